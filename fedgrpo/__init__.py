@@ -1,0 +1,1 @@
+"""Federated reinforcement learning of language models: private, robust and secure at once."""

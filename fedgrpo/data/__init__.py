@@ -1,0 +1,20 @@
+"""Prompts: where they come from, the built-in tasks, and how a simulation splits them."""
+
+from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
+from fedgrpo.data.prompts import Chat, Prompt, PromptRow, as_row, collate_columns, load_prompts
+from fedgrpo.data.tasks import generate, is_held_out, register_task
+
+__all__ = [
+    "Chat",
+    "Prompt",
+    "PromptRow",
+    "as_row",
+    "collate_columns",
+    "dirichlet_weights",
+    "generate",
+    "hold_out",
+    "is_held_out",
+    "load_prompts",
+    "partition_rows",
+    "register_task",
+]

@@ -1,0 +1,196 @@
+"""Split one pool of prompts over simulated holders, unequally in content and equally in size."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.errors import DataError, SettingsError
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Counts = NDArray[np.int64]
+
+
+def dirichlet_weights(groups: int, holders: int, concentration: float, seed: int) -> Floats:
+    """Draw how much of each group every holder has, from a symmetric Dirichlet distribution.
+
+    Hsu et al. 2019 (arXiv 1909.06335) draw from Dir(a p) with the groups' shares p. Here
+    ``concentration`` is that of one group, as in most partitioners: a = ``groups * concentration``,
+    p uniform.
+
+    Parameters
+    ----------
+    groups, holders:
+        How many of each.
+    concentration:
+        1e-6 to 1e6. Near 0 a holder has one group only; large values make holders alike.
+    seed:
+        Public: the same for the same split.
+
+    Returns
+    -------
+    ndarray of float64, shape (holders, groups)
+        Not negative; every row sums to 1.
+
+    Raises
+    ------
+    SettingsError
+        If a number is out of range.
+    """
+    if groups < 1 or holders < 1:
+        raise SettingsError(
+            f"cannot split {groups} groups over {holders} holders", cure="have at least one of each"
+        )
+    _check_concentration(concentration)
+    return np.random.default_rng(seed).dirichlet(np.full(groups, concentration), holders)
+
+
+def partition_rows(
+    rows: Sequence[PromptRow], holders: int, *, by: str, concentration: float, seed: int
+) -> list[list[PromptRow]]:
+    """Give every row to exactly one holder, the same number to each (give or take one).
+
+    With ``by``, a holder's mix of that column's values is drawn from a Dirichlet distribution
+    around their shares p in ``rows``: Dir(groups * concentration * p). Holders then draw rows
+    without replacement, one holder after another; a value that has run out passes its weight to the
+    others (Hsu et al. 2019, arXiv 1909.06335). The last holders take what is left and so follow
+    their mix least. Equal sizes let one ``data.min_prompts`` hold for all, on which the stated
+    epsilon rests.
+
+    Parameters
+    ----------
+    rows:
+        The pool.
+    holders:
+        Number of parts.
+    by:
+        Column whose values holders differ in. Empty shuffles the rows evenly.
+    concentration:
+        See :func:`dirichlet_weights`.
+    seed:
+        Public.
+
+    Raises
+    ------
+    DataError
+        If a holder would be empty, or a row lacks the column or has a list or mapping there.
+    SettingsError
+        If ``concentration`` or ``holders`` is out of range.
+    """
+    _check_concentration(concentration)
+    if holders < 1:
+        raise SettingsError(f"cannot split over {holders} holders", cure="have at least one")
+    if len(rows) < holders:
+        raise DataError(
+            f"{len(rows)} rows leave some of {holders} holders without any",
+            cure=f"give at least {holders} rows, or lower simulation.holders",
+        )
+    rng = np.random.default_rng(seed)
+    sizes = np.full(holders, len(rows) // holders) + (np.arange(holders) < len(rows) % holders)
+    pools = [rng.permutation(pool) for pool in _groups(rows, by)]
+    counts = _allot(np.array([len(pool) for pool in pools]), sizes, concentration, rng)
+    ends = np.cumsum(counts, axis=0)
+    parts: list[list[PromptRow]] = []
+    for first, last in zip(ends - counts, ends, strict=True):
+        taken = [pool[a:b] for pool, a, b in zip(pools, first, last, strict=True)]
+        parts.append([rows[i] for i in rng.permutation(np.concatenate(taken))])
+    return parts
+
+
+def hold_out(
+    rows: Sequence[PromptRow], count: int, seed: int
+) -> tuple[list[PromptRow], list[PromptRow]]:
+    """Take evaluation rows out of the pool, before it is split.
+
+    Returns
+    -------
+    kept, held:
+        ``held`` has ``count`` rows, drawn at random. ``kept`` has the others in their order,
+        without those whose prompt is also held: no holder has an evaluation prompt, under whatever
+        further columns.
+
+    Raises
+    ------
+    DataError
+        If nothing would be held, or nothing kept.
+    """
+    if not 0 < count < len(rows):
+        raise DataError(
+            f"cannot hold {count} of {len(rows)} rows out for evaluation",
+            cure=f"set evaluation.prompts to 1-{max(1, len(rows) - 1)}, or give more rows",
+        )
+    chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count].tolist())
+    held = [row for index, row in enumerate(rows) if index in chosen]
+    held_prompts = {_prompt_key(row) for row in held}
+    kept = [row for row in rows if _prompt_key(row) not in held_prompts]
+    if not kept:
+        raise DataError(
+            f"all {len(rows)} rows repeat the {count} held-out prompts",
+            cure="give rows with other prompts",
+        )
+    return kept, held
+
+
+def _check_concentration(concentration: float) -> None:
+    # Beyond these bounds nothing changes but that floating point runs out.
+    if not 1e-6 <= concentration <= 1e6:
+        raise SettingsError(
+            f"data.heterogeneity = {concentration} is no Dirichlet concentration",
+            cure="set it between 1e-6 and 1e6; 0.1 is very unequal, 100 almost equal",
+        )
+
+
+def _groups(rows: Sequence[PromptRow], by: str) -> list[Indices]:
+    """Row indices of each value of ``by``, values in order of appearance."""
+    if not by:
+        return [np.arange(len(rows))]
+    groups: dict[Hashable, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(_value(row, by, index), []).append(index)
+    return [np.array(indices) for indices in groups.values()]
+
+
+def _value(row: PromptRow, by: str, index: int) -> Hashable:
+    if by not in row.columns:
+        raise DataError(
+            f"row {index + 1} of those to split has no column {by!r}, "
+            "which data.partition_by names",
+            cure=f"choose one of {sorted(row.columns)}, or leave it empty to split evenly",
+        )
+    value = row.columns[by]
+    if not isinstance(value, str | int | float | bool | None):
+        raise DataError(
+            f"row {index + 1} of those to split has a {type(value).__name__} in column {by!r}, "
+            "which data.partition_by names",
+            cure="choose a column of texts or numbers",
+        )
+    return value
+
+
+def _allot(stock: Counts, sizes: Counts, concentration: float, rng: np.random.Generator) -> Counts:
+    """Count each holder's rows of each group, shape (holders, groups).
+
+    Rows sum to ``sizes`` (holders,), columns to ``stock`` (groups,).
+    """
+    alpha = len(stock) * concentration * stock / stock.sum()
+    left = stock.copy()
+    counts = np.zeros((len(sizes), len(stock)), dtype=np.int64)
+    for own, size, weights in zip(counts, sizes, rng.dirichlet(alpha, len(sizes)), strict=True):
+        while missing := size - own.sum():
+            wanted = np.where(left > 0, weights, 0.0)
+            # A holder that wants only what has run out takes the rest as it comes.
+            share = wanted if wanted.sum() > 0 else left.astype(np.float64)
+            taken = np.minimum(rng.multinomial(missing, share / share.sum()), left)
+            np.add(own, taken, out=own)
+            left -= taken
+    return counts
+
+
+def _prompt_key(row: PromptRow) -> Hashable:
+    if isinstance(row.prompt, str):
+        return row.prompt
+    return tuple((message["role"], message["content"]) for message in row.prompt)

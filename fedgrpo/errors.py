@@ -1,0 +1,54 @@
+"""One tree of errors. Each names the thing, its value and the cure, and also is the standard error that it refines."""
+
+
+class FedGRPOError(Exception):
+    """Base of every error that fedgrpo raises on purpose.
+
+    Parameters
+    ----------
+    problem:
+        What is wrong, naming the thing and its value. Never contains prompt or completion text.
+    cure:
+        What the reader can do about it.
+    """
+
+    def __init__(self, problem: str, *, cure: str = "") -> None:
+        super().__init__(f"{problem}\n  cure: {cure}" if cure else problem)
+        self.problem = problem
+        self.cure = cure
+
+
+class SettingsError(FedGRPOError, ValueError):
+    """A setting is unknown, of the wrong type, out of range, or impossible beside another one."""
+
+
+class DataError(FedGRPOError, ValueError):
+    """A prompt source is missing, empty, or has rows that cannot be used."""
+
+
+class RewardError(FedGRPOError, RuntimeError):
+    """A reward function cannot be found, raised, or returned something else than one number a completion."""
+
+
+class ModelError(FedGRPOError, ValueError):
+    """A base model or its tokenizer cannot be loaded or used."""
+
+
+class AdapterError(FedGRPOError, ValueError):
+    """An adapter vector or its frozen basis does not belong to this model and these settings."""
+
+
+class PrivacyError(FedGRPOError, ValueError):
+    """A guarantee cannot be given, or the budget would be exceeded."""
+
+
+class ProtocolError(FedGRPOError, RuntimeError):
+    """A peer broke the secure aggregation protocol, or asked a node to break it."""
+
+
+class CohortError(FedGRPOError, RuntimeError):
+    """Too few holders for the configured buckets and attackers, or too few in time."""
+
+
+class RunError(FedGRPOError, RuntimeError):
+    """A run failed, was interrupted, or cannot be resumed."""

@@ -1,0 +1,32 @@
+"""The only room that knows Flower: strategy, client app, messages, checkpoint, and simulation.
+
+Nothing here loads torch until a holder trains or the server evaluates: a deployed node starts a process for every
+message. Names are therefore resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedgrpo.federation.client_app import make_client_app
+    from fedgrpo.federation.local_grid import LocalGrid
+    from fedgrpo.federation.server_app import make_server_app
+    from fedgrpo.federation.strategy import FedGRPO
+
+__all__ = ["FedGRPO", "LocalGrid", "make_client_app", "make_server_app"]
+
+_HOMES = {
+    "FedGRPO": "strategy",
+    "LocalGrid": "local_grid",
+    "make_client_app": "client_app",
+    "make_server_app": "server_app",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

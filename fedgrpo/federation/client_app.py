@@ -1,0 +1,195 @@
+"""The data holder's side: a Flower ClientApp of four handlers, one for each message of a round.
+
+Adversary: a server that may send anything. What a node never does, whatever it is asked: release twice for one round,
+release under a plan other than the settings', release into a roster below its own minimum, or let text of code that
+saw prompts leave in an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from fedgrpo.errors import FedGRPOError, ProtocolError, SettingsError
+from fedgrpo.federation import messages
+from fedgrpo.federation.memory import NodeMemory
+from fedgrpo.federation.messages import Header
+from fedgrpo.secure.encoding import encode, fraction_bits
+from fedgrpo.secure.masking import MaskingClient
+from fedgrpo.settings import Scalar, Settings
+
+if TYPE_CHECKING:
+    # Loaded by the train handler only: a deployed node starts a process for every message.
+    from fedgrpo.federation.interfaces import Holder, HolderFactory
+
+LOG = logging.getLogger(__name__)
+"""The node's own log. Nothing here reaches the server."""
+
+MINIMUM_BUCKET = 3
+"""Least bucket that a node accepts unless told otherwise: with two, each learns the other's release from the sum."""
+
+APP_RAISED = 2
+"""Flower's error code for an app that failed."""
+
+Handler = Callable[[Message, Context], RecordDict]
+
+
+def make_client_app(
+    holder_factory: HolderFactory | None = None, *, minimum_bucket: int = MINIMUM_BUCKET
+) -> ClientApp:
+    """Build the ClientApp of a data holder.
+
+    Parameters
+    ----------
+    holder_factory:
+        ``(settings, node_config) -> Holder``. None takes :func:`fedgrpo.federation.holder.local_holder`, which
+        trains on this node's prompts.
+    minimum_bucket:
+        Least number of holders among which this one's update may be hidden. The run's ``secure.bucket_size``
+        counts too, whichever is larger.
+
+    Returns
+    -------
+    ClientApp
+        Answers ``train``, ``query.share``, ``query.mask`` and ``query.unmask``.
+    """
+    app = ClientApp()
+    factory = holder_factory or _local_holder
+
+    def train(message: Message, context: Context) -> RecordDict:
+        return _train(message, context, factory, minimum_bucket)
+
+    app.train()(_answering(train))
+    app.query("share")(_answering(_share))
+    app.query("mask")(_answering(_mask))
+    app.query("unmask")(_answering(_unmask))
+    return app
+
+
+def _local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Holder:
+    from fedgrpo.federation.holder import local_holder
+
+    return local_holder(settings, node_config)
+
+
+def _train(message: Message, context: Context, factory: HolderFactory, minimum: int) -> RecordDict:
+    """Train, keep the release, and answer with ephemeral public keys only."""
+    from fedgrpo.federation.faults import SimulatedDropoutError, attack, simulated_faults
+    from fedgrpo.federation.plans import release_plan
+
+    settings = Settings.from_run_config(context.run_config)
+    order = messages.read_order(message.content)
+    _check_run(order.header, context)
+    _check_settings(order.fingerprint, settings)
+    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
+    memory, round_ = NodeMemory(context.state), order.header.round
+    memory.begin_round(round_, order.adapter)
+    faults = simulated_faults(settings, context.node_config, round_)
+    if faults.drops:
+        raise SimulatedDropoutError("simulated dropout")
+    holder = factory(settings, context.node_config)
+    release = _checked(holder.contribute(order.adapter, plan, round_), plan.size)
+    if faults.byzantine:
+        release = attack(settings, release, plan.bound, order.adapter, context.state, round_)
+    least = max(minimum, settings.secure.bucket_size)
+    masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
+    memory.keep(release, plan.bound, masks)
+    return messages.write_keys(order.header, masks.public_keys)
+
+
+def _share(message: Message, context: Context) -> RecordDict:
+    """Deal encrypted shares of this round's secrets to the bucket mates."""
+    memory = NodeMemory(context.state)
+    header = _expect_round(message, context, memory)
+    roster = messages.read_roster(message.content)
+    with memory.masks() as client:
+        ciphertexts = client.share(roster)
+    memory.members = len(roster.members)
+    return messages.write_ciphertexts(header, ciphertexts)
+
+
+def _mask(message: Message, context: Context) -> RecordDict:
+    """Send the release under masks. Its encoding follows from roster and plan; the server has no say in it."""
+    memory = NodeMemory(context.state)
+    header = _expect_round(message, context, memory)
+    ciphertexts = messages.read_ciphertexts(message.content)
+    with memory.masks() as client:
+        release, bound = memory.take_release(), memory.bound
+        values = encode(release, fraction_bits(memory.members, bound), bound)
+        masked = client.mask(ciphertexts, values)
+    return messages.write_masked(header, masked)
+
+
+def _unmask(message: Message, context: Context) -> RecordDict:
+    """Answer once with shares of survivors' seeds or of dropped members' keys."""
+    memory = NodeMemory(context.state)
+    header = _expect_round(message, context, memory)
+    order = messages.read_unmask(message.content)
+    with memory.masks() as client:
+        revealed = client.reveal(
+            header.run_id, header.round, order.bucket, order.survivors, order.dropped
+        )
+    return messages.write_revealed(header, revealed)
+
+
+def _answering(handler: Handler) -> Callable[[Message, Context], Message]:
+    """Turn a handler's failure into an error reply that holds nothing private."""
+
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return Message(handler(message, context), reply_to=message)
+        except Exception as error:
+            LOG.error("%s was refused or failed", message.metadata.message_type, exc_info=True)
+            return Message(Error(APP_RAISED, public_reason(error)), reply_to=message)
+
+    return answer
+
+
+def public_reason(error: Exception) -> str:
+    """What the server may know of a failure.
+
+    An error of fedgrpo names its class and problem, which never hold prompt or completion text. Any other may quote
+    what it choked on, so only its class leaves the node.
+    """
+    name = type(error).__name__
+    return f"{name}: {error.problem}" if isinstance(error, FedGRPOError) else name
+
+
+def _check_run(header: Header, context: Context) -> None:
+    if header.run_id != context.run_id:
+        raise ProtocolError(
+            f"message of run {header.run_id}, this is run {context.run_id}",
+            cure="let each run's server talk to its own nodes",
+        )
+
+
+def _expect_round(message: Message, context: Context, memory: NodeMemory) -> Header:
+    header = Header(context.run_id, memory.round)
+    messages.check_header(message.content, header)
+    return header
+
+
+def _check_settings(theirs: str, settings: Settings) -> None:
+    if theirs != (ours := settings.fingerprint()):
+        raise SettingsError(
+            f"the server runs settings {theirs[:12]}, this node was given {ours[:12]}",
+            cure="run the same version of the app bundle everywhere",
+        )
+
+
+def _checked(release: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Refuse a release that a holder of one's own making got wrong, before its place in a bucket depends on it."""
+    if release.dtype != np.float64 or release.shape != (size,) or not np.isfinite(release).all():
+        raise ProtocolError(
+            f"the holder's release is {release.dtype} of shape {release.shape} with "
+            f"{int(np.count_nonzero(~np.isfinite(release)))} non-finite values, expected finite float64 of shape "
+            f"({size},)",
+            cure="return what ReleasePlan asks for",
+        )
+    return release

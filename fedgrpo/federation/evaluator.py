@@ -1,0 +1,98 @@
+"""The server's own measurements: held-out accuracy, sampled and greedy, and the drift from the
+start.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from fedgrpo.federation.interfaces import Evaluation
+from fedgrpo.federation.prompts import evaluation_prompts
+from fedgrpo.grpo.losses import k3
+from fedgrpo.grpo.packing import pack
+from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.base import load_base
+from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.settings import Settings
+
+
+class LocalEvaluator:
+    """Evaluates adapters on the held-out prompts, always with the same random numbers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        rows = evaluation_prompts(settings)
+        reward = RewardMixture.from_settings(settings.reward)
+        self.trainer = GRPOTrainer(
+            Adapter(load_base(settings.model), settings.adapter, settings.seed),
+            reward,
+            rows,
+            settings=settings.grpo,
+        )
+        self.start = self.trainer.adapter.vector()
+
+    def initial(self) -> AdapterState:
+        """The adapter that the run starts from, with its frozen basis."""
+        with self.trainer.adapter.at(self.start):
+            return self.trainer.adapter.state()
+
+    def evaluate(self, adapter: AdapterState) -> Evaluation:
+        """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
+        self.trainer.adapter.load(adapter)
+        sampled, rollout = self._reward(self.settings.grpo.temperature)
+        greedy, _ = self._reward(0.0)
+        return Evaluation(sampled, greedy, self._drift(rollout))
+
+    def save(self, adapter: AdapterState, folder: Path) -> None:
+        """See :func:`save_adapter`."""
+        self.trainer.adapter.load(adapter)
+        self.trainer.adapter.save(folder)
+
+    def _reward(self, temperature: float) -> tuple[float, Rollout]:
+        """Mean reward of one completion a prompt."""
+        trainer = self.trainer
+        trainer.generator.manual_seed(self.settings.seed)
+        plan = trainer.sampling_plan(group_size=1, temperature=temperature)
+        rollout = trainer.rollout(trainer.encoded, plan)
+        result = trainer.reward_of(rollout, trainer.rows)
+        return float(result.total.mean()), rollout
+
+    @torch.no_grad()
+    def _drift(self, rollout: Rollout) -> float:
+        """Mean k3 estimate per token of KL(adapter || start) on the adapter's own completions, in
+        nats.
+        """
+        trainer = self.trainer
+        total, tokens = 0.0, 0
+        with trainer.adapter.at(self.start):
+            budget = self.settings.grpo.tokens_per_batch
+            for batch in pack(rollout, range(len(rollout.tokens)), tokens_per_batch=budget):
+                mask = rollout.mask[batch.completions]
+                start = trainer.logps(rollout, batch).cpu()
+                total += float((k3(rollout.logps[batch.completions], start) * mask).sum())
+                tokens += int(mask.sum())
+        return total / max(tokens, 1)
+
+
+@lru_cache(maxsize=1)
+def local_evaluator(settings: Settings) -> LocalEvaluator:
+    """Load the base model for the server, on all of its cores."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    return LocalEvaluator(settings)
+
+
+def initial_adapter(settings: Settings) -> AdapterState:
+    """Make the adapter that a run starts from. Only the server does: see :class:`AdapterState`."""
+    return local_evaluator(settings).initial()
+
+
+def save_adapter(settings: Settings, adapter: AdapterState, directory: Path) -> None:
+    """Write an adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
+    local_evaluator(settings).save(adapter, directory)

@@ -1,0 +1,84 @@
+"""Simulated holders misbehave here and nowhere else. A deployed node, which has no partition, ignores all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedgrpo.errors import FedGRPOError
+from fedgrpo.federation.records import array, array_record
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.settings import Scalar, Settings
+from fedgrpo.simulation.attacks import apply_attack
+from fedgrpo.simulation.faults import Faults, faults_of
+
+_PREVIOUS = "fedgrpo.attacker"
+
+
+class SimulatedDropoutError(FedGRPOError, ConnectionError):
+    """A simulated holder drops out of a round, as the scenario asks."""
+
+
+def simulated_faults(
+    settings: Settings,
+    node_config: Mapping[str, Scalar],
+    round: int,  # noqa: A002
+) -> Faults:
+    """Look up what this node does wrong in this round: nothing unless it is simulated and the scenario asks."""
+    simulation = settings.simulation
+    if not {"partition-id", "num-partitions"} <= set(node_config) or not (
+        simulation.byzantine or simulation.droppers
+    ):
+        return Faults(byzantine=False, drops=False)
+    return faults_of(simulation, int(node_config["partition-id"]), round, settings.seed)
+
+
+def attack(
+    settings: Settings,
+    release: NDArray[np.float64],
+    bound: float,
+    adapter: AdapterState,
+    state: RecordDict,
+    round: int,  # noqa: A002
+) -> NDArray[np.float64]:
+    """Replace a release by what the attacker sends.
+
+    Parameters
+    ----------
+    settings:
+        Name the attack and its boost.
+    release:
+        float64, shape (size,): the honest release.
+    bound:
+        Largest value that the encoding carries. What is no number becomes this: an attacker would not waste its
+        place in the round on a vector that its own node refuses to encode.
+    adapter:
+        The round's global adapter, from which the attacker learns the last step.
+    state:
+        The node's memory, where it keeps the adapter of the round before.
+    round:
+        Round number, from 1.
+    """
+    simulation = settings.simulation
+    sent = apply_attack(
+        simulation.attack,
+        release,
+        boost=simulation.boost,
+        previous=_last_step(adapter, state, release.size),
+        round=round,
+    )
+    return np.nan_to_num(sent, nan=bound, posinf=bound, neginf=-bound)
+
+
+def _last_step(adapter: AdapterState, state: RecordDict, size: int) -> NDArray[np.float64] | None:
+    """The last global step, padded with zeros to a whole release, or None in the attacker's first round."""
+    step = None
+    if _PREVIOUS in state:
+        before = array(array_record(state, _PREVIOUS), "vector", "float32", adapter.vector.shape)
+        step = np.zeros(size)
+        step[: before.size] = adapter.vector.astype(np.float64) - before
+    state[_PREVIOUS] = ArrayRecord({"vector": Array(adapter.vector)})
+    return step

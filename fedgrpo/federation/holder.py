@@ -1,0 +1,169 @@
+"""The data holder as it is: private prompts, the resident base model, local GRPO, clipping and
+noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedgrpo.errors import PrivacyError
+from fedgrpo.federation.prompts import node_prompts
+from fedgrpo.grpo.experience import Experience
+from fedgrpo.grpo.losses import BatchTotals
+from fedgrpo.grpo.packing import PackedBatch
+from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.base import load_base
+from fedgrpo.model.lora import Adapter
+from fedgrpo.privacy.prompt_gradients import (
+    PromptBatch,
+    clipped_gradient_sum,
+    hookable,
+    poisson_sample,
+)
+from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts, release_update
+from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.settings import RewardSettings, Scalar, Settings
+
+Floats = NDArray[np.float64]
+
+
+class LocalHolder:
+    """Trains on its own prompts and hands out only what is clipped, noised and ready for masking.
+
+    Parameters
+    ----------
+    settings:
+        The run's.
+    trainer:
+        Over the holder's prompts, with the adapter that the process keeps resident.
+    seed:
+        Of completions and of the order of prompts. ``None`` draws from the operating system:
+        prompt-level privacy needs completions that do not depend on which other prompts were
+        sampled.
+    """
+
+    def __init__(self, settings: Settings, trainer: GRPOTrainer, seed: int | None) -> None:
+        self.settings = settings
+        self.trainer = trainer
+        self.seed = seed
+
+    def contribute(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> Floats:  # noqa: A002
+        """See :class:`fedgrpo.federation.interfaces.Holder`."""
+        self.trainer.adapter.load(adapter)
+        self.trainer.start_round(None if self.seed is None else _mix(self.seed, round))
+        if plan.unit == "prompt":
+            return self._prompt_release(plan)
+        return self._update_release(plan)
+
+    def _prompt_release(self, plan: ReleasePlan) -> Floats:
+        """One clipped, noised gradient over prompts sampled by independent coins."""
+        chosen = poisson_sample(len(self.trainer.rows), plan.expected_prompts)
+        if not chosen:
+            return release_prompts(np.zeros(plan.dimension), np.zeros((0, len(METRICS))), plan)
+        experience = self.trainer.collect(chosen)
+        ascent = clipped_gradient_sum(
+            self.trainer.adapter.causal,
+            list(self.trainer.adapter.trainable.values()),
+            self._prompt_batches(experience),
+            plan.clipping_norm,
+        )
+        figures = scaled_metrics(
+            {**experience.per_prompt(), "kl": np.zeros(experience.prompts)}, self.settings.reward
+        )
+        return release_prompts(-ascent, figures, plan)
+
+    def _prompt_batches(self, experience: Experience) -> list[PromptBatch]:
+        """Batches whose loss has divisors that no other prompt can change."""
+        grpo, adapter = self.settings.grpo, self.trainer.adapter
+        length = grpo.max_completion_length
+        constant = BatchTotals(grpo.group_size, grpo.group_size * length, length)
+        alone = not hookable(adapter.causal, list(adapter.trainable.values()))
+        batches = self.trainer.batches(experience, one_prompt_each=alone)
+        return [
+            PromptBatch(partial(self._loss, experience, batch, constant), batch.prompt_of_row)
+            for batch in batches
+        ]
+
+    def _loss(self, experience: Experience, batch: PackedBatch, totals: BatchTotals) -> Tensor:
+        return self.trainer.loss(experience, batch, totals).loss
+
+    def _update_release(self, plan: ReleasePlan) -> Floats:
+        """The adapter's change over a few local optimiser steps."""
+        before = self.trainer.adapter.vector().astype(np.float64)
+        steps = list(self.trainer.train(self.settings.grpo.steps))
+        delta = self.trainer.adapter.vector() - before
+        means = {
+            name: np.array([np.mean([getattr(step, name) for step in steps])]) for name in METRICS
+        }
+        # The last step's divergence is the round's drift; the mean would halve it.
+        means["kl"] = np.array([steps[-1].kl])
+        return release_update(delta, scaled_metrics(means, self.settings.reward)[0], plan)
+
+
+def local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> LocalHolder:
+    """Make the holder that a node's own configuration describes; a process keeps it for the next
+    message.
+
+    Raises
+    ------
+    DataError
+        If the node names no prompts, or they cannot be used.
+    PrivacyError
+        If there are fewer prompts than the stated epsilon assumes.
+    """
+    return _holder(
+        settings.model_copy(update={"run": type(settings.run)()}),
+        tuple(sorted(node_config.items())),
+    )
+
+
+@lru_cache(maxsize=64)
+def _holder(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> LocalHolder:
+    config = dict(node_config)
+    rows = node_prompts(settings, config)
+    if settings.privacy.unit == "prompt" and len(rows) < settings.data.min_prompts:
+        raise PrivacyError(
+            f"this node has {len(rows)} prompts, data.min_prompts promises at least "
+            f"{settings.data.min_prompts}",
+            cure="bring more prompts, or agree on a smaller data.min_prompts and larger epsilon",
+        )
+    partition = config.get("partition-id")
+    private = settings.privacy.unit == "prompt" or partition is None
+    trainer = GRPOTrainer(
+        _resident_adapter(settings),
+        RewardMixture.from_settings(settings.reward),
+        rows,
+        settings=settings.grpo,
+    )
+    return LocalHolder(
+        settings, trainer, None if private else _mix(settings.seed, int(partition or 0))
+    )
+
+
+@lru_cache(maxsize=1)
+def _resident_adapter(settings: Settings) -> Adapter:
+    """One base model a process: simulated holders take turns on it, each loading the round's
+    adapter first.
+    """
+    torch.set_num_threads(settings.simulation.cpus_per_holder)
+    return Adapter(load_base(settings.model), settings.adapter, settings.seed)
+
+
+def scaled_metrics(figures: Mapping[str, Floats], reward: RewardSettings) -> Floats:
+    """Bring metrics, each of shape (n,), to [0, 1] in the order of METRICS; shape (n, k)."""
+    scaled = dict(figures)
+    scaled["reward"] = (figures["reward"] - reward.minimum) / (reward.maximum - reward.minimum)
+    return np.clip(np.stack([scaled[name] for name in METRICS], axis=1), 0.0, 1.0)
+
+
+def _mix(seed: int, number: int) -> int:
+    """A seed for one holder or round that shares nothing with its neighbours'."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:8], "big") >> 1

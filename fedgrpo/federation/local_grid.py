@@ -1,0 +1,168 @@
+"""A federation in one process: Flower's Grid without Ray, sockets or waiting, for tests and notebooks.
+
+Messages are copied on their way in both directions, so that nothing is shared between server and nodes but what was
+sent. Nodes run one after another, at once when a message is pushed.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+# No public way exists to give messages their sender outside Flower's own processes.
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedgrpo.settings import Scalar
+
+NODE_UNAVAILABLE = 5
+"""Flower's error code for a node that went away."""
+
+SERVER_NODE = 1
+"""The SuperLink's own node id, the source of errors about nodes that went away."""
+
+Drop = Callable[[str, int], bool]
+"""``(stage, node) -> whether the node goes away before this stage``; stages are train, share, mask and unmask."""
+
+Tamper = Callable[[str, int, Message], "Message | list[Message]"]
+"""``(stage, node, reply) -> what arrives instead``: another reply, none at all, or several."""
+
+
+def _never(stage: str, node: int) -> bool:
+    return False
+
+
+def _as_sent(stage: str, node: int, reply: Message) -> Message:
+    return reply
+
+
+class LocalGrid(Grid):
+    """Run a ClientApp for each of some nodes in this process.
+
+    Parameters
+    ----------
+    client_app:
+        What every node runs.
+    nodes:
+        Node ids, or how many.
+    node_config:
+        Configuration of a node by its position. Without it, nodes are those of a simulation: ``partition-id`` and
+        ``num-partitions``.
+    run_config:
+        Flower's flat run configuration, the same on every node.
+    drop:
+        Lets a node go away before a stage: the server gets the SuperLink's error.
+    tamper:
+        Changes what arrives from a node.
+    run_id:
+        Identity of the run; a resumed run has a new one.
+
+    Attributes
+    ----------
+    contexts:
+        Each node's context by node id, whose ``state`` lives as long as the grid.
+    online:
+        Ids of nodes that can be reached now. May be changed.
+    sent:
+        ``(stage, node)`` of every message pushed, in order.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        nodes: int | Iterable[int],
+        *,
+        node_config: Callable[[int], Mapping[str, Scalar]] | None = None,
+        run_config: Mapping[str, Scalar] | None = None,
+        drop: Drop = _never,
+        tamper: Tamper = _as_sent,
+        run_id: int = 1,
+    ) -> None:
+        ids = list(range(1001, 1001 + nodes) if isinstance(nodes, int) else nodes)
+        self.online = list(ids)
+        self.sent: list[tuple[str, int]] = []
+        self.contexts = {
+            node: Context(
+                run_id,
+                node,
+                dict(node_config(i))
+                if node_config
+                else {"partition-id": i, "num-partitions": len(ids)},
+                RecordDict(),
+                dict(run_config or {}),
+            )
+            for i, node in enumerate(ids)
+        }
+        self._client_app, self._drop, self._tamper = client_app, drop, tamper
+        self._run = Run.create_empty(run_id)
+        self._replies: dict[str, list[Message]] = {}
+        self._ids = itertools.count(1)
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE, 1
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that messages belong to."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run that messages belong to."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message; Flower prefers the constructor."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Ids of the nodes that are online."""
+        return list(self.online)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Deliver messages; the replies wait to be pulled."""
+        return [self._deliver(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Hand out replies, each once."""
+        return [reply for key in message_ids for reply in self._replies.pop(key, [])]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push, then pull once: every reply that will ever come is there."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _deliver(self, message: Message) -> str:
+        message_id = f"message-{next(self._ids)}"
+        # Both of Flower's own grids set the id in this way when they push.
+        message.metadata.__dict__["_message_id"] = message_id
+        node, stage = message.metadata.dst_node_id, stage_of(message)
+        self.sent.append((stage, node))
+        if node not in self.online or self._drop(stage, node):
+            self._replies[message_id] = [_unavailable(message)]
+            return message_id
+        reply = self._client_app(copy.deepcopy(message), self.contexts[node])
+        arrived = self._tamper(stage, node, copy.deepcopy(reply))
+        self._replies[message_id] = arrived if isinstance(arrived, list) else [arrived]
+        return message_id
+
+
+def stage_of(message: Message) -> str:
+    """Name the stage that a message belongs to: train, share, mask, unmask, evaluate."""
+    return message.metadata.message_type.rpartition(".")[2]
+
+
+def _unavailable(message: Message) -> Message:
+    reply = Message(Error(NODE_UNAVAILABLE, "Node unavailable"), reply_to=message)
+    reply.metadata.__dict__["_src_node_id"] = SERVER_NODE
+    return reply

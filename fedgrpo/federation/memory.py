@@ -1,0 +1,132 @@
+"""What a node keeps between the messages of a round, in Flower's per-run context.
+
+A deployed node handles each message in a fresh process, so everything lives in ``context.state``, which stays on the
+node. The release and the mask secrets of a round are gone as soon as they have served, or when the next round begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedgrpo.errors import AdapterError, ProtocolError
+from fedgrpo.federation.records import array, array_record, config_record, scalar
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.secure.masking import MaskingClient
+
+_PINS, _MASKS, _RELEASE = "fedgrpo.pins", "fedgrpo.masks", "fedgrpo.release"
+
+
+@dataclass
+class NodeMemory:
+    """A view of one node's state in one run."""
+
+    state: RecordDict
+
+    def begin_round(self, round: int, adapter: AdapterState) -> None:  # noqa: A002
+        """Open a round, once, and forget what is left of the one before.
+
+        Recorded before anything is computed: whatever becomes of the round, it cannot be asked for again.
+
+        Parameters
+        ----------
+        round:
+            Must be above every earlier one.
+        adapter:
+            Must have the layout and the frozen basis that the run began with. A server that could change the basis
+            could choose it after seeing releases, and point it at what it wants to learn.
+
+        Raises
+        ------
+        ProtocolError
+            If the round is not new.
+        AdapterError
+            If layout or basis changed.
+        """
+        last = self.round
+        if round <= last:
+            raise ProtocolError(
+                f"round {round} is not after round {last}, which this node has begun already",
+                cure="a repeated round needs a new run",
+            )
+        pins = {"layout": adapter.layout, "basis": adapter.basis_hash}
+        if last:
+            self._check_pins(pins)
+        self.forget_round()
+        self.state[_PINS] = ConfigRecord({"round": round, **pins})
+
+    def keep(self, release: NDArray[np.float64], bound: float, masks: MaskingClient) -> None:
+        """Keep a round's release, float64, shape (size,), its bound, and the mask secrets."""
+        self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
+        self.state[_MASKS] = ConfigRecord(
+            {"client": masks.to_bytes(), "bound": bound, "members": 0}
+        )
+
+    @contextmanager
+    def masks(self) -> Iterator[MaskingClient]:
+        """Lend the round's masking client, and store what became of it whether the call succeeds or is refused.
+
+        Raises
+        ------
+        ProtocolError
+            If no round is open.
+        """
+        record = config_record(self.state, _MASKS)
+        client = MaskingClient.from_bytes(scalar(record, "client", bytes))
+        try:
+            yield client
+        finally:
+            record["client"] = client.to_bytes()
+
+    @property
+    def bound(self) -> float:
+        """Largest absolute value of a coordinate of the release."""
+        return scalar(config_record(self.state, _MASKS), "bound", float)
+
+    @property
+    def members(self) -> int:
+        """Members of the roster that this node accepted; 0 before."""
+        return scalar(config_record(self.state, _MASKS), "members", int)
+
+    @members.setter
+    def members(self, count: int) -> None:
+        config_record(self.state, _MASKS)["members"] = count
+
+    def take_release(self) -> NDArray[np.float64]:
+        """Return the round's release, once.
+
+        Raises
+        ------
+        ProtocolError
+            If it was taken or there is none.
+        """
+        release: NDArray[np.float64] = array(
+            array_record(self.state, _RELEASE), "release", "float64"
+        )
+        del self.state[_RELEASE]
+        return release
+
+    def forget_round(self) -> None:
+        """Wipe release and secrets."""
+        for name in (_RELEASE, _MASKS):
+            if name in self.state:
+                del self.state[name]
+
+    @property
+    def round(self) -> int:
+        """The round that is open, or the last one; 0 before the first."""
+        return scalar(config_record(self.state, _PINS), "round", int) if _PINS in self.state else 0
+
+    def _check_pins(self, pins: dict[str, str]) -> None:
+        record = config_record(self.state, _PINS)
+        for name, value in pins.items():
+            if (before := scalar(record, name, str)) != value:
+                raise AdapterError(
+                    f"the adapter's {name} changed within the run, from {before[:12]} to {value[:12]}",
+                    cure="a server must send the same frozen tensors in every round; start a new run",
+                )

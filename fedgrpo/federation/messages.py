@@ -1,0 +1,287 @@
+"""The messages of a round as frozen dataclasses, and their passage into Flower's records and back.
+
+========  ==================================  ===========================================
+stage     to each node                        back
+========  ==================================  ===========================================
+train     :class:`TrainOrder`                 its ephemeral public keys
+share     the :class:`Roster` of its bucket   one ciphertext for each mate
+mask      the mates' ciphertexts              one masked vector
+unmask    :class:`UnmaskOrder`                :class:`Revealed`
+========  ==================================  ===========================================
+
+Every message carries protocol, version, run and round. Reading refuses any of them that does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedgrpo.errors import ProtocolError
+from fedgrpo.federation.records import (
+    any_array,
+    array,
+    array_record,
+    config_record,
+    pairs,
+    scalar,
+    values,
+)
+from fedgrpo.federation.versions import PROTOCOL, VERSION
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
+
+TRAIN, SHARE, MASK, UNMASK = "train", "query.share", "query.mask", "query.unmask"
+"""Flower's types of the four messages."""
+
+HEADER, BODY, ADAPTER, MASKED = "fedgrpo", "body", "adapter", "masked"
+"""Names of the records in a message."""
+
+_VECTOR, _LAYOUT, _BASIS = "vector", "layout", "basis."
+
+
+@dataclass(frozen=True)
+class Header:
+    """Which round of which run a message belongs to."""
+
+    run_id: int
+    round: int
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """The server's order to train one round.
+
+    Attributes
+    ----------
+    adapter:
+        The global adapter.
+    clipping_norm:
+        L2 norm C of this round. Everything else about the release follows from the settings on the node.
+    fingerprint:
+        Of the settings, which must be the node's too.
+    """
+
+    header: Header
+    adapter: AdapterState
+    clipping_norm: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class UnmaskOrder:
+    """The server's question which masks to take off."""
+
+    bucket: int
+    survivors: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+def write_header(header: Header) -> ConfigRecord:
+    """Write what every message carries."""
+    return ConfigRecord(
+        {"protocol": PROTOCOL, "version": VERSION, "run": header.run_id, "round": header.round}
+    )
+
+
+def read_header(content: RecordDict) -> Header:
+    """Read what every message carries.
+
+    Raises
+    ------
+    ProtocolError
+        If the sender speaks another protocol or runs another version of fedgrpo.
+    """
+    record = config_record(content, HEADER)
+    for name, theirs, ours in (
+        ("protocol", scalar(record, "protocol", int), PROTOCOL),
+        ("version", scalar(record, "version", str), VERSION),
+    ):
+        if theirs != ours:
+            raise ProtocolError(
+                f"the peer has {name} {str(theirs)[:20]!r} of fedgrpo, this side has {ours!r}",
+                cure="install the same version of fedgrpo on server and nodes",
+            )
+    return Header(scalar(record, "run", int), scalar(record, "round", int))
+
+
+def check_header(content: RecordDict, expected: Header) -> None:
+    """Refuse a message of another run or round, or from another version.
+
+    Raises
+    ------
+    ProtocolError
+        With both.
+    """
+    found = read_header(content)
+    if found != expected:
+        raise ProtocolError(
+            f"message of run {found.run_id}, round {found.round}; expected run {expected.run_id}, "
+            f"round {expected.round}",
+            cure="answer each message once and in its round",
+        )
+
+
+def write_adapter(adapter: AdapterState) -> ArrayRecord:
+    """Write an adapter: its vector, frozen basis and layout hash."""
+    record = ArrayRecord({_VECTOR: Array(adapter.vector)})
+    record[_LAYOUT] = Array(np.frombuffer(adapter.layout.encode("ascii"), np.uint8))
+    for name, frozen in adapter.basis.items():
+        record[_BASIS + name] = Array(np.ascontiguousarray(frozen))
+    return record
+
+
+def read_adapter(record: ArrayRecord) -> AdapterState:
+    """Read an adapter.
+
+    Raises
+    ------
+    ProtocolError
+        If its vector is missing, not float32 of one dimension, or not finite.
+    """
+    vector = array(record, _VECTOR, "float32")
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise ProtocolError(
+            f"adapter vector of shape {vector.shape} is not one finite row",
+            cure="see the server's log: an optimiser step diverged",
+        )
+    basis = {
+        name.removeprefix(_BASIS): any_array(record, name)
+        for name in record
+        if name.startswith(_BASIS)
+    }
+    layout = array(record, _LAYOUT, "uint8").tobytes().decode("ascii", errors="replace")
+    return AdapterState(vector, basis, layout)
+
+
+def write_order(order: TrainOrder) -> RecordDict:
+    """Write the order to train."""
+    body = ConfigRecord({"clipping-norm": order.clipping_norm, "settings": order.fingerprint})
+    return RecordDict(
+        {
+            HEADER: write_header(order.header),
+            BODY: body,
+            ADAPTER: write_adapter(order.adapter),
+        }
+    )
+
+
+def read_order(content: RecordDict) -> TrainOrder:
+    """Read the order to train.
+
+    Raises
+    ------
+    ProtocolError
+        If it is of another version or malformed.
+    """
+    header, body = read_header(content), config_record(content, BODY)
+    return TrainOrder(
+        header,
+        read_adapter(array_record(content, ADAPTER)),
+        scalar(body, "clipping-norm", float),
+        scalar(body, "settings", str),
+    )
+
+
+def write_keys(header: Header, keys: PublicKeys) -> RecordDict:
+    """Write a finisher's ephemeral public keys: all that leaves a node after training."""
+    return RecordDict({HEADER: write_header(header), BODY: ConfigRecord({"keys": keys.to_bytes()})})
+
+
+def read_keys(content: RecordDict) -> PublicKeys:
+    """Read a finisher's public keys; raises ProtocolError."""
+    return PublicKeys.from_bytes(scalar(config_record(content, BODY), "keys", bytes))
+
+
+def write_roster(roster: Roster) -> RecordDict:
+    """Write a bucket's roster."""
+    body = ConfigRecord(
+        {
+            "bucket": roster.bucket,
+            "threshold": roster.threshold,
+            "members": list(roster.members),
+            "keys": [keys.to_bytes() for keys in roster.keys],
+        }
+    )
+    return RecordDict({HEADER: write_header(Header(roster.run_id, roster.round)), BODY: body})
+
+
+def read_roster(content: RecordDict) -> Roster:
+    """Read a bucket's roster; raises ProtocolError if it is malformed. Whether it is acceptable is not said here."""
+    header, body = read_header(content), config_record(content, BODY)
+    return Roster(
+        run_id=header.run_id,
+        round=header.round,
+        bucket=scalar(body, "bucket", int),
+        members=tuple(values(body, "members", int)),
+        keys=tuple(PublicKeys.from_bytes(keys) for keys in values(body, "keys", bytes)),
+        threshold=scalar(body, "threshold", int),
+    )
+
+
+def write_ciphertexts(header: Header, ciphertexts: Mapping[int, bytes]) -> RecordDict:
+    """Write encrypted shares by node: by recipient on their way in, by sender on their way out."""
+    body = ConfigRecord({"nodes": list(ciphertexts), "ciphertexts": list(ciphertexts.values())})
+    return RecordDict({HEADER: write_header(header), BODY: body})
+
+
+def read_ciphertexts(content: RecordDict) -> dict[int, bytes]:
+    """Read encrypted shares by node; raises ProtocolError."""
+    return pairs(config_record(content, BODY), "nodes", "ciphertexts", bytes)
+
+
+def write_masked(header: Header, masked: NDArray[np.uint32]) -> RecordDict:
+    """Write a masked vector, uint32, shape (size,)."""
+    return RecordDict({HEADER: write_header(header), MASKED: ArrayRecord({_VECTOR: Array(masked)})})
+
+
+def read_masked(content: RecordDict, size: int) -> NDArray[np.uint32]:
+    """Read a masked vector; raises ProtocolError unless it is uint32 of shape (size,)."""
+    return array(array_record(content, MASKED), _VECTOR, "uint32", (size,))
+
+
+def write_unmask(header: Header, order: UnmaskOrder) -> RecordDict:
+    """Write the question which masks to take off."""
+    body = ConfigRecord(
+        {
+            "bucket": order.bucket,
+            "survivors": list(order.survivors),
+            "dropped": list(order.dropped),
+        }
+    )
+    return RecordDict({HEADER: write_header(header), BODY: body})
+
+
+def read_unmask(content: RecordDict) -> UnmaskOrder:
+    """Read the question which masks to take off; raises ProtocolError."""
+    body = config_record(content, BODY)
+    return UnmaskOrder(
+        scalar(body, "bucket", int),
+        tuple(values(body, "survivors", int)),
+        tuple(values(body, "dropped", int)),
+    )
+
+
+def write_revealed(header: Header, revealed: Revealed) -> RecordDict:
+    """Write a survivor's answer."""
+    body = ConfigRecord(
+        {
+            "survivors": list(revealed.seed_shares),
+            "seed-shares": list(revealed.seed_shares.values()),
+            "dropped": list(revealed.key_shares),
+            "key-shares": list(revealed.key_shares.values()),
+        }
+    )
+    return RecordDict({HEADER: write_header(header), BODY: body})
+
+
+def read_revealed(content: RecordDict) -> Revealed:
+    """Read a survivor's answer; raises ProtocolError. Whether its shares are true is checked when they are joined."""
+    body = config_record(content, BODY)
+    return Revealed(
+        pairs(body, "survivors", "seed-shares", bytes), pairs(body, "dropped", "key-shares", bytes)
+    )

@@ -1,0 +1,148 @@
+"""Everything that can be known to be wrong before the first process starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from fedgrpo.errors import DataError, SettingsError
+from fedgrpo.settings import Scalar, Settings
+
+
+def preflight(settings: Settings) -> None:
+    """Refuse a simulation that cannot work on this machine.
+
+    Cheap checks come first. Reward files and prompt files are loaded for good, since nothing less
+    tells whether they can be; models and datasets on the Hub are left to the run.
+
+    Raises
+    ------
+    FedGRPOError
+        Of the kind that fits, with the setting, its value and the cure.
+    """
+    _check_cohort(settings)
+    _check_machine(settings)
+    _check_names(settings)
+    _check_rewards(settings)
+    _check_prompts(settings)
+    _check_model(settings)
+    _check_budget(settings)
+
+
+def with_absolute_paths(settings: Settings, base: Path) -> Settings:
+    """Resolve local paths against ``base``, because the run's processes are at home in other
+    directories.
+
+    Names that are no paths (``tasks``, ``hf:NAME``, Hub models, dotted reward functions) stay as
+    they are.
+    """
+    rewards = (_absolute_reward(name, base) for name in settings.reward.functions)
+    changed: dict[str, Scalar] = {
+        "reward.functions": ", ".join(rewards),
+        "data.source": _absolute_source(settings.data.source, base),
+        "evaluation.source": _absolute_source(settings.evaluation.source, base),
+    }
+    if (base / Path(settings.model.name).expanduser()).is_dir() and settings.model.name != "tiny":
+        changed["model.name"] = _absolute(settings.model.name, base)
+    return Settings.from_run_config(settings.to_run_config() | changed)
+
+
+def _absolute(path: str, base: Path) -> str:
+    return str((base / Path(path).expanduser()).resolve())
+
+
+def _absolute_source(source: str, base: Path) -> str:
+    named = source in {"", "tasks"} or source.startswith("hf:")
+    return source if named else _absolute(source, base)
+
+
+def _absolute_reward(name: str, base: Path) -> str:
+    place, colon, function = name.rpartition(":")
+    return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name
+
+
+def _check_cohort(settings: Settings) -> None:
+    holders, needed = settings.simulation.holders, settings.federation.min_holders
+    if holders < needed:
+        raise SettingsError(
+            f"simulation.holders = {holders} is less than federation.min_holders = {needed}",
+            cure=f"set simulation.holders >= {needed}, or lower federation.min_holders",
+        )
+
+
+def _check_machine(settings: Settings) -> None:
+    wanted, present = settings.simulation.cpus_per_holder, os.cpu_count() or 1
+    if wanted > present:
+        raise SettingsError(
+            f"simulation.cpus_per_holder = {wanted}, but this machine has {present} cores",
+            cure=f"set simulation.cpus_per_holder <= {present}",
+        )
+    if settings.simulation.gpus_per_holder > 0:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SettingsError(
+                f"simulation.gpus_per_holder = {settings.simulation.gpus_per_holder}, but "
+                "no GPU is visible here",
+                cure="set simulation.gpus_per_holder = 0.0, or install a torch build for this GPU",
+            )
+
+
+def _check_names(settings: Settings) -> None:
+    from fedgrpo.data.tasks import TASKS
+    from fedgrpo.grpo.advantages import ADVANTAGES
+    from fedgrpo.grpo.losses import LOSSES
+    from fedgrpo.simulation.attacks import registered_attacks
+
+    _check_known("simulation.attack", settings.simulation.attack, registered_attacks())
+    _check_known("grpo.advantage", settings.grpo.advantage, ADVANTAGES)
+    _check_known("grpo.loss", settings.grpo.loss, LOSSES)
+    if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:
+        if not settings.data.tasks:
+            raise SettingsError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
+        for task in settings.data.tasks:
+            _check_known("data.tasks", task, TASKS)
+
+
+def _check_known(key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise SettingsError(
+            f"{key} = {name!r} is unknown", cure=f"choose from {', '.join(sorted(known))}"
+        )
+
+
+def _check_rewards(settings: Settings) -> None:
+    from fedgrpo.rewards.loading import load_reward
+
+    for name in settings.reward.functions:
+        load_reward(name)
+
+
+def _check_prompts(settings: Settings) -> None:
+    from fedgrpo.data.prompts import load_prompts
+
+    for source in (settings.data.source, settings.evaluation.source):
+        if source not in {"", "tasks"} and not source.startswith("hf:"):
+            load_prompts(source, settings.data.split)
+    if settings.data.source != "tasks":
+        return
+    made, promised = settings.data.prompts_per_holder, settings.data.min_prompts
+    if made < promised:
+        raise DataError(
+            f"data.prompts_per_holder = {made} is less than data.min_prompts = {promised}: "
+            "every holder would refuse",
+            cure="raise the first or lower the second",
+        )
+
+
+def _check_model(settings: Settings) -> None:
+    from fedgrpo.model.base import model_source
+
+    model_source(settings.model.name)
+
+
+def _check_budget(settings: Settings) -> None:
+    from fedgrpo.privacy.accounting import check_budget
+
+    check_budget(settings)

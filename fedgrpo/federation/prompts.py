@@ -1,0 +1,72 @@
+"""Whose prompts are whose: a deployed node's own file, a simulated holder's share, the server's
+held-out ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
+from fedgrpo.data.prompts import PromptRow, load_prompts
+from fedgrpo.data.tasks import generate
+from fedgrpo.errors import DataError
+from fedgrpo.settings import Scalar, Settings
+
+
+def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[PromptRow]:
+    """Prompts of one node.
+
+    A node that names a file in its own configuration (``prompts``) uses that and nothing else. A
+    simulated one (``partition-id``) gets its share of the scenario's source.
+
+    Raises
+    ------
+    DataError
+        If the node names neither, or its prompts cannot be used.
+    """
+    if "prompts" in node_config:
+        return load_prompts(str(node_config["prompts"]), settings.data.split)
+    if "partition-id" not in node_config:
+        raise DataError(
+            "this node names no prompts",
+            cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
+        )
+    partition, holders = int(node_config["partition-id"]), int(node_config["num-partitions"])
+    data = settings.data
+    if data.source != "tasks":
+        return _split(settings, holders)[1][partition]
+    weights = dirichlet_weights(len(data.tasks), holders, data.heterogeneity, settings.seed)
+    # Any two seeds differ, so holders draw different prompts; none can draw a held-out one.
+    seed = settings.seed * 1_000_003 + partition + 1
+    return generate(data.tasks, data.prompts_per_holder, weights[partition], seed, held_out=False)
+
+
+def evaluation_prompts(settings: Settings) -> list[PromptRow]:
+    """Prompts that no holder has, on which the server measures.
+
+    Raises
+    ------
+    DataError
+        If the source has too few rows.
+    """
+    wanted, data = settings.evaluation.prompts, settings.data
+    if settings.evaluation.source:
+        return load_prompts(settings.evaluation.source, data.split)[:wanted]
+    if data.source == "tasks":
+        return generate(data.tasks, wanted, [1.0] * len(data.tasks), settings.seed, held_out=True)
+    return _split(settings, settings.simulation.holders)[0]
+
+
+@lru_cache(maxsize=2)
+def _split(settings: Settings, holders: int) -> tuple[list[PromptRow], list[list[PromptRow]]]:
+    """Held-out rows of the scenario's source, and each holder's share of the rest."""
+    data = settings.data
+    rows = load_prompts(data.source, data.split)
+    held: list[PromptRow] = []
+    if not settings.evaluation.source:
+        rows, held = hold_out(rows, settings.evaluation.prompts, settings.seed)
+    shares = partition_rows(
+        rows, holders, by=data.partition_by, concentration=data.heterogeneity, seed=settings.seed
+    )
+    return held, shares

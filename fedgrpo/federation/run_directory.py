@@ -1,0 +1,137 @@
+"""Which directory a simulation writes to, and that nobody else writes there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedgrpo.errors import RunError, SettingsError
+from fedgrpo.report.reader import SUMMARY
+from fedgrpo.settings import Settings
+
+SNAPSHOT = "settings.json"
+"""The settings of the run that a directory belongs to, without the ``run`` section."""
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A directory for one run.
+
+    Attributes
+    ----------
+    path:
+        Absolute. Made by :meth:`claim`.
+    resumes:
+        Whether an unfinished run of the same settings lies there.
+    """
+
+    path: Path
+    resumes: bool
+
+    @contextmanager
+    def claim(self, settings: Settings) -> Iterator[None]:
+        """Make the directory, note the settings in it, and hold its lock.
+
+        Raises
+        ------
+        RunError
+            If another process holds the lock.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise RunError(
+                    f"run directory {self.path} is in use by process {lock.read().strip() or '?'}",
+                    cure="wait for it, or start another run with --fresh",
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            (self.path / SNAPSHOT).write_text(_snapshot(settings), "utf-8")
+            yield
+
+
+def choose(
+    name: str, settings: Settings, *, run_dir: Path | None, fresh: bool, base: Path
+) -> RunDirectory:
+    """Decide where to write: a new directory, or one whose unfinished run these settings continue.
+
+    Without ``run_dir`` the candidates are ``runs/NAME``, ``runs/NAME-2`` and so on below ``base``;
+    only the last one that exists can be continued. Nothing is ever deleted or written over.
+
+    Raises
+    ------
+    RunError
+        If the directory holds a finished run, an unfinished one of other settings, or something
+        else.
+    """
+    if run_dir is not None:
+        path = (base / run_dir).resolve()
+        if fresh and _is_used(path):
+            raise RunError(
+                f"run directory {path} is not empty", cure="name another --run-dir, or drop --fresh"
+            )
+        if (path / SUMMARY).exists():
+            raise RunError(
+                f"run directory {path} holds a finished run", cure="name another --run-dir"
+            )
+        return _continue_or_begin(path, settings, "name another --run-dir")
+
+    last, following = _candidates((base / "runs" / name).resolve())
+    if last is None or fresh or (last / SUMMARY).exists():
+        return RunDirectory(following, resumes=False)
+    return _continue_or_begin(last, settings, f"begin {following.name} with --fresh")
+
+
+def _continue_or_begin(path: Path, settings: Settings, other: str) -> RunDirectory:
+    if not _is_used(path):
+        return RunDirectory(path, resumes=False)
+    try:
+        kept = Settings.from_mapping(json.loads((path / SNAPSHOT).read_text("utf-8")))
+    except (OSError, ValueError, SettingsError):
+        raise RunError(
+            f"{path} is not empty and holds no run that this version of fedgrpo can read",
+            cure=f"{other}, or clear it",
+        ) from None
+    if kept.fingerprint() != settings.fingerprint():
+        raise RunError(
+            f"{path} holds an unfinished run with other settings: {_differences(kept, settings)}",
+            cure=f"{other}, or use the old settings to finish it",
+        )
+    return RunDirectory(path, resumes=True)
+
+
+def _is_used(path: Path) -> bool:
+    """Tell whether anything of a run is there. A lock alone may be left by a refused command."""
+    return path.exists() and (
+        not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())
+    )
+
+
+def _candidates(first: Path) -> tuple[Path | None, Path]:
+    """Find the last of ``first``, ``first-2``, ... that exists, and the name that follows it."""
+    last, following, number = None, first, 1
+    while following.exists():
+        number += 1
+        last, following = following, first.with_name(f"{first.name}-{number}")
+    return last, following
+
+
+def _snapshot(settings: Settings) -> str:
+    return json.dumps(settings.model_dump(exclude={"run"}), indent=2) + "\n"
+
+
+def _differences(kept: Settings, wanted: Settings) -> str:
+    before, now = kept.to_run_config(), wanted.to_run_config()
+    keys = [key for key in now if now[key] != before[key] and not key.startswith("run.")]
+    shown = "; ".join(f"{key} = {before[key]!r} there, {now[key]!r} here" for key in keys[:3])
+    return shown + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -1,0 +1,178 @@
+"""From bucket means to the next server state: robust rule, noise, optimiser, adapter, clipping norm."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.federation.checkpoint import ServerState
+from fedgrpo.federation.interfaces import Evaluation
+from fedgrpo.federation.optimisers import rate_at, server_step
+from fedgrpo.federation.secure_round import BucketMean
+from fedgrpo.privacy.accounting import worst_epsilon
+from fedgrpo.privacy.adaptive import next_clipping_norm
+from fedgrpo.privacy.noise import add_noise
+from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate, server_noise_std
+from fedgrpo.report.records import RoundRow
+from fedgrpo.report.writer import RunWriter
+from fedgrpo.robust.rules import combine, sensitivity
+from fedgrpo.settings import Settings
+
+REASONS_SHOWN = 5
+"""Different reasons of nodes that are named in a message."""
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a round came to.
+
+    Attributes
+    ----------
+    reason:
+        Why it was skipped; empty for a round that changed the adapter.
+    aggregate:
+        What was read from the robust mean, if the round was not skipped.
+    finished, dropped:
+        Nodes whose update is in the result, and nodes asked whose is not.
+    buckets:
+        Bucket means that the rule saw.
+    """
+
+    reason: str = ""
+    aggregate: Aggregate | None = None
+    finished: int = 0
+    dropped: int = 0
+    buckets: int = 0
+
+
+@dataclass
+class RoundClock:
+    """Times the phases of one round and tells the run's writer about them."""
+
+    round: int
+    rounds: int
+    writer: RunWriter | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def announce(self, name: str, detail: str = "") -> None:
+        """Say that a phase begins."""
+        if self.writer:
+            self.writer.phase(self.round, self.rounds, name, detail)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase, whether it succeeds or fails."""
+        self.announce(name)
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+
+
+def robust_aggregate(
+    settings: Settings, plan: ReleasePlan, buckets: Sequence[BucketMean]
+) -> Aggregate:
+    """Combine bucket means by the robust rule, add the server's noise if it is the server's to add, and read.
+
+    Adversary of server noise: whoever sees the models that are released. The server itself sees the bucket means.
+
+    Raises
+    ------
+    CohortError
+        If the rule needs more buckets.
+    """
+    rule, trim = settings.robust.rule, settings.robust.trim
+    means: NDArray[np.float64] = np.stack([bucket.mean for bucket in buckets])
+    combined = combine(rule, means, trim)
+    if settings.privacy.unit == "none" or settings.privacy.noise == "client":
+        return read_aggregate(combined, plan)
+    # One holder moves the mean over its bucket's survivors, so the smallest number of survivors counts.
+    smallest = min(len(bucket.survivors) for bucket in buckets)
+    std = server_noise_std(
+        settings.privacy,
+        sensitivity(rule, len(buckets), trim, smallest),
+        plan.expected_prompts,
+        rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
+    )
+    return read_aggregate(add_noise(combined, std), plan)
+
+
+def apply_aggregate(settings: Settings, state: ServerState, aggregate: Aggregate) -> ServerState:
+    """Step the optimiser, move the adapter, and let the clipping norm follow its quantile."""
+    progress = state.progress
+    rate = rate_at(settings.server, progress.round, settings.rounds)
+    optimiser, update = server_step(settings.server, state.optimiser, aggregate.delta, rate)
+    adapter = state.adapter.moved(state.adapter.vector.astype(np.float64) + update)
+    moved = replace(
+        progress,
+        steps=optimiser.steps,
+        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below),
+    )
+    return ServerState(adapter, moved, optimiser)
+
+
+def _next_norm(settings: Settings, current: float, share_below: float | None) -> float:
+    privacy = settings.privacy
+    if not privacy.adaptive or share_below is None:
+        return current
+    return next_clipping_norm(
+        current,
+        share_below,
+        quantile=privacy.quantile,
+        rate=privacy.clipping_rate,
+        start=privacy.clipping_norm,
+    )
+
+
+def make_row(
+    settings: Settings,
+    state: ServerState,
+    outcome: RoundOutcome,
+    clock: RoundClock,
+    clipping_norm: float,
+    evaluation: Evaluation | None,
+) -> RoundRow:
+    """Put a round's figures into its row of ``metrics.jsonl``."""
+    aggregate = outcome.aggregate
+    metrics = aggregate.metrics if aggregate else {}
+    return RoundRow(
+        round=clock.round,
+        applied=not outcome.reason,
+        reason=outcome.reason,
+        reward=_rescaled(settings, metrics.get("reward")),
+        zero_signal=metrics.get("zero_signal"),
+        truncated=metrics.get("truncated"),
+        kl=metrics.get("kl"),
+        clipping_norm=clipping_norm,
+        update_norm=float(np.linalg.norm(aggregate.delta)) if aggregate else None,
+        finished=outcome.finished,
+        dropped=outcome.dropped,
+        buckets=outcome.buckets,
+        epsilon=worst_epsilon(settings, state.progress.charged),
+        seconds=dict(clock.seconds),
+        sampled=evaluation.sampled if evaluation else None,
+        greedy=evaluation.greedy if evaluation else None,
+        kl_base=evaluation.kl_base if evaluation else None,
+    )
+
+
+def _rescaled(settings: Settings, reward: float | None) -> float | None:
+    """Undo the holders' scaling of the reward to [0, 1]."""
+    low, high = settings.reward.minimum, settings.reward.maximum
+    return None if reward is None else low + (high - low) * reward
+
+
+def count_reasons(reasons: Iterable[str]) -> str:
+    """Say how often nodes gave which reason, most frequent first: ``3 x no reply in time; 1 x DataError: ...``."""
+    counted = Counter(reasons).most_common()
+    shown = "; ".join(f"{count} x {reason}" for reason, count in counted[:REASONS_SHOWN])
+    rest = len(counted) - REASONS_SHOWN
+    return shown + (f"; and {rest} more" if rest > 0 else "")

@@ -1,0 +1,415 @@
+"""The server's side: a strategy of Flower's Message API whose aggregation is private, robust and secure at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedgrpo.errors import CohortError, RunError
+from fedgrpo.federation.checkpoint import ServerState, resume, save_checkpoint
+from fedgrpo.federation.exchange import Replies, round_trip, wait_for_nodes
+from fedgrpo.federation.interfaces import Evaluation, Evaluator
+from fedgrpo.federation.link import Link, read_answers
+from fedgrpo.federation.messages import (
+    TRAIN,
+    Header,
+    TrainOrder,
+    read_adapter,
+    write_adapter,
+    write_order,
+)
+from fedgrpo.federation.plans import affordable_round, release_plan
+from fedgrpo.federation.secure_round import (
+    Failures,
+    SecureResult,
+    read_finisher,
+    secure_bucket_means,
+)
+from fedgrpo.federation.server_round import (
+    RoundClock,
+    RoundOutcome,
+    apply_aggregate,
+    count_reasons,
+    make_row,
+    robust_aggregate,
+)
+from fedgrpo.privacy.accounting import check_budget
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.report.writer import WAITING, RunWriter
+from fedgrpo.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+MAX_SKIPPED = 3
+"""Rounds in a row that may be skipped before the run gives up."""
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What :meth:`FedGRPO.start` was called with."""
+
+    grid: Grid
+    last: int
+    timeout: float
+    train_config: ConfigRecord
+    evaluate_config: ConfigRecord
+    evaluate_fn: EvaluateFn | None
+    result: Result = field(default_factory=Result)
+
+
+@dataclass
+class _Round:
+    """The round that is running, and what came of it so far."""
+
+    clock: RoundClock
+    link: Link
+    plan: ReleasePlan
+    replies: Replies = field(default_factory=lambda: Replies({}, {}))
+    outcome: RoundOutcome = field(default_factory=RoundOutcome)
+
+
+class FedGRPO(Strategy):
+    """Federated GRPO over Flower.
+
+    One round: holders train and keep their releases; finishers are drawn into buckets and summed under masks; the
+    bucket means are combined by the robust rule; the server's optimiser applies the result. A bad reply costs its
+    node the round. A round in which too few are left is skipped, and the run goes on unless that happens three times
+    in a row.
+
+    Adversary: up to ``robust.trim`` holders that send anything, and a server that is honest but curious. What each
+    party can learn is said where it could: :mod:`fedgrpo.secure.masking` and :mod:`fedgrpo.privacy.accounting`.
+
+    Subclass it to change who is asked (:meth:`configure_train`), what becomes of the result
+    (:meth:`aggregate_train`), or to let holders evaluate (:meth:`configure_evaluate`).
+
+    Parameters
+    ----------
+    settings:
+        The run's settings.
+    evaluator:
+        Measures the global adapter on held-out prompts, before round 1, every ``evaluation.every`` rounds and after
+        the last.
+    writer:
+        Where rows and phases go.
+    checkpoint:
+        File to write before each round, and to resume from if it exists.
+
+    Attributes
+    ----------
+    state:
+        Adapter, optimiser and progress; None before :meth:`start`.
+    train_s, evaluate_s:
+        Seconds of this process spent waiting for local training, and in evaluation.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        evaluator: Evaluator | None = None,
+        writer: RunWriter | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.settings = settings
+        self.state: ServerState | None = None
+        self.train_s = self.evaluate_s = 0.0
+        self._evaluator, self._writer, self._checkpoint = evaluator, writer, checkpoint
+        self._run: _Run | None = None
+        self._round: _Round | None = None
+
+    def summary(self) -> None:
+        """Log what this strategy does."""
+        s = self.settings
+        LOG.info(
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over buckets of at least "
+            f"{s.secure.bucket_size}, privacy unit {s.privacy.unit}, noise by the {s.privacy.noise}, "
+            f"{s.server.optimiser}"
+        )
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run the rounds that are left.
+
+        Parameters
+        ----------
+        grid:
+            Flower's connection to the nodes.
+        initial_arrays:
+            The adapter to begin with, from :func:`fedgrpo.federation.messages.write_adapter`. A checkpoint takes
+            its place.
+        num_rounds:
+            Stop after this round; None runs all that the settings name.
+        timeout:
+            Seconds for local training, and for federated evaluation; None takes ``federation.round_timeout_s``.
+        train_config, evaluate_config:
+            Passed to :meth:`configure_train` and :meth:`configure_evaluate`, for subclasses.
+        evaluate_fn:
+            Called with the global adapter before the first round and after each.
+
+        Returns
+        -------
+        Result
+            The final adapter, and the metrics of the rounds run by this process.
+
+        Raises
+        ------
+        PrivacyError
+            If the settings ask for more epsilon than they allow.
+        CohortError
+            If too few nodes come online in time, or three rounds in a row are skipped.
+        RunError
+            If the checkpoint belongs to another run.
+        """
+        check_budget(self.settings)
+        self.state = resume(self._checkpoint, self.settings, read_adapter(initial_arrays))
+        progress = self.state.progress
+        self._run = _Run(
+            grid,
+            affordable_round(self.settings, progress, num_rounds),
+            timeout or self.settings.federation.round_timeout_s,
+            train_config or ConfigRecord(),
+            evaluate_config or ConfigRecord(),
+            evaluate_fn,
+        )
+        self.summary()
+        if self._writer:
+            # Rows of rounds that will be run again, or of a run that never began.
+            self._writer.truncate(progress.round - 1 if progress.charged else -1)
+        if not progress.charged:
+            self._close_round(self._clock(0), RoundOutcome("before training"))
+        self._run_rounds(range(progress.round, self._run.last + 1))
+        self._save()
+        self._run.result.arrays = write_adapter(self._state.adapter)
+        return self._run.result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Wait for enough nodes and order each that is online to train.
+
+        Parameters
+        ----------
+        server_round:
+            Round number, from 1.
+        arrays:
+            The global adapter.
+        config:
+            For subclasses. Holders take everything from the run's settings.
+        grid:
+            Flower's connection to the nodes.
+
+        Raises
+        ------
+        CohortError
+            If fewer than ``federation.min_holders`` are online after ``federation.wait_s`` seconds.
+        """
+        federation = self.settings.federation
+        nodes = wait_for_nodes(grid, federation.min_holders, federation.wait_s)
+        order = TrainOrder(
+            Header(grid.run.run_id, server_round),
+            read_adapter(arrays),
+            self._state.progress.clipping_norm,
+            self.settings.fingerprint(),
+        )
+        link, content = Link(grid, order.header, _started(self._run).timeout), write_order(order)
+        return [link.message(TRAIN, node, content) for node in nodes]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Sum the finishers' releases under masks, combine them and step the adapter.
+
+        Parameters
+        ----------
+        server_round:
+            Round number, from 1.
+        replies:
+            To the messages of :meth:`configure_train`. A node whose reply is missing is dropped.
+
+        Returns
+        -------
+        tuple
+            The next adapter and the round's metrics; two None if the round is skipped.
+        """
+        current = _started(self._round)
+        finishers = read_answers(
+            current.replies.among(replies), current.link.header, lambda _, c: read_finisher(c)
+        )
+        cohort, least = finishers.asked, self.settings.federation.min_holders
+        if len(finishers.values) < least:
+            problem = f"{len(finishers.values)} of {cohort} holders finished, {least} are needed"
+            return self._skip(problem, finishers.failures, cohort)
+        sums = secure_bucket_means(
+            current.link,
+            finishers.values,
+            current.plan,
+            self.settings.secure.bucket_size,
+            current.clock.phase,
+        )
+        return self._apply(sums, finishers.failures | sums.failures, cohort)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask no holder to evaluate: its figures would leave in clear. The server has prompts of its own."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Aggregate nothing, as nobody was asked."""
+        return None
+
+    @property
+    def _state(self) -> ServerState:
+        return _started(self.state)
+
+    def _clock(self, number: int) -> RoundClock:
+        return RoundClock(number, _started(self._run).last, self._writer)
+
+    def _run_rounds(self, numbers: Iterable[int]) -> None:
+        skipped = 0
+        for number in numbers:
+            outcome = self._run_round(number)
+            skipped = skipped + 1 if outcome.reason else 0
+            if skipped == MAX_SKIPPED:
+                raise CohortError(
+                    f"{MAX_SKIPPED} rounds in a row were skipped; the last: {outcome.reason}",
+                    cure="see the nodes' own logs; start more nodes, or raise federation.round_timeout_s or "
+                    "federation.reply_timeout_s; the same command resumes",
+                )
+
+    def _run_round(self, number: int) -> RoundOutcome:
+        run, state, clock = _started(self._run), self._state, self._clock(number)
+        norm, arrays = state.progress.clipping_norm, write_adapter(state.adapter)
+        self._round = _Round(
+            clock,
+            Link(
+                run.grid,
+                Header(run.grid.run.run_id, number),
+                self.settings.federation.reply_timeout_s,
+            ),
+            release_plan(self.settings, state.adapter.vector.size, norm),
+        )
+        clock.announce(WAITING)
+        orders = list(self.configure_train(number, arrays, run.train_config, run.grid))
+        self.state = state.charged()
+        self._save()
+        with clock.phase("train"):
+            self._round.replies = round_trip(run.grid, orders, run.timeout)
+        replies = list(self._round.replies.messages.values())
+        moved, metrics = self.aggregate_train(number, replies)
+        # What aggregate_train returns decides, so that a subclass may change it.
+        if moved is not None:
+            self.state = replace(self._state, adapter=read_adapter(moved))
+        if metrics is not None:
+            run.result.train_metrics_clientapp[number] = metrics
+        self._evaluate_on_nodes(clock)
+        self._close_round(clock, self._round.outcome, norm)
+        return self._round.outcome
+
+    def _apply(
+        self, sums: SecureResult, failures: Failures, cohort: int
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take a round's bucket means into the state."""
+        current = _started(self._round)
+        with current.clock.phase("aggregate"):
+            try:
+                aggregate = robust_aggregate(self.settings, current.plan, sums.means)
+            except CohortError as error:
+                return self._skip(error.problem, failures, cohort, len(sums.means))
+            self.state = apply_aggregate(self.settings, self._state, aggregate)
+        dropped = cohort - sums.survivors
+        if dropped:
+            LOG.warning(f"{dropped} of {cohort} nodes dropped: {count_reasons(failures.values())}")
+        current.outcome = RoundOutcome(
+            aggregate=aggregate,
+            finished=sums.survivors,
+            dropped=dropped,
+            buckets=len(sums.means),
+        )
+        return write_adapter(self.state.adapter), MetricRecord(dict(aggregate.metrics))
+
+    def _skip(
+        self, problem: str, failures: Failures, cohort: int, buckets: int = 0
+    ) -> tuple[None, None]:
+        """Leave the adapter as it was, and say why."""
+        nodes = f" ({reasons})" if (reasons := count_reasons(failures.values())) else ""
+        LOG.warning(f"round skipped: {problem}{nodes}")
+        _started(self._round).outcome = RoundOutcome(
+            reason=problem + nodes, dropped=cohort, buckets=buckets
+        )
+        return None, None
+
+    def _evaluate_on_nodes(self, clock: RoundClock) -> None:
+        """Run federated evaluation, if a subclass asks for it."""
+        run, number = _started(self._run), clock.round
+        orders = list(
+            self.configure_evaluate(
+                number, write_adapter(self._state.adapter), run.evaluate_config, run.grid
+            )
+        )
+        if not orders:
+            return
+        with clock.phase("evaluate"):
+            replies = round_trip(run.grid, orders, run.timeout)
+        metrics = self.aggregate_evaluate(number, list(replies.messages.values()))
+        if metrics is not None:
+            run.result.evaluate_metrics_clientapp[number] = metrics
+
+    def _evaluate(self, clock: RoundClock) -> Evaluation | None:
+        """Evaluate on the server, if it is time to."""
+        run, every = _started(self._run), self.settings.evaluation.every
+        evaluation = None
+        with clock.phase("evaluate"):
+            if self._evaluator and (clock.round % every == 0 or clock.round == run.last):
+                evaluation = self._evaluator.evaluate(self._state.adapter)
+            if run.evaluate_fn:
+                metrics = run.evaluate_fn(clock.round, write_adapter(self._state.adapter))
+                if metrics is not None:
+                    run.result.evaluate_metrics_serverapp[clock.round] = metrics
+        return evaluation
+
+    def _close_round(
+        self, clock: RoundClock, outcome: RoundOutcome, clipping_norm: float | None = None
+    ) -> None:
+        """Evaluate, write the row, and move on to the next round."""
+        evaluation = self._evaluate(clock)
+        self.train_s += clock.seconds.get("train", 0.0)
+        self.evaluate_s += clock.seconds.get("evaluate", 0.0)
+        norm = self._state.progress.clipping_norm if clipping_norm is None else clipping_norm
+        if self._writer:
+            self._writer.row(make_row(self.settings, self._state, outcome, clock, norm, evaluation))
+        if clock.round:
+            self.state = self._state.finished(
+                clock.round, outcome.dropped, skipped=bool(outcome.reason)
+            )
+
+    def _save(self) -> None:
+        if self._checkpoint:
+            save_checkpoint(self._checkpoint, self._state, self.settings.fingerprint())
+
+
+def _started(value: T | None) -> T:
+    if value is None:
+        raise RunError("the strategy has not started", cure="call start first")
+    return value

@@ -1,0 +1,9 @@
+"""What both sides must agree on before they talk."""
+
+from importlib.metadata import version
+
+PROTOCOL = 1
+"""Version of the messages. Raised when their meaning changes."""
+
+VERSION = version("fedgrpo")
+"""Version of the installed package. Nodes and server must run the same, because results depend on both."""

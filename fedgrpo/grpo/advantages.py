@@ -1,0 +1,91 @@
+"""Advantages: how good a completion is beside the others of its group. One pure function a rule,
+chosen by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import SettingsError
+
+Floats = NDArray[np.float64]
+AdvantageRule = Callable[..., Floats]
+ADVANTAGES: dict[str, AdvantageRule] = {}
+
+STD_FLOOR = 1e-3
+"""Least spread that a group is divided by: below it, differences are rounding errors, not signal.
+"""
+
+
+def register_advantage(name: str) -> Callable[[AdvantageRule], AdvantageRule]:
+    """Add a rule: a function of float64 rewards, shape (prompts, group), and options, of the same
+    shape.
+    """
+
+    def add(rule: AdvantageRule) -> AdvantageRule:
+        ADVANTAGES[name] = rule
+        return rule
+
+    return add
+
+
+def compute_advantages(name: str, rewards: Floats, group_size: int, **options: Any) -> Floats:
+    """Compute the advantage of every completion.
+
+    Parameters
+    ----------
+    name:
+        A registered rule.
+    rewards:
+        Flat, shape (prompts * group_size,), completions of one prompt side by side.
+    group_size:
+        Completions a prompt.
+
+    Returns
+    -------
+    float64 array of the same shape. A group without spread gets exact zeros.
+
+    Raises
+    ------
+    SettingsError
+        If no rule has this name, or the rewards do not fill whole groups.
+    """
+    if name not in ADVANTAGES:
+        raise SettingsError(
+            f"grpo.advantage = {name!r} is unknown",
+            cure=f"choose from {', '.join(sorted(ADVANTAGES))}",
+        )
+    flat = np.asarray(rewards, dtype=np.float64)
+    if flat.ndim != 1 or flat.size % group_size:
+        raise SettingsError(
+            f"rewards of shape {flat.shape} do not fill groups of {group_size}",
+            cure="give one reward a completion, completions of one prompt side by side",
+        )
+    return ADVANTAGES[name](flat.reshape(-1, group_size), **options).reshape(-1)
+
+
+def _centred(rewards: Floats) -> Floats:
+    """Reward minus group mean, with exact zeros where the group agrees up to rounding."""
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    agrees = np.ptp(rewards, axis=1, keepdims=True) <= 1e-9 * (
+        1 + np.abs(rewards).max(axis=1, keepdims=True)
+    )
+    centred[agrees[:, 0]] = 0.0
+    return centred
+
+
+@register_advantage("grpo")
+def grpo(rewards: Floats) -> Floats:
+    """(R - mean) / std of the group, sample standard deviation (arXiv 2402.03300)."""
+    spread = rewards.std(axis=1, ddof=1, keepdims=True)
+    return _centred(rewards) / np.maximum(spread, STD_FLOOR)
+
+
+@register_advantage("dr_grpo")
+def dr_grpo(rewards: Floats) -> Floats:
+    """R - mean of the group, not divided (arXiv 2503.20783)."""
+    return _centred(rewards)

@@ -1,0 +1,118 @@
+"""From prompts to what an update learns from: rollout, rewards and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from fedgrpo.data.prompts import Chat, Prompt, PromptRow, collate_columns
+from fedgrpo.errors import DataError
+from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.rewards.composite import RewardMixture, RewardResult
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Judged completions of P prompts, G each.
+
+    Attributes
+    ----------
+    rollout:
+        The completions.
+    rewards:
+        Weighted total and each function's own values, shape (P*G,).
+    advantages:
+        Float32 tensor, shape (P*G,).
+    """
+
+    rollout: Rollout
+    rewards: RewardResult
+    advantages: Tensor
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts, P."""
+        return len(self.rollout.prompts)
+
+    def useful(self, *, with_kl: bool) -> list[int]:
+        """Completions that move the model: they ended, and differ from their group or are held by a
+        KL penalty.
+        """
+        teaches = self.rollout.ended & ((self.advantages != 0) | with_kl)
+        return teaches.nonzero()[:, 0].tolist()
+
+    def per_prompt(self) -> dict[str, Floats]:
+        """Figures of each prompt, shape (P,): mean reward, and shares in [0, 1] of what cannot
+        teach.
+        """
+        groups = (self.prompts, self.rollout.group_size)
+        silent = (self.advantages.reshape(groups) == 0).all(1)
+        truncated = (~self.rollout.ended).reshape(groups).double().mean(1)
+        return {
+            "reward": self.rewards.total.reshape(groups).mean(axis=1),
+            "zero_signal": silent.double().numpy(),
+            "truncated": truncated.numpy(),
+        }
+
+
+def judge(
+    reward: RewardMixture, rows: Sequence[PromptRow], texts: Sequence[str], group_size: int
+) -> RewardResult:
+    """Reward the completions ``texts``, ``group_size`` side by side for each row.
+
+    Raises
+    ------
+    RewardError
+        If a reward function fails.
+    """
+    repeated = [row for row in rows for _ in range(group_size)]
+    # A completion takes the form of its prompt: text, or one assistant message (TRL's convention).
+    completions: list[str | Chat] = [
+        text if isinstance(row.prompt, str) else [{"role": "assistant", "content": text}]
+        for row, text in zip(repeated, texts, strict=True)
+    ]
+    return reward([row.for_model() for row in repeated], completions, collate_columns(repeated))
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[PromptRow], limit: int
+) -> list[tuple[int, ...]]:
+    """Token ids of every prompt; chat messages go through the tokenizer's template.
+
+    Raises
+    ------
+    DataError
+        If a prompt is longer than ``limit`` tokens or the tokenizer has no chat template. Names the
+        row's number only.
+    """
+    encoded = []
+    for number, row in enumerate(rows):
+        ids = _encode(tokenizer, row.prompt)
+        if not 0 < len(ids) <= limit:
+            raise DataError(
+                f"prompt {number} has {len(ids)} tokens, allowed are 1 to {limit}",
+                cure="shorten it, or raise grpo.max_prompt_length",
+            )
+        encoded.append(tuple(ids))
+    return encoded
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise DataError(
+            "prompts are chat messages, but the model's tokenizer has no chat template",
+            cure="use text prompts, or a model with a chat template",
+        )
+    text = tokenizer.apply_chat_template(
+        [dict(message) for message in prompt], tokenize=False, add_generation_prompt=True
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

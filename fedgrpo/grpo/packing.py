@@ -1,0 +1,174 @@
+"""Shared-prefix packing: one row ``[prompt | completion 1 | ... | completion G]`` instead of G
+padded copies.
+
+Each completion's positions restart behind the prompt, and the attention mask lets it see the prompt
+and itself only, so the packed forward equals the padded one (tests/grpo/test_packing.py) at a
+fraction of the tokens. A group that does not fit into ``max_row_tokens`` is spread over several
+rows, in the extreme one completion a row: the padded form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedgrpo.grpo.sampling import Rollout
+
+MAX_ROW_TOKENS = 2048
+"""The mask of a row takes S^2 memory, so longer groups are spread."""
+
+PROMPT, FILLER = 0, -1
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows that go through the model together. R rows, S columns, N completions, K completion
+    tokens.
+
+    Attributes
+    ----------
+    ids, positions, segments:
+        int64, shape (R, S). Segment 0 is the prompt, 1, 2, ... its completions, -1 filler.
+    prompt_of_row:
+        int64, shape (R,): index into the rollout's prompts.
+    completions:
+        int64, shape (N,): rows of the rollout, in the order of ``token_completion``.
+    row, column, targets:
+        int64, shape (K,): the position whose output predicts each completion token, and that token.
+    token_completion, token_index:
+        int64, shape (K,): which of the N completions, and which of its tokens.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    prompt_of_row: Tensor
+    completions: Tensor
+    row: Tensor
+    column: Tensor
+    targets: Tensor
+    token_completion: Tensor
+    token_index: Tensor
+
+    def attention_mask(self, dtype: torch.dtype) -> Tensor:
+        """Additive mask, shape (R, 1, S, S): own segment and prompt, causal; a filler sees only
+        itself.
+        """
+        columns = torch.arange(self.ids.shape[1])
+        query, key = self.segments[:, :, None], self.segments[:, None, :]
+        causal = columns[None, :, None] >= columns[None, None, :]
+        allowed = ((query == key) | (key == PROMPT)) & causal & (key != FILLER)
+        allowed |= torch.eye(len(columns), dtype=torch.bool)
+        mask = torch.zeros(allowed.shape, dtype=dtype)
+        return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+@dataclass(frozen=True)
+class _Row:
+    prompt: int
+    completions: tuple[int, ...]
+    width: int
+
+
+def pack(
+    rollout: Rollout,
+    keep: Sequence[int],
+    *,
+    tokens_per_batch: int,
+    max_row_tokens: int = MAX_ROW_TOKENS,
+) -> Iterator[PackedBatch]:
+    """Pack the completions ``keep`` (rows of the rollout) into batches of at most
+    ``tokens_per_batch`` tokens.
+
+    All rows of a prompt are in one batch, which per-prompt clipping relies on; a prompt that is
+    larger than the budget makes a batch of its own. Rows of similar width go together.
+    """
+    lengths = rollout.lengths().tolist()
+    groups: dict[int, list[int]] = {}
+    for completion in keep:
+        groups.setdefault(completion // rollout.group_size, []).append(completion)
+    packed = [
+        _rows(rollout, prompt, members, lengths, max_row_tokens)
+        for prompt, members in groups.items()
+    ]
+    packed.sort(key=lambda rows: max(row.width for row in rows))
+    batch: list[_Row] = []
+    for rows in packed:
+        widest = max(row.width for row in [*batch, *rows])
+        if batch and widest * (len(batch) + len(rows)) > tokens_per_batch:
+            yield _build(rollout, batch, lengths)
+            batch = []
+        batch.extend(rows)
+    if batch:
+        yield _build(rollout, batch, lengths)
+
+
+def _rows(
+    rollout: Rollout, prompt: int, members: list[int], lengths: list[int], limit: int
+) -> list[_Row]:
+    """Spread one prompt's completions over as few rows of at most ``limit`` tokens as first-fit
+    finds.
+    """
+    start = len(rollout.prompts[prompt])
+    rows: list[_Row] = []
+    chosen: list[int] = []
+    width = start
+    for completion in members:
+        if chosen and width + lengths[completion] > limit:
+            rows.append(_Row(prompt, tuple(chosen), width))
+            chosen, width = [], start
+        chosen.append(completion)
+        width += lengths[completion]
+    return [*rows, _Row(prompt, tuple(chosen), width)]
+
+
+def _build(rollout: Rollout, rows: list[_Row], lengths: list[int]) -> PackedBatch:
+    height, width = len(rows), max(row.width for row in rows)
+    ids = torch.zeros(height, width, dtype=torch.long)
+    positions = torch.zeros(height, width, dtype=torch.long)
+    segments = torch.full((height, width), FILLER)
+    at_row: list[Tensor] = []
+    at_column: list[Tensor] = []
+    targets: list[Tensor] = []
+    which: list[Tensor] = []
+    index: list[Tensor] = []
+    completions: list[int] = []
+    for r, row in enumerate(rows):
+        prompt = torch.tensor(rollout.prompts[row.prompt])
+        start = len(prompt)
+        ids[r, :start], positions[r, :start], segments[r, :start] = (
+            prompt,
+            torch.arange(start),
+            PROMPT,
+        )
+        column = start
+        for segment, completion in enumerate(row.completions, start=1):
+            size = lengths[completion]
+            span = slice(column, column + size)
+            ids[r, span] = rollout.tokens[completion, :size]
+            targets.append(rollout.tokens[completion, :size])
+            positions[r, span] = torch.arange(start, start + size)
+            segments[r, span] = segment
+            predictors = torch.arange(column - 1, column + size - 1)
+            predictors[0] = start - 1
+            at_row.append(torch.full((size,), r))
+            at_column.append(predictors)
+            which.append(torch.full((size,), len(completions)))
+            index.append(torch.arange(size))
+            completions.append(completion)
+            column += size
+    return PackedBatch(
+        ids,
+        positions,
+        segments,
+        torch.tensor([row.prompt for row in rows]),
+        torch.tensor(completions),
+        torch.cat(at_row),
+        torch.cat(at_column),
+        torch.cat(targets),
+        torch.cat(which),
+        torch.cat(index),
+    )

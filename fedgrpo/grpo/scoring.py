@@ -1,0 +1,70 @@
+"""Log-probabilities of packed completions under the model, with the output layer only where it is
+needed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from fedgrpo.grpo.packing import PackedBatch
+
+LOGITS_BUDGET = 64 * 2**20
+"""Float32 logits held at once (256 MiB). Above it they are computed in chunks and again in the
+backward pass.
+"""
+
+
+def completion_logps(
+    model: PreTrainedModel, batch: PackedBatch, width: int, temperature: float
+) -> Tensor:
+    """Log-probability of every completion token.
+
+    Parameters
+    ----------
+    model:
+        A causal language model (not wrapped by PEFT; adapters inside it are fine).
+    batch:
+        N packed completions.
+    width:
+        Columns of the result, T.
+    temperature:
+        The sampler's, so that both sides mean the same distribution.
+
+    Returns
+    -------
+    float32, shape (N, T), zero where there is no token.
+    """
+    device = model.device
+    backbone: nn.Module = getattr(model, model.base_model_prefix)
+    hidden = backbone(
+        input_ids=batch.ids.to(device),
+        attention_mask=batch.attention_mask(model.dtype).to(device),
+        position_ids=batch.positions.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    # Filler rows never reach the output layer: only positions that predict a completion token do.
+    predicting = hidden[batch.row.to(device), batch.column.to(device)]
+    head = model.get_output_embeddings()
+    flat = _token_logps(head, predicting, batch.targets.to(device), temperature)
+    result = flat.new_zeros(len(batch.completions), width)
+    return result.index_put((batch.token_completion.to(device), batch.token_index.to(device)), flat)
+
+
+def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    vocabulary = next(head.parameters()).shape[0]
+    per_chunk = max(1, LOGITS_BUDGET // vocabulary)
+    if len(hidden) <= per_chunk:
+        return _chunk_logps(head, hidden, targets, temperature)
+    parts = [
+        checkpoint(_chunk_logps, head, h, t, temperature, use_reentrant=False)
+        for h, t in zip(hidden.split(per_chunk), targets.split(per_chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _chunk_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits: Tensor = head(hidden).float() / temperature
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)

@@ -1,0 +1,1 @@
+"""Base models and adapters, and the adapter as a flat vector. Torch is imported where used only."""

@@ -1,0 +1,203 @@
+"""Adapters through peft: FFA-LoRA, LoRA and TinyLoRA, as torch modules that read and write an
+AdapterState.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftConfig, PeftModel, TinyLoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from fedgrpo.errors import AdapterError
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.base import BaseModel
+from fedgrpo.settings import AdapterSettings
+
+
+class Adapter:
+    """A base model with one trainable adapter on it.
+
+    Attributes
+    ----------
+    model:
+        The PEFT model. Its base weights are frozen.
+    trainable:
+        Float32 parameters by sorted name: what is trained and travels.
+    frozen:
+        Tensors of the adapter that stay as the server made them, by sorted name.
+    layout:
+        See :class:`AdapterState`.
+    """
+
+    def __init__(self, base: BaseModel, settings: AdapterSettings, seed: int = 0) -> None:
+        self.base = base
+        self.settings = settings
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model: PeftModel = get_peft_model(
+                base.model, peft_config(settings), autocast_adapter_dtype=True
+            )
+        self.model.eval()
+        if settings.kind == "ffa_lora":
+            _freeze(self.model, "lora_A")
+        named = sorted(self.model.named_parameters())
+        self.trainable = {name: p for name, p in named if p.requires_grad}
+        self.frozen = dict(_frozen_tensors(self.model))
+        if not self.trainable:
+            raise AdapterError(
+                f"adapter.target_modules = {settings.target_modules!r} matches no layer",
+                cure="name linear layers of the base model, or 'all-linear'",
+            )
+        for parameter in self.trainable.values():
+            parameter.data = parameter.data.float()
+        self.layout = _layout(base.fingerprint, settings, self.trainable)
+
+    @property
+    def dimension(self) -> int:
+        """Number of trainable values, d."""
+        return sum(p.numel() for p in self.trainable.values())
+
+    def vector(self) -> NDArray[np.float32]:
+        """Copy of the trainable values, float32, shape (d,)."""
+        return flatten(list(self.trainable.values()))
+
+    def state(self) -> AdapterState:
+        """Copy of everything that travels."""
+        basis = {
+            name: tensor.detach().float().cpu().numpy().copy()
+            for name, tensor in self.frozen.items()
+        }
+        return AdapterState(self.vector(), basis, self.layout)
+
+    @torch.no_grad()
+    def load(self, state: AdapterState) -> None:
+        """Take over trainable values and frozen tensors.
+
+        Raises
+        ------
+        AdapterError
+            If the state is of another base model, kind, rank or size.
+        """
+        if state.layout != self.layout or state.vector.shape != (self.dimension,):
+            raise AdapterError(
+                f"adapter of another layout: {state.layout[:12]} with {state.vector.size} values, "
+                f"expected {self.layout[:12]} with {self.dimension}",
+                cure="use the same base model and [adapter] settings everywhere",
+            )
+        if set(state.basis) != set(self.frozen):
+            raise AdapterError(
+                "the adapter's frozen tensors are missing or foreign",
+                cure="send the server's basis",
+            )
+        for name, tensor in self.frozen.items():
+            tensor.copy_(torch.from_numpy(np.array(state.basis[name])).view_as(tensor))
+        self.set_vector(state.vector)
+
+    @torch.no_grad()
+    def set_vector(self, vector: NDArray[np.float32]) -> None:
+        """Write trainable values from a float32 vector of shape (d,)."""
+        flat = torch.from_numpy(np.array(vector, dtype=np.float32))
+        start = 0
+        for parameter in self.trainable.values():
+            parameter.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+            start += parameter.numel()
+
+    @contextmanager
+    def at(self, vector: NDArray[np.float32]) -> Iterator[None]:
+        """Stand at other trainable values for a while: the round's global adapter as reference, for
+        example.
+        """
+        here = self.vector()
+        self.set_vector(vector)
+        try:
+            yield
+        finally:
+            self.set_vector(here)
+
+    @property
+    def causal(self) -> PreTrainedModel:
+        """The causal language model with the adapter's layers in it, without PEFT's wrapper."""
+        return cast(PreTrainedModel, self.model.get_base_model())
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Decode with W0 + delta in a second buffer, two products a layer fewer.
+
+        The pristine weights are put back by pointer: merging and unmerging in place changes 45 % of
+        bfloat16 weights.
+        """
+        # PEFT types these layers too loosely for a checker: its mixins add what is used here.
+        layers: list[Any] = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
+        pristine = [layer.get_base_layer().weight.data for layer in layers]
+        with torch.no_grad():
+            for layer, weight in zip(layers, pristine, strict=True):
+                delta = layer.get_delta_weight("default").to(weight.dtype)
+                layer.get_base_layer().weight.data = weight + delta
+                # Said to be merged, a layer skips its adapter. (PEFT's disable_adapter would thaw a
+                # frozen A on leaving.)
+                layer.merged_adapters.append("default")
+        try:
+            yield
+        finally:
+            for layer, weight in zip(layers, pristine, strict=True):
+                layer.merged_adapters.remove("default")
+                layer.get_base_layer().weight.data = weight
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
+        self.model.save_pretrained(str(folder))
+
+
+def peft_config(settings: AdapterSettings) -> PeftConfig:
+    """PEFT's configuration for these settings."""
+    names = list(settings.target_modules)
+    target: str | list[str] = "all-linear" if names == ["all-linear"] else names
+    if settings.kind == "tiny_lora":
+        return TinyLoraConfig(
+            r=settings.rank, u=settings.projection_dim, target_modules=target, task_type="CAUSAL_LM"
+        )
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=cast(int, settings.alpha),
+        target_modules=target,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+
+
+def flatten(tensors: list[Tensor]) -> NDArray[np.float32]:
+    """Concatenate tensors into one float32 vector."""
+    return torch.cat([t.detach().flatten().float().cpu() for t in tensors]).numpy().copy()
+
+
+def _freeze(model: PeftModel, part: str) -> None:
+    for name, parameter in model.named_parameters():
+        if part in name:
+            parameter.requires_grad_(False)
+
+
+def _frozen_tensors(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
+    """The adapter's tensors that are not trained: frozen factors and TinyLoRA's buffers."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in sorted(named, key=lambda item: item[0]):
+        if not tensor.requires_grad and ("lora_A" in name or "tinylora_" in name):
+            yield name, tensor
+
+
+def _layout(
+    fingerprint: str, settings: AdapterSettings, trainable: dict[str, torch.nn.Parameter]
+) -> str:
+    shapes = [(name, list(p.shape)) for name, p in trainable.items()]
+    content = [fingerprint, settings.model_dump(), shapes]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,155 @@
+"""Per-prompt gradients, clipped and summed: the sensitive half of prompt-level privacy.
+
+The unit is one prompt with all its completions. Opacus gives one gradient a row; a prompt's rows
+are summed *before* clipping (clipping rows would let a prompt move the sum by its number of rows
+times C). What makes the bound hold lies with the caller: advantages within the group only, constant
+divisors, prompts sampled by independent coins.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from numpy import float64
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedgrpo.errors import PrivacyError
+
+COIN_BITS = 53
+"""Resolution of the sampling coins: that of a float64's mantissa."""
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Rows of whole prompts, with the loss to differentiate.
+
+    Attributes
+    ----------
+    loss:
+        Runs the forward pass and returns a scalar that is a sum over rows.
+    prompt_of_row:
+        int64, shape (R,): which prompt a row belongs to. All rows of a prompt are in one batch.
+    """
+
+    loss: Callable[[], Tensor]
+    prompt_of_row: Tensor
+
+
+def poisson_sample(count: int, expected: float) -> list[int]:
+    """Choose each of ``count`` prompts independently with probability ``expected / count``.
+
+    Privacy amplification by sampling holds against an adversary who does not learn the sample, so
+    the coins come from the operating system, never from a seeded generator.
+    """
+    rate = min(1.0, expected / count)
+    threshold = int(rate * 2**COIN_BITS)
+    return [i for i in range(count) if secrets.randbits(COIN_BITS) < threshold]
+
+
+def clipped_gradient_sum(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    batches: Iterable[PromptBatch],
+    clipping_norm: float,
+) -> NDArray[float64]:
+    """Sum over prompts of the loss gradient clipped to ``clipping_norm`` in L2.
+
+    Parameters
+    ----------
+    model:
+        Holds the parameters in its linear layers.
+    parameters:
+        Trainable ones, in the order of the flat vector.
+    batches:
+        Every prompt in exactly one batch.
+    clipping_norm:
+        C > 0.
+
+    Returns
+    -------
+    float64, shape (d,). Adding or removing one prompt moves it by at most C (triangle inequality on
+    one clipped term). A prompt whose gradient is not finite contributes zero.
+    """
+    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    for batch in batches:
+        prompts = batch.prompt_of_row.unique()
+        gradients = per_prompt_gradients(model, parameters, batch, prompts)
+        norms = gradients.norm(dim=1)
+        factors = (clipping_norm / norms.clamp(min=1e-30)).clamp(max=1.0)
+        finite = norms.isfinite()
+        total += (gradients[finite] * factors[finite, None]).sum(0)
+    result: NDArray[float64] = total.numpy()
+    return result
+
+
+def per_prompt_gradients(
+    model: nn.Module, parameters: Sequence[nn.Parameter], batch: PromptBatch, prompts: Tensor
+) -> Tensor:
+    """Gradient of the loss for each of the sorted ``prompts``, float64 on the CPU, shape (P, d).
+
+    Raises
+    ------
+    PrivacyError
+        If Opacus has no hook for these parameters and the batch holds several prompts.
+    """
+    if len(prompts) == 1:
+        return _flat(torch.autograd.grad(batch.loss(), parameters), 1)
+    if not hookable(model, parameters):
+        raise PrivacyError(
+            f"a batch of {len(prompts)} prompts for parameters outside linear layers",
+            cure="put one prompt into each batch, or use LoRA",
+        )
+    with _grad_samples(model, parameters):
+        batch.loss().backward()
+        rows = _flat([p.grad_sample for p in parameters], len(batch.prompt_of_row))
+    index = torch.searchsorted(prompts, batch.prompt_of_row)
+    return rows.new_zeros(len(prompts), rows.shape[1]).index_add_(0, index, rows)
+
+
+def hookable(model: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
+    """Tell whether Opacus' hooks cover all parameters: they must be weights of linear layers.
+
+    TinyLoRA's are not; those need one backward pass a prompt.
+    """
+    covered = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, nn.Linear)
+        for p in m.parameters(recurse=False)
+    }
+    return all(id(p) in covered for p in parameters)
+
+
+@contextmanager
+def _grad_samples(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let a backward pass fill ``parameter.grad_sample``; leave no trace behind.
+
+    Opacus looks only at modules in training mode, so just the parameters' own modules are put into
+    it: dropout elsewhere stays off.
+    """
+    from opacus.grad_sample import GradSampleHooks
+
+    wanted = {id(p) for p in parameters}
+    owners = [
+        m for m in model.modules() if any(id(p) in wanted for p in m.parameters(recurse=False))
+    ]
+    hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
+    for module in owners:
+        module.training = True
+    try:
+        yield
+    finally:
+        hooks.cleanup()
+        for module in owners:
+            module.training = False
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def _flat(gradients: Sequence[Tensor], rows: int) -> Tensor:
+    return torch.cat([g.detach().reshape(rows, -1).double().cpu() for g in gradients], dim=1)

@@ -1,0 +1,359 @@
+"""What a holder releases, how much noise makes it private, and how the server reads the aggregate.
+
+Update and metrics leave as one vector through one Gaussian mechanism of sensitivity 1. Metrics get
+a share ``a`` of the squared sensitivity, so logged figures are covered by the same epsilon as the
+update and the noise multiplier means for the whole vector what it would mean for the update alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import PrivacyError
+from fedgrpo.privacy.clipping import clip
+from fedgrpo.privacy.noise import add_noise
+from fedgrpo.settings import PrivacySettings
+
+METRICS = ("reward", "zero_signal", "truncated", "kl")
+"""Metrics in the order of their coordinates, each scaled to [0, 1] by the caller."""
+
+Unit = Literal["none", "prompt", "client"]
+
+
+@dataclass(frozen=True)
+class ReleasePlan:
+    """How a round's contributions are scaled and noised. Public, the same for every holder.
+
+    Attributes
+    ----------
+    unit:
+        Whose presence is hidden.
+    dimension:
+        Coordinates of the update, d.
+    clipping_norm:
+        C, in the update's own units.
+    expected_prompts:
+        B, the expected number of sampled prompts a holder: a constant, since the real number is
+        private.
+    noise_std:
+        Standard deviation of a holder's noise in units of the sensitivity 1, before the division by
+        B: see :func:`holder_noise_std`.
+    metrics_share:
+        Share ``a`` of the squared sensitivity that metrics get, in (0, 1).
+
+    Raises
+    ------
+    PrivacyError
+        If a field is out of range, or noise is asked for where no unit is hidden.
+    """
+
+    unit: Unit
+    dimension: int
+    clipping_norm: float
+    expected_prompts: int
+    noise_std: float
+    metrics_share: float
+
+    def __post_init__(self) -> None:
+        possible = (
+            self.unit in ("none", "prompt", "client")
+            and self.dimension >= 1
+            and 0 < self.clipping_norm < math.inf
+            and self.expected_prompts >= 1
+            and 0 <= self.noise_std < math.inf
+            and 0 < self.metrics_share < 1
+            and (self.unit != "none" or self.noise_std == 0)
+        )
+        if not possible:
+            raise PrivacyError(
+                f"{self} cannot be carried out", cure="derive it from validated settings"
+            )
+
+    @property
+    def size(self) -> int:
+        """Coordinates of a released vector: update, metrics and, but for prompts, the indicator."""
+        return self.dimension + len(METRICS) + (self.unit != "prompt")
+
+    @property
+    def bound(self) -> float:
+        """Largest absolute coordinate that is encoded; beyond it, values saturate.
+
+        A contribution's coordinates are at most 1 (prompts: at most n/B for n sampled ones, beyond
+        2 only if more than twice the expected number agree on one coordinate), and a normal value
+        exceeds 12 standard deviations with probability 4e-33.
+        """
+        return 2.0 + 12.0 * self._released_std
+
+    @property
+    def _divisor(self) -> int:
+        return self.expected_prompts if self.unit == "prompt" else 1
+
+    @property
+    def _released_std(self) -> float:
+        return self.noise_std / self._divisor
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What the server learns in a round.
+
+    Attributes
+    ----------
+    delta:
+        float64, shape (d,): the aggregated clipped update (prompts: descent direction) in its own
+        units.
+    metrics:
+        One figure in [0, 1] for each of :data:`METRICS`, noisy where the update is.
+    share_below:
+        Noisy share of holders whose update norm was at most C, unclamped; None for prompt-level
+        plans.
+    """
+
+    delta: NDArray[np.float64]
+    metrics: dict[str, float]
+    share_below: float | None
+
+
+def release_prompts(
+    clipped_sum: NDArray[np.float64], metrics: NDArray[np.float64], plan: ReleasePlan
+) -> NDArray[np.float64]:
+    """Return a holder's prompt-level private contribution: y = (sum_i u_i + N(0, std^2 I)) / B.
+
+    Prompt i contributes ``u_i = [sqrt(1-a) g_i / C, sqrt(a) (m_i - 1/2) 2 / sqrt(k)]``, with its
+    clipped descent direction g_i and its k metrics m_i. Sensitivity: ``||g_i|| <= C`` and ``|m_ij -
+    1/2| <= 1/2``, so ``||u_i||^2 <= (1-a) + a (4/k) (k/4) = 1``. Adding or removing one prompt adds
+    or removes one u_i, because B is a constant, and sampling is Poisson; so the sum moves by at
+    most 1 and ``plan.noise_std`` is the noise multiplier.
+
+    Adversary: whoever sees y itself (under client noise, the server colluding with every bucket
+    mate), knows all other prompts, but not which were sampled. What y does not hide: the time that
+    the holder took.
+
+    Parameters
+    ----------
+    clipped_sum:
+        float64, shape (d,): sum over the n sampled prompts of descent directions, each clipped to
+        norm C.
+    metrics:
+        float64, shape (n, k): a row a prompt. Clamped to [0, 1]; NaN counts as 1/2, which
+        contributes nothing. n may be 0, where sampling took no prompt.
+    plan:
+        Of unit "prompt".
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape ``(plan.size,)``.
+
+    Raises
+    ------
+    PrivacyError
+        If shapes do not fit, or ``clipped_sum`` is not finite or longer than n clipped directions
+        can be, which means that the caller did not clip.
+    """
+    _check_prompts(clipped_sum, metrics, plan)
+    share, count = plan.metrics_share, len(METRICS)
+    update = math.sqrt(1 - share) / plan.clipping_norm * clipped_sum
+    figures = 2 * math.sqrt(share / count) * _centred(metrics).sum(axis=0)
+    total = np.concatenate([update, figures])
+    # Dividing before the noise is drawn is the same mechanism, and leaves y on the grid that
+    # add_noise rounds to.
+    return add_noise(total / plan.expected_prompts, plan.noise_std / plan.expected_prompts)
+
+
+def release_update(
+    delta: NDArray[np.floating], metrics: NDArray[np.float64], plan: ReleasePlan
+) -> NDArray[np.float64]:
+    """Return a holder's client-level private contribution: y = u + N(0, std^2 I).
+
+    ``u = [sqrt(1-a) clip(delta, C) / C, sqrt(a) ([m, b] - 1/2) 2 / sqrt(k+1)]``, with the holder's
+    k metrics m and the indicator b = 1 if the norm of delta is at most C, for adaptive clipping. As
+    in :func:`release_prompts`, ``||u|| <= 1``, so replacing the contribution by zero (zero-out
+    adjacency) moves y by at most 1 and ``plan.noise_std`` is the noise multiplier.
+
+    A delta with NaN or infinity contributes zero, and its indicator is 1: it describes what was
+    sent, a vector of norm 0. So a diverged step can only lower C, never raise it.
+
+    Adversary: whoever sees y itself; they learn that the holder took part, not what it contributed.
+    Unit "none" takes the same way without noise and promises nothing.
+
+    Parameters
+    ----------
+    delta:
+        Shape (d,): adapter after minus adapter before.
+    metrics:
+        float64, shape (k,). Clamped to [0, 1]; NaN counts as 1/2.
+    plan:
+        Of unit "client" or "none".
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape ``(plan.size,)``.
+
+    Raises
+    ------
+    PrivacyError
+        If shapes or the plan's unit do not fit.
+    """
+    _check_unit(plan, prompt=False)
+    _check_shape("delta", np.asarray(delta), (plan.dimension,))
+    _check_shape("metrics", metrics, (len(METRICS),))
+    share, figures = plan.metrics_share, len(METRICS) + 1
+    clipped = clip(delta, plan.clipping_norm)
+    below = clipped.norm <= plan.clipping_norm
+    update = math.sqrt(1 - share) / plan.clipping_norm * clipped.vector
+    scale = 2 * math.sqrt(share / figures)
+    return add_noise(
+        np.concatenate([update, scale * _centred(np.append(metrics, below))]), plan.noise_std
+    )
+
+
+def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:
+    """Undo the scaling of a mean (or robust mean) of released vectors.
+
+    Pure post-processing of what is private already. Under prompt-level plans the number of sampled
+    prompts is not known, so metrics are read as if it were B: noise apart, a metric's distance from
+    1/2 is off by the factor n/B.
+
+    Parameters
+    ----------
+    aggregate:
+        float64, shape ``(plan.size,)``, finite.
+    plan:
+        The plan that the holders released by.
+
+    Raises
+    ------
+    PrivacyError
+        If the shape does not fit or a value is not finite.
+    """
+    _check_shape("aggregate", aggregate, (plan.size,))
+    if not np.isfinite(aggregate).all():
+        raise PrivacyError("the aggregate is not finite", cure="leave the round's result out")
+    share, figures = plan.metrics_share, plan.size - plan.dimension
+    delta = plan.clipping_norm / math.sqrt(1 - share) * aggregate[: plan.dimension]
+    read = aggregate[plan.dimension :] / (2 * math.sqrt(share / figures)) + 0.5
+    clamped = np.clip(read, 0.0, 1.0)
+    return Aggregate(
+        delta=delta,
+        metrics={name: float(value) for name, value in zip(METRICS, clamped, strict=False)},
+        share_below=None if plan.unit == "prompt" else float(read[-1]),
+    )
+
+
+def holder_noise_std(privacy: PrivacySettings) -> float:
+    """Return the noise that one holder adds, in units of its sensitivity 1.
+
+    Client noise: z / sqrt(1 + h), with h the honest mates that a holder relies on. Sums of
+    independent Gaussians add variances, so a bucket sum that holds the holder's own noise and that
+    of h honest mates carries at least (1 + h) z^2 / (1 + h) = z^2 that an adversary cannot
+    subtract, over a sensitivity of 1. With h = 0 the holder's vector is private by itself, whatever
+    happens to it later. Rounding each noisy vector before it is summed changes nothing: at 64 steps
+    a standard deviation, sums of rounded Gaussians equal rounded sums up to exp(-2 pi^2 64^2).
+
+    Returns
+    -------
+    float
+        0 without a unit, and for server noise.
+    """
+    if privacy.unit == "none" or privacy.noise == "server":
+        return 0.0
+    return privacy.noise_multiplier / math.sqrt(1 + privacy.honest_mates)
+
+
+def server_noise_std(
+    privacy: PrivacySettings,
+    holder_sensitivity: float,
+    expected_prompts: int,
+    *,
+    rounding: float = 0.0,
+) -> float:
+    """Return the noise that the server adds once to the aggregate, with :func:`add_noise`.
+
+    Proof: one unit moves its holder's vector by at most L in L2 norm, with L = 1 for a client
+    (zeroed out) and L = 1/B for a prompt (one u_i / B, added or removed: see
+    :func:`release_prompts`). Saturating the coordinates is 1-Lipschitz and does not enlarge that;
+    rounding them to the fixed-point grid adds at most ``rounding``. If one holder's vector moves by
+    v, the robust rule's result moves by at most ``holder_sensitivity`` times the norm of v (trimmed
+    mean: 0 <= T(y) - T(x) <= y - x in every coordinate; see :mod:`fedgrpo.robust`). Noise of z
+    times the product is the Gaussian mechanism with noise multiplier z.
+
+    Adversary: whoever sees the models that are released. The server sees bucket sums without noise.
+
+    Parameters
+    ----------
+    privacy:
+        The settings.
+    holder_sensitivity:
+        L2 change of the rule's result over that of one holder's vector:
+        ``fedgrpo.robust.rules.sensitivity`` for the round's buckets.
+    expected_prompts:
+        B; used for unit "prompt" only.
+    rounding:
+        L2 change that fixed-point rounding may add to a holder's vector: the grid's step times
+        sqrt(size).
+
+    Returns
+    -------
+    float
+        Standard deviation; 0 without a unit, and for client noise.
+
+    Raises
+    ------
+    PrivacyError
+        If a number is out of range.
+    """
+    if privacy.unit == "none" or privacy.noise == "client":
+        return 0.0
+    if not (0 < holder_sensitivity < math.inf and expected_prompts >= 1 and 0 <= rounding < 1):
+        raise PrivacyError(
+            f"no noise fits sensitivity = {holder_sensitivity}, "
+            f"expected prompts = {expected_prompts}, rounding = {rounding}",
+            cure="take the sensitivity from the robust rule for the round's buckets",
+        )
+    unit_norm = 1 / expected_prompts if privacy.unit == "prompt" else 1.0
+    return privacy.noise_multiplier * holder_sensitivity * (unit_norm + rounding)
+
+
+def _centred(metrics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move [0, 1] to [-1/2, 1/2], which halves the sensitivity. NaN becomes 0."""
+    centred: NDArray[np.float64] = np.clip(metrics, 0.0, 1.0) - 0.5
+    return np.nan_to_num(centred, nan=0.0)
+
+
+def _check_prompts(
+    clipped_sum: NDArray[np.float64], metrics: NDArray[np.float64], plan: ReleasePlan
+) -> None:
+    """Refuse shapes that do not fit, and a sum that cannot be one of clipped directions."""
+    _check_unit(plan, prompt=True)
+    _check_shape("clipped_sum", clipped_sum, (plan.dimension,))
+    prompts = metrics.shape[0] if metrics.ndim else 0
+    _check_shape("metrics", metrics, (prompts, len(METRICS)))
+    # The tolerance is that of float32 gradients; NaN fails the comparison too.
+    if not float(np.linalg.norm(clipped_sum)) <= prompts * plan.clipping_norm * (1 + 1e-5):
+        raise PrivacyError(
+            f"the sum over {prompts} prompts exceeds {prompts} x C for C = {plan.clipping_norm}, "
+            "or is not finite",
+            cure="clip each prompt's gradient to C before summing them",
+        )
+
+
+def _check_unit(plan: ReleasePlan, *, prompt: bool) -> None:
+    if (plan.unit == "prompt") != prompt:
+        raise PrivacyError(
+            f"a plan of unit {plan.unit!r} does not go with this kind of contribution",
+            cure="use release_prompts for unit 'prompt' and release_update for the others",
+        )
+
+
+def _check_shape(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise PrivacyError(
+            f"{name} has shape {array.shape}, not {shape}", cure="build it for this round's plan"
+        )

@@ -1,0 +1,263 @@
+"""The picture of a run: what it learnt, what privacy it spent, how it moved, who took part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.ticker import MaxNLocator
+
+from fedgrpo.errors import RunError
+from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
+from fedgrpo.report.records import PHASES, RoundRow, Summary
+
+# Okabe and Ito's palette: told apart with every common colour blindness, and in grey by lightness.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE = "#56B4E9", "#CC79A7"
+INK, GREY, PALE = "#222222", "#767676", "#E8E8E8"
+PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, RED, PURPLE), strict=True))
+
+INCHES, DPI = (10.0, 6.25), 160
+SMALL_KL = 1e-3
+LEGEND: dict[str, Any] = {
+    "fontsize": 8,
+    "frameon": False,
+    "labelcolor": INK,
+    "handlelength": 0.9,
+    "handletextpad": 0.35,
+    "columnspacing": 0.6,
+}
+MANY_ROUNDS = 60
+
+
+def plot_run(run_dir: Path) -> Path:
+    """Draw ``report.png`` (1600 x 1000 pixels) from a run's rows, and its summary if it has one.
+
+    Returns
+    -------
+    Path
+        The picture.
+
+    Raises
+    ------
+    RunError
+        The run has no finished round, or a row cannot be read.
+    """
+    rows = read_rows(run_dir)
+    if not rows:
+        raise RunError(
+            f"{run_dir / METRICS} has no finished round to draw",
+            cure="wait for the first round, or check the run directory",
+        )
+    path = run_dir / REPORT
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draw(rows, read_summary(run_dir)).savefig(draft, format="png")
+    os.replace(draft, path)
+    return path
+
+
+def draw(rows: Sequence[RoundRow], summary: Summary | None) -> Figure:
+    """Draw the four panels of a run on a figure of their own, without any global state."""
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        2, 2, left=0.07, right=0.975, top=0.84, bottom=0.075, hspace=0.4, wspace=0.16
+    )
+    _headline(figure, rows, summary)
+    _learning(figure.add_subplot(grid[0, 0]), rows)
+    _privacy(figure.add_subplot(grid[0, 1]), rows)
+    _pair(figure, grid[1, 0], rows, _divergence, _norms)
+    _pair(figure, grid[1, 1], rows, _nodes, _time)
+    return figure
+
+
+def _headline(figure: Figure, rows: Sequence[RoundRow], summary: Summary | None) -> None:
+    count = rows[-1].round
+    title = f"Federated GRPO, {count} round{'' if count == 1 else 's'}"
+    figure.text(0.07, 0.945, title, fontsize=15, fontweight="bold", color=INK)
+    if summary is None:
+        figure.text(0.07, 0.91, "Not finished yet", fontsize=10, color=GREY)
+        return
+    worst = max((held.epsilon for held in summary.privacy), default=None)
+    privacy = "no differential privacy" if worst is None else f"epsilon {worst:.2f}"
+    robust = summary.robust
+    parts = [
+        privacy,
+        f"{robust.rule.replace('_', ' ')} of {robust.buckets} bucket means, trim {robust.trim}",
+        f"{summary.dropped} node dropouts",
+        f"{summary.wall_s / 60:.1f} min, {summary.overhead_share:.0%} overhead",
+    ]
+    figure.text(0.07, 0.91, "   |   ".join(parts), fontsize=10, color=GREY)
+
+
+def _learning(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    _line(axes, rows, lambda row: row.reward, "reward in training", GREY, marker="", width=1.0)
+    sampled = _line(axes, rows, lambda row: row.sampled, "held-out, sampled", BLUE)
+    greedy = _line(axes, rows, lambda row: row.greedy, "held-out, greedy", ORANGE, marker="s")
+    if sampled:
+        dashes = (0, (4, 3))
+        axes.axhline(sampled[0], color=BLUE, linewidth=0.8, linestyle=dashes, label="start")
+    _shade_skipped(axes, rows)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(0.0, low), high + 0.25 * (high - min(0.0, low)))  # Room for the legend.
+    _dress(axes, rows, _learnt(sampled, greedy))
+    _legend(axes, loc="upper left", ncols=3)
+
+
+def _learnt(sampled: Sequence[float], greedy: Sequence[float]) -> str:
+    changes = [
+        f"{name} {values[0]:.2f} → {values[-1]:.2f}"
+        for name, values in (("sampled", sampled), ("greedy", greedy))
+        if len(values) > 1
+    ]
+    return "Held-out accuracy" + (f": {', '.join(changes)}" if changes else " and reward")
+
+
+def _privacy(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    spent = _line(axes, rows, lambda row: row.epsilon, "", PURPLE, marker="", width=2.0)
+    if not spent:
+        words = "no differential privacy"
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", color=GREY, fontsize=13)
+        _dress(axes, rows, "Privacy spent")
+        axes.set(xticks=[], yticks=[], xlabel="")
+        return
+    at = [row.round for row in rows if row.epsilon is not None]
+    axes.fill_between(at, spent, color=PURPLE, alpha=0.15, linewidth=0)
+    axes.annotate(
+        f"{spent[-1]:.2f}",
+        (at[-1], spent[-1]),
+        xytext=(-4, 5),
+        textcoords="offset points",
+        ha="right",
+        fontsize=10,
+        fontweight="bold",
+        color=INK,
+    )
+    axes.set_ylim(0, max(spent) * 1.18 or 1.0)
+    _dress(axes, rows, "Privacy spent so far: epsilon against the worst adversary")
+
+
+def _divergence(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    values = [
+        *_line(axes, rows, lambda row: row.kl, "nodes from global", GREEN, marker=""),
+        *_line(axes, rows, lambda row: row.kl_base, "global from start", RED),
+    ]
+    # One round moves a policy far less than all of them; below the threshold the scale is linear,
+    # since privacy noise may report a small KL below zero.
+    axes.set_yscale("symlog", linthresh=SMALL_KL)
+    lowest, highest = min([*values, -SMALL_KL / 5]), max([*values, SMALL_KL])
+    axes.set_ylim(lowest, 2 * highest)
+    _dress(axes, rows, "KL, nats (log scale)", last=False)
+    _legend(axes)
+
+
+def _norms(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    trained = [row for row in rows if row.round > 0]
+    _line(axes, trained, lambda row: row.clipping_norm, "clipping norm", INK, marker="")
+    _line(axes, rows, lambda row: row.update_norm, "aggregated update", SKY, marker="")
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+    _dress(axes, rows, "L2 norms")
+    _legend(axes)
+
+
+def _nodes(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    trained = [row for row in rows if row.round > 0]
+    finished, dropped = [row.finished for row in trained], [row.dropped for row in trained]
+    _stack(axes, trained, [("finished", GREEN, finished), ("dropped", RED, dropped)])
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _dress(axes, rows, "Nodes", last=False)
+    _legend(axes)
+
+
+def _time(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    spent = {phase: [row.seconds.get(phase, 0.0) for row in rows] for phase in PHASES}
+    _stack(axes, rows, [(phase, PHASE_COLOURS[phase], spent[phase]) for phase in PHASES])
+    _dress(axes, rows, "Time, s")
+    _legend(axes)
+
+
+def _stack(
+    axes: Axes, rows: Sequence[RoundRow], layers: Sequence[tuple[str, str, Sequence[float]]]
+) -> None:
+    at, bottom = [row.round for row in rows], [0.0] * len(rows)
+    width = 0.8 if len(rows) <= MANY_ROUNDS else 1.0  # Gaps of less than a pixel flicker.
+    for label, colour, heights in layers:
+        if not any(heights):
+            continue
+        axes.bar(at, heights, bottom=bottom, color=colour, label=label, width=width, linewidth=0)
+        bottom = [low + more for low, more in zip(bottom, heights, strict=True)]
+    axes.set_ylim(0, (max(bottom, default=0.0) or 1.0) * 1.05)
+
+
+def _pair(
+    figure: Figure | SubFigure,
+    place: SubplotSpec,
+    rows: Sequence[RoundRow],
+    upper: Callable[[Axes, Sequence[RoundRow]], None],
+    lower: Callable[[Axes, Sequence[RoundRow]], None],
+) -> None:
+    """Draw two figures one above the other: two scales on one pair of axes mislead."""
+    halves = place.subgridspec(2, 1, hspace=0.5)
+    upper(figure.add_subplot(halves[0]), rows)
+    lower(figure.add_subplot(halves[1]), rows)
+
+
+def _line(
+    axes: Axes,
+    rows: Sequence[RoundRow],
+    figure: Callable[[RoundRow], float | None],
+    label: str,
+    colour: str,
+    *,
+    marker: str = "o",
+    width: float = 1.6,
+) -> list[float]:
+    """Draw the rounds in which a figure was measured, and return its values."""
+    points = [(row.round, value) for row in rows if (value := figure(row)) is not None]
+    values = [value for _, value in points]
+    if points:
+        rounds = [at for at, _ in points]
+        seen = marker or ("o" if len(points) == 1 else "")  # A line through one point is invisible.
+        axes.plot(
+            rounds, values, color=colour, label=label, marker=seen, linewidth=width, markersize=4.5
+        )
+    return values
+
+
+def _shade_skipped(axes: Axes, rows: Sequence[RoundRow]) -> None:
+    skipped = [row.round for row in rows if row.round > 0 and not row.applied]
+    for index, at in enumerate(skipped):
+        label = "" if index else "round without effect"
+        axes.axvspan(at - 0.5, at + 0.5, color=PALE, linewidth=0, zorder=0, label=label)
+
+
+def _dress(axes: Axes, rows: Sequence[RoundRow], title: str, *, last: bool = True) -> None:
+    axes.set_title(title, fontsize=10, loc="left", color=INK, pad=6)
+    axes.set_xlim(-0.5, max(rows[-1].round, 1) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.tick_params(labelsize=9, colors=GREY, length=0, labelbottom=last)
+    axes.grid(axis="y", color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    if last:
+        axes.set_xlabel("round", fontsize=9, color=GREY)
+
+
+def _legend(axes: Axes, **place: Any) -> None:
+    """Put the legend beside the title, where it hides nothing, or at ``place``."""
+    labels = axes.get_legend_handles_labels()[1]
+    beside = {
+        "loc": "lower right",
+        "bbox_to_anchor": (1.015, 0.97),
+        "borderpad": 0.3,
+        "ncols": len(labels),
+    }
+    if labels:
+        axes.legend(**LEGEND, **(place or beside))

@@ -1,0 +1,111 @@
+"""How figures read on a console: numbers, durations, trends, and a round in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedgrpo.report.records import RoundRow
+
+BARS = "▁▂▃▄▅▆▇█"
+WINDOW = 10
+"""Rounds over which time is averaged: two evaluation intervals at the default of five."""
+
+PHASE_WORDS = {
+    "": "starting",
+    "waiting": "waiting for nodes",
+    "train": "training on the nodes",
+    "share": "exchanging keys in buckets",
+    "mask": "collecting masked updates",
+    "unmask": "unmasking bucket sums",
+    "aggregate": "applying the robust rule",
+    "evaluate": "evaluating on held-out prompts",
+}
+
+
+def number(value: float | None, digits: int = 3, missing: str = "-") -> str:
+    """Write a figure with fixed decimals, in scientific form where those show only zeros."""
+    if value is None:
+        return missing
+    tiny = value != 0 and abs(value) < 10**-digits
+    return f"{value:.1e}" if tiny else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as ``8 s``, ``3:07 min`` or ``1:02:09 h``."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d} h"
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+
+
+def time_left(rows: Sequence[RoundRow], rounds: int, elapsed: float = 0.0) -> float | None:
+    """Estimate the seconds to the end from the mean of the last rounds.
+
+    Parameters
+    ----------
+    rows:
+        Rounds so far.
+    rounds:
+        Rounds in all.
+    elapsed:
+        Seconds already spent in the round under way.
+    """
+    costs = [sum(row.seconds.values()) for row in rows if row.round > 0][-WINDOW:]
+    if not costs:
+        return None
+    cost = sum(costs) / len(costs)
+    # A round under way saves at most its own share: a stalled one says nothing of those to come.
+    return (rounds - rows[-1].round) * cost - min(max(elapsed, 0.0), cost)
+
+
+def sparkline(values: Sequence[float | None], width: int = 16) -> str:
+    """Draw the last ``width`` known values as bars between their least and greatest."""
+    known = [value for value in values if value is not None][-width:]
+    if len(known) < 2:
+        return ""
+    low, high = min(known), max(known)
+    if low == high:
+        return BARS[3] * len(known)
+    return "".join(BARS[round((value - low) / (high - low) * 7)] for value in known)
+
+
+def epsilon_words(rows: Sequence[RoundRow]) -> str:
+    """Write the privacy spent so far, or ``none`` without differential privacy."""
+    return number(rows[-1].epsilon, 2, missing="none") if rows else "-"
+
+
+def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int) -> str:
+    """Write a finished round as one line of ASCII.
+
+    Parameters
+    ----------
+    row:
+        The round.
+    rows:
+        All rounds up to it, from which the time left is estimated.
+    rounds:
+        Rounds in all.
+    """
+    head = f"round {row.round:>{len(str(rounds))}}/{rounds}"
+    if row.round == 0:
+        return "  ".join([head, "before training", *_held_out(row)])
+    figures = [
+        f"reward {number(row.reward)}",
+        f"KL {number(row.kl, 4)}",
+        f"clipping norm {number(row.clipping_norm)}",
+        f"nodes {row.finished}, dropped {row.dropped}",
+        f"epsilon {number(row.epsilon, 2, missing='none')}",
+        *_held_out(row),
+    ]
+    if not row.applied:
+        figures.insert(0, f"skipped: {' '.join(row.reason.split())}")
+    left = time_left(rows, rounds)
+    return "  ".join([head, *figures, *([f"{duration(left)} left"] if left else [])])
+
+
+def _held_out(row: RoundRow) -> list[str]:
+    if row.sampled is None and row.greedy is None:
+        return []
+    return [f"held-out {number(row.sampled)} sampled, {number(row.greedy)} greedy"]

@@ -1,0 +1,264 @@
+"""Rules that combine bucket means, one coordinate at a time.
+
+Trimmed mean and median after Yin et al. 2018 (arXiv 1803.01498). One attacker spoils at most its
+own bucket, so up to ``trim`` attackers are withstood by dropping the ``trim`` largest and smallest
+bucket means in each coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import CohortError, PrivacyError, ProtocolError, SettingsError
+
+Combination = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
+"""``(bucket_means (B, d), trim) -> (d,)``."""
+
+_CHUNK = 16_384
+"""Coordinates sorted at a time: 128 kB a bucket, so that a few buckets fit the cache."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A registered rule."""
+
+    combination: Combination
+    robust: bool
+    trimmed: Callable[[int, int], int] | None
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def register_rule(
+    name: str,
+    *,
+    robust: bool = True,
+    trimmed: Callable[[int, int], int] | None = None,
+) -> Callable[[Combination], Combination]:
+    """Register a rule under a name.
+
+    Parameters
+    ----------
+    name:
+        What ``robust.rule`` calls it.
+    robust:
+        Whether it claims to withstand ``trim`` bad buckets. Then it is never called with fewer than
+        ``2 * trim + 1``, with which no rule can.
+    trimmed:
+        For coordinate-wise rules that average the middle order statistics: ``(buckets, trim) ->
+        k``, how many are dropped at either end. It is what :func:`sensitivity` is proved for; leave
+        it out for any other rule.
+
+    Raises
+    ------
+    SettingsError
+        If the name is taken.
+    """
+
+    def register(combination: Combination) -> Combination:
+        if name in _RULES:
+            raise SettingsError(f"robust rule {name!r} is registered twice", cure="rename one")
+        _RULES[name] = Rule(combination, robust, trimmed)
+        return combination
+
+    return register
+
+
+def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
+    """Combine bucket means by a registered rule.
+
+    Parameters
+    ----------
+    rule:
+        ``trimmed_mean``, ``median``, ``mean`` or a name given to :func:`register_rule`.
+    bucket_means:
+        float64, shape (B, d), finite. Not changed.
+    trim:
+        Bad buckets to be withstood. The mean withstands none and does not look at it.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape (d,). For the built-in rules independent, to the last bit, of the order of the
+        buckets.
+
+    Raises
+    ------
+    SettingsError
+        If the rule is unknown or ``trim`` is negative.
+    CohortError
+        If there are fewer than ``2 * trim + 1`` buckets, or none. Nothing is ever trimmed less
+        instead.
+    ProtocolError
+        If a bucket mean is not finite, or the array or the rule's result has a wrong shape.
+    """
+    chosen = _find(rule)
+    means = np.asarray(bucket_means, dtype=np.float64)
+    if means.ndim != 2:
+        raise ProtocolError(
+            f"bucket means have shape {means.shape}, not (buckets, coordinates)",
+            cure="stack one mean a bucket",
+        )
+    _check_cohort(rule, chosen, len(means), trim)
+    if bad := [bucket for bucket, mean in enumerate(means) if not np.isfinite(mean).all()]:
+        raise ProtocolError(
+            f"means of buckets {bad} hold NaN or infinity", cure="leave those buckets out"
+        )
+    combined = chosen.combination(means, trim)
+    if combined.shape != means.shape[1:]:
+        raise ProtocolError(
+            f"robust rule {rule!r} returned shape {combined.shape}, not {means.shape[1:]}",
+            cure="return one number a coordinate",
+        )
+    return combined
+
+
+def sensitivity(rule: str, buckets: int, trim: int, smallest_bucket: int) -> float:
+    r"""How far one holder can move the combined vector in L2.
+
+    The holder's contribution has norm at most 1 and is replaced by zeros (zero-out adjacency);
+    number and sizes s of buckets, B and ``trim`` are public and fixed. Then the distance is at most
+    ``1 / (s (B - 2k))``, where k values are dropped at either end: ``trim`` by the trimmed mean,
+    ``(B - 1) // 2`` by the median, 0 by the mean.
+
+    Proof. The holder is in one bucket, whose mean m_i (a vector) moves by at most 1/s in L2. Fix a
+    coordinate and let m_i grow from a to b >= a there (else swap). Every order statistic is
+    non-decreasing in every argument, so each m_(j) grows by some D_j >= 0, and the sum of all D_j
+    is b - a, as the total grows by just that. The trimmed sum grows by the sum of some of the D_j:
+    by between 0 and b - a. So in every coordinate, the trimmed sum moves by at most as much as m_i,
+    hence in L2 too; the trimmed mean divides by B - 2k. QED. Other holders may be unbounded: an
+    honest holder's guarantee does not rest on attackers who clip. It is tight at B = 3, k = 1.
+
+    Parameters
+    ----------
+    rule:
+        A rule registered with ``trimmed``.
+    buckets:
+        B.
+    trim:
+        As for :func:`combine`.
+    smallest_bucket:
+        s, members that are averaged in the smallest bucket, at least 1.
+
+    Returns
+    -------
+    float
+        L2 distance for a contribution of norm 1: multiply by the clipping norm. For replacement
+        instead of zeros, double it.
+
+    Raises
+    ------
+    PrivacyError
+        If nothing is proved for the rule, or ``smallest_bucket`` is below 1.
+    SettingsError, CohortError
+        As :func:`combine`.
+    """
+    chosen = _find(rule)
+    _check_cohort(rule, chosen, buckets, trim)
+    if chosen.trimmed is None:
+        raise PrivacyError(
+            f"no sensitivity is proved for robust rule {rule!r}",
+            cure="set privacy.noise = 'client', or use trimmed_mean, median or mean",
+        )
+    if smallest_bucket < 1:
+        raise PrivacyError(
+            f"smallest bucket has {smallest_bucket} members", cure="leave out empty buckets"
+        )
+    return 1.0 / (smallest_bucket * (buckets - 2 * chosen.trimmed(buckets, trim)))
+
+
+@register_rule("trimmed_mean", trimmed=lambda _, trim: trim)
+def trimmed_mean(bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
+    """Mean without the ``trim`` largest and smallest values (arXiv 1803.01498, definition 2)."""
+    return _middle_mean(bucket_means, trim)
+
+
+@register_rule("median", trimmed=lambda buckets, _: (buckets - 1) // 2)
+def median(bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
+    """Median, the mean of the one or two middle values (arXiv 1803.01498, definition 1)."""
+    del trim
+    return _middle_mean(bucket_means, (len(bucket_means) - 1) // 2)
+
+
+@register_rule("mean", robust=False, trimmed=lambda *_: 0)
+def mean(bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
+    """Plain mean, which a single attacker moves at will: for comparison."""
+    del trim
+    return _middle_mean(bucket_means, 0)
+
+
+def _middle_mean(
+    bucket_means: NDArray[np.float64], trimmed: int, chunk: int = _CHUNK
+) -> NDArray[np.float64]:
+    """Mean of each coordinate's middle values, without ``trimmed`` at either end; shape (d,)."""
+    buckets, coordinates = bucket_means.shape
+    combined = np.empty(coordinates)
+    for start in range(0, coordinates, chunk):
+        rows = _sorted_rows(bucket_means[:, start : start + chunk])
+        total = combined[start : start + chunk]
+        # Divide first: finite bucket means near the float64 limit must not overflow in the sum.
+        np.copyto(total, rows[trimmed] / (buckets - 2 * trimmed))
+        for row in rows[trimmed + 1 : buckets - trimmed]:
+            total += row / (buckets - 2 * trimmed)
+    return combined
+
+
+def _sorted_rows(block: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Sort each column of a (B, c) block; rows come back in ascending order.
+
+    A sorting network compares whole rows, which numpy does with vector instructions: 8 times as
+    fast as ``np.partition`` along the first axis for 10 buckets, 2.6 times as fast as ``np.sort``,
+    and for 33 still 2 times as fast as either.
+    """
+    rows = list(block)
+    for low, high in _sorting_network(len(rows)):
+        rows[low], rows[high] = (
+            np.minimum(rows[low], rows[high]),
+            np.maximum(rows[low], rows[high]),
+        )
+    return rows
+
+
+@cache
+def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
+    """Comparators of Batcher's odd-even merge sort (1968, doi 10.1145/1468075.1468121)."""
+    comparators = []
+    merged = 1
+    while merged < count:
+        step = merged
+        while step >= 1:
+            for start in range(step % merged, count - step, 2 * step):
+                for low in range(start, min(start + step, count - step)):
+                    if low // (2 * merged) == (low + step) // (2 * merged):
+                        comparators.append((low, low + step))
+            step //= 2
+        merged *= 2
+    return tuple(comparators)
+
+
+def _find(rule: str) -> Rule:
+    if rule not in _RULES:
+        raise SettingsError(
+            f"robust.rule = {rule!r} is not registered", cure=f"use one of {', '.join(_RULES)}"
+        )
+    return _RULES[rule]
+
+
+def _check_cohort(name: str, rule: Rule, buckets: int, trim: int) -> None:
+    if trim < 0:
+        raise SettingsError(f"robust.trim = {trim} is negative", cure="set robust.trim >= 0")
+    needed = 2 * trim + 1 if rule.robust else 1
+    if buckets < needed:
+        largest = max(0, (buckets - 1) // 2)
+        raise CohortError(
+            f"robust.rule = {name!r} with robust.trim = {trim} needs {needed} buckets, "
+            f"there are {buckets}",
+            cure=f"have at least {needed} times secure.bucket_size holders finish, or set "
+            f"robust.trim <= {largest}",
+        )

@@ -1,0 +1,54 @@
+"""Who is summed with whom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from fedgrpo.errors import CohortError, ProtocolError
+
+
+def assign_buckets(finishers: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Split a round's finishers at random into as many buckets as possible.
+
+    Randomness comes from the operating system, so an attacker cannot choose its bucket mates. The
+    server can: a holder has only the server's word for the draw, and an active server may surround
+    a victim with its own nodes.
+
+    Parameters
+    ----------
+    finishers:
+        Distinct node ids.
+    size:
+        Least members of a bucket, at least 2.
+
+    Returns
+    -------
+    list[tuple[int, ...]]
+        ``len(finishers) // size`` buckets, each sorted, whose sizes differ by at most one. Every
+        finisher is in exactly one.
+
+    Raises
+    ------
+    CohortError
+        If there are fewer than ``size`` finishers.
+    ProtocolError
+        If ``size`` is below 2 or an id occurs twice.
+    """
+    if size < 2:
+        raise ProtocolError(
+            f"a bucket of {size} hides nobody", cure="set secure.bucket_size to at least 3"
+        )
+    if len(set(finishers)) != len(finishers):
+        raise ProtocolError(
+            "a finisher is named twice", cure="count each node's reply once before filling buckets"
+        )
+    if len(finishers) < size:
+        raise CohortError(
+            f"{len(finishers)} finishers do not fill one bucket of {size}",
+            cure=f"wait for at least {size} holders, or lower secure.bucket_size (never below 3)",
+        )
+    order = list(finishers)
+    random.SystemRandom().shuffle(order)
+    count = len(order) // size
+    return [tuple(sorted(order[first::count])) for first in range(count)]

@@ -1,0 +1,499 @@
+"""Every setting once: typed, with its unit, default and source.
+
+A scenario file (TOML) and Flower's flat run configuration fill the same tree, :class:`Settings`.
+Flower carries only scalars, so lists travel as comma-separated strings and every key is
+``section.name``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fedgrpo.errors import SettingsError
+
+Scalar = bool | int | float | str
+
+
+def _split(value: object) -> object:
+    """Let a tuple be written as "a, b" too, the only form that Flower's run configuration can
+    carry.
+    """
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _split_numbers(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (float(value),)
+    parts = _split(value)
+    if isinstance(value, str) and isinstance(parts, tuple):
+        return tuple(float(part) for part in parts)
+    return parts
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
+
+
+class Section(BaseModel):
+    """A frozen part of the tree that refuses unknown keys and wrong types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class ModelSettings(Section):
+    """The frozen base model, the same on every node."""
+
+    name: str = "tiny"
+    """A local path, a Hub name, or ``tiny`` for the model that the package ships."""
+    revision: str = ""
+    """Commit, tag or branch of a Hub model. Empty takes the default branch; pin it in real
+    federations.
+    """
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the frozen weights. Adapters are float32 always."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute. ``auto`` takes a GPU if there is one."""
+
+
+class AdapterSettings(Section):
+    """What is trained and travels."""
+
+    kind: Literal["ffa_lora", "lora", "tiny_lora"] = "ffa_lora"
+    """FFA-LoRA freezes A, so that the mean of updates is the update of the mean (arXiv 2403.12313).
+    """
+    rank: int = Field(default=1, ge=1)
+    """Rank of the low-rank update (of the frozen SVD basis, for TinyLoRA)."""
+    alpha: float = Field(default=16.0, gt=0)
+    """LoRA's scale is alpha / rank. TinyLoRA does not use it."""
+    target_modules: Names = ("all-linear",)
+    """Names of the linear layers that carry the adapter, or ``all-linear``."""
+    projection_dim: int = Field(default=4, ge=1)
+    """TinyLoRA's trainable coordinates a module, u (arXiv 2602.04118)."""
+
+
+class DataSettings(Section):
+    """Where prompts come from in a simulation. A deployed node names its own file in its own site
+    file.
+    """
+
+    source: str = "tasks"
+    """``tasks`` for the built-in ones, a .jsonl or .parquet file, a dataset saved to disk, or
+    ``hf:NAME``.
+    """
+    split: str = "train"
+    """Split of a Hugging Face dataset."""
+    tasks: Names = ("add", "reverse", "sort", "maximum")
+    """Built-in tasks to draw from."""
+    prompts_per_holder: int = Field(default=2000, ge=1)
+    """Prompts generated for each simulated holder (built-in tasks only)."""
+    min_prompts: int = Field(default=2000, ge=1)
+    """Public lower bound on a holder's prompts. A holder with fewer refuses; the stated epsilon
+    assumes it.
+    """
+    heterogeneity: float = Field(default=0.5, gt=0)
+    """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.
+    """
+    partition_by: str = ""
+    """Column of a file or dataset by which simulated holders differ. Empty splits evenly."""
+
+
+class RewardSettings(Section):
+    """How completions are judged."""
+
+    functions: Names = ("exact_match",)
+    """Built-in names, ``package.module:function`` or ``path/to/file.py:function``, in TRL's calling
+    convention.
+    """
+    weights: Numbers = ()
+    """One weight a function. Empty weighs all by 1."""
+    minimum: float = 0.0
+    """Least weighted reward that is reported. Reported rewards are clipped to [minimum, maximum];
+    training is not.
+    """
+    maximum: float = 1.0
+    """Largest weighted reward that is reported."""
+
+
+class GRPOSettings(Section):
+    """Local training: group relative policy optimisation (arXiv 2402.03300)."""
+
+    advantage: str = "grpo"
+    """Name of a registered advantage: see fedgrpo.grpo.advantages."""
+    loss: str = "dr_grpo"
+    """Name of a registered loss: see fedgrpo.grpo.losses."""
+    steps: int = Field(default=1, ge=1)
+    """Optimiser steps a round, each on fresh completions. Prompt-level privacy takes exactly 1."""
+    prompts_per_step: int = Field(default=24, ge=1)
+    """Prompts a step; the expected number under prompt-level privacy, which samples them by
+    independent coins.
+    """
+    group_size: int = Field(default=8, ge=2)
+    """Completions a prompt."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Local AdamW rate. Prompt-level privacy sends the clipped gradient itself and does not use it.
+    """
+    clip_low: float = Field(default=0.2, gt=0)
+    """The probability ratio is clipped at 1 - clip_low."""
+    clip_high: float = Field(default=0.28, gt=0)
+    """The probability ratio is clipped at 1 + clip_high (DAPO, arXiv 2503.14476)."""
+    kl_weight: float = Field(default=0.0, ge=0)
+    """Weight of the KL divergence to the round's global adapter."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature."""
+    max_prompt_length: int = Field(default=512, ge=1)
+    """Tokens. A longer prompt is refused, not cut."""
+    max_completion_length: int = Field(default=10, ge=1)
+    """Tokens. A completion without an end by then is truncated and takes no part in the update."""
+    tokens_per_batch: int = Field(default=16384, ge=1)
+    """Tokens (with padding) held in one forward and backward pass."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
+
+
+class PrivacySettings(Section):
+    """Clipping and differential privacy."""
+
+    unit: Literal["none", "prompt", "client"] = "prompt"
+    """Whose presence is hidden: one prompt with all its completions, a holder's whole contribution,
+    or nobody's.
+    """
+    noise: Literal["client", "server"] = "client"
+    """Each holder adds noise before masking, or the server once after the robust rule."""
+    noise_multiplier: float = Field(default=1.0, gt=0)
+    """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
+    honest_mates: int = Field(default=0, ge=0)
+    """Bucket mates on whose noise a holder relies (client noise). 0 trusts nobody: each holder adds
+    all of it.
+    """
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """Probability with which the guarantee may fail."""
+    max_epsilon: float = Field(default=8.0, gt=0)
+    """A run that would spend more by its last round is refused before it starts."""
+    clipping_norm: float = Field(default=1.0, gt=0)
+    """L2 norm C at which one unit's contribution is clipped; the start value where it adapts."""
+    adaptive: bool = False
+    """Let C follow a quantile of the holders' update norms (arXiv 1905.03871). Not for prompt-level
+    privacy.
+    """
+    quantile: float = Field(default=0.5, gt=0, lt=1)
+    """Share of updates that should be at or below C."""
+    clipping_rate: float = Field(default=0.2, gt=0)
+    """Learning rate of log C."""
+    metrics_share: float = Field(default=0.02, gt=0, lt=1)
+    """Share of the sensitivity given to reported metrics, which leave through the same noise as the
+    update.
+    """
+
+
+class SecureSettings(Section):
+    """Secure aggregation in buckets."""
+
+    bucket_size: int = Field(default=3, ge=3)
+    """Least number of holders whose updates are summed under masks before the server sees anything.
+    """
+
+
+class RobustSettings(Section):
+    """The rule over bucket means."""
+
+    rule: Literal["trimmed_mean", "median", "mean"] = "trimmed_mean"
+    """Coordinate-wise."""
+    trim: int = Field(default=1, ge=0)
+    """Bucket means dropped at either end: the number of attackers that the rule withstands."""
+
+
+class ServerSettings(Section):
+    """The server's optimiser on the aggregated delta (arXiv 2003.00295)."""
+
+    optimiser: Literal["fedavg", "fedavgm", "fedadam"] = "fedadam"
+    """How a delta becomes a step."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Step size; 1 with fedavg applies the delta as it is."""
+    final_rate: float = Field(default=0.1, ge=0, le=1)
+    """The rate falls linearly to this share of itself by the last round."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """First-moment decay of fedavgm and fedadam."""
+    second_momentum: float = Field(default=0.99, ge=0, lt=1)
+    """Second-moment decay of fedadam."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to fedadam's denominator."""
+
+
+class FederationSettings(Section):
+    """Who takes part, and for how long the server waits."""
+
+    min_holders: int = Field(default=9, ge=3)
+    """Holders that must be online before a round starts, and finish it for its result to count."""
+    wait_s: float = Field(default=300.0, gt=0)
+    """Seconds to wait for them."""
+    round_timeout_s: float = Field(default=3600.0, gt=0)
+    """Seconds for local training."""
+    reply_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds for each later message of a round."""
+
+
+class EvaluationSettings(Section):
+    """Held-out accuracy, measured by the server on prompts that no holder has."""
+
+    source: str = ""
+    """File or dataset of public prompts. Empty takes built-in tasks, or holds rows out of a
+    simulation's file.
+    """
+    prompts: int = Field(default=400, ge=1)
+    """Held-out prompts."""
+    every: int = Field(default=5, ge=1)
+    """Rounds between two evaluations. The first and last are always evaluated."""
+
+
+class SimulationSettings(Section):
+    """Simulated holders and the faults among them. Ignored in deployment."""
+
+    holders: int = Field(default=12, ge=1)
+    """Virtual nodes."""
+    byzantine: int = Field(default=0, ge=0)
+    """How many of them attack, from the first."""
+    attack: str = "reverse_boost"
+    """Name of a registered attack: see fedgrpo.simulation.attacks."""
+    boost: float = Field(default=10.0, gt=0)
+    """Factor by which an attacker enlarges what it sends."""
+    droppers: int = Field(default=0, ge=0)
+    """How many of them drop out in some rounds, from the last."""
+    dropout: float = Field(default=0.3, ge=0, le=1)
+    """Probability that a dropper drops out of a round."""
+    cpus_per_holder: int = Field(default=1, ge=1)
+    """Cores given to a holder while it trains: Flower's client-resources-num-cpus."""
+    gpus_per_holder: float = Field(default=0.0, ge=0)
+    """Share of a GPU given to a holder while it trains: Flower's client-resources-num-gpus."""
+
+
+class RunSettings(Section):
+    """Where this run writes. No part of what is computed."""
+
+    directory: str = ""
+    """Run directory. Empty makes ``runs/RUN_ID`` where the server process was started."""
+    started_at: float = Field(default=0.0, ge=0)
+    """Unix time from which wall time is counted. 0 means when the server starts."""
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    rounds: int = Field(default=24, ge=1)
+    """Federated rounds."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything that may be public: tasks, splits, evaluation, initial adapter. Never of
+    noise or masks.
+    """
+    model: ModelSettings = ModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    data: DataSettings = DataSettings()
+    reward: RewardSettings = RewardSettings()
+    grpo: GRPOSettings = GRPOSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    secure: SecureSettings = SecureSettings()
+    robust: RobustSettings = RobustSettings()
+    server: ServerSettings = ServerSettings()
+    federation: FederationSettings = FederationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    simulation: SimulationSettings = SimulationSettings()
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for check in (
+            _check_buckets,
+            _check_prompt_unit,
+            _check_noise,
+            _check_rewards,
+            _check_simulation,
+        ):
+            check(self)
+        return self
+
+    @classmethod
+    def from_mapping(cls, tree: Mapping[str, Any]) -> Settings:
+        """Validate a nested mapping.
+
+        Raises
+        ------
+        SettingsError
+            Names each bad key with its value and the cure.
+        """
+        try:
+            return cls.model_validate(dict(tree))
+        except ValidationError as error:
+            raise _explain(error) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Settings:
+        """Read a scenario file."""
+        try:
+            with Path(path).open("rb") as file:
+                return cls.from_mapping(tomllib.load(file))
+        except FileNotFoundError:
+            raise SettingsError(
+                f"scenario file {path} does not exist", cure="check the path"
+            ) from None
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(
+                f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
+            ) from None
+
+    @classmethod
+    def from_run_config(cls, flat: Mapping[str, Scalar]) -> Settings:
+        """Read Flower's flat run configuration, ``{"section.name": scalar}``."""
+        tree: dict[str, Any] = {}
+        for key, value in flat.items():
+            section, _, name = key.rpartition(".")
+            (tree.setdefault(section, {}) if section else tree)[name] = value
+        return cls.from_mapping(tree)
+
+    def to_run_config(self) -> dict[str, Scalar]:
+        """Flatten for Flower: the inverse of :meth:`from_run_config`."""
+        flat: dict[str, Scalar] = {}
+        for key, value in self.model_dump().items():
+            for name, item in value.items() if isinstance(value, dict) else [("", value)]:
+                flat[f"{key}.{name}" if name else key] = (
+                    ", ".join(map(str, item)) if isinstance(item, tuple) else item
+                )
+        return flat
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that decides what a run computes; resuming asks for the same
+        one.
+        """
+        tree = self.model_dump(exclude={"run"})
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def secret_threshold(bucket_size: int) -> int:
+    """Members of a bucket that must survive to unmask its sum: a majority, so that no two answers
+    fit.
+    """
+    return bucket_size // 2 + 1
+
+
+def required_holders(bucket_size: int, trim: int) -> int:
+    """Least cohort for which ``trim`` attackers can be trimmed: 2 trim + 1 buckets of
+    ``bucket_size``.
+    """
+    return bucket_size * (2 * trim + 1)
+
+
+class _ImpossibleError(ValueError):
+    """Settings that are sound one by one and cannot go together."""
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(problem)
+        self.cure = cure
+
+
+def _check_buckets(settings: Settings) -> None:
+    size, cohort = settings.secure.bucket_size, settings.federation.min_holders
+    trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
+    if cohort < (needed := required_holders(size, trim)):
+        raise _ImpossibleError(
+            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} in buckets "
+            f"of {size}: {needed} holders are needed",
+            f"set federation.min_holders >= {needed}, or robust.trim <= "
+            f"{max(0, (cohort // size - 1) // 2)}",
+        )
+
+
+def _check_prompt_unit(settings: Settings) -> None:
+    if settings.privacy.unit != "prompt":
+        return
+    if settings.grpo.steps != 1:
+        raise _ImpossibleError(
+            f"grpo.steps = {settings.grpo.steps} cannot go with privacy.unit = 'prompt', which "
+            "sends one clipped and noised gradient a round",
+            "set grpo.steps = 1 and raise grpo.prompts_per_step or rounds instead",
+        )
+    if settings.privacy.adaptive:
+        raise _ImpossibleError(
+            "privacy.adaptive = true cannot go with privacy.unit = 'prompt': holders clip "
+            "prompts, not updates",
+            "set privacy.adaptive = false and choose privacy.clipping_norm on public prompts",
+        )
+    if settings.grpo.prompts_per_step > settings.data.min_prompts:
+        raise _ImpossibleError(
+            f"grpo.prompts_per_step = {settings.grpo.prompts_per_step} is more than "
+            f"data.min_prompts = {settings.data.min_prompts}",
+            "lower the first or raise the second",
+        )
+
+
+def _check_noise(settings: Settings) -> None:
+    privacy, size = settings.privacy, settings.secure.bucket_size
+    honest = secret_threshold(size) - 1
+    if privacy.unit != "none" and privacy.honest_mates > honest:
+        raise _ImpossibleError(
+            f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
+            f"are sure to survive in a bucket of {size}",
+            f"set it to at most {honest}, or raise secure.bucket_size",
+        )
+
+
+def _check_rewards(settings: Settings) -> None:
+    reward = settings.reward
+    functions, weights = len(reward.functions), len(reward.weights)
+    if not functions:
+        raise _ImpossibleError("reward.functions is empty", "name one, for example 'exact_match'")
+    if len(set(reward.functions)) != functions:
+        raise _ImpossibleError("reward.functions names one twice", "name it once, weighted")
+    if weights not in (0, functions):
+        raise _ImpossibleError(
+            f"reward.weights has {weights} numbers for {functions} functions", "give one each"
+        )
+    if not reward.minimum < reward.maximum:
+        raise _ImpossibleError(
+            f"reward.minimum = {reward.minimum} is not below reward.maximum = {reward.maximum}",
+            "give the range of the weighted reward",
+        )
+
+
+def _check_simulation(settings: Settings) -> None:
+    sim = settings.simulation
+    if sim.byzantine + sim.droppers > sim.holders:
+        raise _ImpossibleError(
+            f"simulation.byzantine + simulation.droppers = {sim.byzantine + sim.droppers} is more "
+            f"than simulation.holders = {sim.holders}",
+            "lower the faults or add holders",
+        )
+
+
+def _explain(error: ValidationError) -> SettingsError:
+    """Turn pydantic's report into one error with key, value and cure for each fault."""
+    problems, cures = [], []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "value_error":
+            problem, cure = str(fault["ctx"]["error"]), fault["ctx"]["error"].cure
+        elif fault["type"] == "extra_forbidden":
+            problem, cure = f"unknown setting {key} = {fault['input']!r}", _nearest(key)
+        else:
+            problem, cure = f"{key} = {fault['input']!r}: {fault['msg']}", f"correct {key}"
+        problems.append(problem)
+        cures.append(cure)
+    return SettingsError("; ".join(problems), cure="; ".join(cures))
+
+
+def _nearest(key: str) -> str:
+    import difflib
+
+    known = list(Settings().to_run_config())
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"remove {key}; docs/settings.md lists what there is"

@@ -1,0 +1,75 @@
+"""The reference of all settings, written from the settings themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from fedgrpo.settings import Section, Settings
+
+INTRODUCTION = """\
+# Settings
+
+Every setting with its type, default and meaning. This page is written by `fedgrpo settings`.
+
+A scenario file has one TOML table a section (`[privacy]`), and settings without a section at its
+top. `flwr run . -c` and `fedgrpo simulate --set` take them as `section.name=value`. A list is a
+TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carries no lists. Unknown
+keys, wrong types and impossible combinations are refused before anything starts.
+"""
+
+
+def to_markdown() -> str:
+    """Write the reference: one table a section, in the order of the settings."""
+    sections = [(name, field) for name, field in Settings.model_fields.items() if _section(field)]
+    top = [(name, field) for name, field in Settings.model_fields.items() if not _section(field)]
+    parts = [INTRODUCTION, *_table("", dict(top))]
+    for name, field in sections:
+        section = _section(field)
+        assert section is not None
+        parts += [f"\n## {name}\n", f"{(section.__doc__ or '').strip()}\n"]
+        parts += _table(f"{name}.", section.model_fields)
+    return "\n".join(parts) + "\n"
+
+
+def _section(field: FieldInfo) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _table(prefix: str, fields: dict[str, FieldInfo]) -> Iterator[str]:
+    yield "| setting | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for name, field in fields.items():
+        meaning = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {_type(field)} | {_default(field.default)} | {meaning} |"
+
+
+def _type(field: FieldInfo) -> str:
+    kind: Any = field.annotation
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"list of {get_args(kind)[0].__name__}"
+    return " ".join([kind.__name__, *_bounds(field)])
+
+
+def _bounds(field: FieldInfo) -> Iterator[str]:
+    for bound in field.metadata:
+        match bound:
+            case Ge(ge=limit):
+                yield f">= {limit}"
+            case Gt(gt=limit):
+                yield f"> {limit}"
+            case Le(le=limit):
+                yield f"<= {limit}"
+            case Lt(lt=limit):
+                yield f"< {limit}"
+
+
+def _default(value: object) -> str:
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"

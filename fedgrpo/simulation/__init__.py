@@ -1,0 +1,20 @@
+"""Faults among simulated holders: attackers, and those that drop out. No part of a deployment."""
+
+from fedgrpo.simulation.attacks import (
+    Attack,
+    Knowledge,
+    apply_attack,
+    register_attack,
+    registered_attacks,
+)
+from fedgrpo.simulation.faults import Faults, faults_of
+
+__all__ = [
+    "Attack",
+    "Faults",
+    "Knowledge",
+    "apply_attack",
+    "faults_of",
+    "register_attack",
+    "registered_attacks",
+]

@@ -1,0 +1,145 @@
+"""What a Byzantine holder sends instead of its own update.
+
+An attack works on the normalised release vector, the one that the honest path would mask and send:
+clipped by the clipping norm and noised. An attacker is bound by neither, and masks hide what it
+sends. That is all it can do within the protocol; breaking the protocol itself is for the secure
+room's tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import AdapterError, SettingsError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What an attacker knows beside its own vector."""
+
+    boost: float
+    """Factor by which it enlarges what it sends."""
+    previous: Floats | None
+    """The last aggregate that it saw, of its own vector's shape; None in the first round."""
+    round: int
+    """Current round, from 1."""
+
+
+Attack = Callable[[Floats, Knowledge], Floats]
+"""A pure function from the honest vector to the one that is sent, of the same shape."""
+
+_ATTACKS: dict[str, Attack] = {}
+
+
+def register_attack(name: str) -> Callable[[Attack], Attack]:
+    """Make an attack known to ``simulation.attack`` under a name.
+
+    Raises
+    ------
+    SettingsError
+        If the name is taken.
+    """
+
+    def register(attack: Attack) -> Attack:
+        if _ATTACKS.setdefault(name, attack) is not attack:
+            raise SettingsError(f"attack {name!r} is registered twice", cure="choose another name")
+        return attack
+
+    return register
+
+
+def registered_attacks() -> Mapping[str, Attack]:
+    """Return a read-only view of the attacks by name."""
+    return MappingProxyType(_ATTACKS)
+
+
+def apply_attack(
+    name: str,
+    vector: Floats,
+    *,
+    boost: float,
+    previous: Floats | None,
+    round: int,  # noqa: A002 - the field's word
+) -> Floats:
+    """Return what an attacker sends in place of its honest vector.
+
+    Parameters
+    ----------
+    name:
+        A registered attack.
+    vector:
+        float64, shape (n,): what the holder would send honestly. It is not changed.
+    boost:
+        Factor by which the attacker enlarges.
+    previous:
+        float64, shape (n,): the last aggregate that the attacker saw, or None.
+    round:
+        Current round, from 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        A new array.
+
+    Raises
+    ------
+    SettingsError
+        If no attack has that name.
+    AdapterError
+        If ``previous`` has another shape than ``vector``.
+    """
+    if name not in _ATTACKS:
+        raise SettingsError(
+            f"simulation.attack = {name!r} is unknown",
+            cure=f"choose one of {', '.join(sorted(_ATTACKS))}, or register it",
+        )
+    if previous is not None and previous.shape != vector.shape:
+        raise AdapterError(
+            f"the last aggregate has shape {previous.shape}, the own vector {vector.shape}",
+            cure="keep the aggregate of this run's adapter",
+        )
+    return _ATTACKS[name](vector, Knowledge(boost, previous, round))
+
+
+@register_attack("reverse_boost")
+def _reverse_boost(vector: Floats, knowledge: Knowledge) -> Floats:
+    """Own update, reversed (arXiv 1811.03761) and boosted (arXiv 1807.00459)."""
+    return -knowledge.boost * vector
+
+
+@register_attack("constant")
+def _constant(vector: Floats, knowledge: Knowledge) -> Floats:
+    """One value everywhere: the same-value attack (arXiv 1811.03761)."""
+    return np.full_like(vector, knowledge.boost)
+
+
+@register_attack("against_last")
+def _against_last(vector: Floats, knowledge: Knowledge) -> Floats:
+    """Push each coordinate against the last step (arXiv 1911.11815), by ``boost`` times own spread.
+
+    Colluders who do this agree without talking to each other. Before there is a step, the own
+    update is reversed.
+    """
+    if knowledge.previous is None:
+        return _reverse_boost(vector, knowledge)
+    spread = float(vector.std())
+    return -knowledge.boost * spread * np.sign(knowledge.previous)
+
+
+@register_attack("zero")
+def _zero(vector: Floats, _: Knowledge) -> Floats:
+    """Contribute nothing: a free-rider (arXiv 1911.12560)."""
+    return np.zeros_like(vector)
+
+
+@register_attack("nan")
+def _nan(vector: Floats, _: Knowledge) -> Floats:
+    """Send what is no number: tests that every station refuses it."""
+    return np.full_like(vector, np.nan)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, DatasetDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedgrpo.data import PromptRow, collate_columns, load_prompts
+from fedgrpo.errors import DataError
+
+SECRET = "patient Zyx has"
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SECRET}]
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "1+1=", "answer": "2", "cases": [1, 2]},
+    {"prompt": "2+2=", "answer": "4", "cases": []},
+]
+
+
+def _jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _parquet(path: Path, rows: list[Any]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def _saved(path: Path, rows: list[Any]) -> Path:
+    Dataset.from_list(rows).save_to_disk(str(path))
+    return path
+
+
+FORMS: dict[str, Callable[[Path, list[Any]], Path]] = {
+    "p.jsonl": _jsonl,
+    "p.parquet": _parquet,
+    "saved": _saved,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_prompts_and_all_further_columns(tmp_path: Path, name: str) -> None:
+    rows = load_prompts(str(FORMS[name](tmp_path / name, ROWS)))
+    assert [row.prompt for row in rows] == ["1+1=", "2+2="]
+    assert [dict(row.columns) for row in rows] == [
+        {"answer": "2", "cases": [1, 2]},
+        {"answer": "4", "cases": []},
+    ]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_chat_messages(tmp_path: Path, name: str) -> None:
+    source = FORMS[name](tmp_path / name, [{"prompt": CHAT, "answer": "2"}])
+    (row,) = load_prompts(str(source))
+    assert row.for_model() == CHAT
+    assert isinstance(row.prompt, tuple)
+
+
+def test_a_chosen_split_of_a_saved_dataset_is_read_and_a_wrong_one_named(tmp_path: Path) -> None:
+    dataset = DatasetDict(test=Dataset.from_list(ROWS[1:]), train=Dataset.from_list(ROWS))
+    dataset.save_to_disk(str(tmp_path / "d"))
+    assert len(load_prompts(str(tmp_path / "d"), split="test")) == 1
+    with pytest.raises(DataError, match=r"no split 'dev'(.|\n)*test, train"):
+        load_prompts(str(tmp_path / "d"), split="dev")
+
+
+def test_a_hub_dataset_is_loaded_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *, split: str) -> Dataset:
+        assert (name, split) == ("org/name", "dev")
+        return Dataset.from_list(ROWS)
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    assert len(load_prompts("hf:org/name", split="dev")) == 2
+
+
+def test_a_hub_failure_names_the_dataset_and_not_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *, split: str) -> Dataset:
+        raise ConnectionError(SECRET)
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    with pytest.raises(DataError, match=r"'org/name', split 'train'.*ConnectionError") as caught:
+        load_prompts("hf:org/name")
+    _check_quiet(caught.value)
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8"), min_size=1), st.integers()), min_size=1
+    ).filter(lambda rows: all(text.strip() for text, _ in rows))
+)
+def test_any_text_survives_jsonl(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "p.jsonl"
+    _jsonl(path, [{"prompt": text, "answer": number} for text, number in rows])
+    assert [(row.prompt, row.columns["answer"]) for row in load_prompts(str(path))] == rows
+
+
+def test_blank_lines_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n\r\n  \n{"prompt": "b"}')
+    assert [row.prompt for row in load_prompts(str(path))] == ["a", "b"]
+
+
+GOOD = {"prompt": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ({"text": SECRET}, "has no prompt"),
+        ({"prompt": None, "text": SECRET}, "has no prompt"),
+        ({"prompt": 7, "text": SECRET}, "prompt of type int"),
+        ({"prompt": {"role": "user", "content": SECRET}}, "prompt of type dict"),
+        ({"prompt": ""}, "empty prompt"),
+        ({"prompt": " \n"}, "empty prompt"),
+        ({"prompt": []}, "empty prompt"),
+        ({"prompt": [{"role": "user", "content": " "}]}, "empty prompt"),
+        ({"prompt": [SECRET]}, "message of type str"),
+        ({"prompt": [{"role": "user"}]}, "other keys than role and content"),
+        ({"prompt": [{"role": "user", "content": SECRET, "name": "x"}]}, "other keys"),
+        ({"prompt": [{"role": "user", "content": [SECRET]}]}, "is no text"),
+        ({"prompt": [{"role": 1, "content": SECRET}]}, "is no text"),
+        ({"prompt": [{"role": "", "content": SECRET}]}, "is no text"),
+        ({"prompt": SECRET, "prompts": 1}, "column 'prompts'"),
+        ({"prompt": SECRET, "completions": 1}, "column 'completions'"),
+        ({"prompt": SECRET + "\ud800"}, "half a surrogate pair"),
+        ([SECRET], "is not an object"),
+        (SECRET, "is not an object"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_number_with_a_cure(
+    tmp_path: Path, bad: object, problem: str
+) -> None:
+    path = _jsonl(tmp_path / "p.jsonl", [GOOD, bad])
+    with pytest.raises(DataError, match=problem) as caught:
+        load_prompts(str(path))
+    assert f"{path}, row 2 " in str(caught.value)
+    assert caught.value.cure
+    _check_quiet(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (f'{{"prompt": "{SECRET}"'.encode(), "row 3 is not valid JSON"),
+        (SECRET.encode() + b"\xff", "row 3 is not UTF-8"),
+        (b"[" * 100_000, "row 3 is not valid JSON"),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", "row 3 is not valid JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_is_named_by_its_number(
+    tmp_path: Path, line: bytes, problem: str
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n\n' + line)
+    with pytest.raises(DataError, match=problem) as caught:
+        load_prompts(str(path))
+    _check_quiet(caught.value)
+
+
+def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "p.parquet", [GOOD, {"prompt": None}])
+    with pytest.raises(DataError, match="row 2 has no prompt"):
+        load_prompts(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("p.jsonl", b"", "has no rows"),
+        ("p.jsonl", b"\n\n", "has no rows"),
+        ("p.parquet", b"", "not a readable parquet"),
+        ("p.parquet", SECRET.encode() * 99, "not a readable parquet"),
+        ("p.csv", b"prompt\na\n", "unknown kind"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_a_cure(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=problem) as caught:
+        load_prompts(str(path))
+    assert str(path) in str(caught.value)
+    assert caught.value.cure
+    _check_quiet(caught.value)
+
+
+def test_empty_tables_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"prompt": pa.array([], pa.string())})
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(DataError, match="has no rows"):
+        load_prompts(str(tmp_path / "p.parquet"))
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "gone.parquet", "gone"])
+def test_a_missing_source_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"{name} does not exist"):
+        load_prompts(str(tmp_path / name))
+
+
+def test_a_directory_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a saved dataset"):
+        load_prompts(str(tmp_path))
+
+
+def test_a_directory_named_like_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").mkdir()
+    with pytest.raises(DataError, match="not a saved dataset"):
+        load_prompts(str(tmp_path / "p.jsonl"))
+
+
+def test_a_row_shows_neither_prompt_nor_columns() -> None:
+    assert SECRET not in repr(PromptRow(SECRET, {"answer": SECRET}))
+
+
+def test_a_prompt_for_the_model_is_a_copy() -> None:
+    row = PromptRow(tuple(CHAT), {})
+    first = row.for_model()
+    assert isinstance(first, list)
+    first[0]["content"] = "changed"
+    assert row.for_model() == CHAT
+
+
+def test_collated_columns_have_one_value_a_row() -> None:
+    rows = [PromptRow("a", {"answer": 1}), PromptRow("b", {"level": "x"}), PromptRow("c")]
+    assert collate_columns(rows) == {"answer": [1, None, None], "level": [None, "x", None]}
+
+
+def _check_quiet(error: BaseException) -> None:
+    """No prompt text in the error, and no cause that a traceback would print."""
+    assert SECRET not in str(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__ or error.__context__ is None

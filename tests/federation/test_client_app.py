@@ -1,0 +1,353 @@
+"""What a node refuses, whatever the server asks, and what leaves it when something fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flwr.app import Array, Context, Message, RecordDict
+
+from fedgrpo.errors import RewardError
+from fedgrpo.federation import LocalGrid, make_client_app, messages
+from fedgrpo.federation.messages import (
+    ADAPTER,
+    BODY,
+    HEADER,
+    MASK,
+    SHARE,
+    TRAIN,
+    UNMASK,
+    Header,
+    TrainOrder,
+    UnmaskOrder,
+    write_order,
+)
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.secure.masking import PublicKeys, Roster
+from tests.federation.federation import LAYOUT, FakeHolder, make_adapter, make_settings, small_delta
+
+
+class Node:
+    """One node that a test plays the server for."""
+
+    def __init__(self, settings=None, *, holder=None, run_id=1, **options):
+        self.settings, self.releases = settings or make_settings(), {}
+        self.run_id = run_id
+        app = make_client_app(holder or self._holder, **options)
+        # Three nodes, so that the first has bucket mates; the test speaks for all of them.
+        self.grid = LocalGrid(app, 3, run_config=self.settings.to_run_config(), run_id=run_id)
+
+    def _holder(self, settings, node_config):
+        return FakeHolder(int(node_config["partition-id"]), small_delta, self.releases)
+
+    def ask(self, kind, content, node=1001) -> Message:
+        message = Message(content, dst_node_id=node, message_type=kind)
+        (reply,) = self.grid.send_and_receive([message])
+        return reply
+
+    def refusal(self, kind, content, node=1001) -> str:
+        reply = self.ask(kind, content, node)
+        assert reply.has_error()
+        return reply.error.reason
+
+    def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:
+        header = Header(run or self.run_id, round)
+        return write_order(
+            TrainOrder(
+                header, adapter or make_adapter(), norm, fingerprint or self.settings.fingerprint()
+            )
+        )
+
+    def trained(self, round=1) -> Roster:
+        """Train all three and return the roster of their bucket."""
+        keys = {}
+        for node in self.grid.online:
+            reply = self.ask(TRAIN, self.order(round), node)
+            assert reply.has_content(), reply.error
+            keys[node] = messages.read_keys(reply.content)
+        return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2)
+
+    def masked(self, round=1) -> Roster:
+        """Go on until all three have sent their masked vectors."""
+        roster = self.trained(round)
+        dealt = {
+            node: messages.read_ciphertexts(self.ask(SHARE, messages.write_roster(roster), node).content)
+            for node in roster.members
+        }
+        for node in roster.members:
+            mates = {mate: dealt[mate][node] for mate in roster.mates_of(node)}
+            content = messages.write_ciphertexts(Header(self.run_id, round), mates)
+            assert self.ask(MASK, content, node).has_content()
+        return roster
+
+    @property
+    def state(self) -> RecordDict:
+        return self.grid.contexts[1001].state
+
+
+def changed(content, record, name, value):
+    content[record][name] = value
+    return content
+
+
+def unmask(survivors, dropped=(), round=1, bucket=0, run=1):
+    return messages.write_unmask(
+        Header(run, round), UnmaskOrder(bucket, tuple(survivors), tuple(dropped))
+    )
+
+
+def test_only_public_keys_leave_after_training():
+    reply = Node().ask(TRAIN, Node().order())
+    assert isinstance(messages.read_keys(reply.content), PublicKeys)
+    assert set(reply.content) == {HEADER, BODY}
+
+
+def test_a_round_is_answered_once():
+    node = Node()
+    node.trained()
+    assert "round 1 is not after round 1" in node.refusal(TRAIN, node.order(1))
+
+
+def test_an_old_round_is_refused():
+    node = Node()
+    node.trained(5)
+    assert "round 4 is not after round 5" in node.refusal(TRAIN, node.order(4))
+
+
+def test_a_round_that_failed_cannot_be_asked_for_again():
+    asked = []
+
+    def holder(settings, node_config):
+        asked.append(1)
+        raise RewardError("the reward function returned None")
+
+    node = Node(holder=holder)
+    assert node.refusal(TRAIN, node.order(1)).startswith("RewardError: the reward function")
+    assert "is not after" in node.refusal(TRAIN, node.order(1))
+    assert len(asked) == 1
+
+
+def test_a_foreign_run_is_refused():
+    node = Node()
+    assert "message of run 7, this is run 1" in node.refusal(TRAIN, node.order(run=7))
+    node.trained()
+    foreign = changed(unmask([1001, 1002]), HEADER, "run", 7)
+    assert "message of run 7" in node.refusal(UNMASK, foreign)
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "value", "reason"),
+    [
+        (HEADER, "protocol", 99, "protocol '99'"),
+        (HEADER, "version", "0.0.1", "version '0.0.1'"),
+        (HEADER, "round", "one", "field 'round' is str, not int"),
+        (BODY, "settings", "f" * 64, "the server runs settings ffffffffffff"),
+        (BODY, "clipping-norm", 2.0, "clipping norm 2.0 is not the agreed 1.0"),
+        (BODY, "clipping-norm", float("nan"), "not positive and finite"),
+        (BODY, "clipping-norm", 1, "field 'clipping-norm' is int, not float"),
+        (ADAPTER, "vector", Array(np.zeros(6)), "array 'vector' is float64"),
+        (ADAPTER, "vector", Array(np.full(6, np.nan, np.float32)), "not one finite row"),
+        (ADAPTER, "vector", Array(np.zeros((2, 3), np.float32)), "not one finite row"),
+    ],
+)
+def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(record, name, value, reason):
+    node = Node()
+    assert reason in node.refusal(TRAIN, changed(node.order(), record, name, value))
+    assert node.releases == {}
+
+
+def test_an_adapter_of_another_layout_is_refused():
+    node = Node()
+    foreign = AdapterState(make_adapter().vector, make_adapter().basis, "b" * 64)
+    assert "AdapterError: adapter of another layout" in node.refusal(TRAIN, node.order(adapter=foreign))
+
+
+@pytest.mark.parametrize(
+    ("basis", "layout", "what"),
+    [
+        ({"A": 2 * np.eye(3, dtype=np.float32)}, LAYOUT, "basis"),
+        ({"A": np.eye(3)}, LAYOUT, "basis"),
+        ({}, LAYOUT, "basis"),
+        ({"A": np.eye(3, dtype=np.float32)}, "b" * 64, "layout"),
+    ],
+)
+def test_the_frozen_basis_cannot_change_within_a_run(basis, layout, what):
+    node = Node()
+    node.trained(1)
+    other = AdapterState(make_adapter().vector, basis, layout)
+    reason = node.refusal(TRAIN, node.order(2, other))
+    assert f"AdapterError: the adapter's {what} changed within the run" in reason
+    assert (0, 2) not in node.releases
+
+
+@pytest.mark.parametrize("minimum", [3, 4])
+def test_a_roster_below_the_nodes_minimum_is_refused(minimum):
+    node = Node(minimum_bucket=minimum)
+    roster = node.trained()
+    members = roster.members[: minimum - 1]
+    small = Roster(1, 1, 0, members, roster.keys[: minimum - 1], 2)
+    assert node.refusal(SHARE, messages.write_roster(small)).startswith("ProtocolError")
+
+
+def test_a_roster_below_the_runs_bucket_size_is_refused():
+    settings = make_settings(secure__bucket_size=4, federation__min_holders=12)
+    node = Node(settings)
+    assert node.refusal(SHARE, messages.write_roster(node.trained())).startswith("ProtocolError")
+
+
+def test_a_node_named_as_alive_and_dropped_is_refused_and_the_secrets_are_gone():
+    node = Node()
+    node.masked()
+    both = unmask([1001, 1002, 1003], dropped=[1002])
+    assert node.refusal(UNMASK, both).startswith("ProtocolError")
+    assert node.refusal(UNMASK, unmask([1001, 1002, 1003])).startswith("ProtocolError")
+
+
+def test_unmasking_is_answered_once():
+    node = Node()
+    node.masked()
+    everyone = unmask([1001, 1002, 1003])
+    assert node.ask(UNMASK, everyone).has_content()
+    assert node.refusal(UNMASK, unmask([1001, 1002], dropped=[1003])).startswith("ProtocolError")
+
+
+def test_masking_is_answered_once_and_the_release_is_gone():
+    node = Node()
+    node.masked()
+    assert "fedgrpo.release" not in node.state
+    again = messages.write_ciphertexts(Header(1, 1), {1002: b"", 1003: b""})
+    assert node.refusal(MASK, again).startswith("ProtocolError")
+
+
+def test_a_refused_request_leaves_no_release_behind():
+    node = Node()
+    roster = node.trained()
+    node.ask(SHARE, messages.write_roster(roster))
+    forged = messages.write_ciphertexts(Header(1, 1), {1002: bytes(92), 1003: bytes(92)})
+    assert node.refusal(MASK, forged).startswith("ProtocolError")
+    assert "fedgrpo.release" not in node.state
+
+
+@pytest.mark.parametrize("kind", [SHARE, MASK, UNMASK])
+def test_a_stage_without_its_round_is_refused(kind):
+    contents = {
+        SHARE: messages.write_roster(Roster(1, 1, 0, (), (), 2)),
+        MASK: messages.write_ciphertexts(Header(1, 1), {}),
+        UNMASK: unmask([1001]),
+    }
+    node = Node()
+    assert node.refusal(kind, contents[kind]).startswith("ProtocolError")
+    node.masked(1)
+    node.trained(2)
+    assert "round 1; expected run 1, round 2" in node.refusal(kind, contents[kind])
+
+
+def test_a_new_round_wipes_what_the_last_one_left():
+    node = Node()
+    first = node.trained(1)
+    before = node.state["fedgrpo.masks"]["client"]
+    second = node.trained(2)
+    assert node.state["fedgrpo.masks"]["client"] != before
+    assert not {key for keys in first.keys for key in (keys.sharing, keys.masking)} & {
+        key for keys in second.keys for key in (keys.sharing, keys.masking)
+    }
+
+
+SECRET = "the patient's name is"
+
+
+def foreign_failure(settings, node_config):
+    raise KeyError(SECRET)
+
+
+def nested_failure(settings, node_config):
+    try:
+        raise ValueError(SECRET)
+    except ValueError as cause:
+        raise RewardError("reward function my.module:score raised ValueError") from cause
+
+
+class Shouting(Exception):
+    def __str__(self):
+        return SECRET
+
+
+def shouting_failure(settings, node_config):
+    raise Shouting
+
+
+@pytest.mark.parametrize(
+    ("holder", "reason"),
+    [
+        (foreign_failure, "KeyError"),
+        (nested_failure, "RewardError: reward function my.module:score raised ValueError"),
+        (shouting_failure, "Shouting"),
+    ],
+)
+def test_an_error_reply_never_holds_text_of_foreign_code(holder, reason, caplog):
+    node = Node(holder=holder)
+    with caplog.at_level(logging.ERROR):
+        assert node.refusal(TRAIN, node.order()) == reason
+    assert "Traceback" in caplog.text, "the node's own log tells its owner everything"
+
+
+@pytest.mark.parametrize(
+    "release",
+    [np.zeros(3), np.zeros(11, np.float32), np.full(11, np.nan), np.full(11, np.inf)],
+    ids=["shape", "dtype", "NaN", "infinite"],
+)
+def test_a_holder_that_releases_nonsense_finds_out_on_its_own_node(release):
+    class Nonsense:
+        def contribute(self, adapter, plan, round):
+            return release
+
+    node = Node(holder=lambda settings, config: Nonsense())
+    assert "ProtocolError: the holder's release is" in node.refusal(TRAIN, node.order())
+    assert "fedgrpo.release" not in node.state
+
+
+def test_bad_settings_are_named():
+    node = Node()
+    node.grid.contexts[1001].run_config["rounds"] = 0
+    assert "SettingsError: rounds = 0" in node.refusal(TRAIN, node.order())
+
+
+def test_the_masking_handlers_and_the_package_load_no_torch():
+    script = """
+import sys
+from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app, make_server_app
+import fedgrpo.federation as room
+assert "torch" not in sys.modules, [m for m in sys.modules if "torch" in m][:3]
+assert "opacus" not in sys.modules
+try:
+    room.nothing
+except AttributeError:
+    pass
+else:
+    raise SystemExit("a name that is not there was found")
+from tests.federation.test_client_app import Node, unmask, UNMASK
+node = Node()
+node.masked()
+assert node.ask(UNMASK, unmask([1001, 1002, 1003])).has_content()
+assert "torch" not in sys.modules
+"""
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_a_state_that_went_through_flowers_serialisation_still_serves():
+    """A deployed node gets its context back from bytes before each message."""
+    from flwr.common.serde import context_from_proto, context_to_proto
+
+    node = Node()
+    roster = node.trained()
+    for number in node.grid.online:
+        context = node.grid.contexts[number]
+        node.grid.contexts[number] = context_from_proto(context_to_proto(context))
+        assert isinstance(node.grid.contexts[number], Context)
+    assert node.ask(SHARE, messages.write_roster(roster)).has_content()

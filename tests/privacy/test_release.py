@@ -1,0 +1,296 @@
+"""What leaves a holder has sensitivity 1, bears the noise claimed for it, and reads back intact."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedgrpo.errors import PrivacyError
+from fedgrpo.privacy import (
+    METRICS,
+    ReleasePlan,
+    clip,
+    holder_noise_std,
+    read_aggregate,
+    release_prompts,
+    release_update,
+    server_noise_std,
+)
+from fedgrpo.settings import PrivacySettings
+
+_K = len(METRICS)
+_D = 5
+
+
+def _plan(unit: str = "prompt", **fields: Any) -> ReleasePlan:
+    plan = {
+        "dimension": _D,
+        "clipping_norm": 0.3,
+        "expected_prompts": 1,
+        "noise_std": 0.0,
+        "metrics_share": 0.02,
+    }
+    return ReleasePlan(unit=unit, **(plan | fields))  # type: ignore[arg-type]
+
+
+_WILD = st.floats(width=64)
+_VECTORS = hnp.arrays(np.float64, _D, elements=_WILD)
+_METRICS = hnp.arrays(np.float64, _K, elements=_WILD)
+_UNIT_METRICS = hnp.arrays(np.float64, (7, _K), elements=st.floats(0, 1))
+_SHARES = st.floats(1e-4, 0.9999)
+_NORMS = st.floats(1e-3, 1e3)
+
+
+@given(gradient=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
+def test_one_prompt_moves_the_sum_by_at_most_one(
+    gradient: np.ndarray, metrics: np.ndarray, share: float, norm: float
+) -> None:
+    plan = _plan(metrics_share=share, clipping_norm=norm)
+    released = release_prompts(clip(gradient, norm).vector, metrics[None], plan)
+    assert np.linalg.norm(released) <= 1 + 1e-12
+
+
+@given(metrics=_UNIT_METRICS, gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)))
+def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_number(
+    metrics: np.ndarray, gradients: np.ndarray
+) -> None:
+    plan = _plan(expected_prompts=24)
+    clipped = np.array([clip(row, plan.clipping_norm).vector for row in gradients])
+    without = release_prompts(clipped[:6].sum(0), metrics[:6], plan)
+    with_it = release_prompts(clipped.sum(0), metrics, plan)
+    assert np.linalg.norm(with_it - without) <= 1 / 24 + 1e-12
+
+
+@pytest.mark.parametrize("unit", ["client", "none"])
+@given(delta=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
+def test_one_holder_moves_the_sum_by_at_most_one(
+    unit: str, delta: np.ndarray, metrics: np.ndarray, share: float, norm: float
+) -> None:
+    plan = _plan(unit, metrics_share=share, clipping_norm=norm)
+    assert np.linalg.norm(release_update(delta, metrics, plan)) <= 1 + 1e-12
+
+
+def test_the_sensitivity_bound_is_attained() -> None:
+    gradient = np.array([0.3, 0, 0, 0, 0])
+    released = release_prompts(gradient, np.ones((1, _K)), _plan())
+    assert math.isclose(float(np.linalg.norm(released)), 1.0, rel_tol=1e-12)
+    released = release_update(gradient * 0.999999999999, np.zeros(_K), _plan("client"))
+    assert math.isclose(float(np.linalg.norm(released)), 1.0, rel_tol=1e-9)
+
+
+@given(metrics=_UNIT_METRICS, gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)))
+def test_reading_inverts_a_noiseless_prompt_release(
+    metrics: np.ndarray, gradients: np.ndarray
+) -> None:
+    plan = _plan(expected_prompts=7)
+    clipped = np.array([clip(row, plan.clipping_norm).vector for row in gradients])
+    aggregate = read_aggregate(release_prompts(clipped.sum(0), metrics, plan), plan)
+    np.testing.assert_allclose(aggregate.delta, clipped.mean(0), atol=1e-12)
+    np.testing.assert_allclose(list(aggregate.metrics.values()), metrics.mean(0), atol=1e-12)
+    assert tuple(aggregate.metrics) == METRICS
+    assert aggregate.share_below is None
+
+
+@pytest.mark.parametrize("unit", ["client", "none"])
+@given(metrics=_UNIT_METRICS, deltas=hnp.arrays(np.float64, (7, _D), elements=st.floats(-0.3, 0.3)))
+def test_reading_inverts_the_mean_of_noiseless_updates(
+    unit: str, metrics: np.ndarray, deltas: np.ndarray
+) -> None:
+    plan = _plan(unit)
+    pairs = zip(deltas, metrics, strict=True)
+    mean = np.mean([release_update(delta, row, plan) for delta, row in pairs], axis=0)
+    aggregate = read_aggregate(mean, plan)
+    clipped = [clip(delta, plan.clipping_norm) for delta in deltas]
+    np.testing.assert_allclose(
+        aggregate.delta, np.mean([c.vector for c in clipped], axis=0), atol=1e-12
+    )
+    np.testing.assert_allclose(list(aggregate.metrics.values()), metrics.mean(0), atol=1e-12)
+    below = np.mean([not c.clipped for c in clipped])
+    assert aggregate.share_below == pytest.approx(below, abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_diverged_update_contributes_zero_and_counts_as_below(bad: float) -> None:
+    plan = _plan("client")
+    read = read_aggregate(release_update(np.array([1, 2, bad, 0, 0]), np.ones(_K), plan), plan)
+    assert not read.delta.any()
+    assert read.share_below == pytest.approx(1.0)
+
+
+def test_a_sample_without_prompts_releases_noise_alone() -> None:
+    empty = np.empty((0, _K))
+    assert not release_prompts(np.zeros(_D), empty, _plan()).any()
+    assert release_prompts(np.zeros(_D), empty, _plan(noise_std=1.0)).all()
+
+
+def test_unbounded_metrics_are_read_within_their_range() -> None:
+    plan = _plan("client")
+    read = read_aggregate(np.full(plan.size, 50.0), plan)
+    assert set(read.metrics.values()) == {1.0}
+    assert read.share_below is not None
+    assert read.share_below > 1  # next_clipping_norm clamps it.
+
+
+# The audit: what an attacker who knows everything else would estimate the noise to be.
+
+_AUDITED = 40_000
+
+
+@pytest.mark.parametrize("unit", ["prompt", "client"])
+@pytest.mark.parametrize("mates", [0, 1])
+def test_released_noise_is_what_the_accountant_was_told(unit: str, mates: int) -> None:
+    privacy = PrivacySettings(unit=unit, noise_multiplier=0.8, honest_mates=mates)  # type: ignore[arg-type]
+    plan = _plan(unit, dimension=_AUDITED, expected_prompts=24, noise_std=holder_noise_std(privacy))
+    if unit == "prompt":
+        released = 24 * release_prompts(np.zeros(_AUDITED), np.full((3, _K), 0.5), plan)
+    else:
+        released = release_update(np.zeros(_AUDITED), np.full(_K, 0.5), plan)
+    released = released[: _AUDITED + _K]
+    claimed = 0.8 / math.sqrt(1 + mates)
+    # 6.5 standard errors of an estimated standard deviation: fails once in 1e10 runs.
+    assert abs(released.std() / claimed - 1) < 6.5 / math.sqrt(2 * released.size) + 2e-5
+
+
+@pytest.mark.parametrize("unit", ["prompt", "client"])
+def test_update_and_metrics_of_one_release_are_equally_noisy_and_fresh_each_time(unit: str) -> None:
+    plan = _plan(unit, dimension=1, expected_prompts=2, noise_std=1.0)
+    rows = []
+    for _ in range(3000):
+        if unit == "prompt":
+            rows.append(2 * release_prompts(np.zeros(1), np.full((2, _K), 0.5), plan))
+        else:
+            rows.append(release_update(np.zeros(1), np.full(_K, 0.5), plan))
+    deviations = np.std(rows, axis=0)
+    assert np.all(np.abs(deviations - 1) < 6.9 / math.sqrt(2 * 3000))
+    correlations = np.corrcoef(np.transpose(rows)) - np.eye(plan.size)
+    assert np.abs(correlations).max() < 6.9 / math.sqrt(3000)
+
+
+def test_a_distinguisher_does_no_better_than_epsilon_and_delta_allow() -> None:
+    # The optimal test between "victim present" and "zeroed out" projects on the victim's vector.
+    plan = _plan("client", noise_std=1.5, dimension=2)
+    victim = np.array([0.3, 0.0])
+    direction = release_update(victim, np.ones(_K), _plan("client", dimension=2))
+    assert math.isclose(float(np.linalg.norm(direction)), 1.0, rel_tol=1e-9)
+
+    def scores(present: bool) -> np.ndarray:
+        base = np.zeros(plan.size) if present else -direction
+        return np.array(
+            [(release_update(victim, np.ones(_K), plan) + base) @ direction for _ in range(4000)]
+        )
+
+    hits, alarms = (scores(True) > 0.5).mean(), (scores(False) > 0.5).mean()
+    # Phi(1 / 3) at a distance of 1 and noise 1.5; 6.5 standard errors of a rate of 4,000 coins.
+    assert abs(hits - 0.6306) < 6.5 * 0.5 / math.sqrt(4000)
+    assert abs(alarms - 0.3694) < 6.5 * 0.5 / math.sqrt(4000)
+
+
+def test_encoding_bound_leaves_room_for_contribution_and_noise() -> None:
+    assert _plan("client", noise_std=2.0).bound == 26.0
+    assert _plan(expected_prompts=24, noise_std=2.0).bound == 3.0
+    assert _plan("none").bound == 2.0
+
+
+def test_sizes_are_update_metrics_and_indicator() -> None:
+    assert [_plan(unit).size - _D - _K for unit in ("prompt", "client", "none")] == [0, 1, 1]
+
+
+# Noise scales.
+
+
+def _privacy(**fields: Any) -> PrivacySettings:
+    return PrivacySettings(noise_multiplier=2.0, **fields)
+
+
+def test_holder_noise_is_shared_among_those_relied_on() -> None:
+    assert holder_noise_std(_privacy()) == 2.0
+    assert holder_noise_std(_privacy(honest_mates=3, unit="client")) == 1.0
+    assert holder_noise_std(_privacy(noise="server")) == 0
+    assert holder_noise_std(_privacy(unit="none")) == 0
+
+
+def test_server_noise_scales_with_what_one_unit_moves_the_result_by() -> None:
+    assert server_noise_std(_privacy(noise="server"), 0.25, 20) == pytest.approx(2 * 0.25 / 20)
+    assert server_noise_std(_privacy(noise="server", unit="client"), 0.25, 20) == 0.5
+    rounded = server_noise_std(_privacy(noise="server"), 0.25, 20, rounding=0.01)
+    assert rounded == pytest.approx(2 * 0.25 * 0.06)
+    assert server_noise_std(_privacy(), 0.25, 20) == 0
+    assert server_noise_std(_privacy(noise="server", unit="none"), 0.25, 20) == 0
+
+
+@given(
+    vectors=hnp.arrays(np.float64, (9, _D), elements=st.floats(-1e3, 1e3)),
+    gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)),
+    metrics=_UNIT_METRICS,
+)
+def test_one_prompt_moves_a_trimmed_mean_by_no_more_than_server_noise_assumes(
+    vectors: np.ndarray, gradients: np.ndarray, metrics: np.ndarray
+) -> None:
+    plan = _plan(expected_prompts=4)
+    clipped = np.array([clip(row, plan.clipping_norm).vector for row in gradients])
+    others = np.pad(vectors, ((0, 0), (0, _K)))
+
+    def result(prompts: int) -> np.ndarray:
+        own = release_prompts(clipped[:prompts].sum(0), metrics[:prompts], plan)
+        buckets = np.concatenate([others[1:], own[None]]).reshape(3, 3, -1).mean(1)
+        return np.sort(buckets, axis=0)[1]  # Three buckets of three, trim 1.
+
+    noise = server_noise_std(_privacy(noise="server"), 1 / 3, 4)
+    assert np.linalg.norm(result(7) - result(6)) <= noise / 2.0 + 1e-9
+
+
+# Refusals.
+
+
+def test_a_sum_that_was_not_clipped_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="exceeds 2 x C"):
+        release_prompts(np.full(_D, 1.0), np.zeros((2, _K)), _plan())
+    with pytest.raises(PrivacyError, match="not finite"):
+        release_prompts(np.full(_D, np.nan), np.zeros((2, _K)), _plan())
+
+
+def test_wrong_shapes_units_and_non_finite_aggregates_are_refused() -> None:
+    with pytest.raises(PrivacyError, match="unit 'client'"):
+        release_prompts(np.zeros(_D), np.zeros((1, _K)), _plan("client"))
+    with pytest.raises(PrivacyError, match="unit 'prompt'"):
+        release_update(np.zeros(_D), np.zeros(_K), _plan())
+    with pytest.raises(PrivacyError, match=r"metrics has shape \(3,\)"):
+        release_update(np.zeros(_D), np.zeros(3), _plan("client"))
+    with pytest.raises(PrivacyError, match=r"delta has shape \(2,\)"):
+        release_update(np.zeros(2), np.zeros(_K), _plan("client"))
+    with pytest.raises(PrivacyError, match="metrics has shape"):
+        release_prompts(np.zeros(_D), np.zeros(_K), _plan())
+    with pytest.raises(PrivacyError, match="aggregate has shape"):
+        read_aggregate(np.zeros(3), _plan())
+    with pytest.raises(PrivacyError, match="not finite"):
+        read_aggregate(np.full(_D + _K, np.inf), _plan())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dimension": 0},
+        {"clipping_norm": 0.0},
+        {"clipping_norm": math.nan},
+        {"expected_prompts": 0},
+        {"noise_std": -1.0},
+        {"noise_std": math.inf},
+        {"metrics_share": 0.0},
+        {"metrics_share": 1.0},
+        {"unit": "record"},
+        {"unit": "none", "noise_std": 1.0},
+    ],
+)
+def test_an_impossible_plan_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(PrivacyError, match="cannot be carried out"):
+        _plan(**({"unit": "prompt"} | fields))
+
+
+@pytest.mark.parametrize("sensitivity", [0.0, -1.0, math.nan, math.inf])
+def test_server_noise_without_a_sensitivity_is_refused(sensitivity: float) -> None:
+    with pytest.raises(PrivacyError, match="no noise fits"):
+        server_noise_std(_privacy(noise="server"), sensitivity, 24)
