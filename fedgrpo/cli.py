@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ def _simulate(
     with _explained():
         from fedgrpo.federation.simulate import simulate
 
+        # `kill` ends a run as Ctrl-C does: noted in the run directory, and resumable.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         simulate(scenario, overrides=_parse(overrides or []), run_dir=run_dir, fresh=fresh)
 
 

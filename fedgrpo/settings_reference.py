@@ -31,7 +31,7 @@ def to_markdown() -> str:
     for name, field in sections:
         section = _section(field)
         assert section is not None
-        parts += [f"\n## {name}\n", f"{(section.__doc__ or '').strip()}\n"]
+        parts += [f"\n## {name}\n", f"{_line(section.__doc__)}\n"]
         parts += _table(f"{name}.", section.model_fields)
     return "\n".join(parts) + "\n"
 
@@ -45,8 +45,13 @@ def _table(prefix: str, fields: dict[str, FieldInfo]) -> Iterator[str]:
     yield "| setting | type | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in fields.items():
-        meaning = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
+        meaning = _line(field.description).replace("|", "\\|")
         yield f"| `{prefix}{name}` | {_type(field)} | {_default(field.default)} | {meaning} |"
+
+
+def _line(text: str | None) -> str:
+    """Put a docstring on one line, with Markdown's code marks."""
+    return " ".join((text or "").split()).replace("``", "`")
 
 
 def _type(field: FieldInfo) -> str:

@@ -1,7 +1,7 @@
 """The only room that knows Flower: strategy, client app, messages, checkpoint, and simulation.
 
-Nothing here loads torch until a holder trains or the server evaluates: a deployed node starts a process for every
-message. Names are therefore resolved when they are first used.
+Nothing here loads torch until a holder trains or the server evaluates: a deployed node starts a
+process for every message. Names are therefore resolved when they are first used.
 """
 
 from __future__ import annotations

@@ -16,8 +16,11 @@ from fedgrpo.settings import Scalar, Settings
 INCLUDE = ("LICENSE", "clients/**/*.py", "server/**/*.py")
 """Files of a bundle. Flower's bundle format 1 insists on the license."""
 ENTRIES = {
-    "clients/app.py": "from fedgrpo import make_client_app\n\napp = make_client_app()\n",
-    "server/app.py": "from fedgrpo import make_server_app\n\napp = make_server_app()\n",
+    # Without these, a package called `server` anywhere on Python's path would win.
+    "clients/__init__.py": "",
+    "server/__init__.py": "",
+    "clients/app.py": "from fedgrpo.federation import make_client_app\n\napp = make_client_app()\n",
+    "server/app.py": "from fedgrpo.federation import make_server_app\n\napp = make_server_app()\n",
 }
 """The entry modules for those who have the wheel and no repository."""
 
@@ -75,8 +78,9 @@ def config_table() -> str:
 
 def to_toml(flat: Mapping[str, Scalar]) -> str:
     """Write scalars as TOML, one line each, with dotted keys."""
-    # JSON's truth values, numbers and strings are TOML's too, escapes included.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in flat.items())
+    # JSON's truth values, numbers and strings are TOML's too, but for pairs of surrogates and DEL.
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in flat.items())
+    return "".join(lines).replace("\x7f", "\\u007f")
 
 
 def _app_table(pyproject: Path) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _app_table(pyproject: Path) -> dict[str, Any]:
 def _write_minimal(target: Path) -> None:
     for name, text in ENTRIES.items():
         file = target / name
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
     (target / "LICENSE").write_text("Apache-2.0\n", "utf-8")
     include = ", ".join(f'"{pattern}"' for pattern in INCLUDE)
@@ -105,6 +109,7 @@ dependencies = ["flwr>=1.41"]
 [tool.flwr.app]
 publisher = "fedgrpo"
 fab-format-version = 1
+flwr-version-target = "{version("flwr")}"
 fab-include = [{include}]
 
 [tool.flwr.app.components]

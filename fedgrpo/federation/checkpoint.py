@@ -1,7 +1,9 @@
-"""The server's state between rounds, written before each round so that the same command goes on after a kill.
+"""The server's state between rounds, written before each round so that the same command goes on
+after a kill.
 
-One safetensors file, replaced whole. It is written when a round starts and counts that round as charged already: if
-the round is interrupted, it is repeated and charged again, for holders may have released into it.
+One safetensors file, replaced whole. It is written when a round starts and counts that round as
+charged already: if the round is interrupted, it is repeated and charged again, for holders may have
+released into it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ FILE = "checkpoint.safetensors"
 """Name of the checkpoint in the run directory."""
 
 _BASIS = "basis."
+_ANEW = "set run.directory to an empty directory to start a new run"
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,9 @@ def load_checkpoint(path: Path, fingerprint: str) -> ServerState | None:
     for name, ours in (("fingerprint", fingerprint), ("version", VERSION)):
         if (theirs := facts.pop(name, "")) != ours:
             raise RunError(
-                f"checkpoint {path} was made with {_OTHER[name]} ({str(theirs)[:12]}, now {ours[:12]})",
-                cure="resume with those, or set run.directory to an empty directory to start a new run",
+                f"checkpoint {path} was made with {_OTHER[name]} "
+                f"({str(theirs)[:12]}, now {ours[:12]})",
+                cure=f"resume with those, or {_ANEW}",
             )
     layout = facts.pop("layout")
     progress = Progress(**facts)
@@ -166,7 +170,7 @@ def resume(path: Path | None, settings: Settings, adapter: AdapterState) -> Serv
     if stored.adapter.layout != adapter.layout:
         raise RunError(
             f"checkpoint {path} holds an adapter of another base model",
-            cure="restore that model, or set run.directory to an empty directory to start a new run",
+            cure=f"restore that model, or {_ANEW}",
         )
     return stored
 

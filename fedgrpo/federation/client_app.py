@@ -1,8 +1,8 @@
 """The data holder's side: a Flower ClientApp of four handlers, one for each message of a round.
 
-Adversary: a server that may send anything. What a node never does, whatever it is asked: release twice for one round,
-release under a plan other than the settings', release into a roster below its own minimum, or let text of code that
-saw prompts leave in an error.
+Adversary: a server that may send anything. What a node never does, whatever it is asked: release
+twice for one round, release under a plan other than the settings', release into a roster below its
+own minimum, or let text of code that saw prompts leave in an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
 
 MINIMUM_BUCKET = 3
-"""Least bucket that a node accepts unless told otherwise: with two, each learns the other's release from the sum."""
+"""Least bucket that a node accepts unless told otherwise: of a sum of two, each knows a half."""
 
 APP_RAISED = 2
 """Flower's error code for an app that failed."""
@@ -48,11 +48,11 @@ def make_client_app(
     Parameters
     ----------
     holder_factory:
-        ``(settings, node_config) -> Holder``. None takes :func:`fedgrpo.federation.holder.local_holder`, which
-        trains on this node's prompts.
+        ``(settings, node_config) -> Holder``. None takes
+        :func:`fedgrpo.federation.holder.local_holder`, which trains on this node's prompts.
     minimum_bucket:
-        Least number of holders among which this one's update may be hidden. The run's ``secure.bucket_size``
-        counts too, whichever is larger.
+        Least number of holders among which this one's update may be hidden. The run's
+        ``secure.bucket_size`` counts too, whichever is larger.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
 
     settings = Settings.from_run_config(context.run_config)
     order = messages.read_order(message.content)
-    _check_run(order.header, context)
+    _check_run(order.header, context, settings.rounds)
     _check_settings(order.fingerprint, settings)
     plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
     memory, round_ = NodeMemory(context.state), order.header.round
@@ -115,7 +115,7 @@ def _share(message: Message, context: Context) -> RecordDict:
 
 
 def _mask(message: Message, context: Context) -> RecordDict:
-    """Send the release under masks. Its encoding follows from roster and plan; the server has no say in it."""
+    """Send the release under masks, in an encoding that the server has no say in."""
     memory = NodeMemory(context.state)
     header = _expect_round(message, context, memory)
     ciphertexts = messages.read_ciphertexts(message.content)
@@ -154,14 +154,19 @@ def _answering(handler: Handler) -> Callable[[Message, Context], Message]:
 def public_reason(error: Exception) -> str:
     """What the server may know of a failure.
 
-    An error of fedgrpo names its class and problem, which never hold prompt or completion text. Any other may quote
-    what it choked on, so only its class leaves the node.
+    An error of fedgrpo names its class and problem, which never hold prompt or completion text. Any
+    other may quote what it choked on, so only its class leaves the node.
     """
     name = type(error).__name__
     return f"{name}: {error.problem}" if isinstance(error, FedGRPOError) else name
 
 
-def _check_run(header: Header, context: Context) -> None:
+def _check_run(header: Header, context: Context, rounds: int) -> None:
+    if header.round > rounds:
+        raise ProtocolError(
+            f"round {header.round} is beyond rounds = {rounds}, for which epsilon was stated",
+            cure="agree on more rounds before the run",
+        )
     if header.run_id != context.run_id:
         raise ProtocolError(
             f"message of run {header.run_id}, this is run {context.run_id}",
@@ -184,12 +189,12 @@ def _check_settings(theirs: str, settings: Settings) -> None:
 
 
 def _checked(release: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Refuse a release that a holder of one's own making got wrong, before its place in a bucket depends on it."""
+    """Refuse a release that a holder of one's own making got wrong."""
     if release.dtype != np.float64 or release.shape != (size,) or not np.isfinite(release).all():
         raise ProtocolError(
             f"the holder's release is {release.dtype} of shape {release.shape} with "
-            f"{int(np.count_nonzero(~np.isfinite(release)))} non-finite values, expected finite float64 of shape "
-            f"({size},)",
+            f"{int(np.count_nonzero(~np.isfinite(release)))} non-finite values, expected finite "
+            f"float64 of shape ({size},)",
             cure="return what ReleasePlan asks for",
         )
     return release

@@ -27,7 +27,8 @@ class Replies:
     Attributes
     ----------
     messages:
-        The one reply of each node that replied, with content or with an error, by the id of the node asked.
+        The one reply of each node that replied, with content or with an error, by the id of the
+        node asked.
     failures:
         Why each other node has none.
     """
@@ -36,7 +37,7 @@ class Replies:
     failures: dict[int, str]
 
     def among(self, kept: Iterable[Message]) -> Replies:
-        """Return these replies without those that are not among some messages, whose nodes count as failed."""
+        """Keep the replies that are among some messages; the other nodes count as failed."""
         ids = {reply.metadata.reply_to_message_id for reply in kept}
         messages = {
             node: reply
@@ -52,16 +53,17 @@ def round_trip(
 ) -> Replies:
     """Send at most one message to each node and wait until all have replied or the time is over.
 
-    A reply belongs to the node that was asked: errors made by the SuperLink name the SuperLink as their source, so
-    replies are matched by the message that they answer, never by who claims to have sent them. A node that answers
-    twice has no valid reply.
+    A reply belongs to the node that was asked: errors made by the SuperLink name the SuperLink as
+    their source, so replies are matched by the message that they answer, never by who claims to
+    have sent them. A node that answers twice has no valid reply.
 
     Parameters
     ----------
     grid:
         Flower's connection to the nodes.
     messages:
-        To distinct nodes. Their ``ttl`` should be ``timeout``, or late nodes go on working for nothing.
+        To distinct nodes. Their ``ttl`` should be ``timeout``, or late nodes go on working for
+        nothing.
     timeout:
         Seconds.
     """

@@ -1,4 +1,4 @@
-"""Simulated holders misbehave here and nowhere else. A deployed node, which has no partition, ignores all of it."""
+"""Where simulated holders misbehave. A deployed node, which has no partition, never does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def simulated_faults(
     node_config: Mapping[str, Scalar],
     round: int,  # noqa: A002
 ) -> Faults:
-    """Look up what this node does wrong in this round: nothing unless it is simulated and the scenario asks."""
+    """Look up what this node does wrong: nothing, unless it is simulated and told to."""
     simulation = settings.simulation
     if not {"partition-id", "num-partitions"} <= set(node_config) or not (
         simulation.byzantine or simulation.droppers
@@ -53,8 +53,8 @@ def attack(
     release:
         float64, shape (size,): the honest release.
     bound:
-        Largest value that the encoding carries. What is no number becomes this: an attacker would not waste its
-        place in the round on a vector that its own node refuses to encode.
+        Largest value that the encoding carries. What is no number becomes this: an attacker would
+        not waste its place in the round on a vector that its own node refuses to encode.
     adapter:
         The round's global adapter, from which the attacker learns the last step.
     state:
@@ -74,7 +74,7 @@ def attack(
 
 
 def _last_step(adapter: AdapterState, state: RecordDict, size: int) -> NDArray[np.float64] | None:
-    """The last global step, padded with zeros to a whole release, or None in the attacker's first round."""
+    """The last global step, padded to a whole release; None in the attacker's first round."""
     step = None
     if _PREVIOUS in state:
         before = array(array_record(state, _PREVIOUS), "vector", "float32", adapter.vector.shape)

@@ -1,4 +1,4 @@
-"""What the federation asks of a data holder and of an evaluator. Both are implemented elsewhere, with torch."""
+"""What the federation asks of a data holder and of an evaluator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedgrpo.settings import Scalar, Settings
 
 
 class Holder(Protocol):
-    """A data holder: private prompts and a base model, and the local training that never leaves them."""
+    """A data holder: private prompts, a base model, and local training."""
 
     def contribute(
         self,

@@ -21,7 +21,7 @@ _REASON_LENGTH = 200
 
 @dataclass(frozen=True)
 class Answers(Generic[T]):
-    """Replies that were read: a value of each node whose reply is valid, and why each other node has none."""
+    """A value of each node whose reply is valid, and why each other node has none."""
 
     values: dict[int, T]
     failures: dict[int, str]
@@ -61,7 +61,7 @@ class Link:
         return read_answers(round_trip(self.grid, messages, self.timeout), self.header, read)
 
     def message(self, message_type: str, node: int, content: RecordDict) -> Message:
-        """Address a message; it expires with the time limit, so that no late node works for nothing."""
+        """Address a message that expires with the time limit: no late node works for nothing."""
         return Message(
             content,
             dst_node_id=node,

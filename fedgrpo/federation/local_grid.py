@@ -1,7 +1,8 @@
-"""A federation in one process: Flower's Grid without Ray, sockets or waiting, for tests and notebooks.
+"""A federation in one process: Flower's Grid without Ray, sockets or waiting, for tests and
+notebooks.
 
-Messages are copied on their way in both directions, so that nothing is shared between server and nodes but what was
-sent. Nodes run one after another, at once when a message is pushed.
+Messages are copied on their way in both directions, so that nothing is shared between server and
+nodes but what was sent. Nodes run one after another, at once when a message is pushed.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from fedgrpo.settings import Scalar
 NODE_UNAVAILABLE = 5
 """Flower's error code for a node that went away."""
 
+APP_RAISED = 2
+"""Flower's error code for an app that raised."""
+
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""
 
 Drop = Callable[[str, int], bool]
-"""``(stage, node) -> whether the node goes away before this stage``; stages are train, share, mask and unmask."""
+"""``(stage, node) -> whether the node goes away before this stage``."""
 
 Tamper = Callable[[str, int, Message], "Message | list[Message]"]
 """``(stage, node, reply) -> what arrives instead``: another reply, none at all, or several."""
@@ -51,8 +55,8 @@ class LocalGrid(Grid):
     nodes:
         Node ids, or how many.
     node_config:
-        Configuration of a node by its position. Without it, nodes are those of a simulation: ``partition-id`` and
-        ``num-partitions``.
+        Configuration of a node by its position. Without it, nodes are those of a simulation:
+        ``partition-id`` and ``num-partitions``.
     run_config:
         Flower's flat run configuration, the same on every node.
     drop:
@@ -151,10 +155,15 @@ class LocalGrid(Grid):
         if node not in self.online or self._drop(stage, node):
             self._replies[message_id] = [_unavailable(message)]
             return message_id
-        reply = self._client_app(copy.deepcopy(message), self.contexts[node])
-        arrived = self._tamper(stage, node, copy.deepcopy(reply))
+        arrived = self._tamper(stage, node, copy.deepcopy(self._run_app(message, node)))
         self._replies[message_id] = arrived if isinstance(arrived, list) else [arrived]
         return message_id
+
+    def _run_app(self, message: Message, node: int) -> Message:
+        try:
+            return self._client_app(copy.deepcopy(message), self.contexts[node])
+        except Exception as error:  # Flower, too, answers for an app that raises.
+            return Message(Error(APP_RAISED, repr(error)), reply_to=message)
 
 
 def stage_of(message: Message) -> str:

@@ -204,7 +204,8 @@ def local_superlink(run_dir: Path, cwd: Path) -> Iterator[LocalSuperLink]:
     finally:
         assert watcher.stdin is not None
         watcher.stdin.close()
-        watcher.wait(CLEAN_UP_TIMEOUT_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            watcher.wait(CLEAN_UP_TIMEOUT_S)
 
 
 def _environment(run_dir: Path, scratch: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What a node keeps between the messages of a round, in Flower's per-run context.
 
-A deployed node handles each message in a fresh process, so everything lives in ``context.state``, which stays on the
-node. The release and the mask secrets of a round are gone as soon as they have served, or when the next round begins.
+A deployed node handles each message in a fresh process, so everything lives in ``context.state``,
+which stays on the node. The release and the mask secrets of a round are gone as soon as they have
+served, or when the next round begins.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ class NodeMemory:
     def begin_round(self, round: int, adapter: AdapterState) -> None:  # noqa: A002
         """Open a round, once, and forget what is left of the one before.
 
-        Recorded before anything is computed: whatever becomes of the round, it cannot be asked for again.
+        Recorded before anything is computed: whatever becomes of the round, it cannot be asked for
+        again.
 
         Parameters
         ----------
         round:
             Must be above every earlier one.
         adapter:
-            Must have the layout and the frozen basis that the run began with. A server that could change the basis
-            could choose it after seeing releases, and point it at what it wants to learn.
+            Must have the layout and the frozen basis that the run began with. A server that could
+            change the basis could choose it after seeing releases, and point it at what it wants to
+            learn.
 
         Raises
         ------
@@ -69,7 +72,8 @@ class NodeMemory:
 
     @contextmanager
     def masks(self) -> Iterator[MaskingClient]:
-        """Lend the round's masking client, and store what became of it whether the call succeeds or is refused.
+        """Lend the round's masking client, and store what became of it whether the call succeeds or
+        is refused.
 
         Raises
         ------
@@ -127,6 +131,7 @@ class NodeMemory:
         for name, value in pins.items():
             if (before := scalar(record, name, str)) != value:
                 raise AdapterError(
-                    f"the adapter's {name} changed within the run, from {before[:12]} to {value[:12]}",
-                    cure="a server must send the same frozen tensors in every round; start a new run",
+                    f"the adapter's {name} changed within the run, "
+                    f"from {before[:12]} to {value[:12]}",
+                    cure="send the same frozen tensors in every round, or start a new run",
                 )

@@ -9,7 +9,8 @@ mask      the mates' ciphertexts              one masked vector
 unmask    :class:`UnmaskOrder`                :class:`Revealed`
 ========  ==================================  ===========================================
 
-Every message carries protocol, version, run and round. Reading refuses any of them that does not fit.
+Every message carries protocol, version, run and round. Reading refuses any of them that does not
+fit.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class TrainOrder:
     adapter:
         The global adapter.
     clipping_norm:
-        L2 norm C of this round. Everything else about the release follows from the settings on the node.
+        L2 norm C of this round. Everything else about the release follows from the settings on the
+        node.
     fingerprint:
         Of the settings, which must be the node's too.
     """
@@ -211,7 +213,7 @@ def write_roster(roster: Roster) -> RecordDict:
 
 
 def read_roster(content: RecordDict) -> Roster:
-    """Read a bucket's roster; raises ProtocolError if it is malformed. Whether it is acceptable is not said here."""
+    """Read a bucket's roster, acceptable or not; raises ProtocolError if it is malformed."""
     header, body = read_header(content), config_record(content, BODY)
     return Roster(
         run_id=header.run_id,
@@ -280,7 +282,7 @@ def write_revealed(header: Header, revealed: Revealed) -> RecordDict:
 
 
 def read_revealed(content: RecordDict) -> Revealed:
-    """Read a survivor's answer; raises ProtocolError. Whether its shares are true is checked when they are joined."""
+    """Read a survivor's answer, true or not; raises ProtocolError if it is malformed."""
     body = config_record(content, BODY)
     return Revealed(
         pairs(body, "survivors", "seed-shares", bytes), pairs(body, "dropped", "key-shares", bytes)

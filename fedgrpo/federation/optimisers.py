@@ -1,7 +1,8 @@
-"""Server optimisers: how an aggregated delta becomes a step (adaptive federated optimisation, arXiv 2003.00295).
+"""Server optimisers: how an aggregated delta becomes a step (adaptive federated optimisation, arXiv
+2003.00295).
 
-A delta points downhill, so each optimiser treats it as the negative gradient. All arithmetic is float64. Adam's moments
-are corrected for their start at zero, as in torch and unlike the paper.
+A delta points downhill, so each optimiser treats it as the negative gradient. All arithmetic is
+float64. Adam's moments are corrected for their start at zero, as in torch and unlike the paper.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class OptimiserState:
     steps:
         Deltas applied so far.
     first, second:
-        Moment estimates, float64, shape (d,), or (0,) before the first step and where the optimiser has none.
+        Moment estimates, float64, shape (d,), or (0,) before the first step and where the optimiser
+        has none.
     """
 
     steps: int = 0
@@ -79,7 +81,7 @@ def server_step(
 
 
 def rate_at(settings: ServerSettings, round: int, rounds: int) -> float:  # noqa: A002
-    """Step size of a round (from 1): falls linearly from the first round to ``final_rate`` of itself in the last."""
+    """Step size of a round (from 1), falling linearly to ``final_rate`` of itself."""
     progress = (round - 1) / max(rounds - 1, 1)
     return settings.learning_rate * (1 - (1 - settings.final_rate) * progress)
 

@@ -17,8 +17,8 @@ LOG = logging.getLogger(__name__)
 def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> ReleasePlan:
     """Derive a round's plan from the settings; only the clipping norm changes from round to round.
 
-    Each node computes it from its own copy of the settings, so that a server cannot ask for less noise or a coarser
-    clip by saying so in a message.
+    Each node computes it from its own copy of the settings, so that a server cannot ask for less
+    noise or a coarser clip by saying so in a message.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
 
 
 def affordable_round(settings: Settings, progress: Progress, wanted: int | None) -> int:
-    """Return the last round to run: the one wanted, or an earlier one if repeated rounds have used up the budget.
+    """Return the last round to run: the one wanted, or an earlier one if repeated rounds have used
+    up the budget.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def affordable_round(settings: Settings, progress: Progress, wanted: int | None)
         last -= 1
     if last < (wanted or settings.rounds):
         LOG.warning(
-            f"interrupted rounds have spent privacy too: the run ends after round {last} to keep epsilon within "
-            f"privacy.max_epsilon = {limit:g}"
+            f"interrupted rounds have spent privacy too: the run ends after round {last} to keep "
+            f"epsilon within privacy.max_epsilon = {limit:g}"
         )
     return last

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,7 @@ def processes_of(run_dir: str) -> list[psutil.Process]:
     return found
 
 
-def end_processes_of(run_dir: str, patience_s: float = 5.0) -> int:
+def end_processes_of(run_dir: str, patience_s: float = 3.0) -> int:
     """Ask them to end, kill those that have not after ``patience_s`` seconds, and repeat until none
     is left.
 
@@ -46,11 +47,26 @@ def end_processes_of(run_dir: str, patience_s: float = 5.0) -> int:
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-        for process in psutil.wait_procs(processes, timeout=patience_s)[1]:
+        for process in _left_of(processes, patience_s):
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(processes, timeout=patience_s)
+        _left_of(processes, patience_s)
     return ended
+
+
+def _left_of(processes: list[psutil.Process], patience_s: float) -> list[psutil.Process]:
+    """Wait for processes to end and return those that have not. A zombie has, whoever buries it."""
+    deadline = time.monotonic() + patience_s
+    while (left := [p for p in processes if _lives(p)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def main(run_dir: str, scratch: str) -> None:

@@ -1,7 +1,8 @@
-"""Reading Flower records that somebody else wrote: every field is checked for presence, type, length and shape.
+"""Reading Flower records that somebody else wrote: every field is checked for presence, type,
+length and shape.
 
-Adversary: whoever sent the message. Whatever a record holds, reading it gives the value or a ProtocolError that names
-the field, never another exception and never the field's content.
+Adversary: whoever sent the message. Whatever a record holds, reading it gives the value or a
+ProtocolError that names the field, never another exception and never the field's content.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def scalar(record: ConfigRecord, name: str, kind: type[T]) -> T:
         raise ProtocolError(
             f"field {name!r} is {type(value).__name__}, not {kind.__name__}", cure=_CURE
         )
-    return cast(T, value)
+    return value
 
 
 def values(record: ConfigRecord, name: str, kind: type[T]) -> list[T]:
@@ -100,8 +101,8 @@ def any_array(record: ArrayRecord, name: str) -> NDArray[Any]:
 
 
 def _load(item: Array, name: str) -> NDArray[Any]:
-    # What the sender says about the array must be what the bytes hold. Anything else, and anything that NumPy makes
-    # of a forged header, is one and the same fault.
+    # What the sender says about the array must be what the bytes hold. Anything else, and anything
+    # that NumPy makes of a forged header, is one and the same fault.
     try:
         surplus = len(item.data) - np.dtype(item.dtype).itemsize * math.prod(item.shape)
         if not 0 <= surplus <= _NPY_HEADER:

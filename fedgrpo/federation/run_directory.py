@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedgrpo.errors import RunError, SettingsError
+from fedgrpo.errors import RunError
 from fedgrpo.report.reader import SUMMARY
 from fedgrpo.settings import Settings
 
@@ -97,7 +97,7 @@ def _continue_or_begin(path: Path, settings: Settings, other: str) -> RunDirecto
         return RunDirectory(path, resumes=False)
     try:
         kept = Settings.from_mapping(json.loads((path / SNAPSHOT).read_text("utf-8")))
-    except (OSError, ValueError, SettingsError):
+    except (OSError, ValueError, TypeError):
         raise RunError(
             f"{path} is not empty and holds no run that this version of fedgrpo can read",
             cure=f"{other}, or clear it",

@@ -1,8 +1,8 @@
 """The three masked stages of a round: from finishers with their keys to the means of their buckets.
 
-Adversary: the server runs this and is honest but curious; nodes may send anything. What the server learns of any
-holder is the sum over its bucket, see :mod:`fedgrpo.secure.masking`. A node that fails at a stage loses its own place;
-a bucket with fewer survivors than its threshold is lost.
+Adversary: the server runs this and is honest but curious; nodes may send anything. What the server
+learns of any holder is the sum over its bucket, see :mod:`fedgrpo.secure.masking`. A node that
+fails at a stage loses its own place; a bucket with fewer survivors than its threshold is lost.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class _Bucket:
 def read_finisher(content: RecordDict) -> PublicKeys:
     """Read a finisher's public keys and make sure that its mates can use them.
 
-    A key of low order, or one key twice, would make every mate refuse the roster: the sender alone pays instead.
+    A key of low order, or one key twice, would make every mate refuse the roster: the sender alone
+    pays instead.
 
     Raises
     ------
@@ -210,7 +211,7 @@ def _unmask(link: Link, buckets: Sequence[_Bucket]) -> Answers[Revealed]:
 def _mean(
     bucket: _Bucket, revealed: Answers[Revealed], bound: float, failures: Failures
 ) -> BucketMean | None:
-    """Take the masks off one bucket, or note for each member not yet missing that its bucket is lost."""
+    """Take the masks off one bucket, or note for each member that it is lost."""
     try:
         if not bucket.reaches(bucket.survivors):
             raise ProtocolError(f"{len(bucket.survivors)} survivors", cure="leave it out")

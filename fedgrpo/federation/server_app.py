@@ -12,7 +12,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedgrpo.errors import FedGRPOError, RunError
-from fedgrpo.federation.checkpoint import FILE, ServerState
+from fedgrpo.federation.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.messages import write_adapter
 from fedgrpo.federation.strategy import FedGRPO
@@ -51,8 +51,9 @@ class Model:
 def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = None) -> ServerApp:
     """Build the ServerApp of a run.
 
-    It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``status.json``, the checkpoint, the
-    final adapter, ``report.png`` and ``summary.json``, and resumes a run that it finds there.
+    It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``status.json``, the
+    checkpoint, the final adapter, ``report.png`` and ``summary.json``, and resumes a run that it
+    finds there.
 
     Parameters
     ----------
@@ -68,6 +69,8 @@ def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = 
         started = time.time()
         settings = Settings.from_run_config(context.run_config)
         writer = RunWriter(_run_dir(settings, context.run_id))
+        # Another run's directory is refused before its status can be touched.
+        load_checkpoint(writer.run_dir / FILE, settings.fingerprint())
         try:
             _serve(grid, settings, writer, strategy, model or _local_model(), started)
         except (KeyboardInterrupt, SystemExit):

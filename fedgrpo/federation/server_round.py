@@ -1,4 +1,4 @@
-"""From bucket means to the next server state: robust rule, noise, optimiser, adapter, clipping norm."""
+"""From bucket means to the next server state: robust rule, noise, optimiser, clipping norm."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ class RoundOutcome:
         Why it was skipped; empty for a round that changed the adapter.
     aggregate:
         What was read from the robust mean, if the round was not skipped.
-    finished, dropped:
-        Nodes whose update is in the result, and nodes asked whose is not.
+    finished:
+        Nodes whose update is in the result; 0 if the round was skipped.
+    dropped:
+        Nodes that were asked and lost on the way.
     buckets:
         Bucket means that the rule saw.
     """
@@ -80,9 +82,11 @@ class RoundClock:
 def robust_aggregate(
     settings: Settings, plan: ReleasePlan, buckets: Sequence[BucketMean]
 ) -> Aggregate:
-    """Combine bucket means by the robust rule, add the server's noise if it is the server's to add, and read.
+    """Combine bucket means by the robust rule, add the server's noise if it is the server's to add,
+    and read.
 
-    Adversary of server noise: whoever sees the models that are released. The server itself sees the bucket means.
+    Adversary of server noise: whoever sees the models that are released. The server itself sees the
+    bucket means.
 
     Raises
     ------
@@ -90,11 +94,13 @@ def robust_aggregate(
         If the rule needs more buckets.
     """
     rule, trim = settings.robust.rule, settings.robust.trim
-    means: NDArray[np.float64] = np.stack([bucket.mean for bucket in buckets])
+    # Of shape (B, size) for no buckets too, which the rule refuses with its own numbers.
+    means: NDArray[np.float64] = np.reshape([bucket.mean for bucket in buckets], (-1, plan.size))
     combined = combine(rule, means, trim)
     if settings.privacy.unit == "none" or settings.privacy.noise == "client":
         return read_aggregate(combined, plan)
-    # One holder moves the mean over its bucket's survivors, so the smallest number of survivors counts.
+    # One holder moves the mean over its bucket's survivors, so the smallest number of survivors
+    # counts.
     smallest = min(len(bucket.survivors) for bucket in buckets)
     std = server_noise_std(
         settings.privacy,
@@ -171,7 +177,7 @@ def _rescaled(settings: Settings, reward: float | None) -> float | None:
 
 
 def count_reasons(reasons: Iterable[str]) -> str:
-    """Say how often nodes gave which reason, most frequent first: ``3 x no reply in time; 1 x DataError: ...``."""
+    """Count reasons, most frequent first: ``3 x no reply in time; 1 x DataError: ...``."""
     counted = Counter(reasons).most_common()
     shown = "; ".join(f"{count} x {reason}" for reason, count in counted[:REASONS_SHOWN])
     rest = len(counted) - REASONS_SHOWN

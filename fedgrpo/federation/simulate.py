@@ -101,7 +101,7 @@ def simulate(
         except KeyboardInterrupt:
             raise _interrupted(chosen.path) from None
         if not state.completed or read_summary(chosen.path) is None:
-            raise _failed(chosen.path, state)
+            raise _failed(chosen.path, state, started_at)
         report(chosen.path, console)
     return chosen.path
 
@@ -181,10 +181,10 @@ def _interrupted(run_dir: Path) -> RunInterruptedError:
     return RunInterruptedError(problem, cure=cure)
 
 
-def _failed(run_dir: Path, state: RunState) -> RunFailedError:
+def _failed(run_dir: Path, state: RunState, started_at: float) -> RunFailedError:
     """Explain a failure: what the server app noted, else Flower's words and the end of the log."""
     status = read_status(run_dir)
-    if status and status.state == "failed" and status.problem:
+    if status and status.state == "failed" and status.time >= started_at:
         return RunFailedError(status.problem, cure=status.cure or f"see {run_dir / LOG}")
     tail = ""
     with contextlib.suppress(OSError):

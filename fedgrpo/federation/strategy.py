@@ -1,4 +1,4 @@
-"""The server's side: a strategy of Flower's Message API whose aggregation is private, robust and secure at once."""
+"""The server's side: a Flower strategy that aggregates privately, robustly and securely."""
 
 from __future__ import annotations
 
@@ -82,13 +82,14 @@ class _Round:
 class FedGRPO(Strategy):
     """Federated GRPO over Flower.
 
-    One round: holders train and keep their releases; finishers are drawn into buckets and summed under masks; the
-    bucket means are combined by the robust rule; the server's optimiser applies the result. A bad reply costs its
-    node the round. A round in which too few are left is skipped, and the run goes on unless that happens three times
-    in a row.
+    One round: holders train and keep their releases; finishers are drawn into buckets and summed
+    under masks; the bucket means are combined by the robust rule; the server's optimiser applies
+    the result. A bad reply costs its node the round. A round in which too few are left is skipped,
+    and the run goes on unless that happens three times in a row.
 
-    Adversary: up to ``robust.trim`` holders that send anything, and a server that is honest but curious. What each
-    party can learn is said where it could: :mod:`fedgrpo.secure.masking` and :mod:`fedgrpo.privacy.accounting`.
+    Adversary: up to ``robust.trim`` holders that send anything, and a server that is honest but
+    curious. What each party can learn is said where it could: :mod:`fedgrpo.secure.masking` and
+    :mod:`fedgrpo.privacy.accounting`.
 
     Subclass it to change who is asked (:meth:`configure_train`), what becomes of the result
     (:meth:`aggregate_train`), or to let holders evaluate (:meth:`configure_evaluate`).
@@ -98,8 +99,8 @@ class FedGRPO(Strategy):
     settings:
         The run's settings.
     evaluator:
-        Measures the global adapter on held-out prompts, before round 1, every ``evaluation.every`` rounds and after
-        the last.
+        Measures the global adapter on held-out prompts, before round 1, every ``evaluation.every``
+        rounds and after the last.
     writer:
         Where rows and phases go.
     checkpoint:
@@ -132,9 +133,9 @@ class FedGRPO(Strategy):
         """Log what this strategy does."""
         s = self.settings
         LOG.info(
-            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over buckets of at least "
-            f"{s.secure.bucket_size}, privacy unit {s.privacy.unit}, noise by the {s.privacy.noise}, "
-            f"{s.server.optimiser}"
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over buckets of "
+            f"at least {s.secure.bucket_size}, privacy unit {s.privacy.unit}, noise by the "
+            f"{s.privacy.noise}, {s.server.optimiser}"
         )
 
     def start(
@@ -154,12 +155,13 @@ class FedGRPO(Strategy):
         grid:
             Flower's connection to the nodes.
         initial_arrays:
-            The adapter to begin with, from :func:`fedgrpo.federation.messages.write_adapter`. A checkpoint takes
-            its place.
+            The adapter to begin with, from :func:`fedgrpo.federation.messages.write_adapter`. A
+            checkpoint takes its place.
         num_rounds:
             Stop after this round; None runs all that the settings name.
         timeout:
-            Seconds for local training, and for federated evaluation; None takes ``federation.round_timeout_s``.
+            Seconds for local training, and for federated evaluation; None takes
+            ``federation.round_timeout_s``.
         train_config, evaluate_config:
             Passed to :meth:`configure_train` and :meth:`configure_evaluate`, for subclasses.
         evaluate_fn:
@@ -257,7 +259,7 @@ class FedGRPO(Strategy):
         cohort, least = finishers.asked, self.settings.federation.min_holders
         if len(finishers.values) < least:
             problem = f"{len(finishers.values)} of {cohort} holders finished, {least} are needed"
-            return self._skip(problem, finishers.failures, cohort)
+            return self._skip(problem, finishers.failures)
         sums = secure_bucket_means(
             current.link,
             finishers.values,
@@ -270,7 +272,7 @@ class FedGRPO(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask no holder to evaluate: its figures would leave in clear. The server has prompts of its own."""
+        """Ask no holder to evaluate: its figures would leave in clear."""
         return []
 
     def aggregate_evaluate(
@@ -294,8 +296,9 @@ class FedGRPO(Strategy):
             if skipped == MAX_SKIPPED:
                 raise CohortError(
                     f"{MAX_SKIPPED} rounds in a row were skipped; the last: {outcome.reason}",
-                    cure="see the nodes' own logs; start more nodes, or raise federation.round_timeout_s or "
-                    "federation.reply_timeout_s; the same command resumes",
+                    cure="see the nodes' own logs; start more nodes, or raise "
+                    "federation.round_timeout_s or federation.reply_timeout_s; "
+                    "the same command resumes",
                 )
 
     def _run_round(self, number: int) -> RoundOutcome:
@@ -336,7 +339,7 @@ class FedGRPO(Strategy):
             try:
                 aggregate = robust_aggregate(self.settings, current.plan, sums.means)
             except CohortError as error:
-                return self._skip(error.problem, failures, cohort, len(sums.means))
+                return self._skip(error.problem, failures, len(sums.means))
             self.state = apply_aggregate(self.settings, self._state, aggregate)
         dropped = cohort - sums.survivors
         if dropped:
@@ -349,14 +352,12 @@ class FedGRPO(Strategy):
         )
         return write_adapter(self.state.adapter), MetricRecord(dict(aggregate.metrics))
 
-    def _skip(
-        self, problem: str, failures: Failures, cohort: int, buckets: int = 0
-    ) -> tuple[None, None]:
+    def _skip(self, problem: str, failures: Failures, buckets: int = 0) -> tuple[None, None]:
         """Leave the adapter as it was, and say why."""
         nodes = f" ({reasons})" if (reasons := count_reasons(failures.values())) else ""
         LOG.warning(f"round skipped: {problem}{nodes}")
         _started(self._round).outcome = RoundOutcome(
-            reason=problem + nodes, dropped=cohort, buckets=buckets
+            reason=problem + nodes, dropped=len(failures), buckets=buckets
         )
         return None, None
 

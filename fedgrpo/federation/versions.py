@@ -6,4 +6,4 @@ PROTOCOL = 1
 """Version of the messages. Raised when their meaning changes."""
 
 VERSION = version("fedgrpo")
-"""Version of the installed package. Nodes and server must run the same, because results depend on both."""
+"""Version of the installed package: server and nodes must run the same."""

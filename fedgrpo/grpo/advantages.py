@@ -70,19 +70,17 @@ def compute_advantages(name: str, rewards: Floats, group_size: int, **options: A
 
 def _centred(rewards: Floats) -> Floats:
     """Reward minus group mean, with exact zeros where the group agrees up to rounding."""
-    centred = rewards - rewards.mean(axis=1, keepdims=True)
-    agrees = np.ptp(rewards, axis=1, keepdims=True) <= 1e-9 * (
-        1 + np.abs(rewards).max(axis=1, keepdims=True)
-    )
-    centred[agrees[:, 0]] = 0.0
+    centred: Floats = rewards - rewards.mean(axis=1, keepdims=True)
+    scale = 1 + np.abs(rewards).max(axis=1)
+    centred[np.ptp(rewards, axis=1) <= 1e-9 * scale] = 0.0
     return centred
 
 
 @register_advantage("grpo")
 def grpo(rewards: Floats) -> Floats:
     """(R - mean) / std of the group, sample standard deviation (arXiv 2402.03300)."""
-    spread = rewards.std(axis=1, ddof=1, keepdims=True)
-    return _centred(rewards) / np.maximum(spread, STD_FLOOR)
+    spread: Floats = rewards.std(axis=1, ddof=1, keepdims=True)
+    return np.divide(_centred(rewards), np.maximum(spread, STD_FLOOR))
 
 
 @register_advantage("dr_grpo")

@@ -1,4 +1,4 @@
-"""A federation of fake holders in one process: no torch, no training, every release known to the test."""
+"""A federation of fake holders in one process: no torch, and every release known."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Delta = Callable[[int, int], NDArray[np.float64]]
 
 
 def make_settings(**changed: Scalar) -> Settings:
-    """Settings without noise whose adapter moves by just the aggregated delta. Dots are written ``__``."""
+    """Settings whose adapter moves by just the aggregated delta. Dots are written ``__``."""
     return Settings.from_run_config(
         QUICK | {key.replace("__", "."): value for key, value in changed.items()}
     )
@@ -44,12 +44,10 @@ def make_settings(**changed: Scalar) -> Settings:
 
 def make_adapter(dimension: int = DIMENSION) -> AdapterState:
     """An adapter at zero with a frozen basis."""
-    return AdapterState(
-        np.zeros(dimension, np.float32), {"A": np.eye(3, dtype=np.float32)}, LAYOUT
-    )
+    return AdapterState(np.zeros(dimension, np.float32), {"A": np.eye(3, dtype=np.float32)}, LAYOUT)
 
 
-def small_delta(partition: int, round: int, dimension: int = DIMENSION) -> NDArray[np.float64]:
+def small_delta(partition: int, round: int, dimension: int = DIMENSION) -> NDArray[np.float64]:  # noqa: A002
     """A local update that depends on holder and round, well within a clipping norm of 1."""
     return np.random.default_rng([partition, round]).normal(scale=0.05, size=dimension)
 
@@ -63,7 +61,10 @@ class FakeHolder:
     releases: dict[tuple[int, int], NDArray[np.float64]]
 
     def contribute(
-        self, adapter: AdapterState, plan: ReleasePlan, round: int
+        self,
+        adapter: AdapterState,
+        plan: ReleasePlan,
+        round: int,  # noqa: A002
     ) -> NDArray[np.float64]:
         if adapter.layout != LAYOUT:
             raise AdapterError("adapter of another layout", cure="use the same model")
@@ -102,9 +103,7 @@ class Federation:
     def _holder(self, settings: Settings, node_config: Mapping[str, Scalar]) -> FakeHolder:
         return FakeHolder(int(node_config["partition-id"]), self.delta, self.releases)
 
-    def run(
-        self, strategy: FedGRPO | None = None, adapter: AdapterState | None = None
-    ) -> FedGRPO:
+    def run(self, strategy: FedGRPO | None = None, adapter: AdapterState | None = None) -> FedGRPO:
         """Run all rounds and return the strategy."""
         strategy = strategy or FedGRPO(self.settings)
         strategy.start(self.grid, write_adapter(adapter or make_adapter()))
@@ -123,4 +122,3 @@ class FakeEvaluator:
     def evaluate(self, adapter: AdapterState) -> Evaluation:
         mean = float(np.abs(adapter.vector).mean())
         return Evaluation(sampled=mean, greedy=mean / 2, kl_base=mean / 4)
-

@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Message, RecordDict
+from flwr.app import Array, Message, RecordDict
+from flwr.common.serde import context_from_proto, context_to_proto
 
 from fedgrpo.errors import RewardError
 from fedgrpo.federation import LocalGrid, make_client_app, messages
@@ -35,7 +36,7 @@ class Node:
     """One node that a test plays the server for."""
 
     def __init__(self, settings=None, *, holder=None, run_id=1, **options):
-        self.settings, self.releases = settings or make_settings(), {}
+        self.settings, self.releases = settings or make_settings(rounds=9), {}
         self.run_id = run_id
         app = make_client_app(holder or self._holder, **options)
         # Three nodes, so that the first has bucket mates; the test speaks for all of them.
@@ -54,7 +55,7 @@ class Node:
         assert reply.has_error()
         return reply.error.reason
 
-    def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:
+    def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:  # noqa: A002
         header = Header(run or self.run_id, round)
         return write_order(
             TrainOrder(
@@ -62,7 +63,7 @@ class Node:
             )
         )
 
-    def trained(self, round=1) -> Roster:
+    def trained(self, round=1) -> Roster:  # noqa: A002
         """Train all three and return the roster of their bucket."""
         keys = {}
         for node in self.grid.online:
@@ -71,11 +72,13 @@ class Node:
             keys[node] = messages.read_keys(reply.content)
         return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2)
 
-    def masked(self, round=1) -> Roster:
+    def masked(self, round=1) -> Roster:  # noqa: A002
         """Go on until all three have sent their masked vectors."""
         roster = self.trained(round)
         dealt = {
-            node: messages.read_ciphertexts(self.ask(SHARE, messages.write_roster(roster), node).content)
+            node: messages.read_ciphertexts(
+                self.ask(SHARE, messages.write_roster(roster), node).content
+            )
             for node in roster.members
         }
         for node in roster.members:
@@ -94,7 +97,7 @@ def changed(content, record, name, value):
     return content
 
 
-def unmask(survivors, dropped=(), round=1, bucket=0, run=1):
+def unmask(survivors, dropped=(), round=1, bucket=0, run=1):  # noqa: A002
     return messages.write_unmask(
         Header(run, round), UnmaskOrder(bucket, tuple(survivors), tuple(dropped))
     )
@@ -116,6 +119,12 @@ def test_an_old_round_is_refused():
     node = Node()
     node.trained(5)
     assert "round 4 is not after round 5" in node.refusal(TRAIN, node.order(4))
+
+
+def test_a_round_beyond_those_that_epsilon_was_stated_for_is_refused():
+    node = Node(make_settings(rounds=5))
+    node.trained(5)
+    assert "round 6 is beyond rounds = 5" in node.refusal(TRAIN, node.order(6))
 
 
 def test_a_round_that_failed_cannot_be_asked_for_again():
@@ -154,7 +163,9 @@ def test_a_foreign_run_is_refused():
         (ADAPTER, "vector", Array(np.zeros((2, 3), np.float32)), "not one finite row"),
     ],
 )
-def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(record, name, value, reason):
+def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(
+    record, name, value, reason
+):
     node = Node()
     assert reason in node.refusal(TRAIN, changed(node.order(), record, name, value))
     assert node.releases == {}
@@ -163,7 +174,9 @@ def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(recor
 def test_an_adapter_of_another_layout_is_refused():
     node = Node()
     foreign = AdapterState(make_adapter().vector, make_adapter().basis, "b" * 64)
-    assert "AdapterError: adapter of another layout" in node.refusal(TRAIN, node.order(adapter=foreign))
+    assert "AdapterError: adapter of another layout" in node.refusal(
+        TRAIN, node.order(adapter=foreign)
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,13 +284,13 @@ def nested_failure(settings, node_config):
         raise RewardError("reward function my.module:score raised ValueError") from cause
 
 
-class Shouting(Exception):
+class ShoutingError(Exception):
     def __str__(self):
         return SECRET
 
 
 def shouting_failure(settings, node_config):
-    raise Shouting
+    raise ShoutingError
 
 
 @pytest.mark.parametrize(
@@ -285,7 +298,7 @@ def shouting_failure(settings, node_config):
     [
         (foreign_failure, "KeyError"),
         (nested_failure, "RewardError: reward function my.module:score raised ValueError"),
-        (shouting_failure, "Shouting"),
+        (shouting_failure, "ShoutingError"),
     ],
 )
 def test_an_error_reply_never_holds_text_of_foreign_code(holder, reason, caplog):
@@ -302,7 +315,7 @@ def test_an_error_reply_never_holds_text_of_foreign_code(holder, reason, caplog)
 )
 def test_a_holder_that_releases_nonsense_finds_out_on_its_own_node(release):
     class Nonsense:
-        def contribute(self, adapter, plan, round):
+        def contribute(self, adapter, plan, round):  # noqa: A002
             return release
 
     node = Node(holder=lambda settings, config: Nonsense())
@@ -336,18 +349,23 @@ assert node.ask(UNMASK, unmask([1001, 1002, 1003])).has_content()
 assert "torch" not in sys.modules
 """
     subprocess.run(
-        [sys.executable, "-c", script], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", script],
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
-def test_a_state_that_went_through_flowers_serialisation_still_serves():
-    """A deployed node gets its context back from bytes before each message."""
-    from flwr.common.serde import context_from_proto, context_to_proto
-
+def test_a_state_that_goes_through_bytes_before_each_message_still_serves():
+    """A deployed node gets its context anew for every message, in a fresh process."""
     node = Node()
-    roster = node.trained()
-    for number in node.grid.online:
-        context = node.grid.contexts[number]
-        node.grid.contexts[number] = context_from_proto(context_to_proto(context))
-        assert isinstance(node.grid.contexts[number], Context)
-    assert node.ask(SHARE, messages.write_roster(roster)).has_content()
+    plain = node.grid.push_messages
+
+    def push(orders):
+        for number, context in node.grid.contexts.items():
+            node.grid.contexts[number] = context_from_proto(context_to_proto(context))
+        return plain(orders)
+
+    node.grid.push_messages = push
+    node.masked()
+    assert node.ask(UNMASK, unmask([1001, 1002, 1003])).has_content()

@@ -58,17 +58,30 @@ def test_too_few_finishers_skip_the_round_and_spend_its_privacy(tmp_path):
     skipped, applied = writer.rows()[1:]
     assert not skipped.applied
     assert skipped.reason == "8 of 12 holders finished, 9 are needed (4 x Node unavailable)"
-    assert (skipped.finished, skipped.dropped, skipped.update_norm) == (0, 12, None)
+    assert (skipped.finished, skipped.dropped, skipped.update_norm) == (0, 4, None)
     assert applied.applied
     assert strategy.state.progress.charged == 2
     assert strategy.state.progress.skipped == 1
 
 
 def test_too_few_buckets_skip_the_round_instead_of_trimming_less():
-    federation = Federation(make_settings(rounds=1), nodes=9, drop=lambda s, n: s == "mask" and n % 2)
+    federation = Federation(
+        make_settings(rounds=1), nodes=9, drop=lambda s, n: s == "mask" and n % 2
+    )
     strategy = federation.run()
     assert strategy.state.progress.skipped == 1
     assert "needs 3 buckets" in strategy._round.outcome.reason
+    assert not vector_of(strategy).any()
+
+
+@pytest.mark.parametrize("stage", ["share", "mask", "unmask"])
+@pytest.mark.parametrize("rule", ["trimmed_mean", "median", "mean"])
+def test_a_round_whose_every_bucket_is_lost_is_skipped(stage, rule):
+    settings = make_settings(robust__rule=rule)
+    strategy = Federation(settings, drop=lambda s, node: s == stage).run()
+    assert strategy.state.progress.skipped == 1
+    assert strategy.state.progress.dropped == 12
+    assert "there are 0" in strategy._round.outcome.reason
     assert not vector_of(strategy).any()
 
 
@@ -166,7 +179,9 @@ def test_an_evaluate_fn_is_called_as_flower_calls_it():
     result = FedGRPO(federation.settings).start(
         federation.grid,
         write_adapter(make_adapter()),
-        evaluate_fn=lambda number, arrays: seen.append((number, float(arrays["vector"].numpy()[0]))),
+        evaluate_fn=lambda number, arrays: seen.append(
+            (number, float(arrays["vector"].numpy()[0]))
+        ),
     )
     assert [number for number, _ in seen] == [0, 1, 2]
     assert float(result.arrays["vector"].numpy()[0]) == seen[-1][1]

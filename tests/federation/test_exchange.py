@@ -6,11 +6,11 @@ import time
 
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
 
 from fedgrpo.errors import CohortError
 from fedgrpo.federation import LocalGrid
 from fedgrpo.federation.exchange import SILENT, TWICE, UNSENT, round_trip, wait_for_nodes
-from flwr.clientapp import ClientApp
 
 
 def echo_grid(nodes=4, **options):
@@ -24,7 +24,9 @@ def echo_grid(nodes=4, **options):
 
 
 def ask(grid, timeout=0.2):
-    orders = [Message(RecordDict(), dst_node_id=n, message_type="query.echo") for n in grid.contexts]
+    orders = [
+        Message(RecordDict(), dst_node_id=n, message_type="query.echo") for n in grid.contexts
+    ]
     return round_trip(grid, orders, timeout, poll_s=0.01)
 
 
@@ -61,7 +63,9 @@ def test_a_node_cannot_answer_for_another():
 
 
 def test_a_second_answer_spoils_the_first():
-    replies = ask(echo_grid(tamper=lambda s, node, reply: [reply, reply] if node == 1004 else reply))
+    replies = ask(
+        echo_grid(tamper=lambda s, node, reply: [reply, reply] if node == 1004 else reply)
+    )
     assert replies.failures == {1004: TWICE}
     assert 1004 not in replies.messages
 
@@ -75,7 +79,9 @@ def test_an_answer_to_nothing_is_ignored():
     assert len(replies.messages) == 4
 
 
-@pytest.mark.parametrize(("ids", "unsent"), [(["a", None, "c", "d"], {1002}), ([], {1001, 1002, 1003, 1004})])
+@pytest.mark.parametrize(
+    ("ids", "unsent"), [(["a", None, "c", "d"], {1002}), ([], {1001, 1002, 1003, 1004})]
+)
 def test_a_message_that_the_superlink_refuses_is_a_failure_of_its_node(ids, unsent, monkeypatch):
     grid = echo_grid()
     monkeypatch.setattr(grid, "push_messages", lambda messages: ids)
@@ -83,6 +89,16 @@ def test_a_message_that_the_superlink_refuses_is_a_failure_of_its_node(ids, unse
     failures = ask(grid, timeout=0.0).failures
     assert {node for node, why in failures.items() if why == UNSENT} == unsent
     assert set(failures) == {1001, 1002, 1003, 1004}
+
+
+def test_an_app_that_raises_answers_with_flowers_error():
+    def fail(message, context):
+        raise OSError("disk")
+
+    app = ClientApp()
+    app.query("echo")(fail)
+    replies = ask(LocalGrid(app, 4))
+    assert {reply.error.code for reply in replies.messages.values()} == {2}
 
 
 def test_nobody_asked_means_nothing_awaited():

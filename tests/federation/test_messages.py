@@ -1,4 +1,4 @@
-"""Messages come back as they were, and no record whatever makes reading raise anything but a ProtocolError."""
+"""Messages come back as they were, and whatever else arrives is a ProtocolError."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from fedgrpo.errors import ProtocolError
 from fedgrpo.federation import messages
-from fedgrpo.federation.messages import ADAPTER, BODY, HEADER, MASKED, Header, TrainOrder, UnmaskOrder
+from fedgrpo.federation.messages import (
+    ADAPTER,
+    BODY,
+    HEADER,
+    MASKED,
+    Header,
+    TrainOrder,
+    UnmaskOrder,
+)
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 
@@ -47,7 +55,9 @@ def test_ciphertexts_come_back(header, ciphertexts):
 @given(HEADERS, st.dictionaries(NODES, WORDS), st.dictionaries(NODES, WORDS))
 def test_an_answer_comes_back(header, seeds, keys):
     revealed = Revealed(seeds, keys)
-    assert messages.read_revealed(over_the_wire(messages.write_revealed(header, revealed))) == revealed
+    assert (
+        messages.read_revealed(over_the_wire(messages.write_revealed(header, revealed))) == revealed
+    )
 
 
 @given(HEADERS, st.lists(NODES, unique=True), st.lists(NODES, unique=True))
@@ -64,7 +74,9 @@ def test_a_masked_vector_comes_back(header, masked):
 
 @given(
     arrays(np.float32, st.integers(1, 20), elements=st.floats(-10, 10, width=32)),
-    st.dictionaries(st.text(min_size=1, max_size=9), arrays(np.float32, array_shapes(max_dims=3, max_side=4))),
+    st.dictionaries(
+        st.text(min_size=1, max_size=9), arrays(np.float32, array_shapes(max_dims=3, max_side=4))
+    ),
     st.floats(1e-6, 1e6),
 )
 def test_an_order_comes_back(vector, basis, norm):
@@ -77,14 +89,37 @@ def test_an_order_comes_back(vector, basis, norm):
 
 
 SCALARS = st.one_of(
-    st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=5), st.binary(max_size=100)
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.text(max_size=5),
+    st.binary(max_size=100),
 )
 FIELDS = st.sampled_from(
-    ["protocol", "version", "run", "round", "keys", "bucket", "threshold", "members", "nodes",
-     "ciphertexts", "survivors", "dropped", "seed-shares", "key-shares", "clipping-norm", "settings"]
-)  # fmt: skip
+    [
+        "protocol",
+        "version",
+        "run",
+        "round",
+        "keys",
+        "bucket",
+        "threshold",
+        "members",
+        "nodes",
+        "ciphertexts",
+        "survivors",
+        "dropped",
+        "seed-shares",
+        "key-shares",
+        "clipping-norm",
+        "settings",
+    ]
+)
 LISTS = st.one_of(
-    st.lists(st.integers(0, 9)), st.lists(st.binary(max_size=99)), st.lists(st.text(max_size=3)), st.lists(st.booleans())
+    st.lists(st.integers(0, 9)),
+    st.lists(st.binary(max_size=99)),
+    st.lists(st.text(max_size=3)),
+    st.lists(st.booleans()),
 )
 CONFIGS = st.dictionaries(FIELDS, st.one_of(SCALARS, LISTS)).map(ConfigRecord)
 FORGED = st.builds(
@@ -95,13 +130,16 @@ FORGED = st.builds(
     st.binary(max_size=200),
 )
 HONEST = arrays(
-    st.sampled_from([np.uint32, np.float32, np.uint8, np.float64]), array_shapes(max_dims=2, max_side=4)
+    st.sampled_from([np.uint32, np.float32, np.uint8, np.float64]),
+    array_shapes(max_dims=2, max_side=4),
 ).map(Array)
 ARRAYS = st.dictionaries(
     st.sampled_from(["vector", "layout", "basis.A"]), st.one_of(FORGED, HONEST)
 ).map(ArrayRecord)
 RECORDS = st.one_of(CONFIGS, ARRAYS, st.just(MetricRecord({"round": 1})))
-CONTENTS = st.dictionaries(st.sampled_from([HEADER, BODY, ADAPTER, MASKED]), RECORDS).map(RecordDict)
+CONTENTS = st.dictionaries(st.sampled_from([HEADER, BODY, ADAPTER, MASKED]), RECORDS).map(
+    RecordDict
+)
 READERS = {
     "header": messages.read_header,
     "order": messages.read_order,
@@ -136,7 +174,9 @@ def test_a_header_that_promises_more_than_it_brings_is_refused():
 
 
 def test_an_error_about_a_record_never_quotes_it():
-    content = RecordDict({HEADER: ConfigRecord(), BODY: ConfigRecord({"keys": "SECRET", "nodes": "SECRET"})})
+    content = RecordDict(
+        {HEADER: ConfigRecord(), BODY: ConfigRecord({"keys": "SECRET", "nodes": "SECRET"})}
+    )
     for read in (messages.read_keys, messages.read_ciphertexts):
         with pytest.raises(ProtocolError) as caught:
             read(content)

@@ -44,7 +44,7 @@ THEIRS = {
 def test_an_optimiser_walks_the_path_of_torch(name):
     deltas = np.random.default_rng(0).normal(size=(12, 5))
     settings = ServerSettings(optimiser=name, momentum=0.8, second_momentum=0.95, epsilon=1e-6)
-    rates = [rate_at(settings, round, 12) for round in range(1, 13)]
+    rates = [rate_at(settings, round, 12) for round in range(1, 13)]  # noqa: A001
     theirs = torch_path(THEIRS[name], deltas, rates)
     np.testing.assert_allclose(our_path(settings, deltas, rates), theirs, rtol=1e-12, atol=1e-14)
 
@@ -55,7 +55,9 @@ def test_every_optimiser_that_settings_know_is_registered():
 
 def test_the_rate_falls_linearly_to_its_final_share():
     settings = ServerSettings(learning_rate=2.0, final_rate=0.5)
-    np.testing.assert_allclose([rate_at(settings, r, 5) for r in range(1, 6)], [2, 1.75, 1.5, 1.25, 1])
+    np.testing.assert_allclose(
+        [rate_at(settings, r, 5) for r in range(1, 6)], [2, 1.75, 1.5, 1.25, 1]
+    )
     assert rate_at(settings, 1, 1) == 2.0
 
 

@@ -20,13 +20,14 @@ from tests.federation.federation import (
     vector_of,
 )
 
-# Rounding of releases (bound 2, four members: 2^-29), read back with C / sqrt(1 - a), and float32 adapters.
+# Rounding of releases (bound 2, four members: 2^-29), read back with C / sqrt(1 - a), and float32
+# adapters.
 FIXED_POINT = 1e-7
 
 
 @pytest.fixture
 def in_order(monkeypatch):
-    """Buckets of three neighbours each, so that a test knows who is where: nodes 1001-1003, 1004-1006, ..."""
+    """Buckets of neighbours, so that a test knows who is where: 1001-1003, 1004-1006, ..."""
 
     def assign(finishers, size):
         order = sorted(finishers)
@@ -38,9 +39,11 @@ def in_order(monkeypatch):
     monkeypatch.setattr(secure_round, "assign_buckets", assign)
 
 
-def trimmed(groups, round=1):
-    """Plaintext result: scipy's trimmed mean over the groups' mean updates, one dropped at either end."""
-    means = [np.mean([small_delta(node - 1001, round) for node in group], axis=0) for group in groups]
+def trimmed(groups, round=1):  # noqa: A002
+    """Plaintext result: scipy's trimmed mean over the groups' mean updates, one at either end."""
+    means = [
+        np.mean([small_delta(node - 1001, round) for node in group], axis=0) for group in groups
+    ]
     return trim_mean(np.stack(means), 1 / len(means) + 1e-9, axis=0)
 
 
@@ -87,13 +90,16 @@ def test_nothing_of_one_node_leaves_in_clear():
             masked = content[MASKED]["vector"].numpy()
             release = federation.releases[node - 1001, 1]
             assert masked.shape == release.shape
-            # A masked word is uniform: the chance of one so close to its plaintext is 1e-6 a coordinate.
+            # A masked word is uniform: the chance of one so close to its plaintext is 1e-6 a
+            # coordinate.
             plain = np.rint(release * 2.0**29).astype(np.int64).astype(np.uint32)
             assert np.abs((masked - plain).view(np.int32)).min() > 100
 
 
 def test_a_node_lost_before_buckets_are_drawn_costs_only_itself(in_order):
-    federation = Federation(make_settings(), drop=lambda stage, node: (stage, node) == ("train", 1002))
+    federation = Federation(
+        make_settings(), drop=lambda stage, node: (stage, node) == ("train", 1002)
+    )
     strategy = federation.run()
     rest = [node for node in ALL if node != 1002]
     assert np.abs(vector_of(strategy) - trimmed(groups_of(rest, 3))).max() < FIXED_POINT
@@ -139,19 +145,23 @@ def test_dropouts_at_every_stage_at_once_leave_an_exact_result(in_order):
     assert strategy.state.progress.dropped == 3
 
 
-def agreeing(partition, round):
-    """Updates of holders who want nearly the same, so that it is plain which way the model should go."""
+def agreeing(partition, round):  # noqa: A002
+    """Updates of holders who want nearly the same, so that the right way is plain."""
     return np.full(DIMENSION, 0.1) + small_delta(partition, round) / 10
 
 
-@pytest.mark.parametrize(("rule", "trim", "survives"), [("trimmed_mean", 1, True), ("median", 1, True), ("mean", 0, False)])
+@pytest.mark.parametrize(
+    ("rule", "trim", "survives"),
+    [("trimmed_mean", 1, True), ("median", 1, True), ("mean", 0, False)],
+)
 def test_one_attacker_is_trimmed_and_a_mean_is_not_robust(rule, trim, survives):
     attack = {"simulation.byzantine": 1, "simulation.boost": 10.0}
     settings = make_settings(robust__rule=rule, robust__trim=trim, **attack)
     federation = Federation(settings, delta=agreeing)
     moved = vector_of(federation.run())
     assert (moved > 0.05).all() == survives
-    # Without the rule one of twelve turns the model around: (11 x 0.1 - 10 x 0.1) / 12 in honest units.
+    # Without the rule one of twelve turns the model around: (11 x 0.1 - 10 x 0.1) / 12 in honest
+    # units.
     assert (moved < 0.05).all() != survives
 
 
@@ -172,7 +182,9 @@ def test_simulated_droppers_drop_out_and_the_run_goes_on():
 
 
 def test_a_deployed_node_knows_no_simulated_faults():
-    settings = make_settings(simulation__byzantine=6, simulation__droppers=6, simulation__dropout=1.0)
+    settings = make_settings(
+        simulation__byzantine=6, simulation__droppers=6, simulation__dropout=1.0
+    )
     federation = Federation(settings)
     for context in federation.grid.contexts.values():
         del context.node_config["num-partitions"]
@@ -201,7 +213,7 @@ def without(record):
 
 
 def masked_as(array):
-    return lambda reply: replaced(MASKED, "vector", Array(array))(reply)
+    return replaced(MASKED, "vector", Array(array))
 
 
 SIZE = DIMENSION + 5
@@ -283,11 +295,15 @@ def test_a_lie_while_unmasking_changes_nothing(in_order):
 def test_server_noise_has_the_scale_that_the_trimmed_mean_needs():
     dimension, z = 4000, 2.0
     settings = make_settings(
-        privacy__unit="client", privacy__noise="server", privacy__noise_multiplier=z, privacy__max_epsilon=1e6
+        privacy__unit="client",
+        privacy__noise="server",
+        privacy__noise_multiplier=z,
+        privacy__max_epsilon=1e6,
     )
     federation = Federation(settings, delta=lambda p, r: np.zeros(dimension))
     moved = vector_of(federation.run(adapter=make_adapter(dimension)))
-    # Lemma: C / (s (B - 2k)) for buckets of 3, four of them, one trimmed at either end. 2.2 % is two standard errors.
+    # Lemma: C / (s (B - 2k)) for buckets of 3, four of them, one trimmed at either end. 2.2 % is
+    # two standard errors.
     expected = z / (3 * (4 - 2)) / np.sqrt(1 - settings.privacy.metrics_share)
     assert moved.std() == pytest.approx(expected, rel=0.06)
 
@@ -295,7 +311,10 @@ def test_server_noise_has_the_scale_that_the_trimmed_mean_needs():
 def test_holders_noise_is_in_every_release_before_it_is_masked():
     dimension, z = 4000, 2.0
     settings = make_settings(
-        privacy__unit="client", privacy__noise="client", privacy__noise_multiplier=z, privacy__max_epsilon=1e6
+        privacy__unit="client",
+        privacy__noise="client",
+        privacy__noise_multiplier=z,
+        privacy__max_epsilon=1e6,
     )
     federation = Federation(settings, delta=lambda p, r: np.zeros(dimension))
     federation.run(adapter=make_adapter(dimension))
@@ -320,4 +339,3 @@ def test_the_largest_release_of_every_member_at_once_does_not_wrap():
     settings = make_settings(privacy__clipping_norm=1.0)
     strategy = Federation(settings, delta=lambda p, r: np.eye(DIMENSION)[0]).run()
     assert vector_of(strategy)[0] == pytest.approx(1.0, abs=1e-6)
-

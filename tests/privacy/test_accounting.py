@@ -50,6 +50,7 @@ def test_gaussian_composition_matches_published_figures(
     assert epsilon_gaussian(noise, rounds, _DELTA) == pytest.approx(expected, rel=0.012)
 
 
+@hypothesis_settings(deadline=None)
 @given(noise=st.floats(0.5, 30), rounds=st.integers(1, 100), exponent=st.floats(-9, -2))
 def test_gaussian_composition_matches_opacus_dual(
     noise: float, rounds: int, exponent: float
@@ -70,6 +71,7 @@ def test_gaussian_composition_is_stable_where_exponentials_overflow(noise: float
     assert epsilon_gaussian(noise, 1, _DELTA) == pytest.approx(expected, rel=1e-3)
 
 
+@hypothesis_settings(deadline=None)
 @given(noise=st.floats(0.3, 20), rounds=st.integers(1, 60))
 def test_more_noise_and_fewer_rounds_never_cost_more(noise: float, rounds: int) -> None:
     epsilon = epsilon_gaussian(noise, rounds, _DELTA)

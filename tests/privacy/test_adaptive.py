@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.errors import PrivacyError
@@ -48,6 +48,7 @@ def test_the_sign_is_the_papers() -> None:
     assert next_clipping_norm(1.0, 0.5, **rule) == 1.0
 
 
+@settings(deadline=None)
 @given(
     current=st.floats(0.1, 10.0),
     share=st.floats(-1e6, 1e6),

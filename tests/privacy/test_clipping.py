@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,6 +18,7 @@ _FINITE = hnp.arrays(
 _NORMS = st.floats(1e-6, 1e6)
 
 
+@settings(deadline=None)
 @given(vector=_ANY, norm=_NORMS)
 def test_result_is_finite_and_never_longer_than_the_clipping_norm(
     vector: np.ndarray, norm: float
@@ -27,6 +28,7 @@ def test_result_is_finite_and_never_longer_than_the_clipping_norm(
     assert np.linalg.norm(result.vector / norm) <= 1 + 1e-12
 
 
+@settings(deadline=None)
 @given(vector=_FINITE, norm=_NORMS)
 def test_direction_is_kept_and_short_vectors_are_untouched(vector: np.ndarray, norm: float) -> None:
     result = clip(vector, norm)
@@ -42,6 +44,7 @@ def test_direction_is_kept_and_short_vectors_are_untouched(vector: np.ndarray, n
         )
 
 
+@settings(deadline=None)
 @given(vector=_FINITE, position=st.integers(0, 29), bad=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_one_non_finite_coordinate_makes_the_vector_zero(
     vector: np.ndarray, position: int, bad: float

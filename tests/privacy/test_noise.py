@@ -10,7 +10,7 @@ import os
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
@@ -88,6 +88,7 @@ def test_negative_size_is_refused() -> None:
         gaussian_noise(-1, 1.0)
 
 
+@settings(deadline=None)
 @given(std=st.floats(1e-6, 1e6), value=st.floats(-1e3, 1e3))
 def test_noised_values_lie_on_a_grid_that_any_float_sum_reaches(std: float, value: float) -> None:
     noised = add_noise(np.full(64, value), std)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -45,6 +45,7 @@ _SHARES = st.floats(1e-4, 0.9999)
 _NORMS = st.floats(1e-3, 1e3)
 
 
+@settings(deadline=None)
 @given(gradient=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
 def test_one_prompt_moves_the_sum_by_at_most_one(
     gradient: np.ndarray, metrics: np.ndarray, share: float, norm: float
@@ -54,6 +55,7 @@ def test_one_prompt_moves_the_sum_by_at_most_one(
     assert np.linalg.norm(released) <= 1 + 1e-12
 
 
+@settings(deadline=None)
 @given(metrics=_UNIT_METRICS, gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)))
 def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_number(
     metrics: np.ndarray, gradients: np.ndarray
@@ -66,6 +68,7 @@ def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_numb
 
 
 @pytest.mark.parametrize("unit", ["client", "none"])
+@settings(deadline=None)
 @given(delta=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
 def test_one_holder_moves_the_sum_by_at_most_one(
     unit: str, delta: np.ndarray, metrics: np.ndarray, share: float, norm: float
@@ -82,6 +85,7 @@ def test_the_sensitivity_bound_is_attained() -> None:
     assert math.isclose(float(np.linalg.norm(released)), 1.0, rel_tol=1e-9)
 
 
+@settings(deadline=None)
 @given(metrics=_UNIT_METRICS, gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)))
 def test_reading_inverts_a_noiseless_prompt_release(
     metrics: np.ndarray, gradients: np.ndarray
@@ -96,6 +100,7 @@ def test_reading_inverts_a_noiseless_prompt_release(
 
 
 @pytest.mark.parametrize("unit", ["client", "none"])
+@settings(deadline=None)
 @given(metrics=_UNIT_METRICS, deltas=hnp.arrays(np.float64, (7, _D), elements=st.floats(-0.3, 0.3)))
 def test_reading_inverts_the_mean_of_noiseless_updates(
     unit: str, metrics: np.ndarray, deltas: np.ndarray
@@ -124,7 +129,8 @@ def test_a_diverged_update_contributes_zero_and_counts_as_below(bad: float) -> N
 def test_a_sample_without_prompts_releases_noise_alone() -> None:
     empty = np.empty((0, _K))
     assert not release_prompts(np.zeros(_D), empty, _plan()).any()
-    assert release_prompts(np.zeros(_D), empty, _plan(noise_std=1.0)).all()
+    # One value of nine may well be rounded to zero; all nine are so once in 1e19 runs.
+    assert release_prompts(np.zeros(_D), empty, _plan(noise_std=1.0)).any()
 
 
 def test_unbounded_metrics_are_read_within_their_range() -> None:
@@ -222,6 +228,7 @@ def test_server_noise_scales_with_what_one_unit_moves_the_result_by() -> None:
     assert server_noise_std(_privacy(noise="server", unit="none"), 0.25, 20) == 0
 
 
+@settings(deadline=None)
 @given(
     vectors=hnp.arrays(np.float64, (9, _D), elements=st.floats(-1e3, 1e3)),
     gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)),

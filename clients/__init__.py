@@ -1,0 +1,1 @@
+"""A data holder's entry for Flower."""

@@ -1,0 +1,166 @@
+"""A real federation on loopback: SuperLink, SuperNodes, and a process for every message."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+from fedgrpo.data.tasks import generate
+from fedgrpo.federation.app_bundle import stage_app, to_toml
+from fedgrpo.report.reader import read_rows, read_summary
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 240
+
+CONFIG = {
+    "rounds": 1,
+    "grpo.prompts_per_step": 4,
+    "grpo.group_size": 4,
+    "data.min_prompts": 40,
+    "privacy.max_epsilon": 1e6,
+    "secure.bucket_size": 3,
+    "robust.rule": "mean",
+    "robust.trim": 0,
+    "federation.min_holders": 3,
+    "federation.wait_s": 120.0,
+    "federation.round_timeout_s": 120.0,
+    "federation.reply_timeout_s": 60.0,
+    "evaluation.prompts": 16,
+}
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def environment(home, port):
+    (home / "config.toml").write_text(
+        '[superlink]\ndefault = "lo"\n\n'
+        f'[superlink.lo]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    return os.environ | {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "OMP_NUM_THREADS": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),
+    }
+
+
+class Processes:
+    """Flower's own processes, each in a session of its own, all ended at the end."""
+
+    def __init__(self, env, logs):
+        self.env, self.logs, self.started = env, logs, []
+
+    def start(self, name, *command):
+        executable = shutil.which(command[0], path=self.env["PATH"])
+        with (self.logs / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [executable, *map(str, command[1:])],
+                env=self.env, cwd=self.logs, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.started.append(process)
+
+    def flwr(self, *command):
+        executable = shutil.which("flwr", path=self.env["PATH"])
+        done = subprocess.run(
+            [executable, *map(str, command), "--format", "json"],
+            env=self.env, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+        assert answer["success"], answer
+        return answer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sent in (signal.SIGTERM, signal.SIGKILL):
+            for process in self.started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, sent)
+            for process in self.started:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+
+
+def tail(logs):
+    return "\n".join(
+        f"--- {log.name}\n{log.read_text()[-3000:]}" for log in sorted(logs.glob("*.log"))
+    )
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(PATIENCE_S + 120)
+def test_a_superlink_and_three_supernodes_complete_a_run(tmp_path):
+    home, logs, run_dir = tmp_path / "home", tmp_path / "logs", tmp_path / "run"
+    for directory in (home, logs):
+        directory.mkdir()
+    app = stage_app(ROOT, tmp_path / "fedgrpo-app")
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(CONFIG | {"run.directory": str(run_dir)}))
+    port, *node_ports = free_ports(4)
+    loopback = ("--host", "127.0.0.1")
+    with Processes(environment(home, port), logs) as processes:
+        processes.start(
+            "superlink", "flower-superlink", "--insecure", *loopback, "--port", port,
+            "--disable-runtime-dependency-installation",
+        )  # fmt: skip
+        for number, node_port in enumerate(node_ports):
+            prompts = tmp_path / f"site-{number}.jsonl"
+            write_prompts(prompts, number)
+            processes.start(
+                f"node-{number}", "flower-supernode", "--insecure", *loopback, "--port", node_port,
+                "--superlink", f"127.0.0.1:{port}", "--node-config", f'prompts="{prompts}"',
+            )  # fmt: skip
+        status = follow(processes, app, config)
+        assert status == "finished:completed", tail(logs)
+    (before, row) = read_rows(run_dir)
+    assert before.round == 0
+    assert (row.applied, row.finished, row.dropped, row.buckets) == (True, 3, 0, 1)
+    assert row.update_norm > 0
+    assert row.epsilon > 0
+    assert read_summary(run_dir).rounds == 1
+    assert (run_dir / "adapter" / "adapter_config.json").exists()
+
+
+def write_prompts(path, seed):
+    rows = generate(["add", "reverse"], 40, [1.0, 1.0], seed, held_out=False)
+    path.write_text(
+        "".join(json.dumps({"prompt": row.prompt, **row.columns}) + "\n" for row in rows)
+    )
+
+
+def follow(processes, app, config):
+    """Submit the run as soon as the SuperLink answers, and wait for its end."""
+    deadline = time.monotonic() + PATIENCE_S
+    run_id = None
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ValueError, AssertionError):
+            if run_id is None:
+                run_id = processes.flwr("run", app, "lo", "-c", config)["run-id"]
+            (run,) = processes.flwr("ls", "lo", "--run-id", run_id)["runs"]
+            if run["status"].startswith("finished"):
+                return run["status"]
+        time.sleep(0.5)
+    return "no end in time"

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.errors import DataError, RewardError
+from fedgrpo.grpo import GRPOTrainer
+from fedgrpo.settings import GRPOSettings
+from tests.models import graded, stirred, tiny_base, tiny_trainer
+
+
+def test_ten_lines_of_python_train_without_a_federation() -> None:
+    def shorter(completions: list[str], **_: object) -> list[float]:
+        return [-float(len(text)) for text in completions]
+
+    prompts = [{"prompt": f"{a}+{b}="} for a in range(8) for b in range(4)]
+    settings = GRPOSettings(prompts_per_step=16, learning_rate=5e-3)
+    trainer = GRPOTrainer("tiny", shorter, prompts, settings=settings)
+    metrics = list(trainer.train(steps=12))
+    assert (
+        np.mean([m.length for m in metrics[-3:]]) < np.mean([m.length for m in metrics[:3]]) - 0.3
+    )
+
+
+def test_same_seed_gives_the_same_adapter_to_the_bit() -> None:
+    vectors = []
+    for _ in range(2):
+        trainer = tiny_trainer()
+        list(trainer.train(2))
+        vectors.append(trainer.adapter.vector())
+    assert np.array_equal(*vectors)
+    assert vectors[0].any()
+
+
+def test_micro_batches_do_not_change_the_step() -> None:
+    vectors = []
+    for budget in (1, 10**6):
+        trainer = tiny_trainer(tokens_per_batch=budget, prompts_per_step=8)
+        trainer.step(range(8))
+        vectors.append(trainer.adapter.vector())
+    assert np.allclose(*vectors, atol=1e-5)
+
+
+def test_groups_that_agree_move_nothing() -> None:
+    trainer = tiny_trainer()
+    trainer.reward = type(trainer.reward)(
+        [("one", lambda completions: [1.0] * len(completions), 1.0)]
+    )
+    metrics = trainer.step(range(4))
+    assert not metrics.applied
+    assert metrics.zero_signal == 1.0
+    assert not trainer.adapter.vector().any()
+
+
+def test_truncated_completions_take_no_part_in_the_update() -> None:
+    trainer = tiny_trainer(max_completion_length=1)
+    experience = trainer.collect(range(16))
+    kept = experience.useful(with_kl=True)
+    assert experience.rollout.ended[kept].all()
+    assert len(kept) < len(experience.advantages)
+    assert trainer.step(range(16)).truncated > 0.5
+
+
+def test_step_that_is_not_finite_is_skipped() -> None:
+    trainer = tiny_trainer(prompts_per_step=16)
+    before = trainer.adapter.vector()
+    handle = next(iter(trainer.adapter.trainable.values())).register_hook(
+        lambda g: g * float("nan")
+    )
+    metrics = trainer.step(range(16))
+    handle.remove()
+    assert not metrics.applied
+    assert np.array_equal(trainer.adapter.vector(), before)
+
+
+def test_divergence_from_the_rounds_adapter_grows_and_a_penalty_holds_it() -> None:
+    drift = []
+    for weight in (0.0, 1.0):
+        trainer = tiny_trainer(kl_weight=weight, learning_rate=1e-3, prompts_per_step=8)
+        metrics = list(trainer.train(10))
+        assert metrics[0].kl == pytest.approx(0.0, abs=1e-6)
+        drift.append(np.mean([m.kl for m in metrics[-3:]]))
+    assert drift[0] > 1e-3
+    assert drift[1] < drift[0] / 2
+
+
+def test_every_prompt_is_used_once_before_any_returns() -> None:
+    trainer = tiny_trainer(12)
+    chosen = [i for _ in range(3) for i in trainer.next_prompts()]
+    assert sorted(chosen) == list(range(12))
+
+
+def test_chat_prompts_go_through_the_template_and_rewards_see_messages() -> None:
+    base = tiny_base()
+    base.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}={% endfor %}"
+    seen: list[object] = []
+
+    def reward(prompts: list[object], completions: list[object], **_: object) -> list[float]:
+        seen.extend([prompts[0], completions[0]])
+        return [0.0] * len(prompts)
+
+    message = {"role": "user", "content": "sort 21"}
+    trainer = GRPOTrainer(base, reward, [PromptRow((message,))])
+    assert base.tokenizer.decode(trainer.encoded[0]) == "sort 21="
+    trainer.collect([0])
+    assert seen[0] == [message]
+    assert seen[1][0]["role"] == "assistant"  # type: ignore[index]
+
+
+def test_chat_prompts_without_a_template_are_refused() -> None:
+    with pytest.raises(DataError, match="chat template"):
+        GRPOTrainer(tiny_base(), graded, [PromptRow(({"role": "user", "content": "x"},))])
+
+
+def test_long_prompt_is_refused_by_number_and_not_quoted() -> None:
+    rows = [PromptRow("1+1="), PromptRow("secret " * 20)]
+    with pytest.raises(DataError, match="max_prompt_length") as caught:
+        GRPOTrainer(tiny_base(), graded, rows, settings=GRPOSettings(max_prompt_length=30))
+    assert "secret" not in str(caught.value)
+
+
+def test_reward_that_raises_names_itself() -> None:
+    def broken(completions: list[str]) -> list[float]:
+        raise KeyError(completions[0])
+
+    trainer = tiny_trainer()
+    trainer.reward = type(trainer.reward)([("broken", broken, 1.0)])
+    with pytest.raises(RewardError, match="broken"):
+        trainer.step(range(2))
+
+
+def test_no_prompts_are_refused() -> None:
+    with pytest.raises(DataError, match="no prompts"):
+        GRPOTrainer(tiny_base(), graded, [])
+
+
+def test_rollouts_are_sampled_from_the_adapter_not_from_the_base() -> None:
+    trainer = tiny_trainer(reward=graded)
+    stirred(trainer.adapter, 0.02)
+    experience = trainer.collect(range(8))
+    (batch,) = trainer.batches(experience)
+    sampler = experience.rollout.logps[batch.completions]
+    mask = experience.rollout.mask[batch.completions]
+    assert torch.allclose(trainer.logps(experience.rollout, batch)[mask], sampler[mask], atol=1e-3)
+    trainer.adapter.set_vector(np.zeros(trainer.adapter.dimension, np.float32))
+    at_base = trainer.logps(experience.rollout, batch)[mask]
+    assert not torch.allclose(at_base, sampler[mask], atol=1e-2)

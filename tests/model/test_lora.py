@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from fedgrpo.errors import AdapterError
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.lora import Adapter
+from fedgrpo.settings import AdapterSettings
+from tests.models import stirred, tiny_base
+
+KINDS = ["ffa_lora", "lora", "tiny_lora"]
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
+
+
+def adapter(kind: str, seed: int = 0, **changes: object) -> Adapter:
+    return Adapter(tiny_base(), AdapterSettings.model_validate({"kind": kind, **changes}), seed)
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_moves_an_adapter_to_another_process_exactly(kind: str) -> None:
+    source, target = stirred(adapter(kind)), adapter(kind, seed=9)
+    target.load(source.state())
+    assert torch.equal(logits(source.causal), logits(target.causal))
+    assert np.array_equal(source.vector(), target.vector())
+    assert source.state().basis_hash == target.state().basis_hash
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_weights_decode_as_the_adapter_does_and_leave_no_trace(kind: str) -> None:
+    model = stirred(adapter(kind), 0.3)
+    before = {name: p.clone() for name, p in model.model.named_parameters()}
+    outside = logits(model.causal)
+    with model.merged():
+        inside = logits(model.causal)
+        plain = logits(tiny_base().model)
+    assert torch.allclose(inside, outside, atol=1e-4)
+    assert not torch.allclose(inside, plain, atol=1e-2)
+    for name, parameter in model.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    thawed = {name for name, p in model.model.named_parameters() if p.requires_grad}
+    assert thawed == set(model.trainable)
+
+
+def test_ffa_lora_trains_b_alone() -> None:
+    model = adapter("ffa_lora")
+    assert all("lora_B" in name for name in model.trainable)
+    assert all("lora_A" in name for name in model.frozen)
+    assert len(model.frozen) == len(model.trainable)
+
+
+def test_mean_of_ffa_updates_is_the_update_of_the_mean() -> None:
+    """What makes averaging sound: logits at a layer are linear in B where A is frozen."""
+    model = adapter("ffa_lora", target_modules=("down_proj",), rank=4)
+    first, second = (stirred(model, 0.1, seed).vector() for seed in (1, 2))
+    deltas = []
+    layer = next(m for m in model.causal.modules() if hasattr(m, "lora_A"))
+    for vector in (first, second, (first + second) / 2):
+        model.set_vector(vector)
+        deltas.append(layer.get_delta_weight("default").detach().clone())
+    assert torch.allclose((deltas[0] + deltas[1]) / 2, deltas[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
+    model = stirred(adapter(kind), 0.2)
+    expected = logits(model.causal)
+    model.save(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_base().model, str(tmp_path)).eval()
+    assert torch.allclose(logits(loaded), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"rank": 2}, {"alpha": 8.0}, {"kind": "lora"}, {"target_modules": ("q_proj",)}],
+)
+def test_adapter_of_another_layout_is_refused(other: dict[str, object]) -> None:
+    foreign = adapter(**{"kind": "ffa_lora", **other})  # type: ignore[arg-type]
+    with pytest.raises(AdapterError, match="another layout"):
+        adapter("ffa_lora").load(foreign.state())
+
+
+def test_missing_or_foreign_basis_is_refused() -> None:
+    model = adapter("ffa_lora")
+    state = model.state()
+    with pytest.raises(AdapterError, match="frozen tensors"):
+        model.load(AdapterState(state.vector, {}, state.layout))
+
+
+def test_basis_hash_sees_every_value_and_name() -> None:
+    state = adapter("tiny_lora").state()
+    name = next(iter(state.basis))
+    changed = {**state.basis, name: state.basis[name] + 1e-6}
+    renamed = {("x" if key == name else key): value for key, value in state.basis.items()}
+    hashes = {
+        AdapterState(state.vector, b, state.layout).basis_hash
+        for b in (state.basis, changed, renamed)
+    }
+    assert len(hashes) == 3
+
+
+def test_visit_to_other_values_ends_where_it_began() -> None:
+    model = stirred(adapter("ffa_lora"))
+    here = model.vector()
+    with pytest.raises(AdapterError, match="shape"), model.at(np.zeros_like(here)):
+        model.state().moved(here[:-1])
+    assert np.array_equal(model.vector(), here)
+
+
+def test_target_that_matches_no_layer_is_refused() -> None:
+    with pytest.raises((AdapterError, ValueError), match="no_such_layer"):
+        adapter("ffa_lora", target_modules=("no_such_layer",))
