@@ -133,6 +133,9 @@ def test_a_scenario_that_is_missing_or_not_toml_is_refused_by_name(tmp_path: Pat
 def test_every_scenario_of_the_repository_is_valid(scenario: Path) -> None:
     settings = Settings.from_toml(scenario)
     assert settings.simulation.holders >= settings.federation.min_holders
+    for_flower = flatten(tomllib.loads(scenario.read_text()))  # `flwr run . -c SCENARIO`
+    assert all(isinstance(value, bool | int | float | str) for value in for_flower.values())
+    assert Settings.from_run_config(Settings().to_run_config() | for_flower) == settings
 
 
 def test_enough_holders_are_asked_for_to_trim_every_attacker() -> None:
