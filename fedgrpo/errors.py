@@ -1,4 +1,4 @@
-"""One tree of errors. Each names the thing, its value and the cure, and also is the standard error that it refines."""
+"""One tree of errors: each names the thing, its value and the cure, and is a standard error too."""
 
 
 class FedGRPOError(Exception):
@@ -27,7 +27,7 @@ class DataError(FedGRPOError, ValueError):
 
 
 class RewardError(FedGRPOError, RuntimeError):
-    """A reward function cannot be found, raised, or returned something else than one number a completion."""
+    """A reward function cannot be found, raised, or did not return one number a completion."""
 
 
 class ModelError(FedGRPOError, ValueError):

@@ -207,8 +207,8 @@ class SecureSettings(Section):
 class RobustSettings(Section):
     """The rule over bucket means."""
 
-    rule: Literal["trimmed_mean", "median", "mean"] = "trimmed_mean"
-    """Coordinate-wise."""
+    rule: str = "trimmed_mean"
+    """Name of a registered rule, such as trimmed_mean, median, mean: see fedgrpo.robust."""
     trim: int = Field(default=1, ge=0)
     """Bucket means dropped at either end: the number of attackers that the rule withstands."""
 
@@ -216,8 +216,8 @@ class RobustSettings(Section):
 class ServerSettings(Section):
     """The server's optimiser on the aggregated delta (arXiv 2003.00295)."""
 
-    optimiser: Literal["fedavg", "fedavgm", "fedadam"] = "fedadam"
-    """How a delta becomes a step."""
+    optimiser: str = "fedadam"
+    """Name of a registered optimiser: fedavg, fedavgm, fedadam."""
     learning_rate: float = Field(default=0.01, gt=0)
     """Step size; 1 with fedavg applies the delta as it is."""
     final_rate: float = Field(default=0.1, ge=0, le=1)

@@ -55,6 +55,8 @@ def refuse(*arguments: str) -> str:
         (["simulation.attack=shout"], "simulation.attack = 'shout'", "reverse_boost"),
         (["grpo.advantage=luck"], "grpo.advantage = 'luck'", "choose from"),
         (["grpo.loss=weight"], "grpo.loss = 'weight'", "choose from"),
+        (["robust.rule=krum"], "robust.rule = 'krum'", "trimmed_mean"),
+        (["server.optimiser=lion"], "server.optimiser = 'lion'", "fedadam"),
         (["simulation.holders=8"], "simulation.holders = 8", "holders >= 9"),
         (["simulation.cpus_per_holder=4096"], "cpus_per_holder = 4096", "cpus_per_holder <="),
         (

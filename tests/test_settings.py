@@ -90,7 +90,7 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"data": {"tasks": 3}}, "data.tasks", "3", "correct data.tasks"),
         ({"privacy": {"delta": 1.0}}, "privacy.delta", "1.0", "correct privacy.delta"),
         ({"secure": {"bucket_size": 2}}, "secure.bucket_size", "2", "correct secure.bucket_size"),
-        ({"robust": {"rule": "krum"}}, "robust.rule", "'krum'", "correct robust.rule"),
+        ({"adapter": {"kind": "dora"}}, "adapter.kind", "'dora'", "correct adapter.kind"),
         ({"federation": {"min_holders": 8}}, "federation.min_holders", "8", "min_holders >= 9"),
         ({"robust": {"trim": 2}}, "robust.trim", "2", "min_holders >= 15, or robust.trim <= 1"),
         ({"grpo": {"steps": 2}}, "grpo.steps", "2", "set grpo.steps = 1"),

@@ -13,22 +13,16 @@ from collections.abc import Callable, Sequence
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.errors import DataError
+from fedgrpo.registry import Registry
 
 Task = Callable[[random.Random], tuple[str, str]]
-TASKS: dict[str, Task] = {}
+"""Draws one prompt and its answer."""
+
+TASKS: Registry[Task] = Registry("data.tasks", DataError)
+register_task = TASKS.register
 
 HELD_OUT_SHARE = 0.1
 """Share of all possible prompts that is kept for evaluation."""
-
-
-def register_task(name: str) -> Callable[[Task], Task]:
-    """Add a task under a name: a function that draws one prompt and its answer."""
-
-    def add(task: Task) -> Task:
-        TASKS[name] = task
-        return task
-
-    return add
 
 
 @register_task("add")
@@ -86,8 +80,8 @@ def generate(
     DataError
         For a task that is not registered.
     """
-    if unknown := [name for name in tasks if name not in TASKS]:
-        raise DataError(f"unknown task {unknown[0]!r}", cure=f"choose from {', '.join(TASKS)}")
+    for name in tasks:
+        TASKS.check(name)
     rng = random.Random(seed)
     rows: list[PromptRow] = []
     while len(rows) < count:

@@ -72,7 +72,7 @@ class ServerState:
         """Return the state with one more round started."""
         return replace(self, progress=replace(self.progress, charged=self.progress.charged + 1))
 
-    def finished(self, round: int, dropped: int, *, skipped: bool) -> ServerState:  # noqa: A002
+    def finished(self, round: int, dropped: int, *, skipped: bool) -> ServerState:
         """Return the state after a round, with the nodes that it lost."""
         before = self.progress
         progress = replace(

@@ -25,7 +25,7 @@ class SimulatedDropoutError(FedGRPOError, ConnectionError):
 def simulated_faults(
     settings: Settings,
     node_config: Mapping[str, Scalar],
-    round: int,  # noqa: A002
+    round: int,
 ) -> Faults:
     """Look up what this node does wrong: nothing, unless it is simulated and told to."""
     simulation = settings.simulation
@@ -42,7 +42,7 @@ def attack(
     bound: float,
     adapter: AdapterState,
     state: RecordDict,
-    round: int,  # noqa: A002
+    round: int,
 ) -> NDArray[np.float64]:
     """Replace a release by what the attacker sends.
 

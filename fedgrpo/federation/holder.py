@@ -55,7 +55,7 @@ class LocalHolder:
         self.trainer = trainer
         self.seed = seed
 
-    def contribute(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> Floats:  # noqa: A002
+    def contribute(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> Floats:
         """See :class:`fedgrpo.federation.interfaces.Holder`."""
         self.trainer.adapter.load(adapter)
         self.trainer.start_round(None if self.seed is None else _mix(self.seed, round))

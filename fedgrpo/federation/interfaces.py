@@ -21,7 +21,7 @@ class Holder(Protocol):
         self,
         adapter: AdapterState,
         plan: ReleasePlan,
-        round: int,  # noqa: A002
+        round: int,
     ) -> NDArray[np.float64]:
         """Train from the round's global adapter and return what may be summed under masks.
 

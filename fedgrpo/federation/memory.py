@@ -29,7 +29,7 @@ class NodeMemory:
 
     state: RecordDict
 
-    def begin_round(self, round: int, adapter: AdapterState) -> None:  # noqa: A002
+    def begin_round(self, round: int, adapter: AdapterState) -> None:
         """Open a round, once, and forget what is left of the one before.
 
         Recorded before anything is computed: whatever becomes of the round, it cannot be asked for

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.registry import Registry
 from fedgrpo.settings import ServerSettings
 
 Vector = NDArray[np.float64]
@@ -43,17 +44,8 @@ class OptimiserState:
 Step = Callable[[ServerSettings, OptimiserState, Vector, float], tuple[OptimiserState, Vector]]
 """``(settings, state, delta (d,), rate) -> (next state, update (d,) to add to the adapter)``."""
 
-OPTIMISERS: dict[str, Step] = {}
-
-
-def register(name: str) -> Callable[[Step], Step]:
-    """Make an optimiser known under a name."""
-
-    def add(step: Step) -> Step:
-        OPTIMISERS[name] = step
-        return step
-
-    return add
+OPTIMISERS: Registry[Step] = Registry("server.optimiser")
+register_optimiser = OPTIMISERS.register
 
 
 def server_step(
@@ -80,13 +72,13 @@ def server_step(
     return OPTIMISERS[settings.optimiser](settings, state, delta, rate)
 
 
-def rate_at(settings: ServerSettings, round: int, rounds: int) -> float:  # noqa: A002
+def rate_at(settings: ServerSettings, round: int, rounds: int) -> float:
     """Step size of a round (from 1), falling linearly to ``final_rate`` of itself."""
     progress = (round - 1) / max(rounds - 1, 1)
     return settings.learning_rate * (1 - (1 - settings.final_rate) * progress)
 
 
-@register("fedavg")
+@register_optimiser("fedavg")
 def fedavg(
     settings: ServerSettings, state: OptimiserState, delta: Vector, rate: float
 ) -> tuple[OptimiserState, Vector]:
@@ -94,7 +86,7 @@ def fedavg(
     return OptimiserState(state.steps + 1), rate * delta
 
 
-@register("fedavgm")
+@register_optimiser("fedavgm")
 def fedavgm(
     settings: ServerSettings, state: OptimiserState, delta: Vector, rate: float
 ) -> tuple[OptimiserState, Vector]:
@@ -103,7 +95,7 @@ def fedavgm(
     return OptimiserState(state.steps + 1, first), rate * first
 
 
-@register("fedadam")
+@register_optimiser("fedadam")
 def fedadam(
     settings: ServerSettings, state: OptimiserState, delta: Vector, rate: float
 ) -> tuple[OptimiserState, Vector]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 from fedgrpo.errors import DataError, SettingsError
@@ -91,25 +90,22 @@ def _check_machine(settings: Settings) -> None:
 
 def _check_names(settings: Settings) -> None:
     from fedgrpo.data.tasks import TASKS
+    from fedgrpo.federation.optimisers import OPTIMISERS
     from fedgrpo.grpo.advantages import ADVANTAGES
     from fedgrpo.grpo.losses import LOSSES
-    from fedgrpo.simulation.attacks import registered_attacks
+    from fedgrpo.robust.rules import RULES
+    from fedgrpo.simulation.attacks import ATTACKS
 
-    _check_known("simulation.attack", settings.simulation.attack, registered_attacks())
-    _check_known("grpo.advantage", settings.grpo.advantage, ADVANTAGES)
-    _check_known("grpo.loss", settings.grpo.loss, LOSSES)
+    ATTACKS.check(settings.simulation.attack)
+    ADVANTAGES.check(settings.grpo.advantage)
+    LOSSES.check(settings.grpo.loss)
+    RULES.check(settings.robust.rule)
+    OPTIMISERS.check(settings.server.optimiser)
     if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:
         if not settings.data.tasks:
             raise SettingsError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
         for task in settings.data.tasks:
-            _check_known("data.tasks", task, TASKS)
-
-
-def _check_known(key: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise SettingsError(
-            f"{key} = {name!r} is unknown", cure=f"choose from {', '.join(sorted(known))}"
-        )
+            TASKS.check(task)
 
 
 def _check_rewards(settings: Settings) -> None:

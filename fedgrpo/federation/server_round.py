@@ -156,7 +156,8 @@ def make_row(
         reward=_rescaled(settings, metrics.get("reward")),
         zero_signal=metrics.get("zero_signal"),
         truncated=metrics.get("truncated"),
-        kl=metrics.get("kl"),
+        # Measured before each step: the first one starts from the global adapter itself.
+        kl=metrics.get("kl") if settings.grpo.steps > 1 else None,
         clipping_norm=clipping_norm,
         update_norm=float(np.linalg.norm(aggregate.delta)) if aggregate else None,
         finished=outcome.finished,

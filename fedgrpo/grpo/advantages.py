@@ -11,26 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.errors import SettingsError
+from fedgrpo.registry import Registry
 
 Floats = NDArray[np.float64]
 AdvantageRule = Callable[..., Floats]
-ADVANTAGES: dict[str, AdvantageRule] = {}
+"""A function of float64 rewards, shape (prompts, group), and options; same shape back."""
+
+ADVANTAGES: Registry[AdvantageRule] = Registry("grpo.advantage")
+register_advantage = ADVANTAGES.register
 
 STD_FLOOR = 1e-3
 """Least spread that a group is divided by: below it, differences are rounding errors, not signal.
 """
-
-
-def register_advantage(name: str) -> Callable[[AdvantageRule], AdvantageRule]:
-    """Add a rule: a function of float64 rewards, shape (prompts, group), and options, of the same
-    shape.
-    """
-
-    def add(rule: AdvantageRule) -> AdvantageRule:
-        ADVANTAGES[name] = rule
-        return rule
-
-    return add
 
 
 def compute_advantages(name: str, rewards: Floats, group_size: int, **options: Any) -> Floats:
@@ -54,18 +46,14 @@ def compute_advantages(name: str, rewards: Floats, group_size: int, **options: A
     SettingsError
         If no rule has this name, or the rewards do not fill whole groups.
     """
-    if name not in ADVANTAGES:
-        raise SettingsError(
-            f"grpo.advantage = {name!r} is unknown",
-            cure=f"choose from {', '.join(sorted(ADVANTAGES))}",
-        )
+    rule = ADVANTAGES[name]
     flat = np.asarray(rewards, dtype=np.float64)
     if flat.ndim != 1 or flat.size % group_size:
         raise SettingsError(
             f"rewards of shape {flat.shape} do not fill groups of {group_size}",
             cure="give one reward a completion, completions of one prompt side by side",
         )
-    return ADVANTAGES[name](flat.reshape(-1, group_size), **options).reshape(-1)
+    return rule(flat.reshape(-1, group_size), **options).reshape(-1)
 
 
 def _centred(rewards: Floats) -> Floats:

@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedgrpo.errors import SettingsError
+from fedgrpo.registry import Registry
 
 LOG_RATIO_LIMIT = 20.0
 """|log ratio| is clamped here before exp, so that one token cannot overflow a step."""
 
 Aggregator = Callable[[Tensor, Tensor, "BatchTotals"], Tensor]
-LOSSES: dict[str, Aggregator] = {}
+"""Sums per-token losses (batch, tokens) under a mask into a scalar, by the batch's totals."""
+
+LOSSES: Registry[Aggregator] = Registry("grpo.loss")
+register_loss = LOSSES.register
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,6 @@ class LossOptions:
     max_completion_length: int | None = None
 
 
-def register_loss(name: str) -> Callable[[Aggregator], Aggregator]:
-    """Add a way to sum per-token losses (batch, tokens) under a mask into a scalar."""
-
-    def add(aggregator: Aggregator) -> Aggregator:
-        LOSSES[name] = aggregator
-        return aggregator
-
-    return add
-
-
 def compute_loss(
     name: str,
     logps: Tensor,
@@ -111,10 +104,7 @@ def compute_loss(
         optimiser batch; by default of this call), ``max_completion_length`` (by default the width
         given).
     """
-    if name not in LOSSES:
-        raise SettingsError(
-            f"grpo.loss = {name!r} is unknown", cure=f"choose from {', '.join(sorted(LOSSES))}"
-        )
+    aggregate = LOSSES[name]
     chosen = LossOptions(**options)
     length = chosen.max_completion_length or mask.shape[1]
     totals = chosen.totals or BatchTotals(len(mask), int(mask.sum()), length)
@@ -129,7 +119,7 @@ def compute_loss(
             # Times the ratio: k3's own gradient is a biased one of the KL divergence.
             per_token = per_token + chosen.kl_weight * divergence * ratio
         metrics["kl"] = float((divergence.detach() * mask).sum() / mask.sum().clamp(min=1))
-    return LossResult(LOSSES[name](per_token, mask, totals), metrics)
+    return LossResult(aggregate(per_token, mask, totals), metrics)
 
 
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:

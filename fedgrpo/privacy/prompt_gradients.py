@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from fedgrpo.errors import PrivacyError
 
+OPACUS_RESULT = "grad_sample"
+"""Attribute of a parameter in which Opacus leaves one gradient a row."""
+
 COIN_BITS = 53
 """Resolution of the sampling coins: that of a float64's mantissa."""
 
@@ -106,7 +109,7 @@ def per_prompt_gradients(
         )
     with _grad_samples(model, parameters):
         batch.loss().backward()
-        rows = _flat([p.grad_sample for p in parameters], len(batch.prompt_of_row))
+        rows = _flat([getattr(p, OPACUS_RESULT) for p in parameters], len(batch.prompt_of_row))
     index = torch.searchsorted(prompts, batch.prompt_of_row)
     return rows.new_zeros(len(prompts), rows.shape[1]).index_add_(0, index, rows)
 

@@ -207,12 +207,14 @@ def _lines(rows: Sequence[RoundRow]) -> list[tuple[str, str, str, str, str]]:
     trained = [row for row in rows if row.round > 0]
     lost = sum(row.dropped for row in trained)
     nodes = f"{trained[-1].finished} finished the last round, {lost} lost in all" if trained else ""
+    local = line("KL to the round", [row.kl for row in trained], 4, "nodes from the global adapter")
     spent = line("Epsilon", [row.epsilon for row in rows], 2, "privacy spent so far, at worst")
     return [
         line("Reward", [row.reward for row in trained], 3, "in training, on the nodes' prompts"),
         line("Held-out, sampled", [row.sampled for row in rows], 3, "accuracy at the server"),
         line("Held-out, greedy", [row.greedy for row in rows], 3, "accuracy, likeliest answers"),
-        line("KL", [row.kl for row in trained], 4, "nodes' policies from the global adapter"),
+        line("KL to the start", [row.kl_base for row in rows], 3, "nats a token, held-out prompts"),
+        *([local] if any(row.kl is not None for row in trained) else []),
         line("Clipping norm", [row.clipping_norm for row in rows], 3, "limit of one contribution"),
         line("Dropped nodes", [row.dropped for row in trained], 0, nodes),
         (spent[0], epsilon_words(rows), *spent[2:]),

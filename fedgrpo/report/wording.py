@@ -93,7 +93,7 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int) -> str:
         return "  ".join([head, "before training", *_held_out(row)])
     figures = [
         f"reward {number(row.reward)}",
-        f"KL {number(row.kl, 4)}",
+        f"KL to start {number(_last_known(rows), 3)}",
         f"clipping norm {number(row.clipping_norm)}",
         f"nodes {row.finished}, dropped {row.dropped}",
         f"epsilon {number(row.epsilon, 2, missing='none')}",
@@ -103,6 +103,11 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int) -> str:
         figures.insert(0, f"skipped: {' '.join(row.reason.split())}")
     left = time_left(rows, rounds)
     return "  ".join([head, *figures, *([f"{duration(left)} left"] if left else [])])
+
+
+def _last_known(rows: Sequence[RoundRow]) -> float | None:
+    """Divergence from the start as it was last measured."""
+    return next((row.kl_base for row in reversed(rows) if row.kl_base is not None), None)
 
 
 def _held_out(row: RoundRow) -> list[str]:

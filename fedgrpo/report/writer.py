@@ -35,7 +35,7 @@ class RunWriter:
         self._clock = clock
         run_dir.mkdir(parents=True, exist_ok=True)
 
-    def phase(self, round: int, rounds: int, phase: str, detail: str = "") -> None:  # noqa: A002
+    def phase(self, round: int, rounds: int, phase: str, detail: str = "") -> None:
         """Say where the run is.
 
         Parameters

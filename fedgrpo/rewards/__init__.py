@@ -2,10 +2,11 @@
 
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.registry import RewardFunction, register_reward, registered_rewards
+from fedgrpo.rewards.registry import REWARDS, RewardFunction, register_reward
 from fedgrpo.rewards.verifiers import completion_text, exact_match, last_number, numeric_match
 
 __all__ = [
+    "REWARDS",
     "RewardFunction",
     "RewardMixture",
     "RewardResult",
@@ -15,5 +16,4 @@ __all__ = [
     "load_reward",
     "numeric_match",
     "register_reward",
-    "registered_rewards",
 ]

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from fedgrpo.errors import RewardError
 from fedgrpo.rewards import verifiers as _built_in  # noqa: F401 - registers them
-from fedgrpo.rewards.registry import RewardFunction, registered_rewards
+from fedgrpo.rewards.registry import REWARDS, RewardFunction
 
 
 def load_reward(name: str) -> RewardFunction:
@@ -56,7 +56,7 @@ def load_reward(name: str) -> RewardFunction:
 
 
 def _find_built_in(name: str) -> RewardFunction:
-    known = registered_rewards()
+    known = REWARDS
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)

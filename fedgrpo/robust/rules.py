@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.errors import CohortError, PrivacyError, ProtocolError, SettingsError
+from fedgrpo.registry import Registry
 
 Combination = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 """``(bucket_means (B, d), trim) -> (d,)``."""
@@ -32,7 +33,7 @@ class Rule:
     trimmed: Callable[[int, int], int] | None
 
 
-_RULES: dict[str, Rule] = {}
+RULES: Registry[Rule] = Registry("robust.rule")
 
 
 def register_rule(
@@ -62,9 +63,7 @@ def register_rule(
     """
 
     def register(combination: Combination) -> Combination:
-        if name in _RULES:
-            raise SettingsError(f"robust rule {name!r} is registered twice", cure="rename one")
-        _RULES[name] = Rule(combination, robust, trimmed)
+        RULES.register(name)(Rule(combination, robust, trimmed))
         return combination
 
     return register
@@ -98,7 +97,7 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
     ProtocolError
         If a bucket mean is not finite, or the array or the rule's result has a wrong shape.
     """
-    chosen = _find(rule)
+    chosen = RULES[rule]
     means = np.asarray(bucket_means, dtype=np.float64)
     if means.ndim != 2:
         raise ProtocolError(
@@ -159,7 +158,7 @@ def sensitivity(rule: str, buckets: int, trim: int, smallest_bucket: int) -> flo
     SettingsError, CohortError
         As :func:`combine`.
     """
-    chosen = _find(rule)
+    chosen = RULES[rule]
     _check_cohort(rule, chosen, buckets, trim)
     if chosen.trimmed is None:
         raise PrivacyError(
@@ -240,14 +239,6 @@ def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
             step //= 2
         merged *= 2
     return tuple(comparators)
-
-
-def _find(rule: str) -> Rule:
-    if rule not in _RULES:
-        raise SettingsError(
-            f"robust.rule = {rule!r} is not registered", cure=f"use one of {', '.join(_RULES)}"
-        )
-    return _RULES[rule]
 
 
 def _check_cohort(name: str, rule: Rule, buckets: int, trim: int) -> None:

@@ -68,7 +68,7 @@ class MaskingClient:
         return self._state.public_keys
 
     @classmethod
-    def open(cls, run_id: int, round: int, node_id: int, minimum: int) -> MaskingClient:  # noqa: A002
+    def open(cls, run_id: int, round: int, node_id: int, minimum: int) -> MaskingClient:
         """Draw keys and seed for one round.
 
         Parameters
@@ -187,7 +187,7 @@ class MaskingClient:
     def reveal(
         self,
         run_id: int,
-        round: int,  # noqa: A002
+        round: int,
         bucket: int,
         survivors: Sequence[int],
         dropped: Sequence[int],

@@ -88,7 +88,7 @@ class Revealed:
     """``{dropped member: share of its private masking key}``, 32 bytes each."""
 
 
-def commitment_context(run_id: int, round: int, node_id: int) -> bytes:  # noqa: A002
+def commitment_context(run_id: int, round: int, node_id: int) -> bytes:
     """Context of a seed commitment, which is made before the bucket is known."""
     return f"{_PROTOCOL}|seed commitment|{run_id}|{round}|{node_id}|".encode()
 

@@ -1,20 +1,20 @@
 """Faults among simulated holders: attackers, and those that drop out. No part of a deployment."""
 
 from fedgrpo.simulation.attacks import (
+    ATTACKS,
     Attack,
     Knowledge,
     apply_attack,
     register_attack,
-    registered_attacks,
 )
 from fedgrpo.simulation.faults import Faults, faults_of
 
 __all__ = [
+    "ATTACKS",
     "Attack",
     "Faults",
     "Knowledge",
     "apply_attack",
     "faults_of",
     "register_attack",
-    "registered_attacks",
 ]

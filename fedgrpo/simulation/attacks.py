@@ -8,14 +8,14 @@ room's tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import AdapterError, SettingsError
+from fedgrpo.errors import AdapterError
+from fedgrpo.registry import Registry
 
 Floats = NDArray[np.float64]
 
@@ -35,29 +35,8 @@ class Knowledge:
 Attack = Callable[[Floats, Knowledge], Floats]
 """A pure function from the honest vector to the one that is sent, of the same shape."""
 
-_ATTACKS: dict[str, Attack] = {}
-
-
-def register_attack(name: str) -> Callable[[Attack], Attack]:
-    """Make an attack known to ``simulation.attack`` under a name.
-
-    Raises
-    ------
-    SettingsError
-        If the name is taken.
-    """
-
-    def register(attack: Attack) -> Attack:
-        if _ATTACKS.setdefault(name, attack) is not attack:
-            raise SettingsError(f"attack {name!r} is registered twice", cure="choose another name")
-        return attack
-
-    return register
-
-
-def registered_attacks() -> Mapping[str, Attack]:
-    """Return a read-only view of the attacks by name."""
-    return MappingProxyType(_ATTACKS)
+ATTACKS: Registry[Attack] = Registry("simulation.attack")
+register_attack = ATTACKS.register
 
 
 def apply_attack(
@@ -66,7 +45,7 @@ def apply_attack(
     *,
     boost: float,
     previous: Floats | None,
-    round: int,  # noqa: A002 - the field's word
+    round: int,
 ) -> Floats:
     """Return what an attacker sends in place of its honest vector.
 
@@ -95,17 +74,13 @@ def apply_attack(
     AdapterError
         If ``previous`` has another shape than ``vector``.
     """
-    if name not in _ATTACKS:
-        raise SettingsError(
-            f"simulation.attack = {name!r} is unknown",
-            cure=f"choose one of {', '.join(sorted(_ATTACKS))}, or register it",
-        )
+    attack = ATTACKS[name]
     if previous is not None and previous.shape != vector.shape:
         raise AdapterError(
             f"the last aggregate has shape {previous.shape}, the own vector {vector.shape}",
             cure="keep the aggregate of this run's adapter",
         )
-    return _ATTACKS[name](vector, Knowledge(boost, previous, round))
+    return attack(vector, Knowledge(boost, previous, round))
 
 
 @register_attack("reverse_boost")

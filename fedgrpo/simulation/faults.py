@@ -23,7 +23,7 @@ class Faults:
 def faults_of(
     simulation: SimulationSettings,
     partition: int,
-    round: int,  # noqa: A002 - the field's word
+    round: int,
     seed: int,
 ) -> Faults:
     """Decide a holder's faults in a round.

@@ -47,7 +47,7 @@ def make_adapter(dimension: int = DIMENSION) -> AdapterState:
     return AdapterState(np.zeros(dimension, np.float32), {"A": np.eye(3, dtype=np.float32)}, LAYOUT)
 
 
-def small_delta(partition: int, round: int, dimension: int = DIMENSION) -> NDArray[np.float64]:  # noqa: A002
+def small_delta(partition: int, round: int, dimension: int = DIMENSION) -> NDArray[np.float64]:
     """A local update that depends on holder and round, well within a clipping norm of 1."""
     return np.random.default_rng([partition, round]).normal(scale=0.05, size=dimension)
 
@@ -64,7 +64,7 @@ class FakeHolder:
         self,
         adapter: AdapterState,
         plan: ReleasePlan,
-        round: int,  # noqa: A002
+        round: int,
     ) -> NDArray[np.float64]:
         if adapter.layout != LAYOUT:
             raise AdapterError("adapter of another layout", cure="use the same model")

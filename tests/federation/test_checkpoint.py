@@ -46,7 +46,7 @@ def strategy_in(directory, settings, kind=FedGRPO):
     )
 
 
-def kill_at(stage, round):  # noqa: A002
+def kill_at(stage, round):
     seen = []
 
     def drop(at, node):
@@ -61,7 +61,7 @@ def kill_at(stage, round):  # noqa: A002
 
 @pytest.mark.parametrize("stage", ["train", "share", "mask", "unmask"])
 @pytest.mark.parametrize("round", [1, 3])
-def test_a_resumed_run_ends_with_the_adapter_of_an_uninterrupted_one(tmp_path, stage, round):  # noqa: A002
+def test_a_resumed_run_ends_with_the_adapter_of_an_uninterrupted_one(tmp_path, stage, round):
     settings = make_settings(rounds=4, **MEAN)
     whole = Federation(settings).run(strategy_in(tmp_path / "whole", settings))
 
@@ -175,7 +175,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 )
 def test_a_state_comes_back_exactly(tmp_path_factory, vector, norm, numbers):
     path = tmp_path_factory.mktemp("state") / FILE
-    round, charged, dropped, skipped, steps = numbers  # noqa: A001
+    round, charged, dropped, skipped, steps = numbers
     state = ServerState(
         AdapterState(vector, {"a.b": vector[None], "c": np.arange(3)}, "l" * 64),
         Progress(round, norm, charged, dropped, skipped, steps),

@@ -55,7 +55,7 @@ class Node:
         assert reply.has_error()
         return reply.error.reason
 
-    def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:  # noqa: A002
+    def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:
         header = Header(run or self.run_id, round)
         return write_order(
             TrainOrder(
@@ -63,7 +63,7 @@ class Node:
             )
         )
 
-    def trained(self, round=1) -> Roster:  # noqa: A002
+    def trained(self, round=1) -> Roster:
         """Train all three and return the roster of their bucket."""
         keys = {}
         for node in self.grid.online:
@@ -72,7 +72,7 @@ class Node:
             keys[node] = messages.read_keys(reply.content)
         return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2)
 
-    def masked(self, round=1) -> Roster:  # noqa: A002
+    def masked(self, round=1) -> Roster:
         """Go on until all three have sent their masked vectors."""
         roster = self.trained(round)
         dealt = {
@@ -97,7 +97,7 @@ def changed(content, record, name, value):
     return content
 
 
-def unmask(survivors, dropped=(), round=1, bucket=0, run=1):  # noqa: A002
+def unmask(survivors, dropped=(), round=1, bucket=0, run=1):
     return messages.write_unmask(
         Header(run, round), UnmaskOrder(bucket, tuple(survivors), tuple(dropped))
     )
@@ -315,7 +315,7 @@ def test_an_error_reply_never_holds_text_of_foreign_code(holder, reason, caplog)
 )
 def test_a_holder_that_releases_nonsense_finds_out_on_its_own_node(release):
     class Nonsense:
-        def contribute(self, adapter, plan, round):  # noqa: A002
+        def contribute(self, adapter, plan, round):
             return release
 
     node = Node(holder=lambda settings, config: Nonsense())

@@ -44,7 +44,7 @@ THEIRS = {
 def test_an_optimiser_walks_the_path_of_torch(name):
     deltas = np.random.default_rng(0).normal(size=(12, 5))
     settings = ServerSettings(optimiser=name, momentum=0.8, second_momentum=0.95, epsilon=1e-6)
-    rates = [rate_at(settings, round, 12) for round in range(1, 13)]  # noqa: A001
+    rates = [rate_at(settings, round, 12) for round in range(1, 13)]
     theirs = torch_path(THEIRS[name], deltas, rates)
     np.testing.assert_allclose(our_path(settings, deltas, rates), theirs, rtol=1e-12, atol=1e-14)
 

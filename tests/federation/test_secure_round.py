@@ -39,7 +39,7 @@ def in_order(monkeypatch):
     monkeypatch.setattr(secure_round, "assign_buckets", assign)
 
 
-def trimmed(groups, round=1):  # noqa: A002
+def trimmed(groups, round=1):
     """Plaintext result: scipy's trimmed mean over the groups' mean updates, one at either end."""
     means = [
         np.mean([small_delta(node - 1001, round) for node in group], axis=0) for group in groups
@@ -145,7 +145,7 @@ def test_dropouts_at_every_stage_at_once_leave_an_exact_result(in_order):
     assert strategy.state.progress.dropped == 3
 
 
-def agreeing(partition, round):  # noqa: A002
+def agreeing(partition, round):
     """Updates of holders who want nearly the same, so that the right way is plain."""
     return np.full(DIMENSION, 0.1) + small_delta(partition, round) / 10
 

@@ -63,7 +63,8 @@ def test_the_live_view_shows_every_current_figure(writer: RunWriter, width: int)
         "Reward": "0.400",
         "Held-out, sampled": "0.360",
         "Held-out, greedy": "0.490",
-        "KL": "0.0042",
+        "KL to the start": "0.080",
+        "KL to the round": "0.0042",
         "Clipping norm": "0.750",
         "Dropped nodes": "1",
         "Epsilon": "5.00",
@@ -148,7 +149,13 @@ def test_a_pipe_gets_one_line_a_round_as_rounds_finish(writer: RunWriter) -> Non
     assert len(lines) == 5
     assert [line.split("/")[0] for line in lines] == [f"round {n}" for n in range(5)]
     assert "held-out 0.160 sampled, 0.290 greedy" in lines[0]
-    for figure in ("reward 0.400", "KL 0.0042", "clipping norm 0.750", "dropped 1", "epsilon 5.00"):
+    for figure in (
+        "reward 0.400",
+        "KL to start 0.080",
+        "clipping norm 0.750",
+        "dropped 1",
+        "epsilon 5.00",
+    ):
         assert figure in lines[4]
     assert "\x1b" not in printed(console)
 

@@ -28,7 +28,7 @@ def cohorts(draw: st.DrawFn, largest_trim: int = 4) -> tuple[Matrix, int]:
 
 @pytest.fixture
 def forgotten_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "_RULES", dict(rules._RULES))
+    monkeypatch.setattr(rules.RULES, "_entries", dict(rules.RULES._entries))
 
 
 @given(cohorts())
