@@ -1,1 +1,25 @@
-"""Federated reinforcement learning of language models: private, robust and secure at once."""
+"""Federated reinforcement learning of language models: private, robust and secure at once.
+
+Names are resolved when they are first used, because a deployed node starts a process for every
+message and most messages need neither torch nor Flower's server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app, make_server_app
+    from fedgrpo.grpo import GRPOTrainer
+    from fedgrpo.settings import Settings
+
+__all__ = ["FedGRPO", "GRPOTrainer", "LocalGrid", "Settings", "make_client_app", "make_server_app"]
+
+_HOMES = {"GRPOTrainer": "fedgrpo.grpo", "Settings": "fedgrpo.settings"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES.get(name, "fedgrpo.federation")), name)
