@@ -68,7 +68,7 @@ class LocalHolder:
         chosen = poisson_sample(len(self.trainer.rows), plan.expected_prompts)
         if not chosen:
             return release_prompts(np.zeros(plan.dimension), np.zeros((0, len(METRICS))), plan)
-        experience = self.trainer.collect(chosen)
+        experience = self.trainer.collect(chosen, isolated=True)
         ascent = clipped_gradient_sum(
             self.trainer.adapter.causal,
             list(self.trainer.adapter.trainable.values()),

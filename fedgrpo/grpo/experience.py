@@ -81,6 +81,17 @@ def judge(
     return reward([row.for_model() for row in repeated], completions, collate_columns(repeated))
 
 
+def join_results(parts: Sequence[RewardResult]) -> RewardResult:
+    """Put the rewards of several calls behind each other."""
+    return RewardResult(
+        np.concatenate([part.total for part in parts]),
+        {
+            name: np.concatenate([part.per_function[name] for part in parts])
+            for name in parts[0].per_function
+        },
+    )
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[PromptRow], limit: int
 ) -> list[tuple[int, ...]]:

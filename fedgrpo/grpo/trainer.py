@@ -22,7 +22,7 @@ from torch import Tensor
 from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.errors import DataError
 from fedgrpo.grpo.advantages import compute_advantages
-from fedgrpo.grpo.experience import Experience, encode_prompts, judge
+from fedgrpo.grpo.experience import Experience, encode_prompts, join_results, judge
 from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss
 from fedgrpo.grpo.packing import PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, sample
@@ -154,13 +154,30 @@ class GRPOTrainer:
             seconds=time.monotonic() - started,
         )
 
-    def collect(self, chosen: Sequence[int]) -> Experience:
-        """Sample and judge the prompts with these numbers."""
+    def collect(self, chosen: Sequence[int], *, isolated: bool = False) -> Experience:
+        """Sample and judge the prompts with these numbers.
+
+        Parameters
+        ----------
+        chosen:
+            Numbers of prompts.
+        isolated:
+            Judge every prompt as if it were alone, so that no reward function and no advantage can
+            let one prompt's completions count for another's. Prompt-level privacy rests on that.
+        """
         rows = [self.rows[i] for i in chosen]
         rollout = self.rollout([self.encoded[i] for i in chosen], self.sampling_plan())
-        rewards = self.reward_of(rollout, rows)
-        flat = compute_advantages(self.settings.advantage, rewards.total, rollout.group_size)
-        return Experience(rollout, rewards, torch.from_numpy(flat).float())
+        texts, group = self.decode(rollout), rollout.group_size
+        size = 1 if isolated else len(rows)
+        parts = [
+            judge(self.reward, rows[i : i + size], texts[i * group : (i + size) * group], group)
+            for i in range(0, len(rows), size)
+        ]
+        advantages = [
+            compute_advantages(self.settings.advantage, part.total, group) for part in parts
+        ]
+        flat = torch.from_numpy(np.concatenate(advantages)).float()
+        return Experience(rollout, join_results(parts), flat)
 
     def reward_of(self, rollout: Rollout, rows: Sequence[PromptRow]) -> RewardResult:
         """Judge every completion of a rollout over these rows.

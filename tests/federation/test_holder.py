@@ -50,9 +50,7 @@ def test_local_steps_are_a_function_of_seed_holder_and_round() -> None:
 
 
 def test_prompt_release_points_downhill_and_is_bounded() -> None:
-    settings = make(
-        privacy__noise="server", grpo__prompts_per_step=60, evaluation__prompts=300
-    )
+    settings = make(privacy__noise="server", grpo__prompts_per_step=60, evaluation__prompts=300)
     start, plan = prepared(settings)
     release = local_holder(settings, NODE).contribute(start, plan, 1)
     # Every prompt is sampled, so 60 unit contributions over B = 60 are at most 1 long.
