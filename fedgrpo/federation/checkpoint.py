@@ -9,7 +9,6 @@ released into it.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safetensors.numpy import save
 from fedgrpo.errors import RunError
 from fedgrpo.federation.optimisers import OptimiserState
 from fedgrpo.federation.versions import VERSION
+from fedgrpo.files import replace_file
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Settings
 
@@ -109,7 +109,7 @@ def save_checkpoint(path: Path, state: ServerState, fingerprint: str) -> None:
         "version": VERSION,
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    _replace(path, save(contiguous, metadata={"fedgrpo": json.dumps(facts)}))
+    replace_file(path, save(contiguous, metadata={"fedgrpo": json.dumps(facts)}))
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> ServerState | None:
@@ -185,17 +185,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             f"checkpoint {path} is damaged or not a checkpoint",
             cure="remove it to start this run from its first round",
         ) from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file whole; the content is on disk before the name points at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

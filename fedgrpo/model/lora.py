@@ -140,18 +140,18 @@ class Adapter:
         # PEFT types these layers too loosely for a checker: its mixins add what is used here.
         layers: list[Any] = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
         pristine = [layer.get_base_layer().weight.data for layer in layers]
-        with torch.no_grad():
-            for layer, weight in zip(layers, pristine, strict=True):
-                delta = layer.get_delta_weight("default").to(weight.dtype)
-                layer.get_base_layer().weight.data = weight + delta
-                # Said to be merged, a layer skips its adapter. (PEFT's disable_adapter would thaw a
-                # frozen A on leaving.)
-                layer.merged_adapters.append("default")
         try:
+            with torch.no_grad():
+                for layer, weight in zip(layers, pristine, strict=True):
+                    delta = layer.get_delta_weight("default").to(weight.dtype)
+                    layer.get_base_layer().weight.data = weight + delta
+                    # Said to be merged, a layer skips its adapter. (PEFT's disable_adapter would
+                    # thaw a frozen A on leaving.)
+                    layer.merged_adapters.append("default")
             yield
         finally:
             for layer, weight in zip(layers, pristine, strict=True):
-                layer.merged_adapters.remove("default")
+                layer.merged_adapters.clear()
                 layer.get_base_layer().weight.data = weight
 
     def save(self, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from fedgrpo.errors import RunError
+from fedgrpo.files import replace_file
 from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
 
@@ -56,9 +57,9 @@ def plot_run(run_dir: Path) -> Path:
             cure="wait for the first round, or check the run directory",
         )
     path = run_dir / REPORT
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draw(rows, read_summary(run_dir)).savefig(draft, format="png")
-    os.replace(draft, path)
+    picture = BytesIO()
+    draw(rows, read_summary(run_dir)).savefig(picture, format="png")
+    replace_file(path, picture.getvalue())
     return path
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from fedgrpo.files import replace_file
 from fedgrpo.report.reader import METRICS, STATUS, SUMMARY, read_rows, read_status
 from fedgrpo.report.records import RoundRow, State, Status, Summary, to_json
 
@@ -85,11 +86,11 @@ class RunWriter:
     def truncate(self, last_round: int) -> None:
         """Forget every row after ``last_round``: a resumed run does those rounds again."""
         kept = [to_json(row) + "\n" for row in self.rows() if row.round <= last_round]
-        _replace(self.run_dir / METRICS, "".join(kept))
+        replace_file(self.run_dir / METRICS, "".join(kept).encode())
 
     def summary(self, summary: Summary) -> None:
         """Write the outcome and set the state to finished."""
-        _replace(self.run_dir / SUMMARY, to_json(summary) + "\n")
+        replace_file(self.run_dir / SUMMARY, f"{to_json(summary)}\n".encode())
         self._end("finished", "", "")
 
     def fail(self, problem: str, cure: str) -> None:
@@ -120,27 +121,11 @@ class RunWriter:
         )
 
     def _write_status(self, status: Status) -> None:
-        _replace(self.run_dir / STATUS, to_json(status) + "\n")
+        replace_file(self.run_dir / STATUS, f"{to_json(status)}\n".encode())
 
 
 def _state(phase: str) -> State:
     return "waiting" if phase == WAITING else "running"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file whole.
-
-    The text is on disk before the name points at it, or a crash could leave an empty file.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _drop_torn_line(file: BinaryIO) -> None:

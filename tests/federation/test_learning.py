@@ -71,3 +71,29 @@ def test_other_server_optimisers_step_the_same_way(optimiser: str) -> None:
     strategy.start(grid, write_adapter(evaluator.initial()))
     assert strategy.state is not None
     assert strategy.state.adapter.vector.any()
+
+
+def test_client_level_privacy_trains_a_tiny_adapter_and_adapts_its_clipping_norm() -> None:
+    tree = settings("trimmed_mean").model_dump()
+    tree["rounds"] = 3
+    tree["adapter"] = {"kind": "tiny_lora", "rank": 2, "projection_dim": 4}
+    tree["grpo"] = {"prompts_per_step": 8, "steps": 2, "learning_rate": 0.01}
+    tree["privacy"] = {
+        "unit": "client",
+        "adaptive": True,
+        "clipping_norm": 10.0,
+        "metrics_share": 0.3,
+        "noise_multiplier": 0.01,
+        "max_epsilon": 1e6,
+    }
+    chosen = Settings.from_mapping(tree)
+    start = local_evaluator(chosen).initial()
+    grid = LocalGrid(make_client_app(), HOLDERS, run_config=chosen.to_run_config())
+    strategy = FedGRPO(chosen)
+    result = strategy.start(grid, write_adapter(start))
+    assert strategy.state is not None
+    assert strategy.state.adapter.vector.size == 112
+    assert (strategy.state.adapter.vector != start.vector).any()
+    # Every update is far shorter than 10, so C falls by exp(-0.2 * (1 - 0.5)) a round.
+    assert strategy.state.progress.clipping_norm == pytest.approx(10 * 0.9048**3, rel=0.05)
+    assert result.train_metrics_clientapp[3]["kl"] > 0
