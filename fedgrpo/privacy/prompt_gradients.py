@@ -9,6 +9,7 @@ divisors, prompts sampled by independent coins.
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,9 @@ def per_prompt_gradients(
             f"a batch of {len(prompts)} prompts for parameters outside linear layers",
             cure="put one prompt into each batch, or use LoRA",
         )
-    with _grad_samples(model, parameters):
+    with _grad_samples(model, parameters), warnings.catch_warnings():
+        # In the first layer only the weight needs a gradient; Opacus' hook still gets what it uses.
+        warnings.filterwarnings("ignore", "Full backward hook is firing")
         batch.loss().backward()
         rows = _flat([getattr(p, OPACUS_RESULT) for p in parameters], len(batch.prompt_of_row))
     index = torch.searchsorted(prompts, batch.prompt_of_row)
