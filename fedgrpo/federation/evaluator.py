@@ -78,7 +78,8 @@ class LocalEvaluator:
                 start = trainer.logps(rollout, batch).cpu()
                 total += float((k3(rollout.logps[batch.completions], start) * mask).sum())
                 tokens += int(mask.sum())
-        return total / max(tokens, 1)
+        # Never negative but for rounding.
+        return max(0.0, total / max(tokens, 1))
 
 
 @lru_cache(maxsize=1)
