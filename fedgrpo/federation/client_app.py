@@ -145,7 +145,10 @@ def _answering(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             return Message(handler(message, context), reply_to=message)
         except Exception as error:
-            LOG.error("%s was refused or failed", message.metadata.message_type, exc_info=True)
+            # An error of our own says it all, unless it came from code that it does not quote.
+            traced = error.__cause__ is not None or not isinstance(error, FedGRPOError)
+            kind = message.metadata.message_type
+            LOG.error("%s failed: %s", kind, public_reason(error), exc_info=traced)
             return Message(Error(APP_RAISED, public_reason(error)), reply_to=message)
 
     return answer
