@@ -81,7 +81,7 @@ LOSSES: Registry[LossMethod] = Registry("grpo.loss")
 
 
 def register_loss(
-    name: str, *, aggregate: Aggregator, batch_wide: bool = False
+    name: str, *, aggregate: Aggregator, batch_wide: bool
 ) -> Callable[[Surrogates], Surrogates]:
     """Add the decorated surrogate, with a divisor, under a name.
 

@@ -19,9 +19,9 @@ def pessimistic(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: f
     )
 
 
-@register_loss("grpo", aggregate=sequence_mean)
-@register_loss("dr_grpo", aggregate=constant)
-@register_loss("dapo", aggregate=token_mean)
+@register_loss("grpo", aggregate=sequence_mean, batch_wide=False)
+@register_loss("dr_grpo", aggregate=constant, batch_wide=False)
+@register_loss("dapo", aggregate=token_mean, batch_wide=False)
 @register_loss("bnpo", aggregate=micro_batch_mean, batch_wide=True)
 def clipped(batch: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.28) -> Surrogate:
     """-min(r A, clip(r) A) by four divisors: GRPO (arXiv 2402.03300), Dr. GRPO (2503.20783), DAPO
@@ -30,7 +30,7 @@ def clipped(batch: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.28
     return pessimistic(batch.ratio, batch.advantages, clip_low, clip_high)
 
 
-@register_loss("dual_clip", aggregate=token_mean)
+@register_loss("dual_clip", aggregate=token_mean, batch_wide=False)
 def dual_clip(
     batch: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.2, ceiling: float = 3.0
 ) -> Surrogate:

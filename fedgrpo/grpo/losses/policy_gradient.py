@@ -8,7 +8,7 @@ from fedgrpo.grpo.losses.aggregation import sequence_mean, token_mean
 from fedgrpo.grpo.losses.base import Surrogate, TokenBatch, register_loss
 
 
-@register_loss("reinforce", aggregate=token_mean)
+@register_loss("reinforce", aggregate=token_mean, batch_wide=False)
 def reinforce(batch: TokenBatch) -> Surrogate:
     """-A log p: the plain policy gradient, for completions of the policy itself (R. Williams,
     Machine Learning 8, 1992).
@@ -17,7 +17,7 @@ def reinforce(batch: TokenBatch) -> Surrogate:
     return Surrogate(-batch.advantages * batch.logps, nowhere, nowhere)
 
 
-@register_loss("cispo", aggregate=token_mean)
+@register_loss("cispo", aggregate=token_mean, batch_wide=False)
 def cispo(batch: TokenBatch, *, clip_low: float = 1.0, clip_high: float = 4.0) -> Surrogate:
     """-w A log p with w = clip(r), held constant, so that clipped tokens still teach (arXiv
     2506.13585).
@@ -29,7 +29,7 @@ def cispo(batch: TokenBatch, *, clip_low: float = 1.0, clip_high: float = 4.0) -
     return Surrogate(-weight * batch.advantages * batch.logps, weight > ratio, weight < ratio)
 
 
-@register_loss("sapo", aggregate=sequence_mean)
+@register_loss("sapo", aggregate=sequence_mean, batch_wide=False)
 def sapo(batch: TokenBatch, *, positive: float = 1.0, negative: float = 1.05) -> Surrogate:
     """-(4 / tau) sigmoid(tau (r - 1)) A, a gate that closes smoothly, faster where A < 0 (arXiv
     2511.20347).
@@ -39,7 +39,7 @@ def sapo(batch: TokenBatch, *, positive: float = 1.0, negative: float = 1.05) ->
     positive, negative:
         Temperature tau by the sign of A.
     """
-    tau = torch.where(batch.advantages > 0, positive, negative)
+    tau = torch.full_like(batch.advantages, negative).masked_fill(batch.advantages > 0, positive)
     gate = torch.sigmoid(tau * (batch.ratio - 1)) * (4 / tau)
     nowhere = torch.zeros_like(batch.mask)
     return Surrogate(-gate * batch.advantages, nowhere, nowhere)

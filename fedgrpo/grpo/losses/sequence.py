@@ -11,14 +11,14 @@ from fedgrpo.grpo.losses.base import Surrogate, TokenBatch, register_loss
 from fedgrpo.grpo.losses.clipped import pessimistic
 
 
-@register_loss("gspo", aggregate=sequence_mean)
+@register_loss("gspo", aggregate=sequence_mean, batch_wide=False)
 def gspo(batch: TokenBatch, *, clip_low: float = 3e-4, clip_high: float = 4e-4) -> Surrogate:
     """-min(s A, clip(s) A) with s = exp(mean of log r over tokens) (arXiv 2507.18071)."""
     ratio = batch.mean_over_tokens(batch.log_ratio).exp()
     return pessimistic(ratio, batch.advantages, clip_low, clip_high)
 
 
-@register_loss("gmpo", aggregate=sequence_mean)
+@register_loss("gmpo", aggregate=sequence_mean, batch_wide=False)
 def gmpo(
     batch: TokenBatch, *, clip_low: float = 1 - math.exp(-0.4), clip_high: float = math.exp(0.4) - 1
 ) -> Surrogate:
