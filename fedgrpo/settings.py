@@ -41,8 +41,7 @@ def _split_numbers(value: object) -> object:
 
 
 FROM_PRESET = frozenset(
-    f"grpo.{name}"
-    for name in (
+    {
         "advantage",
         "loss",
         "clip_low",
@@ -51,10 +50,10 @@ FROM_PRESET = frozenset(
         "kl_weight",
         "max_resamples",
         "overlong_share",
-    )
+    }
 )
-"""Settings that ``grpo.preset`` fills where they are not set. Flower's run configuration names
-every key, so there an empty text stands for "not set".
+"""Settings of ``grpo`` that ``grpo.preset`` fills where they are not set. Flower's run
+configuration names every key, so an empty text stands for "not set".
 """
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -197,13 +196,16 @@ class GRPOSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
-        """Presets know torch, so they are loaded only where one is named."""
-        name = given.get("preset") if isinstance(given, Mapping) else None
-        if not isinstance(name, str) or not name:
+        if not isinstance(given, Mapping):
             return given
+        chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
+        name = given.get("preset")
+        if not isinstance(name, str) or not name:
+            return chosen
+        # Presets come with torch, so they are loaded only where one is named.
         from fedgrpo.grpo.presets import PRESETS
 
-        return {**PRESETS[name]().settings(), **given}
+        return {**PRESETS[name]().settings(), **chosen}
 
 
 class PrivacySettings(Section):
@@ -390,14 +392,9 @@ class Settings(Section):
 
     @classmethod
     def from_run_config(cls, flat: Mapping[str, Scalar]) -> Settings:
-        """Read Flower's flat run configuration, ``{"section.name": scalar}``.
-
-        An empty text leaves what a preset can fill to the preset, or to the default.
-        """
+        """Read Flower's flat run configuration, ``{"section.name": scalar}``."""
         tree: dict[str, Any] = {}
         for key, value in flat.items():
-            if key in FROM_PRESET and value == "":
-                continue
             section, _, name = key.rpartition(".")
             (tree.setdefault(section, {}) if section else tree)[name] = value
         return cls.from_mapping(tree)
@@ -408,7 +405,7 @@ class Settings(Section):
         What a preset can fill and neither user nor preset has set is an empty text, so that a
         preset named later, by ``flwr run -c``, can still fill it.
         """
-        unset = FROM_PRESET - {f"grpo.{name}" for name in self.grpo.model_fields_set}
+        unset = {f"grpo.{name}" for name in FROM_PRESET - self.grpo.model_fields_set}
         flat: dict[str, Scalar] = {}
         for key, value in self.model_dump().items():
             for name, item in value.items() if isinstance(value, dict) else [("", value)]:

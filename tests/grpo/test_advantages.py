@@ -224,6 +224,8 @@ def test_unknown_rules_torn_groups_and_misfits_are_refused() -> None:
         compute_advantages("gropo", np.zeros(4), 4)
     with pytest.raises(SettingsError, match="groups of 4"):
         compute_advantages("grpo", np.zeros(6), 4)
+    with pytest.raises(SettingsError, match="reward 2 of 4 is not finite"):
+        compute_advantages("grpo", [0.0, np.nan, 1.0, 0.0], 4)
     with pytest.raises(SettingsError, match="group of 1"):
         compute_advantages("rloo", np.zeros(6), 1)
     with pytest.raises(SettingsError, match="lengths of shape"):

@@ -124,8 +124,8 @@ def compute_advantages(
     Raises
     ------
     SettingsError
-        If no rule has this name, the arrays do not fill whole groups, or a group of one is to be
-        compared within itself.
+        If no rule has this name, the arrays do not fill whole groups, a reward is not finite, or a
+        group of one is to be compared within itself.
     """
     rule = ADVANTAGES[name]
     flat = np.asarray(rewards, dtype=np.float64)
@@ -133,6 +133,11 @@ def compute_advantages(
         raise SettingsError(
             f"rewards of shape {flat.shape} do not fill groups of {group_size}",
             cure="give one reward a completion, completions of one prompt side by side",
+        )
+    if not np.isfinite(flat).all():
+        raise SettingsError(
+            f"reward {np.isfinite(flat).argmin() + 1} of {flat.size} is not finite",
+            cure="let every completion have a number; rewards that do not apply go to objectives",
         )
     if group_size == 1 and not rule.batch_wide:
         raise SettingsError(
