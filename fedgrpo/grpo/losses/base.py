@@ -128,7 +128,7 @@ class LossOptions:
         Estimator, weight and gradient of the KL penalty: see :func:`kl_penalty`.
     entropy, entropy_weight:
         Entropy of the policy at each token in nats, shape (batch, tokens), and the weight of its
-        bonus.
+        bonus, which is divided as the method divides its loss.
     totals:
         Size of the whole optimiser batch; None takes that of the call.
     max_completion_length:
