@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fedgrpo.errors import SettingsError
+from fedgrpo.settings_checks import check_together
 
 Scalar = bool | int | float | str
 
@@ -38,6 +39,22 @@ def _split_numbers(value: object) -> object:
         return tuple(float(part) for part in parts)
     return parts
 
+
+FROM_PRESET = frozenset(
+    {
+        "advantage",
+        "loss",
+        "clip_low",
+        "clip_high",
+        "kl",
+        "kl_weight",
+        "max_resamples",
+        "overlong_share",
+    }
+)
+"""Settings of ``grpo`` that ``grpo.preset`` fills where they are not set. Flower's run
+configuration names every key, so an empty text stands for "not set".
+"""
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
@@ -128,10 +145,14 @@ class RewardSettings(Section):
 class GRPOSettings(Section):
     """Local training: group relative policy optimisation (arXiv 2402.03300)."""
 
+    preset: str = ""
+    """A published method, such as ``dapo``: fills advantage, loss, clip, KL, max_resamples and
+    overlong_share where they are not set. docs/algorithms.md lists them.
+    """
     advantage: str = "grpo"
-    """Name of a registered advantage: see fedgrpo.grpo.advantages."""
+    """Name of a registered advantage: see docs/algorithms.md."""
     loss: str = "dr_grpo"
-    """Name of a registered loss: see fedgrpo.grpo.losses."""
+    """Name of a registered loss: see docs/algorithms.md."""
     steps: int = Field(default=1, ge=1)
     """Optimiser steps a round, each on fresh completions. Prompt-level privacy takes exactly 1."""
     prompts_per_step: int = Field(default=24, ge=1)
@@ -143,22 +164,48 @@ class GRPOSettings(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Local AdamW rate. Prompt-level privacy sends the clipped gradient itself and does not use it.
     """
-    clip_low: float = Field(default=0.2, gt=0)
-    """The probability ratio is clipped at 1 - clip_low."""
-    clip_high: float = Field(default=0.28, gt=0)
-    """The probability ratio is clipped at 1 + clip_high (DAPO, arXiv 2503.14476)."""
+    clip_low: float = Field(default=0.0, ge=0)
+    """The probability ratio is clipped at 1 - clip_low. 0 takes the loss's own."""
+    clip_high: float = Field(default=0.0, ge=0)
+    """The probability ratio is clipped at 1 + clip_high. 0 takes the loss's own."""
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of the KL divergence in the penalty."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence to the round's global adapter."""
+    max_resamples: int = Field(default=0, ge=0)
+    """Times that groups without signal are replaced by fresh prompts before a step (DAPO). Not for
+    prompt-level privacy.
+    """
+    overlong_share: float = Field(default=0.0, ge=0, le=1)
+    """Last share of max_completion_length over which a punishment grows to 1 (DAPO). If it is not
+    0, truncated completions take part in the update.
+    """
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature."""
     max_prompt_length: int = Field(default=512, ge=1)
     """Tokens. A longer prompt is refused, not cut."""
     max_completion_length: int = Field(default=10, ge=1)
-    """Tokens. A completion without an end by then is truncated and takes no part in the update."""
+    """Tokens. A completion without an end by then is truncated and takes no part in the update
+    (but see overlong_share).
+    """
     tokens_per_batch: int = Field(default=16384, ge=1)
     """Tokens (with padding) held in one forward and backward pass."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
+        name = given.get("preset")
+        if not isinstance(name, str) or not name:
+            return chosen
+        # Presets come with torch, so they are loaded only where one is named.
+        from fedgrpo.grpo.presets import PRESETS
+
+        return {**PRESETS[name]().settings(), **chosen}
 
 
 class PrivacySettings(Section):
@@ -311,14 +358,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for check in (
-            _check_buckets,
-            _check_prompt_unit,
-            _check_noise,
-            _check_rewards,
-            _check_simulation,
-        ):
-            check(self)
+        check_together(self)
         return self
 
     @classmethod
@@ -360,14 +400,19 @@ class Settings(Section):
         return cls.from_mapping(tree)
 
     def to_run_config(self) -> dict[str, Scalar]:
-        """Flatten for Flower: the inverse of :meth:`from_run_config`."""
+        """Flatten for Flower: the inverse of :meth:`from_run_config`.
+
+        What a preset can fill and neither user nor preset has set is an empty text, so that a
+        preset named later, by ``flwr run -c``, can still fill it.
+        """
+        unset = {f"grpo.{name}" for name in FROM_PRESET - self.grpo.model_fields_set}
         flat: dict[str, Scalar] = {}
         for key, value in self.model_dump().items():
             for name, item in value.items() if isinstance(value, dict) else [("", value)]:
                 flat[f"{key}.{name}" if name else key] = (
                     ", ".join(map(str, item)) if isinstance(item, tuple) else item
                 )
-        return flat
+        return flat | dict.fromkeys(unset, "")
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides what a run computes; resuming asks for the same
@@ -377,109 +422,13 @@ class Settings(Section):
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def secret_threshold(bucket_size: int) -> int:
-    """Members of a bucket that must survive to unmask its sum: a majority, so that no two answers
-    fit.
-    """
-    return bucket_size // 2 + 1
-
-
-def required_holders(bucket_size: int, trim: int) -> int:
-    """Least cohort for which ``trim`` attackers can be trimmed: 2 trim + 1 buckets of
-    ``bucket_size``.
-    """
-    return bucket_size * (2 * trim + 1)
-
-
-class _ImpossibleError(ValueError):
-    """Settings that are sound one by one and cannot go together."""
-
-    def __init__(self, problem: str, cure: str) -> None:
-        super().__init__(problem)
-        self.cure = cure
-
-
-def _check_buckets(settings: Settings) -> None:
-    size, cohort = settings.secure.bucket_size, settings.federation.min_holders
-    trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
-    if cohort < (needed := required_holders(size, trim)):
-        raise _ImpossibleError(
-            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} in buckets "
-            f"of {size}: {needed} holders are needed",
-            f"set federation.min_holders >= {needed}, or robust.trim <= "
-            f"{max(0, (cohort // size - 1) // 2)}",
-        )
-
-
-def _check_prompt_unit(settings: Settings) -> None:
-    if settings.privacy.unit != "prompt":
-        return
-    if settings.grpo.steps != 1:
-        raise _ImpossibleError(
-            f"grpo.steps = {settings.grpo.steps} cannot go with privacy.unit = 'prompt', which "
-            "sends one clipped and noised gradient a round",
-            "set grpo.steps = 1 and raise grpo.prompts_per_step or rounds instead",
-        )
-    if settings.privacy.adaptive:
-        raise _ImpossibleError(
-            "privacy.adaptive = true cannot go with privacy.unit = 'prompt': holders clip "
-            "prompts, not updates",
-            "set privacy.adaptive = false and choose privacy.clipping_norm on public prompts",
-        )
-    if settings.grpo.prompts_per_step > settings.data.min_prompts:
-        raise _ImpossibleError(
-            f"grpo.prompts_per_step = {settings.grpo.prompts_per_step} is more than "
-            f"data.min_prompts = {settings.data.min_prompts}",
-            "lower the first or raise the second",
-        )
-
-
-def _check_noise(settings: Settings) -> None:
-    privacy, size = settings.privacy, settings.secure.bucket_size
-    honest = secret_threshold(size) - 1
-    if privacy.unit != "none" and privacy.honest_mates > honest:
-        raise _ImpossibleError(
-            f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
-            f"are sure to survive in a bucket of {size}",
-            f"set it to at most {honest}, or raise secure.bucket_size",
-        )
-
-
-def _check_rewards(settings: Settings) -> None:
-    reward = settings.reward
-    functions, weights = len(reward.functions), len(reward.weights)
-    if not functions:
-        raise _ImpossibleError("reward.functions is empty", "name one, for example 'exact_match'")
-    if len(set(reward.functions)) != functions:
-        raise _ImpossibleError("reward.functions names one twice", "name it once, weighted")
-    if weights not in (0, functions):
-        raise _ImpossibleError(
-            f"reward.weights has {weights} numbers for {functions} functions", "give one each"
-        )
-    if not reward.minimum < reward.maximum:
-        raise _ImpossibleError(
-            f"reward.minimum = {reward.minimum} is not below reward.maximum = {reward.maximum}",
-            "give the range of the weighted reward",
-        )
-
-
-def _check_simulation(settings: Settings) -> None:
-    sim = settings.simulation
-    if sim.byzantine + sim.droppers > sim.holders:
-        raise _ImpossibleError(
-            f"simulation.byzantine + simulation.droppers = {sim.byzantine + sim.droppers} is more "
-            f"than simulation.holders = {sim.holders}",
-            "lower the faults or add holders",
-        )
-
-
 def _explain(error: ValidationError) -> SettingsError:
     """Turn pydantic's report into one error with key, value and cure for each fault."""
     problems, cures = [], []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "value_error":
-            problem, cure = str(fault["ctx"]["error"]), fault["ctx"]["error"].cure
+            problem, cure = fault["ctx"]["error"].problem, fault["ctx"]["error"].cure
         elif fault["type"] == "extra_forbidden":
             problem, cure = f"unknown setting {key} = {fault['input']!r}", _nearest(key)
         else:

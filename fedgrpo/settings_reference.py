@@ -18,8 +18,9 @@ Every setting with its type, default and meaning. This page is written by `fedgr
 
 A scenario file has one TOML table a section (`[privacy]`), and settings without a section at its
 top. `flwr run . -c` and `fedgrpo simulate --set` take them as `section.name=value`. A list is a
-TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carries no lists. Unknown
-keys, wrong types and impossible combinations are refused before anything starts.
+TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carries no lists. An
+empty text for what `grpo.preset` can fill means "not set". Unknown keys, wrong types and impossible
+combinations are refused before anything starts.
 """
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fedgrpo.errors import SettingsError
 from fedgrpo.federation.app_bundle import config_table, to_toml
-from fedgrpo.settings import Settings, required_holders, secret_threshold
+from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import required_holders, secret_threshold
 from fedgrpo.settings_reference import to_markdown
 
 ROOT = Path(__file__).parents[1]

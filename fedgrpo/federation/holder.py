@@ -16,6 +16,7 @@ from torch import Tensor
 from fedgrpo.errors import PrivacyError
 from fedgrpo.federation.prompts import node_prompts
 from fedgrpo.grpo.experience import Experience
+from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import BatchTotals
 from fedgrpo.grpo.packing import PackedBatch
 from fedgrpo.grpo.trainer import GRPOTrainer
@@ -48,9 +49,17 @@ class LocalHolder:
         Of completions and of the order of prompts. ``None`` draws from the operating system:
         prompt-level privacy needs completions that do not depend on which other prompts were
         sampled.
+
+    Raises
+    ------
+    SettingsError
+        If the algorithm compares prompts with each other under prompt-level privacy. The holder
+        looks for itself: the settings come from the server.
     """
 
     def __init__(self, settings: Settings, trainer: GRPOTrainer, seed: int | None) -> None:
+        if settings.privacy.unit == "prompt":
+            require_isolation(settings.grpo.advantage, settings.grpo.loss)
         self.settings = settings
         self.trainer = trainer
         self.seed = seed

@@ -92,6 +92,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.data.tasks import TASKS
     from fedgrpo.federation.optimisers import OPTIMISERS
     from fedgrpo.grpo.advantages import ADVANTAGES
+    from fedgrpo.grpo.isolation import require_isolation
     from fedgrpo.grpo.losses import LOSSES
     from fedgrpo.robust.rules import RULES
     from fedgrpo.simulation.attacks import ATTACKS
@@ -99,6 +100,8 @@ def _check_names(settings: Settings) -> None:
     ATTACKS.check(settings.simulation.attack)
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
+    if settings.privacy.unit == "prompt":
+        require_isolation(settings.grpo.advantage, settings.grpo.loss)
     RULES.check(settings.robust.rule)
     OPTIMISERS.check(settings.server.optimiser)
     if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:

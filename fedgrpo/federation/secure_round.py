@@ -25,7 +25,7 @@ from fedgrpo.secure.encoding import decode_sum, fraction_bits
 from fedgrpo.secure.primitives import agree, new_private_key
 from fedgrpo.secure.roster import PublicKeys, Revealed, Roster
 from fedgrpo.secure.unmasking import unmask_sum
-from fedgrpo.settings import secret_threshold
+from fedgrpo.settings_checks import secret_threshold
 
 Phase = Callable[[str], AbstractContextManager[None]]
 """Entered with a stage's name while the stage runs."""

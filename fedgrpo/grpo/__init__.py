@@ -1,16 +1,37 @@
 """GRPO on one machine: rollout, advantages, losses, update. Knows nothing of any federation."""
 
-from fedgrpo.grpo.advantages import compute_advantages, register_advantage
-from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss, register_loss
+from fedgrpo.grpo.advantages import ADVANTAGES, Outcomes, compute_advantages, register_advantage
+from fedgrpo.grpo.isolation import require_isolation
+from fedgrpo.grpo.losses import (
+    LOSSES,
+    BatchTotals,
+    LossResult,
+    Surrogate,
+    TokenBatch,
+    compute_loss,
+    register_loss,
+)
+from fedgrpo.grpo.overlong import soft_overlong
+from fedgrpo.grpo.presets import PRESETS, Preset, register_preset
 from fedgrpo.grpo.trainer import GRPOTrainer, StepMetrics
 
 __all__ = [
+    "ADVANTAGES",
+    "LOSSES",
+    "PRESETS",
     "BatchTotals",
     "GRPOTrainer",
     "LossResult",
+    "Outcomes",
+    "Preset",
     "StepMetrics",
+    "Surrogate",
+    "TokenBatch",
     "compute_advantages",
     "compute_loss",
     "register_advantage",
     "register_loss",
+    "register_preset",
+    "require_isolation",
+    "soft_overlong",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -41,12 +42,17 @@ class Experience:
         """Number of prompts, P."""
         return len(self.rollout.prompts)
 
-    def useful(self, *, with_kl: bool) -> list[int]:
-        """Completions that move the model: they ended, and differ from their group or are held by a
-        KL penalty.
+    def useful(self, *, with_kl: bool, with_truncated: bool = False) -> list[int]:
+        """Completions that move the model: they ended (or are punished for not ending), and have an
+        advantage or are held by a KL penalty.
         """
-        teaches = self.rollout.ended & ((self.advantages != 0) | with_kl)
+        teaches = (self.rollout.ended | with_truncated) & ((self.advantages != 0) | with_kl)
         return teaches.nonzero()[:, 0].tolist()
+
+    def silent_groups(self) -> list[int]:
+        """Numbers of the prompts whose completions all have advantage zero."""
+        groups = self.advantages.reshape(self.prompts, self.rollout.group_size)
+        return (groups == 0).all(1).nonzero()[:, 0].tolist()
 
     def per_prompt(self) -> dict[str, Floats]:
         """Figures of each prompt, shape (P,): mean reward, and shares in [0, 1] of what cannot
@@ -89,6 +95,47 @@ def join_results(parts: Sequence[RewardResult]) -> RewardResult:
             name: np.concatenate([part.per_function[name] for part in parts])
             for name in parts[0].per_function
         },
+    )
+
+
+def replace_groups(
+    old: Experience, groups: Sequence[int], fresh: Experience
+) -> tuple[Rollout, RewardResult]:
+    """Put the groups of ``fresh`` in the place of ``old``'s groups with these numbers, as many as
+    both have; the rest stays. Advantages are left to be computed anew.
+    """
+    size = old.rollout.group_size
+    pairs = dict(zip(groups, range(fresh.prompts), strict=False))
+    there = torch.tensor(list(pairs))[:, None] * size + torch.arange(size)
+    rows, taken = there.flatten(), torch.arange(len(pairs) * size)
+
+    def joined(name: str) -> Tensor:
+        values: Tensor = getattr(old.rollout, name).clone()
+        values[rows] = getattr(fresh.rollout, name)[taken]
+        return values
+
+    def joined_rewards(ours: Floats, theirs: Floats) -> Floats:
+        values = ours.copy()
+        values[rows.numpy()] = theirs[: len(taken)]
+        return values
+
+    rollout = Rollout(
+        tuple(
+            fresh.rollout.prompts[pairs[i]] if i in pairs else prompt
+            for i, prompt in enumerate(old.rollout.prompts)
+        ),
+        joined("tokens"),
+        joined("logps"),
+        joined("mask"),
+        joined("ended"),
+        size,
+    )
+    per_function = {
+        name: joined_rewards(values, fresh.rewards.per_function[name])
+        for name, values in old.rewards.per_function.items()
+    }
+    return rollout, RewardResult(
+        joined_rewards(old.rewards.total, fresh.rewards.total), per_function
     )
 
 

@@ -22,8 +22,15 @@ from torch import Tensor
 from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.errors import DataError
 from fedgrpo.grpo.advantages import compute_advantages
-from fedgrpo.grpo.experience import Experience, encode_prompts, join_results, judge
+from fedgrpo.grpo.experience import (
+    Experience,
+    encode_prompts,
+    join_results,
+    judge,
+    replace_groups,
+)
 from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss
+from fedgrpo.grpo.overlong import soft_overlong
 from fedgrpo.grpo.packing import PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, sample
 from fedgrpo.grpo.scoring import completion_logps
@@ -45,6 +52,7 @@ class StepMetrics:
     ----------
     reward, zero_signal, truncated:
         Mean reward; shares of groups without signal and of completions cut by the length limit.
+        Before any group is replaced, so that the figures describe the policy and not the choice.
     kl:
         Mean k3 estimate per token of the policy before the step against the reference.
     loss, grad_norm, clip_low, clip_high:
@@ -137,13 +145,14 @@ class GRPOTrainer:
     def step(self, chosen: Sequence[int]) -> StepMetrics:
         """One step on the prompts with these numbers."""
         started = time.monotonic()
-        experience = self.collect(chosen)
+        first = self.collect(chosen)
+        experience = self._refilled(first)
         totals = self.totals(experience)
         self.optimiser.zero_grad(set_to_none=True)
         results = [self._backward(experience, batch, totals) for batch in self.batches(experience)]
         norm, applied = self._apply() if results else (0.0, False)
         means = {name: _mean(r.metrics[name] for r in results) for name in UPDATE_METRICS}
-        figures = {name: float(v.mean()) for name, v in experience.per_prompt().items()}
+        figures = {name: float(v.mean()) for name, v in first.per_prompt().items()}
         return StepMetrics(
             **figures,
             **means,
@@ -173,11 +182,44 @@ class GRPOTrainer:
             judge(self.reward, rows[i : i + size], texts[i * group : (i + size) * group], group)
             for i in range(0, len(rows), size)
         ]
-        advantages = [
-            compute_advantages(self.settings.advantage, part.total, group) for part in parts
+        rewards = join_results(parts)
+        return Experience(rollout, rewards, self._advantages(rollout, rewards, size))
+
+    def _advantages(self, rollout: Rollout, rewards: RewardResult, prompts_each: int) -> Tensor:
+        """Advantages of every completion, ``prompts_each`` prompts at a time; float32."""
+        settings, lengths = self.settings, rollout.lengths().double().numpy()
+        shaped = rewards.total
+        if settings.overlong_share:
+            limit = settings.max_completion_length
+            shaped = shaped + soft_overlong(lengths, limit, settings.overlong_share * limit)
+        objectives = np.stack(list(rewards.per_function.values()))
+        at_once = prompts_each * rollout.group_size
+        parts = [
+            compute_advantages(
+                settings.advantage,
+                shaped[start : start + at_once],
+                rollout.group_size,
+                lengths=lengths[start : start + at_once],
+                objectives=objectives[:, start : start + at_once],
+                weights=self.reward.weights,
+            )
+            for start in range(0, len(shaped), at_once)
         ]
-        flat = torch.from_numpy(np.concatenate(advantages)).float()
-        return Experience(rollout, join_results(parts), flat)
+        return torch.from_numpy(np.concatenate(parts)).float()
+
+    def _refilled(self, experience: Experience) -> Experience:
+        """Replace groups without signal by fresh prompts, a bounded number of times (DAPO's dynamic
+        sampling, arXiv 2503.14476).
+        """
+        for _ in range(self.settings.max_resamples):
+            silent = experience.silent_groups()
+            if not silent:
+                break
+            fresh = self.collect(self.next_prompts(len(silent)))
+            rollout, rewards = replace_groups(experience, silent, fresh)
+            advantages = self._advantages(rollout, rewards, experience.prompts)
+            experience = Experience(rollout, rewards, advantages)
+        return experience
 
     def reward_of(self, rollout: Rollout, rows: Sequence[PromptRow]) -> RewardResult:
         """Judge every completion of a rollout over these rows.
@@ -204,7 +246,9 @@ class GRPOTrainer:
         self, experience: Experience, *, one_prompt_each: bool = False
     ) -> Iterator[PackedBatch]:
         """Pack what can teach; groups without signal and truncated completions are left out."""
-        keep = experience.useful(with_kl=self.settings.kl_weight > 0)
+        keep = experience.useful(
+            with_kl=self.settings.kl_weight > 0, with_truncated=self._learns_from_truncated
+        )
         budget = 1 if one_prompt_each else self.settings.tokens_per_batch
         return pack(experience.rollout, keep, tokens_per_batch=budget)
 
@@ -224,8 +268,9 @@ class GRPOTrainer:
             experience.advantages[batch.completions].to(device),
             experience.rollout.mask[batch.completions].to(device),
             ref_logps=ref_logps,
-            clip_low=settings.clip_low,
-            clip_high=settings.clip_high,
+            clip_low=settings.clip_low or None,
+            clip_high=settings.clip_high or None,
+            kl=settings.kl,
             kl_weight=settings.kl_weight,
             totals=totals,
         )
@@ -237,7 +282,7 @@ class GRPOTrainer:
 
     def totals(self, experience: Experience) -> BatchTotals:
         """Divisors of the whole optimiser batch, silent groups included."""
-        counted = experience.rollout.mask[experience.rollout.ended]
+        counted = experience.rollout.mask[experience.rollout.ended | self._learns_from_truncated]
         return BatchTotals(
             len(experience.advantages), int(counted.sum()), self.settings.max_completion_length
         )
@@ -255,9 +300,11 @@ class GRPOTrainer:
             int(base.tokenizer.pad_token_id),
         )
 
-    def next_prompts(self) -> list[int]:
-        """Numbers of the next prompts: a fresh shuffle each time all have been used."""
-        wanted = min(self.settings.prompts_per_step, len(self.rows))
+    def next_prompts(self, count: int | None = None) -> list[int]:
+        """Numbers of the next prompts, by default of a step: a fresh shuffle each time all have
+        been used.
+        """
+        wanted = min(count or self.settings.prompts_per_step, len(self.rows))
         if len(self._order) < wanted:
             self._order = self._rng.permutation(len(self.rows)).tolist()
         chosen, self._order = self._order[:wanted], self._order[wanted:]
@@ -266,6 +313,11 @@ class GRPOTrainer:
     def save(self, folder: str | Path) -> None:
         """Write the adapter in PEFT's own format."""
         self.adapter.save(Path(folder))
+
+    @property
+    def _learns_from_truncated(self) -> bool:
+        """Punishing what runs long means to learn from it."""
+        return self.settings.overlong_share > 0
 
     def _backward(
         self, experience: Experience, batch: PackedBatch, totals: BatchTotals

@@ -11,7 +11,8 @@ from scipy.special import log_ndtr
 
 from fedgrpo.errors import PrivacyError
 from fedgrpo.report.records import Guarantee
-from fedgrpo.settings import Settings, secret_threshold
+from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import secret_threshold
 
 _PRV_LARGEST_EPSILON = 64.0
 """Beyond it the PRV accountant's grid grows without use (8 s and no result at epsilon 2,000)."""

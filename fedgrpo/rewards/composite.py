@@ -57,6 +57,11 @@ class RewardMixture:
         self._judges = tuple(Judge.of(name, f) for name, f, _ in functions)
         self._weights = np.array([weight for _, _, weight in functions])
 
+    @property
+    def weights(self) -> Floats:
+        """Weight of each function, shape (functions,)."""
+        return self._weights
+
     @classmethod
     def from_settings(cls, settings: RewardSettings) -> Self:
         """Load the functions that the settings name, all weighing 1 if no weights are given.

@@ -1,0 +1,117 @@
+"""Published methods by name: advantage, loss and the paper's own numbers in one place.
+
+``grpo.preset = "dapo"`` fills those settings that the user has not set. What depends on model and
+machine (learning rate, group size, lengths) is no part of a preset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from fedgrpo.registry import Registry
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method as its paper has it.
+
+    Attributes
+    ----------
+    title:
+        The method's name in print.
+    arxiv:
+        Number of the paper.
+    advantage, loss, clip_low, clip_high, kl, kl_weight, max_resamples, overlong_share:
+        As in :class:`fedgrpo.settings.GRPOSettings`. A clip of 0 is for losses without that bound.
+    """
+
+    title: str
+    arxiv: str
+    advantage: str
+    loss: str
+    clip_low: float = 0.0
+    clip_high: float = 0.0
+    kl: str = "k3"
+    kl_weight: float = 0.0
+    max_resamples: int = 0
+    overlong_share: float = 0.0
+
+    def settings(self) -> dict[str, str | float | int]:
+        """The values for the ``grpo`` section of the settings."""
+        return {k: v for k, v in asdict(self).items() if k not in {"title", "arxiv"}}
+
+
+PRESETS: Registry[Callable[[], Preset]] = Registry("grpo.preset")
+register_preset = PRESETS.register
+
+
+@register_preset("grpo")
+def grpo() -> Preset:
+    """Group standard score, PPO clip, KL penalty, mean over sequences of the mean over tokens."""
+    return Preset("GRPO", "2402.03300", "grpo", "grpo", 0.2, 0.2, kl_weight=0.04)
+
+
+@register_preset("dr_grpo")
+def dr_grpo() -> Preset:
+    """GRPO without its two biases: no division by the spread, none by the completion's length."""
+    return Preset("Dr. GRPO", "2503.20783", "dr_grpo", "dr_grpo", 0.2, 0.2)
+
+
+@register_preset("dapo")
+def dapo() -> Preset:
+    """Clip-higher, token mean, dynamic sampling (bounded), soft overlong punishment over the last
+    fifth of the length limit (4096 of 20480 tokens in the paper).
+    """
+    return Preset(
+        "DAPO", "2503.14476", "grpo", "dapo", 0.2, 0.28, max_resamples=3, overlong_share=0.2
+    )
+
+
+@register_preset("lite_ppo")
+def lite_ppo() -> Preset:
+    """Group mean, batch spread, token mean: two tricks of all those that the paper compared."""
+    return Preset("Lite PPO", "2508.08221", "lite_ppo", "dapo", 0.2, 0.2)
+
+
+@register_preset("gspo")
+def gspo() -> Preset:
+    """One ratio a completion, clipped very closely."""
+    return Preset("GSPO", "2507.18071", "grpo", "gspo", 3e-4, 4e-4)
+
+
+@register_preset("gmpo")
+def gmpo() -> Preset:
+    """Geometric mean of token ratios, each clipped to (e^-0.4, e^0.4)."""
+    return Preset("GMPO", "2507.20673", "grpo", "gmpo", 1 - math.exp(-0.4), math.exp(0.4) - 1)
+
+
+@register_preset("cispo")
+def cispo() -> Preset:
+    """Importance weights capped from above and held constant (MiniMax-M1), cap of 5."""
+    return Preset("CISPO", "2506.13585", "grpo", "cispo", 1.0, 4.0)
+
+
+@register_preset("sapo")
+def sapo() -> Preset:
+    """A smooth gate in place of the clip."""
+    return Preset("SAPO", "2511.20347", "grpo", "sapo")
+
+
+@register_preset("rloo")
+def rloo() -> Preset:
+    """REINFORCE with the mean of the others as baseline, and a KL penalty of TRL's default weight.
+
+    The paper has the penalty inside the reward; in the loss its gradient is the same in
+    expectation.
+    """
+    return Preset("RLOO", "2402.14740", "rloo", "reinforce", kl_weight=0.05)
+
+
+@register_preset("reinforce_pp")
+def reinforce_pp() -> Preset:
+    """Rewards whitened over the batch, PPO clip, token mean, and a KL penalty of OpenRLHF's default
+    weight (inside the reward there, in the loss here).
+    """
+    return Preset("REINFORCE++", "2501.03262", "reinforce_pp", "dapo", 0.2, 0.2, kl_weight=0.01)

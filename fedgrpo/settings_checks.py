@@ -1,0 +1,126 @@
+"""Settings that are sound one by one and cannot go together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedgrpo.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fedgrpo.settings import Settings
+
+
+def secret_threshold(bucket_size: int) -> int:
+    """Members of a bucket that must survive to unmask its sum: a majority, so that no two answers
+    fit.
+    """
+    return bucket_size // 2 + 1
+
+
+def required_holders(bucket_size: int, trim: int) -> int:
+    """Least cohort for which ``trim`` attackers can be trimmed: 2 trim + 1 buckets of
+    ``bucket_size``.
+    """
+    return bucket_size * (2 * trim + 1)
+
+
+def check_together(settings: Settings) -> None:
+    """Refuse a combination that cannot work.
+
+    Raises
+    ------
+    SettingsError
+        Names the settings, their values and the cure.
+    """
+    for check in (
+        _check_buckets,
+        _check_prompt_unit,
+        _check_noise,
+        _check_rewards,
+        _check_simulation,
+    ):
+        check(settings)
+
+
+def _impossible(problem: str, cure: str) -> SettingsError:
+    return SettingsError(problem, cure=cure)
+
+
+def _check_buckets(settings: Settings) -> None:
+    size, cohort = settings.secure.bucket_size, settings.federation.min_holders
+    trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
+    if cohort < (needed := required_holders(size, trim)):
+        raise _impossible(
+            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} in buckets "
+            f"of {size}: {needed} holders are needed",
+            f"set federation.min_holders >= {needed}, or robust.trim <= "
+            f"{max(0, (cohort // size - 1) // 2)}",
+        )
+
+
+def _check_prompt_unit(settings: Settings) -> None:
+    if settings.privacy.unit != "prompt":
+        return
+    if settings.grpo.steps != 1:
+        raise _impossible(
+            f"grpo.steps = {settings.grpo.steps} cannot go with privacy.unit = 'prompt', which "
+            "sends one clipped and noised gradient a round",
+            "set grpo.steps = 1 and raise grpo.prompts_per_step or rounds instead",
+        )
+    if settings.privacy.adaptive:
+        raise _impossible(
+            "privacy.adaptive = true cannot go with privacy.unit = 'prompt': holders clip "
+            "prompts, not updates",
+            "set privacy.adaptive = false and choose privacy.clipping_norm on public prompts",
+        )
+    if settings.grpo.max_resamples:
+        raise _impossible(
+            f"grpo.max_resamples = {settings.grpo.max_resamples} cannot go with privacy.unit = "
+            "'prompt', which samples prompts by independent coins, not by their rewards",
+            "set grpo.max_resamples = 0",
+        )
+    if settings.grpo.prompts_per_step > settings.data.min_prompts:
+        raise _impossible(
+            f"grpo.prompts_per_step = {settings.grpo.prompts_per_step} is more than "
+            f"data.min_prompts = {settings.data.min_prompts}",
+            "lower the first or raise the second",
+        )
+
+
+def _check_noise(settings: Settings) -> None:
+    privacy, size = settings.privacy, settings.secure.bucket_size
+    honest = secret_threshold(size) - 1
+    if privacy.unit != "none" and privacy.honest_mates > honest:
+        raise _impossible(
+            f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
+            f"are sure to survive in a bucket of {size}",
+            f"set it to at most {honest}, or raise secure.bucket_size",
+        )
+
+
+def _check_rewards(settings: Settings) -> None:
+    reward = settings.reward
+    functions, weights = len(reward.functions), len(reward.weights)
+    if not functions:
+        raise _impossible("reward.functions is empty", "name one, for example 'exact_match'")
+    if len(set(reward.functions)) != functions:
+        raise _impossible("reward.functions names one twice", "name it once, weighted")
+    if weights not in (0, functions):
+        raise _impossible(
+            f"reward.weights has {weights} numbers for {functions} functions", "give one each"
+        )
+    if not reward.minimum < reward.maximum:
+        raise _impossible(
+            f"reward.minimum = {reward.minimum} is not below reward.maximum = {reward.maximum}",
+            "give the range of the weighted reward",
+        )
+
+
+def _check_simulation(settings: Settings) -> None:
+    sim = settings.simulation
+    if sim.byzantine + sim.droppers > sim.holders:
+        raise _impossible(
+            f"simulation.byzantine + simulation.droppers = {sim.byzantine + sim.droppers} is more "
+            f"than simulation.holders = {sim.holders}",
+            "lower the faults or add holders",
+        )
