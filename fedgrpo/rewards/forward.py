@@ -7,16 +7,23 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
 from fedgrpo.model.base import BaseModel
+from fedgrpo.rewards.shared_prefix import batches, find_families
 
 LOGITS_BUDGET = 64 * 2**20
 """Float32 logits held at once (256 MiB)."""
 
 
 @torch.no_grad()
-def last_logits(base: BaseModel, sequences: Sequence[Sequence[int]], budget: int) -> Tensor:
-    """Logits behind the last token of each sequence.
+def last_logits(
+    base: BaseModel, sequences: Sequence[Sequence[int]], tokens: Sequence[int], budget: int
+) -> Tensor:
+    """Logits of some tokens behind the end of each sequence.
+
+    What neighbouring sequences begin with goes through the model once, and its cache is repeated:
+    a judge asks about many completions of one prompt.
 
     Parameters
     ----------
@@ -24,22 +31,62 @@ def last_logits(base: BaseModel, sequences: Sequence[Sequence[int]], budget: int
         The model.
     sequences:
         n non-empty lists of token ids.
+    tokens:
+        k token ids.
     budget:
-        Tokens that go through the model together, padding included.
+        Tokens that go through the model together, padding and shared beginnings included.
 
     Returns
     -------
-    float32 on the CPU, shape (n, V).
+    float32 on the CPU, shape (n, k).
     """
-    head = _head(base)
-    rows: dict[int, Tensor] = {}
-    for chosen, hidden in _hidden(base, sequences, budget):
-        last = torch.tensor([len(sequences[i]) - 1 for i in chosen], device=base.device)
-        logits = head(hidden[torch.arange(len(chosen), device=base.device), last]).float().cpu()
-        rows.update(zip(chosen, logits, strict=True))
-    if not rows:
-        return torch.zeros(0, next(head.parameters()).shape[0])
-    return torch.stack([rows[i] for i in range(len(sequences))])
+    result = torch.zeros(len(sequences), len(tokens))
+    columns = torch.tensor(tokens, device=base.device)
+    for families in batches(find_families(sequences), budget):
+        chosen = [i for family in families for i in family.members]
+        beginnings = [sequences[family.members[0]][: family.shared] for family in families]
+        rests = [sequences[i][family.shared :] for family in families for i in family.members]
+        repeats = torch.tensor([len(family.members) for family in families], device=base.device)
+        logits = _head(base)(_last_hidden(base, beginnings, repeats, rests)).float()
+        result[chosen] = logits[:, columns].cpu()
+    return result
+
+
+def _last_hidden(
+    base: BaseModel,
+    beginnings: Sequence[Sequence[int]],
+    repeats: Tensor,
+    rests: Sequence[Sequence[int]],
+) -> Tensor:
+    """Hidden state of each sequence's last token, shape (n, H).
+
+    Beginning f is shared by ``repeats[f]`` consecutive rests. Beginnings are padded on the left,
+    so that the rests follow without a gap, rests on the right, where a causal model does not look.
+    """
+    cache = DynamicCache(config=base.model.config)
+    ids, past = _padded(base, beginnings, "left")
+    backbone = _backbone(base)
+    if ids.shape[1]:
+        positions = (past.cumsum(1) - 1).clamp(min=0)
+        backbone(
+            input_ids=ids,
+            attention_mask=past,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        rows = torch.arange(len(beginnings), device=base.device).repeat_interleave(repeats)
+        cache.batch_select_indices(rows)
+    past = past.repeat_interleave(repeats, 0)
+    ids, mask = _padded(base, rests, "right")
+    hidden: Tensor = backbone(
+        input_ids=ids,
+        attention_mask=torch.cat([past, mask], 1),
+        position_ids=past.sum(1)[:, None] + torch.arange(ids.shape[1], device=base.device),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return hidden[torch.arange(len(rests), device=base.device), mask.sum(1) - 1]
 
 
 @torch.no_grad()
@@ -80,25 +127,33 @@ def _head(base: BaseModel) -> nn.Module:
     return head
 
 
+def _backbone(base: BaseModel) -> nn.Module:
+    backbone: nn.Module = getattr(base.model, base.model.base_model_prefix)
+    return backbone
+
+
+def _padded(
+    base: BaseModel, sequences: Sequence[Sequence[int]], side: str
+) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, int64, shape (rows, longest)."""
+    rows = [torch.tensor(ids, dtype=torch.long) for ids in sequences]
+    filler = int(base.tokenizer.pad_token_id)
+    ids = pad_sequence(rows, True, filler, side)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, side)
+    return ids.to(base.device), mask.to(base.device)
+
+
 def _hidden(
     base: BaseModel, sequences: Sequence[Sequence[int]], budget: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Last hidden states, shape (R, S, H), of batches of similar length, with their numbers.
-
-    Padding is on the right, where a causal model does not see it.
-    """
-    backbone: nn.Module = getattr(base.model, base.model.base_model_prefix)
-    for chosen in _batches([len(ids) for ids in sequences], budget):
-        rows = [torch.tensor(sequences[i]) for i in chosen]
-        ids = pad_sequence(rows, batch_first=True, padding_value=int(base.tokenizer.pad_token_id))
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        output = backbone(
-            input_ids=ids.to(base.device), attention_mask=mask.to(base.device), use_cache=False
-        )
+    """Last hidden states, shape (R, S, H), of batches of similar length, with their numbers."""
+    for chosen in _by_length([len(ids) for ids in sequences], budget):
+        ids, mask = _padded(base, [sequences[i] for i in chosen], "right")
+        output = _backbone(base)(input_ids=ids, attention_mask=mask, use_cache=False)
         yield chosen, output.last_hidden_state
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def _by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Numbers of sequences by length, as many together as the budget allows, at least one."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):

@@ -18,7 +18,7 @@ from fedgrpo.rewards.registry import RewardFunction
 
 
 def soft_overlong(max_length: int, buffer: int) -> RewardFunction:
-    """Make DAPO's soft overlong punishment (arXiv 2503.14476, equation 13).
+    """Make DAPO's soft overlong punishment (arXiv 2503.14476).
 
     Of a completion of L tokens: 0 up to ``max_length - buffer``, from there straight down to -1 at
     ``max_length``, and -1 beyond. Add it to a reward for being right.

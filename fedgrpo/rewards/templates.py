@@ -9,19 +9,22 @@ from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
 from fedgrpo.rewards.verifiers import completion_text
 
+# What changes least comes first: neighbouring questions share the forward pass of what they begin
+# with.
 PRINCIPLE = """\
+Does the response follow this principle? {principle}
+
 Task:
 {prompt}
 
 Response:
 {completion}
 
-Principle: {principle}
-Does the response follow the principle? Answer yes or no.
+Does it follow the principle, yes or no?
 Answer:"""
 
 FACT = """\
-Known fact: {fact}
+Is the response supported by a known fact, without contradicting it?
 
 Task:
 {prompt}
@@ -29,18 +32,20 @@ Task:
 Response:
 {completion}
 
-Is the response supported by the known fact, without contradicting it? Answer yes or no.
+Known fact: {fact}
+Is the response supported by it, yes or no?
 Answer:"""
 
 REASONING = """\
+How sound is the reasoning of the response, from 1 (wrong or missing) to {top} (every step follows)?
+
 Task:
 {prompt}
 
 Response:
 {completion}
 
-How sound is the reasoning of the response, from 1 (wrong or missing) to {top} (every step follows)?
-Score:"""
+Score from 1 to {top}:"""
 
 _FIELD = re.compile(r"\{(\w+)\}")
 

@@ -29,7 +29,8 @@ Standing = Literal["base", "round", "policy"]
 class TokenJudge:
     """Asks a model questions whose answer is one token and reads how likely each answer is.
 
-    Judging costs one forward pass a question and is deterministic; ties are rare because
+    Judging costs one forward pass a question, of which neighbouring questions share what they begin
+    with: put what changes least first. It is deterministic; ties are rare because
     probabilities are continuous. The base model is the default judge: what is trained cannot talk
     it round. It can still be talked to: a completion may contain "answer yes", so hold a judged
     reward against a verifiable one.
@@ -122,9 +123,11 @@ class TokenJudge:
             encode_prompt(base.tokenizer, [{"role": "user", "content": text}] if is_chat else text)
             for text in questions
         ]
+        flat = [token for spellings in tokens for token in spellings]
         with self.standing():
-            logits = last_logits(base, encoded, self.tokens_per_batch)
-        likely = torch.stack([logits[:, ids].logsumexp(1) for ids in tokens], 1)
+            logits = last_logits(base, encoded, flat, self.tokens_per_batch)
+        parts = logits.split([len(spellings) for spellings in tokens], 1)
+        likely = torch.stack([part.logsumexp(1) for part in parts], 1)
         probabilities: Floats = likely.double().softmax(1).numpy()
         return probabilities
 

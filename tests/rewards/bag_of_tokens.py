@@ -7,21 +7,33 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, DynamicCache, LlamaConfig
 
 from fedgrpo.model.base import TINY, BaseModel
 
 
 class _Counts(nn.Module):
-    """Hidden state of a position: how often each token occurred up to it."""
+    """Hidden state of a position: how often each token occurred up to it, cache and padding
+    included.
+    """
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
 
-    def forward(self, input_ids: Tensor, **_: Any) -> SimpleNamespace:
-        counts = nn.functional.one_hot(input_ids, self.vocabulary).float().cumsum(1)
-        return SimpleNamespace(last_hidden_state=counts)
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        past_key_values: DynamicCache | None = None,
+        **_: Any,
+    ) -> SimpleNamespace:
+        width = input_ids.shape[1]
+        read = nn.functional.one_hot(input_ids, self.vocabulary).float()[:, None]
+        if past_key_values is not None:
+            read, _values = past_key_values.update(read, read, 0)
+        counts = (read[:, 0] * attention_mask[:, :, None]).cumsum(1)
+        return SimpleNamespace(last_hidden_state=counts[:, -width:])
 
 
 class BagOfTokens(nn.Module):
@@ -31,6 +43,7 @@ class BagOfTokens(nn.Module):
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
+        self.config = LlamaConfig(num_hidden_layers=1)
         self.model = _Counts(len(weights))
         self.head = nn.Linear(*weights.shape, bias=False)
         self.head.weight.data = weights
