@@ -101,6 +101,12 @@ def test_a_reward_depends_on_its_own_completion_and_equals_a_plain_forward() -> 
     assert mixture(["sort="] * 4, texts, {}).total == pytest.approx(together, abs=1e-5)
 
 
+def test_what_is_too_long_loses_its_beginning() -> None:
+    model, tokenizer = _classifier()
+    short = RewardModel.of(model, tokenizer, max_length=4)(["p"], ["1234567"])
+    assert short == pytest.approx(RewardModel.of(model, tokenizer)(["p"], ["567"]), abs=1e-6)
+
+
 def test_a_chat_template_is_used_where_there_is_one() -> None:
     model, tokenizer = _classifier()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }};{% endfor %}"

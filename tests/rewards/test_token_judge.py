@@ -88,6 +88,8 @@ def test_each_standing_judges_with_its_own_weights_and_leaves_no_trace(
     for name, parameter in adapter.model.named_parameters():
         assert torch.equal(parameter, before[name][0]), name
         assert parameter.requires_grad == before[name][1], name
+    after = TokenJudge(adapter, at="policy").yes(QUESTIONS)
+    np.testing.assert_array_equal(after, expected["policy"])
 
 
 def test_a_judge_of_its_own_is_not_replaced_by_the_trainers_model() -> None:
