@@ -19,7 +19,7 @@ Chat = list[dict[str, str]]
 Prompt = str | tuple[Mapping[str, str], ...]
 """Text, or messages held as a tuple so that a row cannot change."""
 
-RESERVED_COLUMNS = frozenset({"prompts", "completions"})
+RESERVED_COLUMNS = frozenset({"prompts", "completions", "completion_ids"})
 """Names that a reward function's own arguments have already."""
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fedgrpo.data.prompts import Chat, Prompt, PromptRow, collate_columns
+from fedgrpo.data.prompts import Chat, PromptRow, collate_columns
 from fedgrpo.errors import DataError
 from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 
 Floats = NDArray[np.float64]
@@ -36,6 +37,21 @@ class Experience:
     rollout: Rollout
     rewards: RewardResult
     advantages: Tensor
+
+    def reward_means(self) -> dict[str, float]:
+        """Mean of each reward function over the completions that it applies to; NaN if none."""
+        return {name: _nanmean(v) for name, v in self.rewards.per_function.items()}
+
+    def reward_spreads(self) -> dict[str, float]:
+        """Mean over groups of each reward function's standard deviation within the group.
+
+        Zero says that the function tells no completion from another: it teaches nothing.
+        """
+        groups = (self.prompts, self.rollout.group_size)
+        return {
+            name: float(np.mean([_spread(group) for group in values.reshape(groups)]))
+            for name, values in self.rewards.per_function.items()
+        }
 
     @property
     def prompts(self) -> int:
@@ -69,9 +85,14 @@ class Experience:
 
 
 def judge(
-    reward: RewardMixture, rows: Sequence[PromptRow], texts: Sequence[str], group_size: int
+    reward: RewardMixture,
+    rows: Sequence[PromptRow],
+    texts: Sequence[str],
+    ids: Sequence[Sequence[int]],
+    group_size: int,
 ) -> RewardResult:
-    """Reward the completions ``texts``, ``group_size`` side by side for each row.
+    """Reward completions, given as ``texts`` and as token ``ids``, ``group_size`` side by side for
+    each row. Rewards get the ids as ``completion_ids``, TRL's name.
 
     Raises
     ------
@@ -84,7 +105,8 @@ def judge(
         text if isinstance(row.prompt, str) else [{"role": "assistant", "content": text}]
         for row, text in zip(repeated, texts, strict=True)
     ]
-    return reward([row.for_model() for row in repeated], completions, collate_columns(repeated))
+    columns = {**collate_columns(repeated), "completion_ids": ids}
+    return reward([row.for_model() for row in repeated], completions, columns)
 
 
 def join_results(parts: Sequence[RewardResult]) -> RewardResult:
@@ -139,6 +161,17 @@ def replace_groups(
     )
 
 
+def _nanmean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _spread(group: Floats) -> float:
+    """Sample standard deviation of what is known; exactly 0 where all agree."""
+    known = group[~np.isnan(group)]
+    return float(known.std(ddof=1)) if known.size > 1 and np.ptp(known) > 0 else 0.0
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[PromptRow], limit: int
 ) -> list[tuple[int, ...]]:
@@ -152,7 +185,7 @@ def encode_prompts(
     """
     encoded = []
     for number, row in enumerate(rows):
-        ids = _encode(tokenizer, row.prompt)
+        ids = encode_prompt(tokenizer, row.prompt)
         if not 0 < len(ids) <= limit:
             raise DataError(
                 f"prompt {number} has {len(ids)} tokens, allowed are 1 to {limit}",
@@ -160,17 +193,3 @@ def encode_prompts(
             )
         encoded.append(tuple(ids))
     return encoded
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    if tokenizer.chat_template is None:
-        raise DataError(
-            "prompts are chat messages, but the model's tokenizer has no chat template",
-            cure="use text prompts, or a model with a chat template",
-        )
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in prompt], tokenize=False, add_generation_prompt=True
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

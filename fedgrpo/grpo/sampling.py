@@ -76,6 +76,12 @@ class Rollout:
         return self.mask.sum(1)
 
 
+def completion_ids(rollout: Rollout) -> list[list[int]]:
+    """Token ids of every completion, end token included, without the filler."""
+    lengths = rollout.lengths().tolist()
+    return [row[:n] for row, n in zip(rollout.tokens.tolist(), lengths, strict=True)]
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +31,11 @@ from fedgrpo.grpo.experience import (
     judge,
     replace_groups,
 )
+from fedgrpo.grpo.health import CONSTANT_STEPS, constant_rewards
 from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss
 from fedgrpo.grpo.overlong import soft_overlong
 from fedgrpo.grpo.packing import PackedBatch, pack
-from fedgrpo.grpo.sampling import Rollout, SamplingPlan, sample
+from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
 from fedgrpo.grpo.scoring import completion_logps
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.lora import Adapter
@@ -50,9 +53,12 @@ class StepMetrics:
 
     Attributes
     ----------
+    rewards, reward_spreads:
+        By reward function: mean over the completions that it applies to (NaN if none), and mean
+        over groups of the standard deviation within the group.
     reward, zero_signal, truncated:
-        Mean reward; shares of groups without signal and of completions cut by the length limit.
-        Before any group is replaced, so that the figures describe the policy and not the choice.
+        Mean weighted reward; shares of groups without signal and of completions cut by the length
+        limit. Before any group is replaced: they describe the policy and not the choice.
     kl:
         Mean k3 estimate per token of the policy before the step against the reference.
     loss, grad_norm, clip_low, clip_high:
@@ -66,6 +72,8 @@ class StepMetrics:
     """
 
     reward: float
+    rewards: Mapping[str, float]
+    reward_spreads: Mapping[str, float]
     zero_signal: float
     truncated: float
     kl: float
@@ -132,6 +140,7 @@ class GRPOTrainer:
         self.generator.manual_seed(int(self._rng.integers(2**63)))
         self._order: list[int] = []
         self.reference = self.adapter.vector()
+        self.reward.bind(self.adapter)
         parameters = list(self.adapter.trainable.values())
         self.optimiser = torch.optim.AdamW(
             parameters, lr=self.settings.learning_rate, weight_decay=0.0
@@ -139,8 +148,12 @@ class GRPOTrainer:
 
     def train(self, steps: int) -> Iterator[StepMetrics]:
         """Take optimiser steps, yielding the figures of each."""
+        recent: deque[StepMetrics] = deque(maxlen=CONSTANT_STEPS)
         for _ in range(steps):
-            yield self.step(self.next_prompts())
+            recent.append(self.step(self.next_prompts()))
+            for sentence in constant_rewards(recent):
+                warnings.warn(sentence, stacklevel=2)
+            yield recent[-1]
 
     def step(self, chosen: Sequence[int]) -> StepMetrics:
         """One step on the prompts with these numbers."""
@@ -156,6 +169,8 @@ class GRPOTrainer:
         return StepMetrics(
             **figures,
             **means,
+            rewards=first.reward_means(),
+            reward_spreads=first.reward_spreads(),
             loss=float(sum(r.loss.item() for r in results)),
             grad_norm=norm,
             length=float(experience.rollout.lengths().double().mean()),
@@ -176,11 +191,13 @@ class GRPOTrainer:
         """
         rows = [self.rows[i] for i in chosen]
         rollout = self.rollout([self.encoded[i] for i in chosen], self.sampling_plan())
-        texts, group = self.decode(rollout), rollout.group_size
+        ids, group = completion_ids(rollout), rollout.group_size
+        texts = self.decode(rollout)
         size = 1 if isolated else len(rows)
         parts = [
-            judge(self.reward, rows[i : i + size], texts[i * group : (i + size) * group], group)
+            judge(self.reward, rows[i : i + size], texts[span], ids[span], group)
             for i in range(0, len(rows), size)
+            for span in [slice(i * group, (i + size) * group)]
         ]
         rewards = join_results(parts)
         return Experience(rollout, rewards, self._advantages(rollout, rewards, size))
@@ -192,7 +209,7 @@ class GRPOTrainer:
         if settings.overlong_share:
             limit = settings.max_completion_length
             shaped = shaped + soft_overlong(lengths, limit, settings.overlong_share * limit)
-        objectives = np.stack(list(rewards.per_function.values()))
+        objectives = rewards.objectives().T
         at_once = prompts_each * rollout.group_size
         parts = [
             compute_advantages(
@@ -229,7 +246,8 @@ class GRPOTrainer:
         RewardError
             If a reward function fails.
         """
-        return judge(self.reward, rows, self.decode(rollout), rollout.group_size)
+        ids = completion_ids(rollout)
+        return judge(self.reward, rows, self.decode(rollout), ids, rollout.group_size)
 
     def rollout(self, encoded: Sequence[tuple[int, ...]], plan: SamplingPlan) -> Rollout:
         """Sample with the adapter merged into a copy of the weights."""
@@ -238,8 +256,7 @@ class GRPOTrainer:
 
     def decode(self, rollout: Rollout) -> list[str]:
         """Text of every completion, without special tokens."""
-        lengths = rollout.lengths().tolist()
-        ids = [row[:n] for row, n in zip(rollout.tokens.tolist(), lengths, strict=True)]
+        ids = completion_ids(rollout)
         return list(self.adapter.base.tokenizer.batch_decode(ids, skip_special_tokens=True))
 
     def batches(

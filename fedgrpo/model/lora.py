@@ -154,6 +154,26 @@ class Adapter:
                 layer.merged_adapters.clear()
                 layer.get_base_layer().weight.data = weight
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Run the base model alone for a while, leaving every parameter as it is and as frozen as
+        it is.
+        """
+        layers: list[Any] = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
+        if any(layer.merged_adapters for layer in layers):
+            raise AdapterError(
+                "the adapter is merged into the weights and cannot be switched off",
+                cure="leave merged() first",
+            )
+        try:
+            for layer in layers:
+                # As in merged(): a layer that believes its adapter to be in the weights skips it.
+                layer.merged_adapters.append("default")
+            yield
+        finally:
+            for layer in layers:
+                layer.merged_adapters.clear()
+
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
         self.model.save_pretrained(str(folder))

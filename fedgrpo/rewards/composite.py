@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
+from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import RewardFunction
@@ -28,6 +30,14 @@ class RewardResult:
     """Weighted sum over the functions that apply, shape (n,), finite."""
     per_function: Mapping[str, Floats]
     """Unweighted rewards by function, shape (n,); NaN where the function does not apply."""
+
+    def objectives(self) -> Floats:
+        """Rewards of each function as one objective, shape (n, m), in the order of the mixture.
+
+        What advantages take that normalise every objective by itself (GDPO, arXiv 2601.05242);
+        weigh them by :attr:`RewardMixture.weights`. NaN where a function does not apply.
+        """
+        return np.stack(list(self.per_function.values()), axis=1)
 
 
 class RewardMixture:
@@ -55,12 +65,21 @@ class RewardMixture:
             if not math.isfinite(weight):
                 raise RewardError(f"reward {name!r} has weight {weight}", cure="give a number")
         self._judges = tuple(Judge.of(name, f) for name, f, _ in functions)
-        self._weights = np.array([weight for _, _, weight in functions])
+        self._weights = np.array([weight for _, _, weight in functions], dtype=np.float64)
+        self._abstaining = any(getattr(f, "abstains", False) for _, f, _ in functions)
 
     @property
     def weights(self) -> Floats:
-        """Weight of each function, shape (functions,)."""
-        return self._weights
+        """Copy of the weight of each function, shape (m,)."""
+        return self._weights.copy()
+
+    def bind(self, adapter: Adapter) -> None:
+        """Lend the trainer's adapter, as the round begins, to the functions that judge with it:
+        those that have a method ``bind``.
+        """
+        for judge in self._judges:
+            if hasattr(judge.function, "bind"):
+                judge.function.bind(adapter)
 
     @classmethod
     def from_settings(cls, settings: RewardSettings) -> Self:
@@ -102,7 +121,8 @@ class RewardMixture:
         ------
         RewardError
             If a function raises, needs a column that there is not, or returns something else than n
-            finite numbers or None; if no function applies to a completion; or if lengths differ.
+            finite numbers or None; if no function applies to a completion, unless one may abstain
+            and its whole group is without reward; or if lengths differ.
             Names the function and positions, never a text. What a function raised is chained, for
             whoever may read this process's traceback.
         """
@@ -114,7 +134,9 @@ class RewardMixture:
                     cure="repeat each prompt and its columns once for each of its completions",
                 )
         matrix = np.stack([judge(arguments, len(completions)) for judge in self._judges])
-        silent = np.isnan(matrix).all(axis=0)
+        silent = np.asarray(np.isnan(matrix).all(axis=0))
+        if self._abstaining:
+            silent = _unexcused(silent, prompts)
         if silent.any():
             raise RewardError(
                 f"no reward applies to completion {silent.argmax() + 1} of {len(completions)}",
@@ -130,3 +152,16 @@ class RewardMixture:
                 judge.name: rewards for judge, rewards in zip(self._judges, matrix, strict=True)
             },
         )
+
+
+def _unexcused(silent: NDArray[np.bool_], prompts: Sequence[str | Chat]) -> NDArray[np.bool_]:
+    """Clear the marks of groups that are silent as a whole: no signal, and no mistake either.
+
+    A function with the attribute ``abstains`` may leave a whole group without a reward, as a vote
+    without a majority does. Their total is 0.
+    """
+    left = silent.copy()
+    for run in same_prompt_runs(prompts):
+        if silent[run].all():
+            left[run] = False
+    return left

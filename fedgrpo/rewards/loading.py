@@ -12,7 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 from fedgrpo.errors import RewardError
-from fedgrpo.rewards import verifiers as _built_in  # noqa: F401 - registers them
+from fedgrpo.rewards import (  # noqa: F401 - registers them
+    formats,
+    grounding,
+    judged,
+    repetition,
+    self_consistency,
+    symbolic,
+    verifiers,
+)
 from fedgrpo.rewards.registry import REWARDS, RewardFunction
 
 
@@ -25,7 +33,8 @@ def load_reward(name: str) -> RewardFunction:
     Parameters
     ----------
     name:
-        A built-in name, ``package.module:function`` or ``path/to/file.py:function``.
+        A built-in name, ``package.module:function`` or ``path/to/file.py:function``. A class is
+        made without arguments; an object that can be called is taken as it is.
 
     Raises
     ------
@@ -36,7 +45,7 @@ def load_reward(name: str) -> RewardFunction:
     """
     place, colon, attribute = name.rpartition(":")
     if not colon:
-        return _find_built_in(name)
+        return _made(name, _find_built_in(name))
     module = _load_file(place) if place.endswith(".py") else _load_module(place)
     function: object = getattr(module, attribute, None)
     if function is None:
@@ -52,7 +61,26 @@ def load_reward(name: str) -> RewardFunction:
         raise RewardError(
             f"reward {name!r} is asynchronous", cure="write it with def, not async def"
         )
-    return function
+    return _made(name, function)
+
+
+def _made(name: str, function: RewardFunction) -> RewardFunction:
+    """Make a reward that is a class: each mixture has its own, bound to its own trainer."""
+    if not isinstance(function, type):
+        return function
+    try:
+        made: RewardFunction = function()
+    except Exception as error:
+        raise RewardError(
+            f"reward {name!r} is a class that cannot be made without arguments",
+            cure="make one in a file and name that: my_reward = Class(...)",
+        ) from error
+    if not callable(made):
+        raise RewardError(
+            f"reward {name!r} makes a {function.__name__}, which cannot be called",
+            cure="give the class a method __call__(self, prompts, completions, **columns)",
+        )
+    return made
 
 
 def _find_built_in(name: str) -> RewardFunction:

@@ -49,6 +49,28 @@ def test_merged_weights_decode_as_the_adapter_does_and_leave_no_trace(kind: str)
     assert thawed == set(model.trainable)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_switched_off_is_the_base_alone_and_an_error_switches_on_again(kind: str) -> None:
+    model = stirred(adapter(kind), 0.3)
+    outside = logits(model.causal)
+    with model.off():
+        assert torch.equal(logits(model.causal), logits(tiny_base().model))
+    with pytest.raises(AdapterError, match="shape"), model.off():
+        model.state().moved(model.vector()[:-1])
+    assert torch.equal(logits(model.causal), outside)
+    thawed = {name for name, p in model.model.named_parameters() if p.requires_grad}
+    assert thawed == set(model.trainable)
+
+
+def test_merged_weights_cannot_be_switched_off() -> None:
+    model = stirred(adapter("lora"), 0.3)
+    with model.merged():
+        merged = logits(model.causal)
+        with pytest.raises(AdapterError, match="merged"), model.off():
+            pass
+        assert torch.equal(logits(model.causal), merged)
+
+
 def test_ffa_lora_trains_b_alone() -> None:
     model = adapter("ffa_lora")
     assert all("lora_B" in name for name in model.trainable)
