@@ -12,8 +12,6 @@ import torch
 
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.prompts import evaluation_prompts
-from fedgrpo.grpo.losses import k3
-from fedgrpo.grpo.packing import pack
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.adapter import AdapterState
@@ -48,7 +46,9 @@ class LocalEvaluator:
         self.trainer.adapter.load(adapter)
         sampled, rollout = self._reward(self.settings.grpo.temperature)
         greedy, _ = self._reward(0.0)
-        return Evaluation(sampled, greedy, self._drift(rollout))
+        # The trainer's reference is the adapter that it was made with: the start.
+        drift = self.trainer.divergence(rollout, range(len(rollout.tokens)))
+        return Evaluation(sampled, greedy, drift)
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
         """See :func:`save_adapter`."""
@@ -63,23 +63,6 @@ class LocalEvaluator:
         rollout = trainer.rollout(trainer.encoded, plan)
         result = trainer.reward_of(rollout, trainer.rows)
         return float(result.total.mean()), rollout
-
-    @torch.no_grad()
-    def _drift(self, rollout: Rollout) -> float:
-        """Mean k3 estimate per token of KL(adapter || start) on the adapter's own completions, in
-        nats.
-        """
-        trainer = self.trainer
-        total, tokens = 0.0, 0
-        with trainer.adapter.at(self.start):
-            budget = self.settings.grpo.tokens_per_batch
-            for batch in pack(rollout, range(len(rollout.tokens)), tokens_per_batch=budget):
-                mask = rollout.mask[batch.completions]
-                start = trainer.logps(rollout, batch).cpu()
-                total += float((k3(rollout.logps[batch.completions], start) * mask).sum())
-                tokens += int(mask.sum())
-        # Never negative but for rounding.
-        return max(0.0, total / max(tokens, 1))
 
 
 @lru_cache(maxsize=1)

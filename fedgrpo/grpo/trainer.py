@@ -32,7 +32,7 @@ from fedgrpo.grpo.experience import (
     replace_groups,
 )
 from fedgrpo.grpo.health import CONSTANT_STEPS, constant_rewards
-from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss
+from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss, k3
 from fedgrpo.grpo.overlong import soft_overlong
 from fedgrpo.grpo.packing import PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
@@ -42,7 +42,10 @@ from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 
-UPDATE_METRICS = ("kl", "clip_low", "clip_high")
+CLIP_METRICS = ("clip_low", "clip_high")
+
+DRIFT_SAMPLE = 16
+"""Completions on which the divergence is measured where no penalty needs it on all."""
 
 RewardArgument = RewardMixture | Callable[..., Any] | Sequence[Callable[..., Any]]
 
@@ -161,14 +164,17 @@ class GRPOTrainer:
         first = self.collect(chosen)
         experience = self._refilled(first)
         totals = self.totals(experience)
+        few = min(DRIFT_SAMPLE, len(experience.advantages))
+        kl = self.divergence(experience.rollout, range(few))
         self.optimiser.zero_grad(set_to_none=True)
         results = [self._backward(experience, batch, totals) for batch in self.batches(experience)]
         norm, applied = self._apply() if results else (0.0, False)
-        means = {name: _mean(r.metrics[name] for r in results) for name in UPDATE_METRICS}
+        means = {name: _mean(r.metrics[name] for r in results) for name in CLIP_METRICS}
         figures = {name: float(v.mean()) for name, v in first.per_prompt().items()}
         return StepMetrics(
             **figures,
             **means,
+            kl=kl,
             rewards=first.reward_means(),
             reward_spreads=first.reward_spreads(),
             loss=float(sum(r.loss.item() for r in results)),
@@ -297,6 +303,20 @@ class GRPOTrainer:
         width = rollout.tokens.shape[1]
         return completion_logps(self.adapter.causal, batch, width, self.settings.temperature)
 
+    def divergence(self, rollout: Rollout, completions: Sequence[int]) -> float:
+        """Mean k3 divergence per token of the policy from the reference, on these completions.
+
+        The sampler's log-probabilities are the policy's own, so only the reference is asked.
+        """
+        total, tokens = 0.0, 0
+        for batch in pack(rollout, completions, tokens_per_batch=self.settings.tokens_per_batch):
+            mask = rollout.mask[batch.completions]
+            reference = self._reference_logps(rollout, batch).cpu()
+            total += float((k3(rollout.logps[batch.completions], reference) * mask).sum())
+            tokens += int(mask.sum())
+        # Never negative but for rounding.
+        return max(0.0, total / max(tokens, 1))
+
     def totals(self, experience: Experience) -> BatchTotals:
         """Divisors of the whole optimiser batch, silent groups included."""
         counted = experience.rollout.mask[experience.rollout.ended | self._learns_from_truncated]
@@ -342,18 +362,19 @@ class GRPOTrainer:
         """Add one batch's gradient; its loss comes back without the graph."""
         # The reference goes first: visiting its values would invalidate a graph that exists
         # already.
-        reference = self._reference_logps(experience, batch)
+        penalised = self.settings.kl_weight > 0
+        reference = self._reference_logps(experience.rollout, batch) if penalised else None
         result = self.loss(experience, batch, totals, reference)
         result.loss.backward()
         return LossResult(result.loss.detach(), result.metrics)
 
     @torch.no_grad()
-    def _reference_logps(self, experience: Experience, batch: PackedBatch) -> Tensor:
+    def _reference_logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:
         """At the round's first step policy and reference are one, so the sampler's values serve."""
         if np.array_equal(self.reference, self.adapter.vector()):
-            return experience.rollout.logps[batch.completions].to(self.adapter.base.device)
+            return rollout.logps[batch.completions].to(self.adapter.base.device)
         with self.adapter.at(self.reference):
-            return self.logps(experience.rollout, batch)
+            return self.logps(rollout, batch)
 
     def _apply(self) -> tuple[float, bool]:
         """Clip and step; a gradient that is not finite is thrown away."""

@@ -1,0 +1,251 @@
+"""Local GRPO beside TRL's GRPOTrainer: the same job, taking turns, completions per CPU-second.
+
+Each side is a process of its own that takes one optimiser step whenever it is its turn, so a
+machine that slows down slows both. Same model, prompts, group size, lengths, LoRA, precision and
+threads; rewards disagree in every group, so neither may skip its update.
+
+Usage: ``python benchmarks/grpo_vs_trl.py [--steps 5] [--threads 1] [--json]``, after
+``pip install trl``. Cases: the shipped tiny base, and a random Llama of SmolLM2-135M's shape in
+bfloat16 with prompts of 128 tokens, whose completions never end early.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job, the same for both sides."""
+
+    prompts: int
+    group: int
+    tokens: int
+    rank: int
+    dtype: str
+
+
+CASES = {
+    "tiny": Case(prompts=16, group=8, tokens=10, rank=8, dtype="float32"),
+    "llama_135m": Case(prompts=2, group=8, tokens=32, rank=16, dtype="bfloat16"),
+}
+RATE = 1e-5
+
+
+def coin(completions: list[Any], **_: Any) -> list[float]:
+    """Disagree in every group."""
+    return [float(i % 2) for i in range(len(completions))]
+
+
+def make_model(name: str, folder: Path) -> str:
+    """Return the folder of the case's base model."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from fedgrpo.model.base import TINY
+
+    if name == "tiny":
+        return str(TINY)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(TINY)).save_pretrained(folder)
+    return str(folder)
+
+
+def make_prompts(name: str) -> list[dict[str, Any]]:
+    """Prompts of the built-in tasks, or 128 characters, which are 128 tokens."""
+    from fedgrpo.data.tasks import generate
+
+    count = CASES[name].prompts
+    if name == "tiny":
+        rows = generate(("add", "reverse", "sort", "maximum"), count, [1.0] * 4, 0, held_out=False)
+        return [{"prompt": row.prompt} for row in rows]
+    rng = np.random.default_rng(0)
+    return [{"prompt": "".join(rng.choice(list("abcdefgh"), 128))} for _ in range(count)]
+
+
+class Turn:
+    """The child's end of the pipe: wait for a turn, then report what it cost."""
+
+    def begin(self) -> None:
+        """Block until it is this side's turn."""
+        if not sys.stdin.readline():
+            sys.exit(0)
+        self.started = time.process_time()
+
+    def end(self) -> None:
+        """Report CPU seconds of this turn, and peak memory so far in MiB."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        report = {"cpu_s": time.process_time() - self.started, "peak_mb": round(peak)}
+        print("TURN " + json.dumps(report), flush=True)
+
+
+def run_ours(name: str, model: str, turn: Turn) -> None:
+    """Take this package's steps."""
+    from fedgrpo.grpo import GRPOTrainer
+    from fedgrpo.model.base import load_base
+    from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
+
+    case = CASES[name]
+    trainer = GRPOTrainer(
+        load_base(ModelSettings.model_validate({"name": model, "dtype": case.dtype})),
+        coin,
+        make_prompts(name),
+        settings=GRPOSettings(
+            prompts_per_step=case.prompts,
+            group_size=case.group,
+            max_completion_length=case.tokens,
+            learning_rate=RATE,
+            loss="dapo",
+            # Truncated completions take part, as in TRL. All are, or none, so no advantage changes.
+            overlong_share=0.1,
+        ),
+        adapter_settings=AdapterSettings(kind="lora", rank=case.rank, alpha=2.0 * case.rank),
+    )
+    while True:
+        turn.begin()
+        assert next(iter(trainer.train(1))).applied
+        turn.end()
+
+
+def run_trl(name: str, model: str, turn: Turn) -> None:
+    """Take TRL's steps, held back by a callback until it is its turn."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    case = CASES[name]
+
+    class Gate(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            turn.begin()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            turn.end()
+
+    rows = case.prompts * case.group
+    with tempfile.TemporaryDirectory() as folder:
+        GRPOTrainer(
+            AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, case.dtype)),
+            coin,
+            args=GRPOConfig(
+                output_dir=folder,
+                per_device_train_batch_size=rows,
+                num_generations=case.group,
+                max_completion_length=case.tokens,
+                learning_rate=RATE,
+                max_steps=1000,
+                loss_type="dapo",
+                bf16=case.dtype == "bfloat16",
+                gradient_checkpointing=False,
+                use_cpu=True,
+                report_to="none",
+                save_strategy="no",
+                logging_steps=1000,
+                disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_list(make_prompts(name)),
+            processing_class=AutoTokenizer.from_pretrained(model),
+            peft_config=LoraConfig(
+                r=case.rank, lora_alpha=2 * case.rank, target_modules="all-linear"
+            ),
+            callbacks=[Gate()],
+        ).train()
+
+
+def spawn(side: str, name: str, model: str, threads: int) -> subprocess.Popen[str]:
+    """Start one side as a child that waits for its turns."""
+    command = [sys.executable, __file__, "--side", side, "--case", name, "--model", model]
+    command += ["--threads", str(threads)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def take_turn(child: subprocess.Popen[str]) -> dict[str, float]:
+    """Let a child take one step; its own chatter is skipped."""
+    assert child.stdin
+    assert child.stdout
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    for line in child.stdout:
+        if line.startswith("TURN "):
+            report: dict[str, float] = json.loads(line.removeprefix("TURN "))
+            return report
+    raise RuntimeError(f"a side ended with code {child.wait()}: run it by hand with --side")
+
+
+def compare(name: str, steps: int, threads: int) -> dict[str, Any]:
+    """Alternate both sides; the first turn of each warms up and is not counted."""
+    case, turns = CASES[name], {"ours": [], "trl": []}
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model(name, Path(folder))
+        children = {side: spawn(side, name, model, threads) for side in turns}
+        try:
+            for _ in range(steps + 1):
+                for side, child in children.items():
+                    turns[side].append(take_turn(child))
+        finally:
+            for child in children.values():
+                child.kill()
+    rows = case.prompts * case.group
+    cost = {side: statistics.median(t["cpu_s"] for t in taken[1:]) for side, taken in turns.items()}
+    return {
+        "ours": round(rows / cost["ours"], 2),
+        "trl": round(rows / cost["trl"], 2),
+        "ratio": round(cost["trl"] / cost["ours"], 2),
+        "peak_mb": {side: taken[-1]["peak_mb"] for side, taken in turns.items()},
+    }
+
+
+def main() -> None:
+    """Print a line a case, and with ``--json`` one object as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--case", choices=CASES, action="append")
+    parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--model", default="", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        import torch
+
+        torch.set_num_threads(args.threads)
+        run = run_ours if args.side == "ours" else run_trl
+        run(args.case[0], args.model, Turn())
+    results = {name: compare(name, args.steps, args.threads) for name in args.case or CASES}
+    for name, result in results.items():
+        print(f"{name}: {result}")
+    if args.json:
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
