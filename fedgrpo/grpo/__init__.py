@@ -11,9 +11,9 @@ from fedgrpo.grpo.losses import (
     compute_loss,
     register_loss,
 )
-from fedgrpo.grpo.overlong import soft_overlong
 from fedgrpo.grpo.presets import PRESETS, Preset, register_preset
 from fedgrpo.grpo.trainer import GRPOTrainer, StepMetrics
+from fedgrpo.rewards.overlong import soft_overlong
 
 __all__ = [
     "ADVANTAGES",

@@ -33,13 +33,13 @@ from fedgrpo.grpo.experience import (
 )
 from fedgrpo.grpo.health import CONSTANT_STEPS, constant_rewards
 from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss, k3
-from fedgrpo.grpo.overlong import soft_overlong
 from fedgrpo.grpo.packing import PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
 from fedgrpo.grpo.scoring import completion_logps
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
+from fedgrpo.rewards.overlong import soft_overlong
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 
 CLIP_METRICS = ("clip_low", "clip_high")

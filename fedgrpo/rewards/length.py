@@ -13,15 +13,15 @@ from typing import Any
 from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards import overlong
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.registry import RewardFunction
 
 
 def soft_overlong(max_length: int, buffer: int) -> RewardFunction:
-    """Make DAPO's soft overlong punishment (arXiv 2503.14476).
+    """Make DAPO's soft overlong punishment a reward, to be added to one for being right.
 
-    Of a completion of L tokens: 0 up to ``max_length - buffer``, from there straight down to -1 at
-    ``max_length``, and -1 beyond. Add it to a reward for being right.
+    :func:`fedgrpo.rewards.overlong.soft_overlong` has the formula.
 
     Parameters
     ----------
@@ -43,8 +43,9 @@ def soft_overlong(max_length: int, buffer: int) -> RewardFunction:
         )
 
     def soft_overlong_reward(completion_ids: Sequence[Sequence[int]], **_: object) -> list[float]:
-        free = max_length - buffer
-        return [min(0.0, max(-1.0, (free - len(ids)) / buffer)) for ids in completion_ids]
+        lengths = [len(ids) for ids in completion_ids]
+        punishment: list[float] = overlong.soft_overlong(lengths, max_length, buffer).tolist()
+        return punishment
 
     return soft_overlong_reward
 
