@@ -22,7 +22,10 @@ from fedgrpo.settings import Settings
 
 
 class LocalEvaluator:
-    """Evaluates adapters on the held-out prompts, always with the same random numbers."""
+    """Evaluates adapters on the held-out prompts, always with the same random numbers.
+
+    The trainer never trains, so its reference stays what it was made with: the start of the run.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -34,11 +37,10 @@ class LocalEvaluator:
             rows,
             settings=settings.grpo,
         )
-        self.start = self.trainer.adapter.vector()
 
     def initial(self) -> AdapterState:
         """The adapter that the run starts from, with its frozen basis."""
-        with self.trainer.adapter.at(self.start):
+        with self.trainer.adapter.at(self.trainer.reference):
             return self.trainer.adapter.state()
 
     def evaluate(self, adapter: AdapterState) -> Evaluation:
@@ -46,7 +48,6 @@ class LocalEvaluator:
         self.trainer.adapter.load(adapter)
         sampled, rollout = self._reward(self.settings.grpo.temperature)
         greedy, _ = self._reward(0.0)
-        # The trainer's reference is the adapter that it was made with: the start.
         drift = self.trainer.divergence(rollout, range(len(rollout.tokens)))
         return Evaluation(sampled, greedy, drift)
 
