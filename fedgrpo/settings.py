@@ -154,7 +154,12 @@ class GRPOSettings(Section):
     loss: str = "dr_grpo"
     """Name of a registered loss: see docs/algorithms.md."""
     steps: int = Field(default=1, ge=1)
-    """Optimiser steps a round, each on fresh completions. Prompt-level privacy takes exactly 1."""
+    """Optimiser steps a round. Prompt-level privacy takes exactly 1."""
+    passes: int = Field(default=1, ge=1)
+    """Times that each completion is used. Each batch serves passes x minibatches optimiser steps.
+    """
+    minibatches: int = Field(default=1, ge=1)
+    """Optimiser steps that share out a batch of completions in each pass, by whole prompts."""
     prompts_per_step: int = Field(default=24, ge=1)
     """Prompts a step; the expected number under prompt-level privacy, which samples them by
     independent coins.
@@ -172,6 +177,8 @@ class GRPOSettings(Section):
     """Estimator of the KL divergence in the penalty."""
     kl_weight: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence to the round's global adapter."""
+    entropy_weight: float = Field(default=0.0, ge=0)
+    """Weight of a bonus for the policy's entropy at each token, in nats."""
     max_resamples: int = Field(default=0, ge=0)
     """Times that groups without signal are replaced by fresh prompts before a step (DAPO). Not for
     prompt-level privacy.

@@ -67,6 +67,13 @@ def _check_prompt_unit(settings: Settings) -> None:
             "sends one clipped and noised gradient a round",
             "set grpo.steps = 1 and raise grpo.prompts_per_step or rounds instead",
         )
+    if settings.grpo.passes * settings.grpo.minibatches != 1:
+        raise _impossible(
+            f"grpo.passes = {settings.grpo.passes} and grpo.minibatches = "
+            f"{settings.grpo.minibatches} cannot go with privacy.unit = 'prompt', which uses each "
+            "completion for one gradient",
+            "set both to 1",
+        )
     if settings.privacy.adaptive:
         raise _impossible(
             "privacy.adaptive = true cannot go with privacy.unit = 'prompt': holders clip "

@@ -40,7 +40,7 @@ class LocalEvaluator:
 
     def initial(self) -> AdapterState:
         """The adapter that the run starts from, with its frozen basis."""
-        with self.trainer.adapter.at(self.trainer.reference):
+        with self.trainer.adapter.at(self.trainer.policy.reference):
             return self.trainer.adapter.state()
 
     def evaluate(self, adapter: AdapterState) -> Evaluation:
@@ -48,7 +48,7 @@ class LocalEvaluator:
         self.trainer.adapter.load(adapter)
         sampled, rollout = self._reward(self.settings.grpo.temperature)
         greedy, _ = self._reward(0.0)
-        drift = self.trainer.divergence(rollout, range(len(rollout.tokens)))
+        drift = self.trainer.policy.divergence(rollout, range(len(rollout.tokens)))
         return Evaluation(sampled, greedy, drift)
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
@@ -58,11 +58,11 @@ class LocalEvaluator:
 
     def _reward(self, temperature: float) -> tuple[float, Rollout]:
         """Mean reward of one completion a prompt."""
-        trainer = self.trainer
-        trainer.generator.manual_seed(self.settings.seed)
-        plan = trainer.sampling_plan(group_size=1, temperature=temperature)
-        rollout = trainer.rollout(trainer.encoded, plan)
-        result = trainer.reward_of(rollout, trainer.rows)
+        policy, collector = self.trainer.policy, self.trainer.collector
+        policy.generator.manual_seed(self.settings.seed)
+        plan = policy.sampling_plan(group_size=1, temperature=temperature)
+        rollout = policy.rollout(collector.encoded, plan)
+        result = collector.reward_of(rollout, collector.rows)
         return float(result.total.mean()), rollout
 
 

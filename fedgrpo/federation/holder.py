@@ -74,7 +74,7 @@ class LocalHolder:
 
     def _prompt_release(self, plan: ReleasePlan) -> Floats:
         """One clipped, noised gradient over prompts sampled by independent coins."""
-        chosen = poisson_sample(len(self.trainer.rows), plan.expected_prompts)
+        chosen = poisson_sample(len(self.trainer.collector.rows), plan.expected_prompts)
         if not chosen:
             return release_prompts(np.zeros(plan.dimension), np.zeros((0, len(METRICS))), plan)
         experience = self.trainer.collect(chosen, isolated=True)
@@ -95,14 +95,14 @@ class LocalHolder:
         length = grpo.max_completion_length
         constant = BatchTotals(grpo.group_size, grpo.group_size * length, length)
         alone = not hookable(adapter.causal, list(adapter.trainable.values()))
-        batches = self.trainer.batches(experience, one_prompt_each=alone)
+        batches = self.trainer.updater.batches(experience, one_prompt_each=alone)
         return [
             PromptBatch(partial(self._loss, experience, batch, constant), batch.prompt_of_row)
             for batch in batches
         ]
 
     def _loss(self, experience: Experience, batch: PackedBatch, totals: BatchTotals) -> Tensor:
-        return self.trainer.loss(experience, batch, totals).loss
+        return self.trainer.updater.loss(experience, batch, totals).loss
 
     def _update_release(self, plan: ReleasePlan) -> Floats:
         """The adapter's change over a few local optimiser steps."""

@@ -1,6 +1,7 @@
 """GRPO on one machine: rollout, advantages, losses, update. Knows nothing of any federation."""
 
 from fedgrpo.grpo.advantages import ADVANTAGES, Outcomes, compute_advantages, register_advantage
+from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
 from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import (
     LOSSES,
@@ -11,8 +12,9 @@ from fedgrpo.grpo.losses import (
     compute_loss,
     register_loss,
 )
+from fedgrpo.grpo.metrics import StepMetrics
 from fedgrpo.grpo.presets import PRESETS, Preset, register_preset
-from fedgrpo.grpo.trainer import GRPOTrainer, StepMetrics
+from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.rewards.overlong import soft_overlong
 
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "TokenBatch",
     "compute_advantages",
     "compute_loss",
+    "load_trainer",
     "register_advantage",
     "register_loss",
     "register_preset",
     "require_isolation",
+    "save_trainer",
     "soft_overlong",
 ]

@@ -31,7 +31,7 @@ class Experience:
     rewards:
         Weighted total and each function's own values, shape (P*G,).
     advantages:
-        Float32 tensor, shape (P*G,).
+        Float32 tensor, shape (P*G,), or (P*G, T) where tokens of a completion differ.
     """
 
     rollout: Rollout
@@ -58,28 +58,54 @@ class Experience:
         """Number of prompts, P."""
         return len(self.rollout.prompts)
 
-    def useful(self, *, with_kl: bool, with_truncated: bool = False) -> list[int]:
+    def useful(self, *, with_silent: bool, with_truncated: bool = False) -> list[int]:
         """Completions that move the model: they ended (or are punished for not ending), and have an
-        advantage or are held by a KL penalty.
+        advantage (or are held by a penalty that needs none).
         """
-        teaches = (self.rollout.ended | with_truncated) & ((self.advantages != 0) | with_kl)
+        teaches = (self.rollout.ended | with_truncated) & (self._signal() | with_silent)
         return teaches.nonzero()[:, 0].tolist()
 
     def silent_groups(self) -> list[int]:
         """Numbers of the prompts whose completions all have advantage zero."""
-        groups = self.advantages.reshape(self.prompts, self.rollout.group_size)
-        return (groups == 0).all(1).nonzero()[:, 0].tolist()
+        return self._silent().nonzero()[:, 0].tolist()
+
+    def part(self, prompts: Sequence[int]) -> Experience:
+        """The groups of the prompts with these positions."""
+        if list(prompts) == list(range(self.prompts)):
+            return self
+        size = self.rollout.group_size
+        rows = (torch.tensor(prompts)[:, None] * size + torch.arange(size)).flatten()
+        rollout = Rollout(
+            tuple(self.rollout.prompts[i] for i in prompts),
+            self.rollout.tokens[rows],
+            self.rollout.logps[rows],
+            self.rollout.mask[rows],
+            self.rollout.ended[rows],
+            size,
+        )
+        rewards = RewardResult(
+            self.rewards.total[rows.numpy()],
+            {name: values[rows.numpy()] for name, values in self.rewards.per_function.items()},
+        )
+        return Experience(rollout, rewards, self.advantages[rows])
+
+    def _signal(self) -> Tensor:
+        """Which completions have an advantage, shape (P*G,)."""
+        return (self.advantages.reshape(len(self.advantages), -1) != 0).any(1)
+
+    def _silent(self) -> Tensor:
+        """Which groups have none, shape (P,)."""
+        return ~self._signal().reshape(self.prompts, self.rollout.group_size).any(1)
 
     def per_prompt(self) -> dict[str, Floats]:
         """Figures of each prompt, shape (P,): mean reward, and shares in [0, 1] of what cannot
         teach.
         """
         groups = (self.prompts, self.rollout.group_size)
-        silent = (self.advantages.reshape(groups) == 0).all(1)
         truncated = (~self.rollout.ended).reshape(groups).double().mean(1)
         return {
             "reward": self.rewards.total.reshape(groups).mean(axis=1),
-            "zero_signal": silent.double().numpy(),
+            "zero_signal": self._silent().double().numpy(),
             "truncated": truncated.numpy(),
         }
 

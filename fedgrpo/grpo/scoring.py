@@ -37,6 +37,21 @@ def completion_logps(
     -------
     float32, shape (N, T), zero where there is no token.
     """
+    return completion_scores(model, batch, width, temperature)[0]
+
+
+def completion_scores(
+    model: PreTrainedModel,
+    batch: PackedBatch,
+    width: int,
+    temperature: float,
+    *,
+    with_entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of every completion token, and the entropy of the distribution that it was
+    drawn from, in nats; both as :func:`completion_logps` gives them. Entropies are zero unless
+    asked for.
+    """
     device = model.device
     backbone: nn.Module = getattr(model, model.base_model_prefix)
     hidden = backbone(
@@ -48,23 +63,37 @@ def completion_logps(
     # Filler rows never reach the output layer: only positions that predict a completion token do.
     predicting = hidden[batch.row.to(device), batch.column.to(device)]
     head = model.get_output_embeddings()
-    flat = _token_logps(head, predicting, batch.targets.to(device), temperature)
-    result = flat.new_zeros(len(batch.completions), width)
-    return result.index_put((batch.token_completion.to(device), batch.token_index.to(device)), flat)
+    flat = _token_scores(head, predicting, batch.targets.to(device), temperature, with_entropy)
+    where = (batch.token_completion.to(device), batch.token_index.to(device))
+    logps, entropy = (
+        flat.new_zeros(len(batch.completions), width).index_put(where, values)
+        for values in flat.unbind(1)
+    )
+    return logps, entropy
 
 
-def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _token_scores(
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+) -> Tensor:
+    """Log-probability and entropy of each token, shape (K, 2), in chunks within the budget."""
     vocabulary = next(head.parameters()).shape[0]
     per_chunk = max(1, LOGITS_BUDGET // vocabulary)
     if len(hidden) <= per_chunk:
-        return _chunk_logps(head, hidden, targets, temperature)
+        return _chunk_scores(head, hidden, targets, temperature, with_entropy)
     parts = [
-        checkpoint(_chunk_logps, head, h, t, temperature, use_reentrant=False)
+        checkpoint(_chunk_scores, head, h, t, temperature, with_entropy, use_reentrant=False)
         for h, t in zip(hidden.split(per_chunk), targets.split(per_chunk), strict=True)
     ]
     return torch.cat(parts)
 
 
-def _chunk_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _chunk_scores(
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+) -> Tensor:
     logits: Tensor = head(hidden).float() / temperature
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+    total = logits.logsumexp(1)
+    logps = logits.gather(1, targets[:, None])[:, 0] - total
+    if not with_entropy:
+        return torch.stack([logps, torch.zeros_like(logps)], 1)
+    # H = log Z - E[logit].
+    return torch.stack([logps, total - (logits.softmax(1) * logits).sum(1)], 1)

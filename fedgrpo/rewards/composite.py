@@ -69,6 +69,11 @@ class RewardMixture:
         self._abstaining = any(getattr(f, "abstains", False) for _, f, _ in functions)
 
     @property
+    def names(self) -> list[str]:
+        """Names under which rewards are reported, in order."""
+        return [judge.name for judge in self._judges]
+
+    @property
     def weights(self) -> Floats:
         """Copy of the weight of each function, shape (m,)."""
         return self._weights.copy()

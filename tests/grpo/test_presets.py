@@ -117,13 +117,13 @@ def resampler(max_resamples: int) -> GRPOTrainer:
 def test_groups_without_signal_are_replaced_a_bounded_number_of_times() -> None:
     trainer = resampler(3)
     calls: list[int] = []
-    collect = trainer.collect
+    collect = trainer.collector.collect
 
-    def counted(chosen: list[int]) -> object:
+    def counted(chosen: list[int], **options: bool) -> object:
         calls.append(len(chosen))
-        return collect(chosen)
+        return collect(chosen, **options)
 
-    trainer.collect = counted  # type: ignore[method-assign, assignment]
+    trainer.collector.collect = counted  # type: ignore[method-assign, assignment]
     metrics = trainer.step(trainer.next_prompts())
     assert calls[0] == 12
     assert calls[1] == round(metrics.zero_signal * 12), "reported before replacement"
@@ -135,29 +135,30 @@ def test_replaced_groups_are_whole_and_the_others_untouched() -> None:
     trainer = resampler(2)
     first = trainer.collect(trainer.next_prompts())
     silent = set(first.silent_groups())
-    refilled = trainer._refilled(first)
+    refilled = trainer.collector.refilled(first)
     assert silent
     assert len(refilled.silent_groups()) < len(silent)
     assert refilled.prompts == first.prompts
-    texts, before = trainer.decode(refilled.rollout), trainer.decode(first.rollout)
-    rows_of = dict(zip(trainer.encoded, trainer.rows, strict=True))
-    judged = trainer.reward_of(refilled.rollout, [rows_of[p] for p in refilled.rollout.prompts])
+    texts, before = trainer.policy.decode(refilled.rollout), trainer.policy.decode(first.rollout)
+    rows_of = dict(zip(trainer.collector.encoded, trainer.collector.rows, strict=True))
+    rows = [rows_of[prompt] for prompt in refilled.rollout.prompts]
+    judged = trainer.collector.reward_of(refilled.rollout, rows)
     assert np.array_equal(refilled.rewards.total, judged.total)
     for group, prompt in enumerate(refilled.rollout.prompts):
-        rows = slice(4 * group, 4 * group + 4)
+        span = slice(4 * group, 4 * group + 4)
         if group not in silent:
             assert prompt == first.rollout.prompts[group]
-            assert texts[rows] == before[rows]
+            assert texts[span] == before[span]
 
 
 def test_nothing_is_replaced_unless_asked_for() -> None:
     trainer = resampler(0)
     experience = trainer.collect(range(12))
-    assert trainer._refilled(experience) is experience
+    assert trainer.collector.refilled(experience) is experience
 
 
 def test_when_every_group_teaches_nothing_is_sampled_twice() -> None:
     trainer = tiny_trainer(reward=graded, max_resamples=5)
     experience = trainer.collect(range(2))
     assert not experience.silent_groups()
-    assert trainer._refilled(experience) is experience
+    assert trainer.collector.refilled(experience) is experience

@@ -5,6 +5,7 @@ import torch
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.errors import DataError, RewardError
 from fedgrpo.grpo import GRPOTrainer
+from fedgrpo.grpo.packing import pack
 from fedgrpo.settings import GRPOSettings
 from tests.models import graded, stirred, tiny_base, tiny_trainer
 
@@ -51,7 +52,7 @@ def test_isolated_prompts_are_judged_as_if_alone() -> None:
     trainer = tiny_trainer(reward=batch_rank)
     together = trainer.collect(range(8), isolated=True)
     for prompt in range(8):
-        texts = trainer.decode(together.rollout)[4 * prompt : 4 * prompt + 4]
+        texts = trainer.policy.decode(together.rollout)[4 * prompt : 4 * prompt + 4]
         expected = batch_rank(texts)
         assert together.rewards.total[4 * prompt : 4 * prompt + 4].tolist() == expected
     assert trainer.collect(range(8)).rewards.total.max() > 4
@@ -59,7 +60,7 @@ def test_isolated_prompts_are_judged_as_if_alone() -> None:
 
 def test_groups_that_agree_move_nothing() -> None:
     trainer = tiny_trainer()
-    trainer.reward = type(trainer.reward)(
+    trainer.collector.reward = type(trainer.collector.reward)(
         [("one", lambda completions: [1.0] * len(completions), 1.0)]
     )
     metrics = trainer.step(range(4))
@@ -71,7 +72,7 @@ def test_groups_that_agree_move_nothing() -> None:
 def test_truncated_completions_take_no_part_in_the_update() -> None:
     trainer = tiny_trainer(max_completion_length=1)
     experience = trainer.collect(range(16))
-    kept = experience.useful(with_kl=True)
+    kept = experience.useful(with_silent=True)
     assert experience.rollout.ended[kept].all()
     assert len(kept) < len(experience.advantages)
     assert trainer.step(range(16)).truncated > 0.5
@@ -117,7 +118,7 @@ def test_chat_prompts_go_through_the_template_and_rewards_see_messages() -> None
 
     message = {"role": "user", "content": "sort 21"}
     trainer = GRPOTrainer(base, reward, [PromptRow((message,))])
-    assert base.tokenizer.decode(trainer.encoded[0]) == "sort 21="
+    assert base.tokenizer.decode(trainer.collector.encoded[0]) == "sort 21="
     trainer.collect([0])
     assert seen[0] == [message]
     assert seen[1][0]["role"] == "assistant"  # type: ignore[index]
@@ -140,7 +141,7 @@ def test_reward_that_raises_names_itself() -> None:
         raise KeyError(completions[0])
 
     trainer = tiny_trainer()
-    trainer.reward = type(trainer.reward)([("broken", broken, 1.0)])
+    trainer.collector.reward = type(trainer.collector.reward)([("broken", broken, 1.0)])
     with pytest.raises(RewardError, match="broken"):
         trainer.step(range(2))
 
@@ -154,10 +155,72 @@ def test_rollouts_are_sampled_from_the_adapter_not_from_the_base() -> None:
     trainer = tiny_trainer(reward=graded)
     stirred(trainer.adapter, 0.02)
     experience = trainer.collect(range(8))
-    (batch,) = trainer.batches(experience)
+    (batch,) = trainer.updater.batches(experience)
     sampler = experience.rollout.logps[batch.completions]
     mask = experience.rollout.mask[batch.completions]
-    assert torch.allclose(trainer.logps(experience.rollout, batch)[mask], sampler[mask], atol=1e-3)
+    assert torch.allclose(
+        trainer.policy.logps(experience.rollout, batch)[mask], sampler[mask], atol=1e-3
+    )
     trainer.adapter.set_vector(np.zeros(trainer.adapter.dimension, np.float32))
-    at_base = trainer.logps(experience.rollout, batch)[mask]
+    at_base = trainer.policy.logps(experience.rollout, batch)[mask]
     assert not torch.allclose(at_base, sampler[mask], atol=1e-2)
+
+
+def test_what_a_shuffle_leaves_over_opens_the_next_step() -> None:
+    trainer = tiny_trainer(10)
+    steps = [trainer.next_prompts() for _ in range(5)]
+    assert sorted(i for step in steps for i in step) == sorted([*range(10)] * 2)
+    assert all(len(set(step)) == 4 for step in steps)
+
+
+def test_completions_serve_as_many_steps_as_asked_for_and_the_first_is_on_policy() -> None:
+    trainer = tiny_trainer(
+        32, reward=graded, prompts_per_step=16, passes=2, minibatches=2, learning_rate=1e-2
+    )
+    steps = list(trainer.train(5))
+    fresh = [step.tokens_per_second > 0 for step in steps]
+    assert fresh == [True, False, False, False, True]
+    assert len({step.reward for step in steps[:4]}) == 1
+    assert steps[0].mismatch == pytest.approx(0.0, abs=1e-6)
+    assert steps[3].mismatch > 1e-5
+    assert all(step.applied for step in steps)
+
+
+def test_minibatches_share_out_whole_prompts() -> None:
+    trainer = tiny_trainer(16, reward=graded, minibatches=3)
+    batch = trainer.gather()
+    assert sorted(i for part in batch.parts for i in part) == [0, 1, 2, 3]
+    first = batch.experience.part(batch.parts[0])
+    assert first.rollout.prompts == tuple(
+        batch.experience.rollout.prompts[i] for i in batch.parts[0]
+    )
+    assert len(first.advantages) == 4 * len(batch.parts[0])
+
+
+def test_entropy_is_measured_without_bias() -> None:
+    """The sampled tokens' -log p against the exact entropy of the distributions, token by token."""
+    trainer = tiny_trainer(64, reward=graded, prompts_per_step=64, group_size=8)
+    batch = trainer.gather()
+    rollout = batch.experience.rollout
+    surplus, exact = [], []
+    with torch.no_grad():
+        for part in pack(rollout, range(len(rollout.tokens)), tokens_per_batch=10**6):
+            logps, entropy = trainer.policy.logps_and_entropy(rollout, part)
+            mask = rollout.mask[part.completions]
+            surplus.append((-logps - entropy)[mask])
+            exact.append(entropy[mask])
+    error = torch.cat(surplus)
+    standard_error = float(error.std()) / len(error) ** 0.5
+    assert abs(float(error.mean())) < 4 * standard_error < 0.1
+    measured = float(torch.cat(exact).mean()) + float(error.mean())
+    assert batch.figures.entropy == pytest.approx(measured, rel=1e-4)
+
+
+def test_an_entropy_bonus_keeps_the_policy_open() -> None:
+    last = []
+    for weight in (0.0, 0.3):
+        trainer = tiny_trainer(
+            16, reward=graded, prompts_per_step=16, entropy_weight=weight, learning_rate=1e-2
+        )
+        last.append(np.mean([step.entropy for step in trainer.train(12)][-3:]))
+    assert last[1] > last[0] + 0.1

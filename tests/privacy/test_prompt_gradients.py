@@ -36,11 +36,11 @@ def prompt_batches(
     trainer: GRPOTrainer, experience: Experience, tokens: int, row_tokens: int = 2048
 ) -> list[PromptBatch]:
     def loss(batch: object) -> torch.Tensor:
-        return trainer.loss(experience, batch, TOTALS).loss  # type: ignore[arg-type]
+        return trainer.updater.loss(experience, batch, TOTALS).loss  # type: ignore[arg-type]
 
     packed = pack(
         experience.rollout,
-        experience.useful(with_kl=False),
+        experience.useful(with_silent=False),
         tokens_per_batch=tokens,
         max_row_tokens=row_tokens,
     )

@@ -69,7 +69,7 @@ def test_the_trainer_counts_tokens_with_the_end_token() -> None:
         return [float(len(ids)) for ids in completion_ids]
 
     trainer = tiny_trainer()
-    trainer.reward = RewardMixture([("count", count, 1.0)])
+    trainer.collector.reward = RewardMixture([("count", count, 1.0)])
     experience = trainer.collect(range(8), isolated=True)
     assert experience.rewards.total.tolist() == experience.rollout.lengths().tolist()
     ended = experience.rollout.ended.tolist()

@@ -47,7 +47,7 @@ def test_punished_completions_teach_and_reported_rewards_stay_as_they_were() -> 
     lengths = experience.rollout.lengths().double()
     expected = -(lengths / 4).clamp(max=1).reshape(32, 4)
     assert np.allclose(groups, expected - expected.mean(1, keepdim=True), atol=1e-6)
-    kept = experience.useful(with_kl=False, with_truncated=True)
+    kept = experience.useful(with_silent=False, with_truncated=True)
     assert not experience.rollout.ended[kept].all()
-    assert punished.totals(experience).tokens == int(experience.rollout.mask.sum())
+    assert punished.updater.totals(experience).tokens == int(experience.rollout.mask.sum())
     assert punished.step(range(32)).applied

@@ -25,7 +25,7 @@ class TokenBatch:
     logps, log_ratio, ratio:
         Log-probability under the policy and its (log) ratio to the sampler's, shape (B, T).
     advantages:
-        Shape (B, 1).
+        Shape (B, 1), or (B, T) where tokens of a completion differ.
     mask:
         Bool, shape (B, T).
     """
@@ -169,7 +169,7 @@ def compute_loss(
         Log-probabilities under the policy, the sampler and the reference, shape (batch, tokens).
         Without ``ref_logps`` there is no penalty.
     advantages:
-        Shape (batch,).
+        Shape (batch,), or (batch, tokens) where tokens of a completion differ.
     mask:
         Bool, shape (batch, tokens): the tokens that count.
     options:
@@ -178,8 +178,8 @@ def compute_loss(
     Returns
     -------
     The loss, and as metrics the shares of tokens whose ratio the clip bit (``clip_low``,
-    ``clip_high``), with a reference ``kl`` (k3) and with an entropy ``entropy``, each a mean over
-    the call's tokens.
+    ``clip_high``), the divergence from the sampler ``mismatch`` (k3), with a reference ``kl`` (k3)
+    and with an entropy ``entropy``, each a mean over the call's tokens.
 
     Raises
     ------
@@ -195,6 +195,8 @@ def compute_loss(
     metrics = {
         "clip_low": _token_share(surrogate.low.expand_as(mask), mask),
         "clip_high": _token_share(surrogate.high.expand_as(mask), mask),
+        # Tokens come from the sampler, so its ratio r to the policy gives k3 as (r - 1) - log r.
+        "mismatch": _token_share(batch.ratio.detach() - 1 - batch.log_ratio.detach(), mask),
     }
     if ref_logps is not None:
         reference = ref_logps.masked_fill(~mask, 0.0)
@@ -219,7 +221,8 @@ def _token_batch(logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Ten
     logps = logps.masked_fill(~mask, 0.0)
     log_ratio = logps - old_logps.masked_fill(~mask, 0.0)
     log_ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return TokenBatch(logps, log_ratio, log_ratio.exp(), advantages[:, None], mask)
+    per_token = advantages if advantages.dim() == 2 else advantages[:, None]
+    return TokenBatch(logps, log_ratio, log_ratio.exp(), per_token, mask)
 
 
 def _own_options(

@@ -1,0 +1,167 @@
+"""Stop a trainer at any step and carry on, bit for bit.
+
+What a step depends on is kept: adapter with its frozen part, reference, optimiser, random numbers
+of prompts and completions, the prompts that are left of the shuffle, completions that still owe
+steps, the best adapter and the figures that warnings look back on. Randomness inside a reward
+function is the function's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedgrpo.errors import RunError
+from fedgrpo.files import replace_file
+from fedgrpo.grpo.best import WINDOW, BestAdapter, BestKeeper
+from fedgrpo.grpo.experience import Experience
+from fedgrpo.grpo.health import HISTORY
+from fedgrpo.grpo.metrics import BatchFigures, StepMetrics
+from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.grpo.trainer import Batch, GRPOTrainer
+from fedgrpo.rewards.composite import RewardResult
+
+VERSION = 1
+
+State = dict[str, Any]
+
+
+def save_trainer(trainer: GRPOTrainer, path: Path) -> None:
+    """Write everything that the next step depends on, atomically.
+
+    The file holds completions that are still to be learned from; it stays on the machine that holds
+    the prompts.
+    """
+    buffer = io.BytesIO()
+    torch.save(trainer_state(trainer), buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def load_trainer(trainer: GRPOTrainer, path: Path) -> None:
+    """Carry on where :func:`save_trainer` was called.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be read, or is of other settings, another model or other prompts.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise RunError(
+            f"{path} cannot be read as a trainer's state: {type(error).__name__}",
+            cure="delete it to begin anew",
+        ) from error
+    restore_trainer(trainer, state)
+
+
+def trainer_state(trainer: GRPOTrainer) -> State:
+    """Tensors and plain values alone, so that reading it back runs no code."""
+    adapter, collector, keeper = trainer.adapter, trainer.collector, trainer.keeper
+    best = keeper.best
+    return {
+        "version": VERSION,
+        "fingerprint": fingerprint(trainer),
+        "steps_done": trainer.steps_done,
+        "vector": torch.from_numpy(adapter.vector()),
+        "frozen": {name: tensor.detach().cpu() for name, tensor in adapter.frozen.items()},
+        "reference": torch.from_numpy(trainer.policy.reference),
+        "optimiser": trainer.updater.optimiser.state_dict(),
+        "prompt_numbers": json.dumps(collector.rng.bit_generator.state),
+        "completion_numbers": trainer.policy.generator.get_state(),
+        "order": list(collector.order),
+        "pending": None if trainer.pending is None else _pack_batch(trainer.pending),
+        "recent": list(keeper.recent),
+        "best": None if best is None else (best.step, best.reward, torch.from_numpy(best.vector)),
+        "history": [step.as_row() for step in trainer.history],
+    }
+
+
+def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
+    """The inverse of :func:`trainer_state`.
+
+    Raises
+    ------
+    RunError
+        If the state is of another version, other settings, another model or other prompts.
+    """
+    if state.get("version") != VERSION:
+        raise RunError(
+            f"the trainer's state has version {state.get('version')!r}, this code writes {VERSION}",
+            cure="begin anew, or carry on with the package that wrote it",
+        )
+    if state["fingerprint"] != fingerprint(trainer):
+        raise RunError(
+            "the trainer's state is of other settings, another model or other prompts",
+            cure="carry on with what the run began with, or begin a new run",
+        )
+    adapter, collector = trainer.adapter, trainer.collector
+    with torch.no_grad():
+        for name, tensor in adapter.frozen.items():
+            tensor.copy_(state["frozen"][name])
+    adapter.set_vector(state["vector"].numpy())
+    trainer.policy.reference = state["reference"].numpy()
+    trainer.policy.generator.set_state(state["completion_numbers"])
+    trainer.updater.optimiser.load_state_dict(state["optimiser"])
+    collector.rng = np.random.default_rng()
+    collector.rng.bit_generator.state = json.loads(state["prompt_numbers"])
+    collector.order = list(state["order"])
+    collector.reward.bind(adapter)
+    trainer.pending = None if state["pending"] is None else _unpack_batch(state["pending"])
+    trainer.keeper = _keeper(state)
+    trainer.steps_done = state["steps_done"]
+    trainer.history = deque((StepMetrics(**row) for row in state["history"]), maxlen=HISTORY)
+
+
+def fingerprint(trainer: GRPOTrainer) -> str:
+    """SHA-256 (hex) of settings, model, adapter layout, rewards and prompts."""
+    content = [
+        trainer.settings.model_dump(),
+        trainer.adapter.layout,
+        trainer.collector.reward.names,
+        trainer.collector.reward.weights.tolist(),
+        trainer.collector.encoded,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _keeper(state: State) -> BestKeeper:
+    keeper = BestKeeper()
+    keeper.recent = deque(state["recent"], maxlen=WINDOW)
+    if state["best"] is not None:
+        step, reward, vector = state["best"]
+        keeper.best = BestAdapter(step, reward, vector.numpy())
+    return keeper
+
+
+def _pack_batch(batch: Batch) -> State:
+    experience = batch.experience
+    return {
+        "parts": batch.parts,
+        "figures": asdict(batch.figures),
+        "rollout": vars(experience.rollout),
+        "advantages": experience.advantages,
+        "total": torch.from_numpy(experience.rewards.total),
+        "per_function": {
+            name: torch.from_numpy(values)
+            for name, values in experience.rewards.per_function.items()
+        },
+    }
+
+
+def _unpack_batch(state: State) -> Batch:
+    rewards = RewardResult(
+        state["total"].numpy(),
+        {name: values.numpy() for name, values in state["per_function"].items()},
+    )
+    experience = Experience(Rollout(**state["rollout"]), rewards, state["advantages"])
+    return Batch(experience, BatchFigures(**state["figures"]), state["parts"])

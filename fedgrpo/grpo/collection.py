@@ -1,0 +1,148 @@
+"""Which prompts come next, and what comes of them: sampled, judged and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.errors import DataError
+from fedgrpo.grpo.advantages import compute_advantages
+from fedgrpo.grpo.experience import (
+    Experience,
+    encode_prompts,
+    join_results,
+    judge,
+    replace_groups,
+)
+from fedgrpo.grpo.policy import Policy
+from fedgrpo.grpo.sampling import Rollout, completion_ids
+from fedgrpo.rewards.composite import RewardMixture, RewardResult
+from fedgrpo.rewards.overlong import soft_overlong
+
+
+class Collector:
+    """Turns prompts into judged completions with advantages.
+
+    Parameters
+    ----------
+    policy:
+        Samples.
+    reward:
+        Judges.
+    rows:
+        The prompts.
+
+    Raises
+    ------
+    DataError
+        If there are no prompts, or one is too long.
+    """
+
+    def __init__(self, policy: Policy, reward: RewardMixture, rows: Sequence[PromptRow]) -> None:
+        if not rows:
+            raise DataError("there are no prompts", cure="give at least one row with a prompt")
+        self.policy = policy
+        self.settings = policy.settings
+        self.reward = reward
+        self.rows = list(rows)
+        tokenizer = policy.adapter.base.tokenizer
+        self.encoded = encode_prompts(tokenizer, self.rows, self.settings.max_prompt_length)
+        self.rng = np.random.default_rng()
+        self.order: list[int] = []
+
+    def start_round(self, seed: int | None) -> None:
+        """Begin a fresh shuffle of the prompts with the adapter as it stands."""
+        self.rng = np.random.default_rng(seed)
+        self.policy.start_round(int(self.rng.integers(2**63)))
+        self.order = []
+        self.reward.bind(self.policy.adapter)
+
+    def next_prompts(self, count: int | None = None) -> list[int]:
+        """Numbers of the next prompts, by default of a step.
+
+        Each is used once before any returns: what a shuffle leaves over opens the next step.
+        """
+        wanted = min(count or self.settings.prompts_per_step, len(self.rows))
+        if len(self.order) < wanted:
+            left = set(self.order)
+            # What is left goes to the end of the new shuffle too, so no step has a prompt twice.
+            fresh = self.rng.permutation(len(self.rows)).tolist()
+            self.order += [i for i in fresh if i not in left] + [i for i in fresh if i in left]
+        chosen, self.order = self.order[:wanted], self.order[wanted:]
+        return chosen
+
+    def collect(self, chosen: Sequence[int], *, isolated: bool = False) -> Experience:
+        """Sample and judge the prompts with these numbers.
+
+        Parameters
+        ----------
+        chosen:
+            Numbers of prompts.
+        isolated:
+            Judge every prompt as if it were alone, so that no reward function and no advantage can
+            let one prompt's completions count for another's. Prompt-level privacy rests on that.
+        """
+        rows = [self.rows[i] for i in chosen]
+        encoded = [self.encoded[i] for i in chosen]
+        rollout = self.policy.rollout(encoded, self.policy.sampling_plan())
+        ids, group = completion_ids(rollout), rollout.group_size
+        texts = self.policy.decode(rollout)
+        size = 1 if isolated else len(rows)
+        parts = [
+            judge(self.reward, rows[i : i + size], texts[span], ids[span], group)
+            for i in range(0, len(rows), size)
+            for span in [slice(i * group, (i + size) * group)]
+        ]
+        rewards = join_results(parts)
+        return Experience(rollout, rewards, self._advantages(rollout, rewards, size))
+
+    def refilled(self, experience: Experience) -> Experience:
+        """Replace groups without signal by fresh prompts, a bounded number of times (DAPO's dynamic
+        sampling, arXiv 2503.14476).
+        """
+        for _ in range(self.settings.max_resamples):
+            silent = experience.silent_groups()
+            if not silent:
+                break
+            fresh = self.collect(self.next_prompts(len(silent)))
+            rollout, rewards = replace_groups(experience, silent, fresh)
+            advantages = self._advantages(rollout, rewards, experience.prompts)
+            experience = Experience(rollout, rewards, advantages)
+        return experience
+
+    def reward_of(self, rollout: Rollout, rows: Sequence[PromptRow]) -> RewardResult:
+        """Judge every completion of a rollout over these rows.
+
+        Raises
+        ------
+        RewardError
+            If a reward function fails.
+        """
+        ids, texts = completion_ids(rollout), self.policy.decode(rollout)
+        return judge(self.reward, rows, texts, ids, rollout.group_size)
+
+    def _advantages(self, rollout: Rollout, rewards: RewardResult, prompts_each: int) -> Tensor:
+        """Advantages of every completion, ``prompts_each`` prompts at a time; float32."""
+        settings, lengths = self.settings, rollout.lengths().double().numpy()
+        shaped = rewards.total
+        if settings.overlong_share:
+            limit = settings.max_completion_length
+            shaped = shaped + soft_overlong(lengths, limit, settings.overlong_share * limit)
+        objectives = rewards.objectives().T
+        at_once = prompts_each * rollout.group_size
+        parts = [
+            compute_advantages(
+                settings.advantage,
+                shaped[start : start + at_once],
+                rollout.group_size,
+                lengths=lengths[start : start + at_once],
+                objectives=objectives[:, start : start + at_once],
+                weights=self.reward.weights,
+            )
+            for start in range(0, len(shaped), at_once)
+        ]
+        return torch.from_numpy(np.concatenate(parts)).float()

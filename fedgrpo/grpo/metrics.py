@@ -1,0 +1,106 @@
+"""What a step says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedgrpo.grpo.experience import Experience
+from fedgrpo.grpo.policy import Policy
+
+DRIFT_SAMPLE = 16
+"""Completions on which the divergence is measured where no penalty needs it on all."""
+
+
+@dataclass(frozen=True)
+class BatchFigures:
+    """Figures of a batch of completions, as it was sampled.
+
+    Attributes
+    ----------
+    reward, zero_signal, truncated:
+        Mean weighted reward; shares of groups without signal and of completions cut by the length
+        limit. Before any group is replaced: they describe the policy and not the choice.
+    rewards, reward_spreads:
+        By reward function: mean over the completions that it applies to (NaN if none), and mean
+        over groups of the standard deviation within the group.
+    advantage_spread:
+        Standard deviation of all advantages.
+    entropy:
+        Mean entropy of the next token in nats, estimated by the sampled tokens' own
+        -log-probability, which is unbiased at the sampling temperature.
+    kl:
+        Mean k3 estimate per token of the policy from the reference.
+    length:
+        Mean completion length in tokens.
+    tokens:
+        Sampled tokens.
+    """
+
+    reward: float
+    rewards: Mapping[str, float]
+    reward_spreads: Mapping[str, float]
+    zero_signal: float
+    truncated: float
+    advantage_spread: float
+    entropy: float
+    kl: float
+    length: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class StepMetrics(BatchFigures):
+    """Figures of one optimiser step: its completions' (repeated where a batch serves several steps)
+    and, as in :class:`fedgrpo.grpo.update.UpdateFigures`, the update's.
+
+    Attributes
+    ----------
+    step:
+        Number of the step since the start of the round, from 1.
+    seconds:
+        Wall time of the step, sampling included.
+    tokens_per_second:
+        Sampled tokens over ``seconds``; 0 where a step re-used completions.
+    """
+
+    loss: float
+    grad_norm: float
+    clip_low: float
+    clip_high: float
+    mismatch: float
+    applied: bool
+    step: int
+    seconds: float
+    tokens_per_second: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values for a line of JSON."""
+        return asdict(self)
+
+
+def batch_figures(policy: Policy, first: Experience, final: Experience) -> BatchFigures:
+    """Measure a batch of completions.
+
+    Parameters
+    ----------
+    policy:
+        The one that sampled.
+    first, final:
+        Before and after groups without signal were replaced.
+    """
+    rollout = final.rollout
+    tokens = int(rollout.mask.sum())
+    few = min(DRIFT_SAMPLE, len(final.advantages))
+    spread = float(final.advantages.double().std()) if final.advantages.numel() > 1 else 0.0
+    return BatchFigures(
+        **{name: float(values.mean()) for name, values in first.per_prompt().items()},
+        rewards=first.reward_means(),
+        reward_spreads=first.reward_spreads(),
+        advantage_spread=spread,
+        entropy=-float((rollout.logps * rollout.mask).sum()) / max(tokens, 1),
+        kl=policy.divergence(rollout, range(few)),
+        length=tokens / len(rollout.mask),
+        tokens=tokens,
+    )

@@ -1,0 +1,98 @@
+"""The model with its adapter: it samples, scores, and remembers where it started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedgrpo.grpo.losses import k3
+from fedgrpo.grpo.packing import PackedBatch, pack
+from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
+from fedgrpo.grpo.scoring import completion_logps, completion_scores
+from fedgrpo.model.lora import Adapter
+from fedgrpo.settings import GRPOSettings
+
+
+class Policy:
+    """A language model under its adapter as it stands, beside the reference that it started from.
+
+    Attributes
+    ----------
+    adapter, settings:
+        Model and algorithm.
+    generator:
+        Randomness of the completions, on the model's device.
+    reference:
+        The adapter's values at the start of the round, float32, shape (d,).
+    """
+
+    def __init__(self, adapter: Adapter, settings: GRPOSettings) -> None:
+        self.adapter = adapter
+        self.settings = settings
+        self.generator = torch.Generator(adapter.base.device)
+        self.reference = adapter.vector()
+
+    def start_round(self, seed: int) -> None:
+        """Take the adapter as it stands as reference, with fresh random numbers."""
+        self.generator.manual_seed(seed)
+        self.reference = self.adapter.vector()
+
+    def sampling_plan(
+        self, *, group_size: int | None = None, temperature: float | None = None
+    ) -> SamplingPlan:
+        """The training's sampling plan, or a variation of it for evaluation."""
+        base = self.adapter.base
+        return SamplingPlan(
+            group_size or self.settings.group_size,
+            self.settings.max_completion_length,
+            self.settings.temperature if temperature is None else temperature,
+            base.eos_ids,
+            int(base.tokenizer.pad_token_id),
+        )
+
+    def rollout(self, encoded: Sequence[tuple[int, ...]], plan: SamplingPlan) -> Rollout:
+        """Sample with the adapter merged into a copy of the weights."""
+        with self.adapter.merged():
+            return sample(self.adapter.causal, encoded, plan, self.generator)
+
+    def decode(self, rollout: Rollout) -> list[str]:
+        """Text of every completion, without special tokens."""
+        ids = completion_ids(rollout)
+        return list(self.adapter.base.tokenizer.batch_decode(ids, skip_special_tokens=True))
+
+    def logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:
+        """Log-probabilities of packed completions under the adapter as it stands, shape (N, T)."""
+        width = rollout.tokens.shape[1]
+        return completion_logps(self.adapter.causal, batch, width, self.settings.temperature)
+
+    def logps_and_entropy(self, rollout: Rollout, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Also the entropy at each token in nats, for a bonus; both of shape (N, T)."""
+        width, temperature = rollout.tokens.shape[1], self.settings.temperature
+        return completion_scores(self.adapter.causal, batch, width, temperature, with_entropy=True)
+
+    @torch.no_grad()
+    def reference_logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:
+        """Log-probabilities of packed completions under the reference, shape (N, T)."""
+        if np.array_equal(self.reference, self.adapter.vector()):
+            # At the round's first step policy and reference are one: the sampler's values serve.
+            return rollout.logps[batch.completions].to(self.adapter.base.device)
+        with self.adapter.at(self.reference):
+            return self.logps(rollout, batch)
+
+    def divergence(self, rollout: Rollout, completions: Sequence[int]) -> float:
+        """Mean k3 divergence per token of the policy from the reference, on these completions, just
+        sampled.
+
+        The sampler's log-probabilities are the policy's own, so only the reference is asked.
+        """
+        total, tokens = 0.0, 0
+        for batch in pack(rollout, completions, tokens_per_batch=self.settings.tokens_per_batch):
+            mask = rollout.mask[batch.completions]
+            reference = self.reference_logps(rollout, batch).cpu()
+            total += float((k3(rollout.logps[batch.completions], reference) * mask).sum())
+            tokens += int(mask.sum())
+        # Never negative but for rounding.
+        return max(0.0, total / max(tokens, 1))
