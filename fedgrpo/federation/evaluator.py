@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.federation.prompts import evaluation_prompts
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.adapter import AdapterState

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedgrpo.data.ownership import node_prompts
 from fedgrpo.errors import PrivacyError
-from fedgrpo.federation.prompts import node_prompts
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import BatchTotals

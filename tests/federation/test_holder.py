@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedgrpo.data.ownership import evaluation_prompts, node_prompts
 from fedgrpo.errors import DataError, PrivacyError, RewardError
 from fedgrpo.federation.evaluator import LocalEvaluator
 from fedgrpo.federation.holder import local_holder, scaled_metrics
 from fedgrpo.federation.plans import release_plan
-from fedgrpo.federation.prompts import evaluation_prompts, node_prompts
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate
 from fedgrpo.settings import RewardSettings, Scalar, Settings
