@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedgrpo.grpo.experience import Experience
-from fedgrpo.grpo.policy import Policy
+from fedgrpo.grpo.policy import Policy, Sampled
 
 DRIFT_SAMPLE = 16
 """Completions on which the divergence is measured where no penalty needs it on all."""
@@ -34,8 +34,8 @@ class BatchFigures:
         Mean k3 estimate per token of the policy from the reference.
     length:
         Mean completion length in tokens.
-    tokens:
-        Sampled tokens.
+    completions, tokens:
+        Sampled for this batch, all that was thrown away included.
     """
 
     reward: float
@@ -47,6 +47,7 @@ class BatchFigures:
     entropy: float
     kl: float
     length: float
+    completions: int
     tokens: int
 
 
@@ -80,7 +81,9 @@ class StepMetrics(BatchFigures):
         return asdict(self)
 
 
-def batch_figures(policy: Policy, first: Experience, final: Experience) -> BatchFigures:
+def batch_figures(
+    policy: Policy, first: Experience, final: Experience, sampled: Sampled
+) -> BatchFigures:
     """Measure a batch of completions.
 
     Parameters
@@ -89,6 +92,8 @@ def batch_figures(policy: Policy, first: Experience, final: Experience) -> Batch
         The one that sampled.
     first, final:
         Before and after groups without signal were replaced.
+    sampled:
+        All that was sampled on the way.
     """
     rollout = final.rollout
     tokens = int(rollout.mask.sum())
@@ -102,5 +107,6 @@ def batch_figures(policy: Policy, first: Experience, final: Experience) -> Batch
         entropy=-float((rollout.logps * rollout.mask).sum()) / max(tokens, 1),
         kl=policy.divergence(rollout, range(few)),
         length=tokens / len(rollout.mask),
-        tokens=tokens,
+        completions=sampled.completions,
+        tokens=sampled.tokens,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,19 @@ from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import GRPOSettings
 
 
+class Sampled(NamedTuple):
+    """An amount of text."""
+
+    completions: int
+    tokens: int
+
+    def __add__(self, other: Sampled) -> Sampled:  # type: ignore[override]
+        return Sampled(self.completions + other.completions, self.tokens + other.tokens)
+
+    def __sub__(self, other: Sampled) -> Sampled:
+        return Sampled(self.completions - other.completions, self.tokens - other.tokens)
+
+
 class Policy:
     """A language model under its adapter as it stands, beside the reference that it started from.
 
@@ -27,6 +41,8 @@ class Policy:
         Randomness of the completions, on the model's device.
     reference:
         The adapter's values at the start of the round, float32, shape (d,).
+    sampled:
+        Completions and tokens sampled so far.
     """
 
     def __init__(self, adapter: Adapter, settings: GRPOSettings) -> None:
@@ -34,6 +50,7 @@ class Policy:
         self.settings = settings
         self.generator = torch.Generator(adapter.base.device)
         self.reference = adapter.vector()
+        self.sampled = Sampled(0, 0)
 
     def start_round(self, seed: int) -> None:
         """Take the adapter as it stands as reference, with fresh random numbers."""
@@ -56,7 +73,9 @@ class Policy:
     def rollout(self, encoded: Sequence[tuple[int, ...]], plan: SamplingPlan) -> Rollout:
         """Sample with the adapter merged into a copy of the weights."""
         with self.adapter.merged():
-            return sample(self.adapter.causal, encoded, plan, self.generator)
+            rollout = sample(self.adapter.causal, encoded, plan, self.generator)
+        self.sampled += Sampled(len(rollout.mask), int(rollout.mask.sum()))
+        return rollout
 
     def decode(self, rollout: Rollout) -> list[str]:
         """Text of every completion, without special tokens."""

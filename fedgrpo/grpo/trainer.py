@@ -157,9 +157,11 @@ class GRPOTrainer:
 
     def gather(self, chosen: Sequence[int] | None = None) -> Batch:
         """Sample and judge the completions of the next steps."""
+        before = self.policy.sampled
         first = self.collect(self.next_prompts() if chosen is None else chosen)
         experience = self.collector.refilled(first)
-        figures = batch_figures(self.policy, first, experience)
+        sampled = self.policy.sampled - before
+        figures = batch_figures(self.policy, first, experience, sampled)
         self.keeper.see(self.steps_done, figures.reward, self.adapter.vector())
         _warn(missed_ends(experience.rollout, self.adapter.base))
         return Batch(experience, figures, _parts(experience.prompts, self.settings))
