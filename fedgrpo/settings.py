@@ -50,6 +50,7 @@ FROM_PRESET = frozenset(
         "kl_weight",
         "max_resamples",
         "overlong_share",
+        "credit",
     }
 )
 """Settings of ``grpo`` that ``grpo.preset`` fills where they are not set. Flower's run
@@ -151,6 +152,22 @@ class GRPOSettings(Section):
     """
     advantage: str = "grpo"
     """Name of a registered advantage: see docs/algorithms.md."""
+    credit: str = "group"
+    """How tokens share a completion's credit: ``group`` (all alike), ``gae`` (a value head: PPO) or
+    ``vine`` (fresh rollouts: VinePPO). Prompt-level privacy takes ``group``.
+    """
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """Gamma of ``gae``."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of ``gae``: 0 trusts the value head, 1 the outcome."""
+    value_learning_rate: float = Field(default=1e-2, gt=0)
+    """AdamW rate of the value head."""
+    value_clip: float = Field(default=0.5, gt=0)
+    """Furthest that a value moves on one batch before its loss stops helping it."""
+    vine_rollouts: int = Field(default=4, ge=1)
+    """Fresh completions that value a step's start under ``vine`` (9 in the paper)."""
+    vine_step: int = Field(default=64, ge=1)
+    """Longest step of ``vine`` in tokens; a line end ends one too."""
     loss: str = "dr_grpo"
     """Name of a registered loss: see docs/algorithms.md."""
     steps: int = Field(default=1, ge=1)

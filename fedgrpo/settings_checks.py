@@ -37,6 +37,7 @@ def check_together(settings: Settings) -> None:
         _check_prompt_unit,
         _check_noise,
         _check_rewards,
+        _check_credit,
         _check_simulation,
     ):
         check(settings)
@@ -102,6 +103,16 @@ def _check_noise(settings: Settings) -> None:
             f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
             f"are sure to survive in a bucket of {size}",
             f"set it to at most {honest}, or raise secure.bucket_size",
+        )
+
+
+def _check_credit(settings: Settings) -> None:
+    grpo = settings.grpo
+    if grpo.credit != "group" and grpo.max_resamples:
+        raise _impossible(
+            f"grpo.max_resamples = {grpo.max_resamples} cannot go with grpo.credit = "
+            f"{grpo.credit!r}, which learns from groups that agree, too",
+            "set grpo.max_resamples = 0",
         )
 
 

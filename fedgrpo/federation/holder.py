@@ -59,7 +59,7 @@ class LocalHolder:
 
     def __init__(self, settings: Settings, trainer: GRPOTrainer, seed: int | None) -> None:
         if settings.privacy.unit == "prompt":
-            require_isolation(settings.grpo.advantage, settings.grpo.loss)
+            require_isolation(settings.grpo.advantage, settings.grpo.loss, settings.grpo.credit)
         self.settings = settings
         self.trainer = trainer
         self.seed = seed

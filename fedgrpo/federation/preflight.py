@@ -92,6 +92,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.data.tasks import TASKS
     from fedgrpo.federation.optimisers import OPTIMISERS
     from fedgrpo.grpo.advantages import ADVANTAGES
+    from fedgrpo.grpo.credit import CREDITS
     from fedgrpo.grpo.isolation import require_isolation
     from fedgrpo.grpo.losses import LOSSES
     from fedgrpo.robust.rules import RULES
@@ -100,8 +101,9 @@ def _check_names(settings: Settings) -> None:
     ATTACKS.check(settings.simulation.attack)
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
+    CREDITS.check(settings.grpo.credit)
     if settings.privacy.unit == "prompt":
-        require_isolation(settings.grpo.advantage, settings.grpo.loss)
+        require_isolation(settings.grpo.advantage, settings.grpo.loss, settings.grpo.credit)
     RULES.check(settings.robust.rule)
     OPTIMISERS.check(settings.server.optimiser)
     if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:

@@ -75,6 +75,7 @@ def trainer_state(trainer: GRPOTrainer) -> State:
         "vector": torch.from_numpy(adapter.vector()),
         "frozen": {name: tensor.detach().cpu() for name, tensor in adapter.frozen.items()},
         "reference": torch.from_numpy(trainer.policy.reference),
+        "credit": trainer.credit.state_dict(),
         "optimiser": trainer.updater.optimiser.state_dict(),
         "prompt_numbers": json.dumps(collector.rng.bit_generator.state),
         "completion_numbers": trainer.policy.generator.get_state(),
@@ -112,6 +113,7 @@ def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
     trainer.policy.reference = state["reference"].numpy()
     trainer.policy.generator.set_state(state["completion_numbers"])
     trainer.updater.optimiser.load_state_dict(state["optimiser"])
+    trainer.credit.load_state_dict(state["credit"])
     collector.rng = np.random.default_rng()
     collector.rng.bit_generator.state = json.loads(state["prompt_numbers"])
     collector.order = list(state["order"])
@@ -150,6 +152,7 @@ def _pack_batch(batch: Batch) -> State:
         "figures": asdict(batch.figures),
         "rollout": vars(experience.rollout),
         "advantages": experience.advantages,
+        "credit_figures": dict(experience.figures),
         "total": torch.from_numpy(experience.rewards.total),
         "per_function": {
             name: torch.from_numpy(values)
@@ -163,5 +166,7 @@ def _unpack_batch(state: State) -> Batch:
         state["total"].numpy(),
         {name: values.numpy() for name, values in state["per_function"].items()},
     )
-    experience = Experience(Rollout(**state["rollout"]), rewards, state["advantages"])
+    experience = Experience(
+        Rollout(**state["rollout"]), rewards, state["advantages"], state["credit_figures"]
+    )
     return Batch(experience, BatchFigures(**state["figures"]), state["parts"])

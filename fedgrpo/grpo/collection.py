@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedgrpo.data.prompts import PromptRow
@@ -22,6 +23,8 @@ from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.rewards.overlong import soft_overlong
+
+Floats = NDArray[np.float64]
 
 
 class Collector:
@@ -125,13 +128,18 @@ class Collector:
         ids, texts = completion_ids(rollout), self.policy.decode(rollout)
         return judge(self.reward, rows, texts, ids, rollout.group_size)
 
+    def shaped(self, rollout: Rollout, rewards: RewardResult) -> Floats:
+        """Weighted rewards less the soft punishment of what runs long, shape (N,)."""
+        limit, share = self.settings.max_completion_length, self.settings.overlong_share
+        if not share:
+            return rewards.total
+        lengths = rollout.lengths().double().numpy()
+        return rewards.total + soft_overlong(lengths, limit, share * limit)
+
     def _advantages(self, rollout: Rollout, rewards: RewardResult, prompts_each: int) -> Tensor:
         """Advantages of every completion, ``prompts_each`` prompts at a time; float32."""
         settings, lengths = self.settings, rollout.lengths().double().numpy()
-        shaped = rewards.total
-        if settings.overlong_share:
-            limit = settings.max_completion_length
-            shaped = shaped + soft_overlong(lengths, limit, settings.overlong_share * limit)
+        shaped = self.shaped(rollout, rewards)
         objectives = rewards.objectives().T
         at_once = prompts_each * rollout.group_size
         parts = [

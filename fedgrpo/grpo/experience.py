@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,11 +32,14 @@ class Experience:
         Weighted total and each function's own values, shape (P*G,).
     advantages:
         Float32 tensor, shape (P*G,), or (P*G, T) where tokens of a completion differ.
+    figures:
+        What else there is to say of how they came about, by name.
     """
 
     rollout: Rollout
     rewards: RewardResult
     advantages: Tensor
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def reward_means(self) -> dict[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
@@ -87,7 +90,7 @@ class Experience:
             self.rewards.total[rows.numpy()],
             {name: values[rows.numpy()] for name, values in self.rewards.per_function.items()},
         )
-        return Experience(rollout, rewards, self.advantages[rows])
+        return Experience(rollout, rewards, self.advantages[rows], self.figures)
 
     def _signal(self) -> Tensor:
         """Which completions have an advantage, shape (P*G,)."""

@@ -7,7 +7,7 @@ from fedgrpo.grpo.advantages import ADVANTAGES
 from fedgrpo.grpo.losses import LOSSES
 
 
-def require_isolation(advantage: str, loss: str) -> None:
+def require_isolation(advantage: str, loss: str, credit: str = "group") -> None:
     """Refuse algorithms in which one prompt's completions weigh on another prompt's gradient.
 
     A batch-wide loss would break the guarantee: removing a prompt would move more than that
@@ -19,6 +19,8 @@ def require_isolation(advantage: str, loss: str) -> None:
     SettingsError
         If a name is unknown, or registered as batch-wide. Names what could be taken instead.
     """
+    if credit != "group":
+        raise _refusal("grpo.credit", credit, "group")
     wide_advantage, wide_loss = ADVANTAGES[advantage].batch_wide, LOSSES[loss].batch_wide
     if wide_advantage:
         local = ", ".join(name for name, rule in ADVANTAGES.items() if not rule.batch_wide)

@@ -34,6 +34,8 @@ class BatchFigures:
         Mean k3 estimate per token of the policy from the reference.
     length:
         Mean completion length in tokens.
+    figures:
+        What the way of assigning credit says of itself, such as PPO's explained variance.
     completions, tokens:
         Sampled for this batch, all that was thrown away included.
     """
@@ -47,6 +49,7 @@ class BatchFigures:
     entropy: float
     kl: float
     length: float
+    figures: Mapping[str, float]
     completions: int
     tokens: int
 
@@ -107,6 +110,7 @@ def batch_figures(
         entropy=-float((rollout.logps * rollout.mask).sum()) / max(tokens, 1),
         kl=policy.divergence(rollout, range(few)),
         length=tokens / len(rollout.mask),
+        figures=final.figures,
         completions=sampled.completions,
         tokens=sampled.tokens,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedgrpo.grpo.losses import k3
 from fedgrpo.grpo.packing import PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
-from fedgrpo.grpo.scoring import completion_logps, completion_scores
+from fedgrpo.grpo.scoring import completion_logps, completion_scores, predicting_states
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import GRPOSettings
 
@@ -91,6 +91,20 @@ class Policy:
         """Also the entropy at each token in nats, for a bonus; both of shape (N, T)."""
         width, temperature = rollout.tokens.shape[1], self.settings.temperature
         return completion_scores(self.adapter.causal, batch, width, temperature, with_entropy=True)
+
+    @torch.no_grad()
+    def hidden_states(self, rollout: Rollout) -> Tensor:
+        """Last hidden state before each token of all completions, float32, shape (K, H), in the
+        order of the rollout's mask.
+        """
+        causal, completions = self.adapter.causal, range(len(rollout.mask))
+        packed = list(pack(rollout, completions, tokens_per_batch=self.settings.tokens_per_batch))
+        states = torch.cat([predicting_states(causal, batch).float() for batch in packed])
+        number = rollout.mask.flatten().cumsum(0).reshape(rollout.mask.shape) - 1
+        order = torch.cat(
+            [number[b.completions[b.token_completion], b.token_index] for b in packed]
+        )
+        return torch.empty_like(states).index_copy_(0, order.to(states.device), states)
 
     @torch.no_grad()
     def reference_logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:

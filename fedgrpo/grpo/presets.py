@@ -23,7 +23,7 @@ class Preset:
         The method's name in print.
     arxiv:
         Number of the paper.
-    advantage, loss, clip_low, clip_high, kl, kl_weight, max_resamples, overlong_share:
+    advantage, loss, clip_low, clip_high, kl, kl_weight, max_resamples, overlong_share, credit:
         As in :class:`fedgrpo.settings.GRPOSettings`. A clip of 0 is for losses without that bound.
     """
 
@@ -37,6 +37,7 @@ class Preset:
     kl_weight: float = 0.0
     max_resamples: int = 0
     overlong_share: float = 0.0
+    credit: str = "group"
 
     def settings(self) -> dict[str, str | float | int]:
         """The values for the ``grpo`` section of the settings."""
@@ -115,3 +116,19 @@ def reinforce_pp() -> Preset:
     weight (inside the reward there, in the loss here).
     """
     return Preset("REINFORCE++", "2501.03262", "reinforce_pp", "dapo", 0.2, 0.2, kl_weight=0.01)
+
+
+@register_preset("ppo")
+def ppo() -> Preset:
+    """A value head and GAE in place of the group, PPO clip, token mean, and a small KL penalty (in
+    the reward in the first uses on language models, in the loss here).
+    """
+    return Preset("PPO", "1707.06347", "outcome", "dapo", 0.2, 0.2, kl_weight=0.01, credit="gae")
+
+
+@register_preset("vine_ppo")
+def vine_ppo() -> Preset:
+    """Values of steps from fresh rollouts in place of PPO's critic."""
+    return Preset(
+        "VinePPO", "2410.01679", "outcome", "dapo", 0.2, 0.2, kl_weight=1e-4, credit="vine"
+    )

@@ -40,6 +40,21 @@ def completion_logps(
     return completion_scores(model, batch, width, temperature)[0]
 
 
+def predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Last hidden state at the position that predicts each completion token, shape (K, H): what the
+    output layer sees. Prompts and fillers never reach it.
+    """
+    device = model.device
+    backbone: nn.Module = getattr(model, model.base_model_prefix)
+    hidden: Tensor = backbone(
+        input_ids=batch.ids.to(device),
+        attention_mask=batch.attention_mask(model.dtype).to(device),
+        position_ids=batch.positions.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden[batch.row.to(device), batch.column.to(device)]
+
+
 def completion_scores(
     model: PreTrainedModel,
     batch: PackedBatch,
@@ -53,15 +68,7 @@ def completion_scores(
     asked for.
     """
     device = model.device
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
-    hidden = backbone(
-        input_ids=batch.ids.to(device),
-        attention_mask=batch.attention_mask(model.dtype).to(device),
-        position_ids=batch.positions.to(device),
-        use_cache=False,
-    ).last_hidden_state
-    # Filler rows never reach the output layer: only positions that predict a completion token do.
-    predicting = hidden[batch.row.to(device), batch.column.to(device)]
+    predicting = predicting_states(model, batch)
     head = model.get_output_embeddings()
     flat = _token_scores(head, predicting, batch.targets.to(device), temperature, with_entropy)
     where = (batch.token_completion.to(device), batch.token_index.to(device))

@@ -21,6 +21,7 @@ from typing import Any
 from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
+from fedgrpo.grpo.credit import CREDITS
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.health import HISTORY, missed_ends, step_size_advice, symptoms
 from fedgrpo.grpo.metrics import BatchFigures, StepMetrics, batch_figures
@@ -71,8 +72,9 @@ class GRPOTrainer:
 
     Attributes
     ----------
-    policy, collector, updater:
-        The three parts: what samples and scores, what picks prompts and judges, what learns.
+    policy, collector, credit, updater:
+        The parts: what samples and scores, what picks prompts and judges, what shares out credit
+        among tokens, what learns.
     keeper:
         The best adapter so far.
     steps_done:
@@ -111,6 +113,7 @@ class GRPOTrainer:
         """
         self.collector.start_round(seed)
         self.updater.start_round()
+        self.credit = CREDITS[self.settings.credit](self.collector)
         self.pending: Batch | None = None
         self.keeper = BestKeeper()
         self.steps_done = 0
@@ -158,8 +161,10 @@ class GRPOTrainer:
     def gather(self, chosen: Sequence[int] | None = None) -> Batch:
         """Sample and judge the completions of the next steps."""
         before = self.policy.sampled
-        first = self.collect(self.next_prompts() if chosen is None else chosen)
-        experience = self.collector.refilled(first)
+        prompts = self.next_prompts() if chosen is None else chosen
+        first = self.collect(prompts)
+        rows = [self.collector.rows[i] for i in prompts]
+        experience = self.credit.assign(self.collector.refilled(first), rows)
         sampled = self.policy.sampled - before
         figures = batch_figures(self.policy, first, experience, sampled)
         self.keeper.see(self.steps_done, figures.reward, self.adapter.vector())

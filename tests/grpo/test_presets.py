@@ -23,6 +23,8 @@ PAPERS = {
     "sapo": ("SAPO", "2511.20347", "grpo", "sapo"),
     "rloo": ("RLOO", "2402.14740", "rloo", "reinforce"),
     "reinforce_pp": ("REINFORCE++", "2501.03262", "reinforce_pp", "dapo"),
+    "ppo": ("PPO", "1707.06347", "outcome", "dapo"),
+    "vine_ppo": ("VinePPO", "2410.01679", "outcome", "dapo"),
 }
 
 

@@ -21,6 +21,12 @@ def grpo(outcomes: Outcomes) -> Floats:
     return np.divide(centred(outcomes.rewards), np.maximum(spread, STD_FLOOR))
 
 
+@register_advantage("outcome", batch_wide=False)
+def outcome(outcomes: Outcomes) -> Floats:
+    """R as it is: the baseline comes from where credit is assigned, token by token."""
+    return outcomes.rewards.copy()
+
+
 @register_advantage("dr_grpo", batch_wide=False)
 def dr_grpo(outcomes: Outcomes) -> Floats:
     """R - mean of the group, not divided (arXiv 2503.20783)."""
