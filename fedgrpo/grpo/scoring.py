@@ -4,16 +4,21 @@ needed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.packing import PackedBatch
 
-LOGITS_BUDGET = 64 * 2**20
-"""Float32 logits held at once (256 MiB). Above it they are computed in chunks and again in the
-backward pass.
+LOGITS_BUDGET = 8 * 2**20
+"""Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion
+tokens of a batch is never held whole.
 """
 
 
@@ -54,13 +59,16 @@ def completion_logps(
 
 
 def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    vocabulary = next(head.parameters()).shape[0]
-    per_chunk = max(1, LOGITS_BUDGET // vocabulary)
-    if len(hidden) <= per_chunk:
-        return _chunk_logps(head, hidden, targets, temperature)
+    """Log-probability of each target, float32, shape (K,), from hidden states of shape (K, d)."""
+    if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
+        frozen: Tensor = FrozenHeadLogps.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, head.bias, targets, temperature
+        )
+        return frozen
+    # An output layer that is trained, or is no plain matrix: autograd's own way.
     parts = [
-        checkpoint(_chunk_logps, head, h, t, temperature, use_reentrant=False)
-        for h, t in zip(hidden.split(per_chunk), targets.split(per_chunk), strict=True)
+        checkpoint(_chunk_logps, head, hidden[rows], targets[rows], temperature, use_reentrant=False)
+        for rows in _chunks(len(hidden), next(head.parameters()).shape[0])
     ]
     return torch.cat(parts)
 
@@ -68,3 +76,52 @@ def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: 
 def _chunk_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
     logits: Tensor = head(hidden).float() / temperature
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+class FrozenHeadLogps(torch.autograd.Function):
+    """Log-probabilities through a frozen output matrix, a few rows of logits at a time.
+
+    The gradient of one log-probability, ``(onehot - softmax) W / temperature``, has the size of its
+    hidden state and does not depend on the loss, which only scales it. So it is made while the
+    logits are there, and they are computed once and never kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        """Shapes: hidden (K, d), weight (V, d), bias (V,), targets (K,); returns float32 (K,)."""
+        logps = torch.empty(len(hidden), device=hidden.device)
+        wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        slopes = torch.empty_like(hidden) if wanted else None
+        for rows in _chunks(len(hidden), len(weight)):
+            logits = F.linear(hidden[rows], weight, bias).float().div_(temperature)
+            target = targets[rows, None]
+            chosen, peak = logits.gather(1, target), logits.amax(1, keepdim=True)
+            # In place, where logsumexp and softmax would each write another such matrix.
+            weights = logits.sub_(peak).exp_()
+            total = weights.sum(1, keepdim=True)
+            logps[rows] = (chosen - peak - total.log())[:, 0]
+            if slopes is not None:
+                by_logit = weights.div_(-temperature * total)
+                by_logit.scatter_add_(1, target, torch.full_like(total, 1 / temperature))
+                slopes[rows] = by_logit.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        return logps
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of the hidden states."""
+        (slopes,) = ctx.saved_tensors
+        return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None
+
+
+def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+    size = max(1, LOGITS_BUDGET // vocabulary)
+    return (slice(start, start + size) for start in range(0, rows, size))

@@ -164,7 +164,7 @@ class GRPOTrainer:
         first = self.collect(chosen)
         experience = self._refilled(first)
         totals = self.totals(experience)
-        few = min(DRIFT_SAMPLE, len(experience.advantages))
+        few = min(DRIFT_SAMPLE, max(1, len(experience.advantages) // 8))
         kl = self.divergence(experience.rollout, range(few))
         self.optimiser.zero_grad(set_to_none=True)
         results = [self._backward(experience, batch, totals) for batch in self.batches(experience)]
