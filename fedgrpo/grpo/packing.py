@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.model.packed_attention import Packing
 
 MAX_ROW_TOKENS = 2048
 """The mask of a row takes S^2 memory, so longer groups are spread."""
@@ -62,8 +63,38 @@ class PackedBatch:
         causal = columns[None, :, None] >= columns[None, None, :]
         allowed = ((query == key) | (key == PROMPT)) & causal & (key != FILLER)
         allowed |= torch.eye(len(columns), dtype=torch.bool)
-        mask = torch.zeros(allowed.shape, dtype=dtype)
-        return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+        return _additive(allowed, dtype)[:, None]
+
+
+    def packing(self, dtype: torch.dtype) -> Packing:
+        """The same for an attention that skips what the mask forbids."""
+        found = (self.segments > PROMPT).nonzero()
+        put = found[:, 0] * self.ids.shape[1] + found[:, 1]
+        count, size = len(self.completions), int(self.token_index.max()) + 1
+        taken = self.token_completion * size + self.token_index
+        take = torch.zeros(count * size, dtype=torch.long).index_copy_(0, taken, put)
+        row = torch.zeros(count, dtype=torch.long)
+        row[self.token_completion] = found[:, 0]
+        prompt = self.segments == PROMPT
+        start = int(prompt.sum(1).max())
+        causal = torch.ones(start, start, dtype=torch.bool).tril_()[None, None]
+        lengths = torch.bincount(self.token_completion, minlength=count)
+        own = torch.ones(size, size, dtype=torch.bool).tril_()[None]
+        own = own & (torch.arange(size) < lengths[:, None])[:, None]
+        seen = prompt[row, None, :start].expand(count, size, start)
+        return Packing(
+            row,
+            take,
+            put,
+            taken,
+            _additive(causal.expand(len(self.ids), 1, start, start), dtype),
+            _additive(torch.cat([seen, own], 2)[:, None], dtype),
+        )
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    mask = torch.zeros(allowed.shape, dtype=dtype)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.packing import PackedBatch
+from fedgrpo.model.packed_attention import NAME as PACKED
 
 LOGITS_BUDGET = 8 * 2**20
 """Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion
@@ -46,9 +47,9 @@ def completion_logps(
     backbone: nn.Module = getattr(model, model.base_model_prefix)
     hidden = backbone(
         input_ids=batch.ids.to(device),
-        attention_mask=batch.attention_mask(model.dtype).to(device),
         position_ids=batch.positions.to(device),
         use_cache=False,
+        **_attention(model, batch),
     ).last_hidden_state
     # Filler rows never reach the output layer: only positions that predict a completion token do.
     predicting = hidden[batch.row.to(device), batch.column.to(device)]
@@ -56,6 +57,14 @@ def completion_logps(
     flat = _token_logps(head, predicting, batch.targets.to(device), temperature)
     result = flat.new_zeros(len(batch.completions), width)
     return result.index_put((batch.token_completion.to(device), batch.token_index.to(device)), flat)
+
+
+def _attention(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Any]:
+    """What tells the model who may look at whom: the blocks, or a dense mask."""
+    if model.config._attn_implementation == PACKED and model.device.type == "cpu":
+        mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
+        return {"attention_mask": mask, "packing": batch.packing(model.dtype)}
+    return {"attention_mask": batch.attention_mask(model.dtype).to(model.device)}
 
 
 def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

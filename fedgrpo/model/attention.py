@@ -19,7 +19,7 @@ def takes_any_mask(model: PreTrainedModel) -> bool:
     config = model.config
     layers = DynamicCache(config=config).layers
     # Nothing public says which function attends; transformers' own code reads the same name.
-    plain = config._attn_implementation in ("sdpa", "eager")
+    plain = config._attn_implementation in ("sdpa", "eager", "packed")
     return (
         plain
         and all(type(layer) is DynamicLayer for layer in layers)
