@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.sampling import Rollout
-from fedgrpo.model.packed_attention import Packing
+from fedgrpo.model.packed_attention import Block, Packing
 
 MAX_ROW_TOKENS = 2048
 """The mask of a row takes S^2 memory, so longer groups are spread."""
@@ -66,30 +66,51 @@ class PackedBatch:
         return _additive(allowed, dtype)[:, None]
 
 
-    def packing(self, dtype: torch.dtype) -> Packing:
-        """The same for an attention that skips what the mask forbids."""
-        found = (self.segments > PROMPT).nonzero()
-        put = found[:, 0] * self.ids.shape[1] + found[:, 1]
-        count, size = len(self.completions), int(self.token_index.max()) + 1
-        taken = self.token_completion * size + self.token_index
-        take = torch.zeros(count * size, dtype=torch.long).index_copy_(0, taken, put)
-        row = torch.zeros(count, dtype=torch.long)
-        row[self.token_completion] = found[:, 0]
-        prompt = self.segments == PROMPT
-        start = int(prompt.sum(1).max())
-        causal = torch.ones(start, start, dtype=torch.bool).tril_()[None, None]
-        lengths = torch.bincount(self.token_completion, minlength=count)
-        own = torch.ones(size, size, dtype=torch.bool).tril_()[None]
-        own = own & (torch.arange(size) < lengths[:, None])[:, None]
-        seen = prompt[row, None, :start].expand(count, size, start)
+    def packing(self, where: Tensor, dtype: torch.dtype) -> Packing:
+        """The same for an attention that skips what the mask forbids.
+
+        Parameters
+        ----------
+        where:
+            int64, shape (R * S,): number of each token among those that go through the model.
+        dtype:
+            Of the masks.
+        """
+        where = where.view(self.ids.shape)
+        prompt, completion = self.segments == PROMPT, self.segments > PROMPT
+        own_row = torch.zeros(len(self.completions), dtype=torch.long)
+        own_row[self.token_completion] = completion.nonzero()[:, 0]
+        lengths = torch.bincount(self.token_completion, minlength=len(self.completions))
+        row, column = prompt.nonzero().T
+        own = _causal(lengths)
+        seen = prompt[own_row, None, : int(prompt.sum(1).max())].expand(-1, own.shape[1], -1)
         return Packing(
-            row,
-            take,
-            put,
-            taken,
-            _additive(causal.expand(len(self.ids), 1, start, start), dtype),
-            _additive(torch.cat([seen, own], 2)[:, None], dtype),
+            _block(where[prompt], row, column, _causal(prompt.sum(1)), dtype),
+            _block(
+                where[completion],
+                self.token_completion,
+                self.token_index,
+                torch.cat([seen, own], 2),
+                dtype,
+            ),
+            own_row,
         )
+
+
+def _causal(lengths: Tensor) -> Tensor:
+    """Who may look at whom in sequences of these lengths, bool, shape (B, Q, Q)."""
+    size = int(lengths.max())
+    triangle = torch.ones(size, size, dtype=torch.bool).tril_()
+    return triangle & (torch.arange(size) < lengths[:, None])[:, None]
+
+
+def _block(
+    put: Tensor, sequence: Tensor, index: Tensor, allowed: Tensor, dtype: torch.dtype
+) -> Block:
+    """Block of the tokens ``put``, each the ``index``-th of its ``sequence``."""
+    taken = sequence * allowed.shape[1] + index
+    take = torch.zeros(allowed.shape[0] * allowed.shape[1], dtype=torch.long)
+    return Block(take.index_copy_(0, taken, put), put, taken, _additive(allowed[:, None], dtype))
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

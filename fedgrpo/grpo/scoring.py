@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from fedgrpo.grpo.packing import PackedBatch
+from fedgrpo.grpo.packing import FILLER, PackedBatch
 from fedgrpo.model.packed_attention import NAME as PACKED
 
 LOGITS_BUDGET = 8 * 2**20
@@ -44,27 +44,47 @@ def completion_logps(
     float32, shape (N, T), zero where there is no token.
     """
     device = model.device
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
-    hidden = backbone(
-        input_ids=batch.ids.to(device),
-        position_ids=batch.positions.to(device),
-        use_cache=False,
-        **_attention(model, batch),
-    ).last_hidden_state
-    # Filler rows never reach the output layer: only positions that predict a completion token do.
-    predicting = hidden[batch.row.to(device), batch.column.to(device)]
+    predicting = _predicting(model, batch)
     head = model.get_output_embeddings()
     flat = _token_logps(head, predicting, batch.targets.to(device), temperature)
     result = flat.new_zeros(len(batch.completions), width)
     return result.index_put((batch.token_completion.to(device), batch.token_index.to(device)), flat)
 
 
-def _attention(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Any]:
-    """What tells the model who may look at whom: the blocks, or a dense mask."""
-    if model.config._attn_implementation == PACKED and model.device.type == "cpu":
-        mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
-        return {"attention_mask": mask, "packing": batch.packing(model.dtype)}
-    return {"attention_mask": batch.attention_mask(model.dtype).to(model.device)}
+def _predicting(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Hidden states that predict the completion tokens, shape (K, d): the output layer sees no
+    other.
+    """
+    predictors = batch.row * batch.ids.shape[1] + batch.column
+    if model.config._attn_implementation != PACKED or model.device.type != "cpu":
+        mask = batch.attention_mask(model.dtype)
+        return _hidden(model, batch.ids, batch.positions, mask)[predictors.to(model.device)]
+    keep = torch.ones_like(batch.ids, dtype=torch.bool)
+    if not any(module._forward_hooks for module in model.modules()):
+        # One row of all tokens, without filler. Whoever listens (per-prompt gradients do) may count
+        # rows.
+        keep = batch.segments != FILLER
+    where = keep.flatten().cumsum(0) - 1
+    ids, positions = (
+        t if keep.all() else t[keep][None] for t in (batch.ids, batch.positions)
+    )
+    # A 4-D mask is handed on as it is, and the blocks take its place.
+    nothing = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
+    packing = batch.packing(where, model.dtype)
+    return _hidden(model, ids, positions, nothing, packing=packing)[where[predictors]]
+
+
+def _hidden(
+    model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Tensor, **kwargs: Any
+) -> Tensor:
+    """Last hidden state of every token, one row after the other, shape (R * S, d)."""
+    backbone: nn.Module = getattr(model, model.base_model_prefix)
+    ids, positions, mask = (t.to(model.device) for t in (ids, positions, mask))
+    output = backbone(
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **kwargs
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden.flatten(0, 1)
 
 
 def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -27,29 +27,49 @@ SCORES_BUDGET = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class Packing:
-    """Where the tokens of N completions of at most T tokens stand in R rows of L tokens.
+class Block:
+    """Tokens that stand anywhere in a batch, brought side by side: B sequences of at most Q tokens.
 
     Attributes
     ----------
-    row:
-        int64, shape (N,): the row of each completion.
     take:
-        int64, shape (N * T,): each completion's tokens among the R * L, any token behind its end.
+        int64, shape (B * Q,): each sequence's tokens among the batch's; any token behind its end.
     put, taken:
-        int64, shape (K,): all completion tokens among the R * L, and among the N * T.
-    prompt_mask:
-        Additive, shape (R, 1, S, S), S being the longest prompt: causal.
-    completion_mask:
-        Additive, shape (N, 1, T, S + T): the prompt, and causally oneself.
+        int64, shape (K,): the K tokens among the batch's, and among the B * Q.
+    mask:
+        Additive, shape (B, 1, Q, C): which of its context's C tokens each may look at.
     """
 
-    row: Tensor
     take: Tensor
     put: Tensor
     taken: Tensor
-    prompt_mask: Tensor
-    completion_mask: Tensor
+    mask: Tensor
+
+    def gather(self, states: Tensor) -> Tensor:
+        """(tokens, heads, size) to (B, heads, Q, size)."""
+        shape = (len(self.mask), self.mask.shape[2])
+        return states.index_select(0, self.take).unflatten(0, shape).transpose(1, 2)
+
+    def scatter(self, tokens: Tensor, states: Tensor) -> Tensor:
+        """Write (B, Q, heads, size) back among the batch's tokens, (tokens, heads, size)."""
+        return tokens.index_copy(0, self.put, states.flatten(0, 1).index_select(0, self.taken))
+
+
+@dataclass(frozen=True)
+class Packing:
+    """P prompts that attend to themselves, and N completions that attend to theirs and themselves.
+
+    Attributes
+    ----------
+    prompts, completions:
+        Their context is themselves; and the prompt's S tokens, then themselves.
+    prompt_of:
+        int64, shape (N,): the prompt of each completion.
+    """
+
+    prompts: Block
+    completions: Block
+    prompt_of: Tensor
 
 
 def attend_packed(
@@ -63,7 +83,7 @@ def attend_packed(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Hugging Face's signature of an attention function: query (R, heads, L, size), key and value
-    (R, fewer heads, L, size); returns (R, L, heads, size).
+    (R, fewer heads, L, size); returns (R, L, heads, size), zero where a token is in no block.
     """
     if packing is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
@@ -71,27 +91,18 @@ def attend_packed(
         )
         return result
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rows, _, length, _ = query.shape
-    completions, _, size, _ = packing.completion_mask.shape
-    start = packing.prompt_mask.shape[-1]
-
-    def take(states: Tensor) -> Tensor:
-        """(R, heads, L, size) to (N, heads, T, size)."""
-        flat = states.transpose(1, 2).flatten(0, 1).index_select(0, packing.take)
-        return flat.unflatten(0, (completions, size)).transpose(1, 2)
-
-    def context(states: Tensor) -> Tensor:
-        """Prompt and own tokens of each completion, (N, heads, S + T, size)."""
-        prompts = states[:, :, :start].index_select(0, packing.row)
-        return torch.cat([prompts, take(states)], 2)
-
-    prompts = _attend(
-        query[:, :, :start], key[:, :, :start], value[:, :, :start], packing.prompt_mask, scale
+    q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    prompts, completions = packing.prompts, packing.completions
+    prompt_k, prompt_v = prompts.gather(k), prompts.gather(v)
+    above = _attend(prompts.gather(q), prompt_k, prompt_v, prompts.mask, scale)
+    context_k, context_v = (
+        torch.cat([seen.index_select(0, packing.prompt_of), completions.gather(own)], 2)
+        for seen, own in ((prompt_k, k), (prompt_v, v))
     )
-    own = _attend(take(query), context(key), context(value), packing.completion_mask, scale)
-    tokens = nn.functional.pad(prompts, (0, 0, 0, 0, 0, length - start)).flatten(0, 1)
-    tokens = tokens.index_copy(0, packing.put, own.flatten(0, 1).index_select(0, packing.taken))
-    return tokens.unflatten(0, (rows, length)), None
+    below = _attend(completions.gather(q), context_k, context_v, completions.mask, scale)
+    tokens = prompts.scatter(torch.zeros_like(q), above)
+    rows, _, length, _ = query.shape
+    return completions.scatter(tokens, below).unflatten(0, (rows, length)), None
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
