@@ -10,7 +10,7 @@ from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.policy import Policy, Sampled
 
 DRIFT_SAMPLE = 16
-"""Completions on which the divergence is measured where no penalty needs it on all."""
+"""Completions on which the divergence is measured, at most, and an eighth of all at most."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def batch_figures(
     """
     rollout = final.rollout
     tokens = int(rollout.mask.sum())
-    few = min(DRIFT_SAMPLE, len(final.advantages))
+    few = min(DRIFT_SAMPLE, max(1, len(final.advantages) // 8))
     spread = float(final.advantages.double().std()) if final.advantages.numel() > 1 else 0.0
     return BatchFigures(
         **{name: float(values.mean()) for name, values in first.per_prompt().items()},

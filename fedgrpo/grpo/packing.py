@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.model.packed_attention import Block, Packing
 
 MAX_ROW_TOKENS = 2048
 """The mask of a row takes S^2 memory, so longer groups are spread."""
@@ -62,8 +63,58 @@ class PackedBatch:
         causal = columns[None, :, None] >= columns[None, None, :]
         allowed = ((query == key) | (key == PROMPT)) & causal & (key != FILLER)
         allowed |= torch.eye(len(columns), dtype=torch.bool)
-        mask = torch.zeros(allowed.shape, dtype=dtype)
-        return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+        return _additive(allowed, dtype)[:, None]
+
+    def packing(self, where: Tensor, dtype: torch.dtype) -> Packing:
+        """The same for an attention that skips what the mask forbids.
+
+        Parameters
+        ----------
+        where:
+            int64, shape (R * S,): number of each token among those that go through the model.
+        dtype:
+            Of the masks.
+        """
+        where = where.view(self.ids.shape)
+        prompt, completion = self.segments == PROMPT, self.segments > PROMPT
+        own_row = torch.zeros(len(self.completions), dtype=torch.long)
+        own_row[self.token_completion] = completion.nonzero()[:, 0]
+        lengths = torch.bincount(self.token_completion, minlength=len(self.completions))
+        row, column = prompt.nonzero().T
+        own = _causal(lengths)
+        seen = prompt[own_row, None, : int(prompt.sum(1).max())].expand(-1, own.shape[1], -1)
+        return Packing(
+            _block(where[prompt], row, column, _causal(prompt.sum(1)), dtype),
+            _block(
+                where[completion],
+                self.token_completion,
+                self.token_index,
+                torch.cat([seen, own], 2),
+                dtype,
+            ),
+            own_row,
+        )
+
+
+def _causal(lengths: Tensor) -> Tensor:
+    """Who may look at whom in sequences of these lengths, bool, shape (B, Q, Q)."""
+    size = int(lengths.max())
+    triangle = torch.ones(size, size, dtype=torch.bool).tril_()
+    return triangle & (torch.arange(size) < lengths[:, None])[:, None]
+
+
+def _block(
+    put: Tensor, sequence: Tensor, index: Tensor, allowed: Tensor, dtype: torch.dtype
+) -> Block:
+    """Block of the tokens ``put``, each the ``index``-th of its ``sequence``."""
+    taken = sequence * allowed.shape[1] + index
+    take = torch.zeros(allowed.shape[0] * allowed.shape[1], dtype=torch.long)
+    return Block(take.index_copy_(0, taken, put), put, taken, _additive(allowed[:, None], dtype))
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    mask = torch.zeros(allowed.shape, dtype=dtype)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 @dataclass(frozen=True)

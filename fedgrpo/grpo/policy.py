@@ -90,7 +90,7 @@ class Policy:
     def logps_and_entropy(self, rollout: Rollout, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Also the entropy at each token in nats, for a bonus; both of shape (N, T)."""
         width, temperature = rollout.tokens.shape[1], self.settings.temperature
-        return completion_scores(self.adapter.causal, batch, width, temperature, with_entropy=True)
+        return completion_scores(self.adapter.causal, batch, width, temperature)
 
     @torch.no_grad()
     def hidden_states(self, rollout: Rollout) -> Tensor:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from fedgrpo.model.attention import repeat_cache, takes_any_mask
 
 ROWS_PER_BATCH = 1024
 """Completions decoded at once: batching is the first-order lever, memory of the cache the limit."""
@@ -109,7 +111,12 @@ def sample(
     is_end = torch.isin(tokens, torch.tensor(plan.eos_ids))
     mask = is_end.cumsum(1) - is_end.long() == 0
     return Rollout(
-        tuple(map(tuple, prompts)), tokens, logps * mask, mask, is_end.any(1), plan.group_size
+        tuple(map(tuple, prompts)),
+        tokens.masked_fill(~mask, plan.pad_id),
+        logps.masked_fill(~mask, 0.0),
+        mask,
+        is_end.any(1),
+        plan.group_size,
     )
 
 
@@ -121,11 +128,11 @@ def _decode(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Decode one batch of prompts; returns tokens and log-probabilities, shape (P*G, T), on
-    ``device``.
+    ``device``. What stands behind an end token is arbitrary.
     """
     ids, attention = _left_pad(prompts, plan.pad_id, device)
-    cache = DynamicCache(config=model.config)
     positions = (attention.cumsum(1) - 1).clamp(min=0)
+    cache: Cache = DynamicCache(config=model.config)
     logits = model(
         input_ids=ids,
         attention_mask=attention,
@@ -134,11 +141,12 @@ def _decode(
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    cache.batch_repeat_interleave(plan.group_size)
-    logits, attention, position = (
-        t.repeat_interleave(plan.group_size, 0) for t in (logits, attention, positions[:, -1:])
+    cache = repeat_cache(cache, plan.group_size, plan.max_tokens)
+    mask = _decode_mask(model, attention, plan.max_tokens)
+    logits, mask, position = (
+        t.repeat_interleave(plan.group_size, 0) for t in (logits, mask, positions[:, -1:])
     )
-    rows = len(logits)
+    rows, seen = len(logits), ids.shape[1]
     tokens = torch.full((rows, plan.max_tokens), plan.pad_id, dtype=torch.long, device=device)
     logps = torch.zeros(rows, plan.max_tokens, device=device)
     alive = torch.arange(rows, device=device)
@@ -146,29 +154,40 @@ def _decode(
     ends = torch.tensor(plan.eos_ids, device=device)
     for step in range(plan.max_tokens):
         token, logp = _choose(logits.float(), plan.temperature, generator)
-        live = alive[running]
-        tokens[live, step], logps[live, step] = token[running], logp[running]
+        tokens[alive, step], logps[alive, step] = token, logp
         running = running & ~torch.isin(token, ends)
         left = int(running.sum())
         if left == 0 or step == plan.max_tokens - 1:
             break
-        attention = torch.cat([attention, attention.new_ones(len(attention), 1)], 1)
-        position = position + 1
         if left <= (1 - COMPACT_AT) * len(running):
             keep = running.nonzero()[:, 0]
             cache.batch_select_indices(keep)
-            alive, attention, position, token = (
-                t[keep] for t in (alive, attention, position, token)
-            )
+            alive, mask, position, token = (t[keep] for t in (alive, mask, position, token))
             running = running[keep]
+        seen, position = seen + 1, position + 1
         logits = model(
             input_ids=token[:, None],
-            attention_mask=attention,
+            attention_mask=mask[..., :seen],
             position_ids=position,
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
     return tokens, logps
+
+
+def _decode_mask(model: PreTrainedModel, attention: Tensor, room: int) -> Tensor:
+    """What later tokens may look at, (P, ..., S + room); its first columns serve the first of them.
+
+    A ready 4-D mask spares Hugging Face building one with every token. On a CPU it also makes the
+    attention of a query head group one product (a sixth of the time in bfloat16 with three heads to
+    a group); a GPU's fastest kernels want no mask at all, which the 2-D form lets them have where
+    nothing is padded.
+    """
+    wide = torch.cat([attention, attention.new_ones(len(attention), room)], 1)
+    if attention.is_cuda or not takes_any_mask(model):
+        return wide
+    additive = torch.zeros(wide.shape, dtype=model.dtype, device=wide.device)
+    return additive.masked_fill_(wide == 0, torch.finfo(model.dtype).min)[:, None, None]
 
 
 def _choose(

@@ -4,16 +4,22 @@ needed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from fedgrpo.grpo.packing import PackedBatch
+from fedgrpo.grpo.packing import FILLER, PackedBatch
+from fedgrpo.model.packed_attention import NAME as PACKED
 
-LOGITS_BUDGET = 64 * 2**20
-"""Float32 logits held at once (256 MiB). Above it they are computed in chunks and again in the
-backward pass.
+LOGITS_BUDGET = 8 * 2**20
+"""Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion
+tokens of a batch is never held whole.
 """
 
 
@@ -37,70 +43,147 @@ def completion_logps(
     -------
     float32, shape (N, T), zero where there is no token.
     """
-    return completion_scores(model, batch, width, temperature)[0]
-
-
-def predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """Last hidden state at the position that predicts each completion token, shape (K, H): what the
-    output layer sees. Prompts and fillers never reach it.
-    """
-    device = model.device
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
-    hidden: Tensor = backbone(
-        input_ids=batch.ids.to(device),
-        attention_mask=batch.attention_mask(model.dtype).to(device),
-        position_ids=batch.positions.to(device),
-        use_cache=False,
-    ).last_hidden_state
-    return hidden[batch.row.to(device), batch.column.to(device)]
-
-
-def completion_scores(
-    model: PreTrainedModel,
-    batch: PackedBatch,
-    width: int,
-    temperature: float,
-    *,
-    with_entropy: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Log-probability of every completion token, and the entropy of the distribution that it was
-    drawn from, in nats; both as :func:`completion_logps` gives them. Entropies are zero unless
-    asked for.
-    """
     device = model.device
     predicting = predicting_states(model, batch)
     head = model.get_output_embeddings()
-    flat = _token_scores(head, predicting, batch.targets.to(device), temperature, with_entropy)
-    where = (batch.token_completion.to(device), batch.token_index.to(device))
-    logps, entropy = (
-        flat.new_zeros(len(batch.completions), width).index_put(where, values)
-        for values in flat.unbind(1)
+    return _placed(
+        _token_logps(head, predicting, batch.targets.to(device), temperature), batch, width
     )
-    return logps, entropy
 
 
-def _token_scores(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
-) -> Tensor:
-    """Log-probability and entropy of each token, shape (K, 2), in chunks within the budget."""
-    vocabulary = next(head.parameters()).shape[0]
-    per_chunk = max(1, LOGITS_BUDGET // vocabulary)
-    if len(hidden) <= per_chunk:
-        return _chunk_scores(head, hidden, targets, temperature, with_entropy)
+def completion_scores(
+    model: PreTrainedModel, batch: PackedBatch, width: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of every completion token, as :func:`completion_logps` gives it, and the
+    entropy of the distribution that it was drawn from, in nats; both of shape (N, T).
+    """
+    predicting = predicting_states(model, batch)
+    head, targets = model.get_output_embeddings(), batch.targets.to(model.device)
     parts = [
-        checkpoint(_chunk_scores, head, h, t, temperature, with_entropy, use_reentrant=False)
-        for h, t in zip(hidden.split(per_chunk), targets.split(per_chunk), strict=True)
+        checkpoint(
+            _chunk_scores, head, predicting[rows], targets[rows], temperature, use_reentrant=False
+        )
+        for rows in _chunks(len(predicting), next(head.parameters()).shape[0])
+    ]
+    logps, entropy = torch.cat(parts).unbind(1)
+    return _placed(logps, batch, width), _placed(entropy, batch, width)
+
+
+def _placed(flat: Tensor, batch: PackedBatch, width: int) -> Tensor:
+    """Values of all completion tokens, shape (K,), as (N, T) with zeros elsewhere."""
+    where = (batch.token_completion.to(flat.device), batch.token_index.to(flat.device))
+    return flat.new_zeros(len(batch.completions), width).index_put(where, flat)
+
+
+def predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Hidden states that predict the completion tokens, shape (K, d): the output layer sees no
+    other.
+    """
+    predictors = batch.row * batch.ids.shape[1] + batch.column
+    if model.config._attn_implementation != PACKED or model.device.type != "cpu":
+        mask = batch.attention_mask(model.dtype)
+        return _hidden(model, batch.ids, batch.positions, mask)[predictors.to(model.device)]
+    keep = torch.ones_like(batch.ids, dtype=torch.bool)
+    if not any(module._forward_hooks for module in model.modules()):
+        # One row of all tokens, without filler. Whoever listens (per-prompt gradients do) may count
+        # rows.
+        keep = batch.segments != FILLER
+    where = keep.flatten().cumsum(0) - 1
+    ids, positions = (t if keep.all() else t[keep][None] for t in (batch.ids, batch.positions))
+    # A 4-D mask is handed on as it is, and the blocks take its place.
+    nothing = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
+    packing = batch.packing(where, model.dtype)
+    return _hidden(model, ids, positions, nothing, packing=packing)[where[predictors]]
+
+
+def _hidden(
+    model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Tensor, **kwargs: Any
+) -> Tensor:
+    """Last hidden state of every token, one row after the other, shape (R * S, d)."""
+    backbone: nn.Module = getattr(model, model.base_model_prefix)
+    ids, positions, mask = (t.to(model.device) for t in (ids, positions, mask))
+    output = backbone(
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **kwargs
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden.flatten(0, 1)
+
+
+def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Log-probability of each target, float32, shape (K,), from hidden states of shape (K, d)."""
+    if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
+        frozen: Tensor = FrozenHeadLogps.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, head.bias, targets, temperature
+        )
+        return frozen
+    # An output layer that is trained, or is no plain matrix: autograd's own way.
+    parts = [
+        checkpoint(
+            _chunk_logps, head, hidden[rows], targets[rows], temperature, use_reentrant=False
+        )
+        for rows in _chunks(len(hidden), next(head.parameters()).shape[0])
     ]
     return torch.cat(parts)
 
 
-def _chunk_scores(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, with_entropy: bool
-) -> Tensor:
+def _chunk_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits: Tensor = head(hidden).float() / temperature
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def _chunk_scores(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Log-probability and entropy, shape (rows, 2)."""
     logits: Tensor = head(hidden).float() / temperature
     total = logits.logsumexp(1)
-    logps = logits.gather(1, targets[:, None])[:, 0] - total
-    if not with_entropy:
-        return torch.stack([logps, torch.zeros_like(logps)], 1)
     # H = log Z - E[logit].
-    return torch.stack([logps, total - (logits.softmax(1) * logits).sum(1)], 1)
+    entropy = total - (logits.softmax(1) * logits).sum(1)
+    return torch.stack([logits.gather(1, targets[:, None])[:, 0] - total, entropy], 1)
+
+
+class FrozenHeadLogps(torch.autograd.Function):
+    """Log-probabilities through a frozen output matrix, a few rows of logits at a time.
+
+    The gradient of one log-probability, ``(onehot - softmax) W / temperature``, has the size of its
+    hidden state and does not depend on the loss, which only scales it. So it is made while the
+    logits are there, and they are computed once and never kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        """Shapes: hidden (K, d), weight (V, d), bias (V,), targets (K,); returns float32 (K,)."""
+        logps = torch.empty(len(hidden), device=hidden.device)
+        wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        slopes = torch.empty_like(hidden) if wanted else None
+        for rows in _chunks(len(hidden), len(weight)):
+            logits = F.linear(hidden[rows], weight, bias).float().div_(temperature)
+            target = targets[rows, None]
+            chosen, peak = logits.gather(1, target), logits.amax(1, keepdim=True)
+            # In place, where logsumexp and softmax would each write another such matrix.
+            weights = logits.sub_(peak).exp_()
+            total = weights.sum(1, keepdim=True)
+            logps[rows] = (chosen - peak - total.log())[:, 0]
+            if slopes is not None:
+                by_logit = weights.div_(-temperature * total)
+                by_logit.scatter_add_(1, target, torch.full_like(total, 1 / temperature))
+                slopes[rows] = by_logit.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        return logps
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of the hidden states."""
+        (slopes,) = ctx.saved_tensors
+        return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None
+
+
+def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+    size = max(1, LOGITS_BUDGET // vocabulary)
+    return (slice(start, start + size) for start in range(0, rows, size))

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from fedgrpo.errors import ModelError
+from fedgrpo.model.packed_attention import use_packed_attention
 from fedgrpo.settings import ModelSettings
 
 TINY = Path(__file__).parent / "tiny"
@@ -90,6 +91,7 @@ def load_base(settings: ModelSettings) -> BaseModel:
             "machine can reach",
         ) from error
     model.requires_grad_(False).eval().to(device)
+    use_packed_attention(model)
     eos_ids = _end_tokens(model, tokenizer, settings.name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = eos_ids[0]

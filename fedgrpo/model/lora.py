@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from fedgrpo.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import BaseModel
+from fedgrpo.model.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.settings import AdapterSettings
 
 
@@ -49,6 +50,7 @@ class Adapter:
                 base.model, peft_config(settings), autocast_adapter_dtype=True
             )
         self.model.eval()
+        fuse(self.model)
         if settings.kind == "ffa_lora":
             _freeze(self.model, "lora_A")
         named = sorted(self.model.named_parameters())
@@ -143,11 +145,10 @@ class Adapter:
         try:
             with torch.no_grad():
                 for layer, weight in zip(layers, pristine, strict=True):
-                    delta = layer.get_delta_weight("default").to(weight.dtype)
-                    layer.get_base_layer().weight.data = weight + delta
+                    layer.get_base_layer().weight.data = _merged_weight(layer, weight)
                     # Said to be merged, a layer skips its adapter. (PEFT's disable_adapter would
                     # thaw a frozen A on leaving.)
-                    layer.merged_adapters.append("default")
+                    layer.merged_adapters.append(ADAPTER)
             yield
         finally:
             for layer, weight in zip(layers, pristine, strict=True):
@@ -168,7 +169,7 @@ class Adapter:
         try:
             for layer in layers:
                 # As in merged(): a layer that believes its adapter to be in the weights skips it.
-                layer.merged_adapters.append("default")
+                layer.merged_adapters.append(ADAPTER)
             yield
         finally:
             for layer in layers:
@@ -194,6 +195,14 @@ def peft_config(settings: AdapterSettings) -> PeftConfig:
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
     )
+
+
+def _merged_weight(layer: Any, weight: Tensor) -> Tensor:
+    """W0 + delta in the precision of W0, in one product where the adapter is a plain one."""
+    if not isinstance(layer, FusedLoraLinear):
+        return weight + layer.get_delta_weight(ADAPTER).to(weight.dtype)
+    b, a = (part[ADAPTER].weight for part in (layer.lora_B, layer.lora_A))
+    return torch.addmm(weight, (b * layer.scaling[ADAPTER]).to(weight.dtype), a.to(weight.dtype))
 
 
 def flatten(tensors: list[Tensor]) -> NDArray[np.float32]:
