@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedgrpo.commands.budget import budget
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
 from fedgrpo.commands.simulate import simulate
@@ -20,6 +21,7 @@ app = typer.Typer(
 
 app.command("simulate")(simulate)
 app.command("report")(report)
+app.command("budget")(budget)
 app.command("settings")(settings)
 
 
