@@ -36,15 +36,10 @@ def test_composition_of_unlike_gaussians_is_exact(noises: list[float]) -> None:
 
 
 def test_composition_of_unlike_samples_agrees_with_dp_accounting() -> None:
-    accounting = pytest.importorskip("dp_accounting")
-    pld = pytest.importorskip("dp_accounting.pld")
     history = [(0.8, 0.02, 20), (1.5, 0.1, 15), (3.0, 1.0, 4)]
-    accountant = pld.PLDAccountant()
-    for noise, rate, times in history:
-        event = accounting.PoissonSampledDpEvent(rate, accounting.GaussianDpEvent(noise))
-        accountant.compose(event, times)
     mechanisms = [Mechanism(z, q) for z, q, times in history for _ in range(times)]
-    assert compose(mechanisms, DELTA) == pytest.approx(accountant.get_epsilon(DELTA), rel=0.02)
+    # PLDAccountant of dp-accounting 0.6.0, an upper bound too.
+    assert 3.3214 <= compose(mechanisms, DELTA) <= 1.01 * 3.3214
 
 
 def test_the_order_of_releases_does_not_matter() -> None:
