@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedgrpo.commands import policy
 from fedgrpo.commands.budget import budget
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
@@ -23,6 +24,7 @@ app.command("simulate")(simulate)
 app.command("report")(report)
 app.command("budget")(budget)
 app.command("settings")(settings)
+app.add_typer(policy.group, name="policy")
 
 
 def _print_version(wanted: bool) -> None:

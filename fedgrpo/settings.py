@@ -58,6 +58,9 @@ configuration names every key, so an empty text stands for "not set".
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
+Metrics = Annotated[
+    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...], BeforeValidator(_split)
+]
 
 
 class Section(BaseModel):
@@ -240,6 +243,10 @@ class PrivacySettings(Section):
     metrics_share: float = Field(default=0.02, gt=0, lt=1)
     """Share of the sensitivity given to reported metrics, which leave through the same noise as the
     update.
+    """
+    metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
+    """Figures that leave a holder, always inside the masked sum: with a unit and client noise under
+    accounted noise too, else without. Those not named stay at home; empty sends none.
     """
 
 

@@ -2,7 +2,7 @@
 
 Adversary: a server that may send anything. What a node never does, whatever it is asked: release
 twice for one round, release under a plan other than the settings', release into a roster below its
-own minimum, or let text of code that saw prompts leave in an error.
+own minimum, let text of code that saw prompts leave in an error, or go beyond its site's policy.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fedgrpo.errors import FedGRPOError, ProtocolError, SettingsError
+from fedgrpo.errors import FedGRPOError, PolicyError, ProtocolError, SettingsError
 from fedgrpo.federation import messages
 from fedgrpo.federation.memory import NodeMemory
 from fedgrpo.federation.messages import Header
+from fedgrpo.policy.refusals import Refusal
 from fedgrpo.secure.encoding import encode, fraction_bits
 from fedgrpo.secure.masking import MaskingClient
 from fedgrpo.settings import Scalar, Settings
@@ -81,6 +82,7 @@ def _local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Hold
 def _train(message: Message, context: Context, factory: HolderFactory, minimum: int) -> RecordDict:
     """Train, keep the release, and answer with ephemeral public keys only."""
     from fedgrpo.federation.faults import SimulatedDropoutError, attack, simulated_faults
+    from fedgrpo.federation.gate import Gate
     from fedgrpo.federation.plans import release_plan
 
     settings = Settings.from_run_config(context.run_config)
@@ -89,10 +91,13 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     _check_settings(order.fingerprint, settings)
     plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
     memory, round_ = NodeMemory(context.state), order.header.round
+    gate = Gate.at(context.node_config, settings, order, plan)
+    gate.check()
     memory.begin_round(round_, order.adapter)
     faults = simulated_faults(settings, context.node_config, round_)
     if faults.drops:
         raise SimulatedDropoutError("simulated dropout")
+    gate.charge()
     holder = factory(settings, context.node_config)
     release = _checked(holder.contribute(order.adapter, plan, round_), plan.size)
     if faults.byzantine:
@@ -144,6 +149,11 @@ def _answering(handler: Handler) -> Callable[[Message, Context], Message]:
     def answer(message: Message, context: Context) -> Message:
         try:
             return Message(handler(message, context), reply_to=message)
+        except PolicyError as error:
+            LOG.warning("refused by this site's policy, %s: %s", error.code, error.problem)
+            header = messages.read_header(message.content)
+            refusal = messages.write_refusal(header, Refusal(error.code))
+            return Message(refusal, reply_to=message)
         except Exception as error:
             # An error of our own says it all, unless it came from code that it does not quote.
             traced = error.__cause__ is not None or not isinstance(error, FedGRPOError)

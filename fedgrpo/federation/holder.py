@@ -84,9 +84,7 @@ class LocalHolder:
             self._prompt_batches(experience),
             plan.clipping_norm,
         )
-        figures = scaled_metrics(
-            {**experience.per_prompt(), "kl": np.zeros(experience.prompts)}, self.settings.reward
-        )
+        figures = self._figures({**experience.per_prompt(), "kl": np.zeros(experience.prompts)})
         return release_prompts(-ascent, figures, plan)
 
     def _prompt_batches(self, experience: Experience) -> list[PromptBatch]:
@@ -114,7 +112,13 @@ class LocalHolder:
         }
         # The last step's divergence is the round's drift; the mean would halve it.
         means["kl"] = np.array([steps[-1].kl])
-        return release_update(delta, scaled_metrics(means, self.settings.reward)[0], plan)
+        return release_update(delta, self._figures(means)[0], plan)
+
+    def _figures(self, figures: Mapping[str, Floats]) -> Floats:
+        """Scaled metrics of shape (n, k), NaN where they stay at home: that contributes nothing."""
+        scaled = scaled_metrics(figures, self.settings.reward)
+        scaled[:, [name not in self.settings.privacy.metrics for name in METRICS]] = np.nan
+        return scaled
 
 
 def local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> LocalHolder:

@@ -10,7 +10,7 @@ unmask    :class:`UnmaskOrder`                :class:`Revealed`
 ========  ==================================  ===========================================
 
 Every message carries protocol, version, run and round. Reading refuses any of them that does not
-fit.
+fit. A node whose own policy forbids a stage answers with a refusal code instead.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from fedgrpo.federation.records import (
 )
 from fedgrpo.federation.versions import PROTOCOL, VERSION
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.policy.refusals import Refusal
 from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 
 TRAIN, SHARE, MASK, UNMASK = "train", "query.share", "query.mask", "query.unmask"
 """Flower's types of the four messages."""
 
-HEADER, BODY, ADAPTER, MASKED = "fedgrpo", "body", "adapter", "masked"
+HEADER, BODY, ADAPTER, MASKED, REFUSAL = "fedgrpo", "body", "adapter", "masked", "refusal"
 """Names of the records in a message."""
 
 _VECTOR, _LAYOUT, _BASIS = "vector", "layout", "basis."
@@ -287,3 +288,24 @@ def read_revealed(content: RecordDict) -> Revealed:
     return Revealed(
         pairs(body, "survivors", "seed-shares", bytes), pairs(body, "dropped", "key-shares", bytes)
     )
+
+
+def write_refusal(header: Header, code: Refusal) -> RecordDict:
+    """Write that the node's own policy forbids what was asked: the code and nothing else."""
+    return RecordDict({HEADER: write_header(header), REFUSAL: ConfigRecord({"code": code.value})})
+
+
+def read_refusal(content: RecordDict) -> Refusal | None:
+    """Read a refusal's code; None if the content is none.
+
+    Raises
+    ------
+    ProtocolError
+        If the code is not one that is known.
+    """
+    if REFUSAL not in content:
+        return None
+    code = scalar(config_record(content, REFUSAL), "code", str)
+    if code not in set(Refusal):
+        raise ProtocolError("unknown refusal code", cure="install the same version everywhere")
+    return Refusal(code)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
+from dataclasses import asdict
+
+import numpy as np
 
 from fedgrpo.errors import ProtocolError, SettingsError
 from fedgrpo.federation.checkpoint import Progress
+from fedgrpo.federation.messages import Header
+from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import worst_epsilon
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
 from fedgrpo.settings import Settings
@@ -53,6 +60,30 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
         noise_std=holder_noise_std(privacy),
         metrics_share=privacy.metrics_share,
     )
+
+
+def plan_hash(
+    settings: Settings, header: Header, adapter: AdapterState, plan: ReleasePlan, source: str
+) -> str:
+    """SHA-256 (hex) of everything that decides a node's release. An equal hash is the same release.
+
+    Parameters
+    ----------
+    settings, header, adapter, plan:
+        Of the round.
+    source:
+        What tells the node's prompts from others, see
+        :func:`fedgrpo.federation.prompts.prompts_stamp`.
+    """
+    vector = hashlib.sha256(np.ascontiguousarray(adapter.vector).tobytes()).hexdigest()
+    parts = [
+        settings.fingerprint(),
+        asdict(header),
+        [vector, adapter.basis_hash, adapter.layout],
+        asdict(plan),
+        source,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def affordable_round(settings: Settings, progress: Progress, wanted: int | None) -> int:

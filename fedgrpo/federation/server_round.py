@@ -19,7 +19,13 @@ from fedgrpo.federation.secure_round import BucketMean
 from fedgrpo.privacy.accounting import worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
 from fedgrpo.privacy.noise import add_noise
-from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate, server_noise_std
+from fedgrpo.privacy.release import (
+    METRICS,
+    Aggregate,
+    ReleasePlan,
+    read_aggregate,
+    server_noise_std,
+)
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.robust.rules import combine, sensitivity
@@ -98,7 +104,7 @@ def robust_aggregate(
     means: NDArray[np.float64] = np.reshape([bucket.mean for bucket in buckets], (-1, plan.size))
     combined = combine(rule, means, trim)
     if settings.privacy.unit == "none" or settings.privacy.noise == "client":
-        return read_aggregate(combined, plan)
+        return _sent(settings, read_aggregate(combined, plan))
     # One holder moves the mean over its bucket's survivors, so the smallest number of survivors
     # counts.
     smallest = min(len(bucket.survivors) for bucket in buckets)
@@ -108,7 +114,14 @@ def robust_aggregate(
         plan.expected_prompts,
         rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
     )
-    return read_aggregate(add_noise(combined, std), plan)
+    return _sent(settings, read_aggregate(add_noise(combined, std), plan))
+
+
+def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
+    """Leave out metrics that no holder sends: where they would be is a half, or noise about it."""
+    names: tuple[str, ...] = settings.privacy.metrics
+    sent = {name: aggregate.metrics[name] for name in METRICS if name in names}
+    return replace(aggregate, metrics=sent)
 
 
 def apply_aggregate(settings: Settings, state: ServerState, aggregate: Aggregate) -> ServerState:
