@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedgrpo.commands.outcome import REFUSED, explained
+from fedgrpo.errors import PolicyError
 
 group = typer.Typer(
     help="A data holder's own policy: check it, explain it, and see what has been spent.",
@@ -43,7 +44,8 @@ def check(
     Exit code: 0 if the file is sound and the run would be answered, 2 if not.
     """
     with explained():
-        from fedgrpo.policy import CURES, Refusal, Site, broken_limits, rounds_left
+        from fedgrpo.policy import CURES, Site, broken_limits, check_spending, rounds_left
+        from fedgrpo.policy.account import round_entry
         from fedgrpo.settings import Settings
 
         site = Site.open(file)
@@ -57,14 +59,15 @@ def check(
             typer.echo(f"refused, {code}: {problem}\n  cure: {CURES[code]}", err=True)
         if broken:
             raise typer.Exit(REFUSED)
-        left = rounds_left(site.policy, entries, settings)
-        if left < settings.rounds:
+        try:
+            check_spending(site.policy, [*entries, *[round_entry(settings)] * settings.rounds])
+        except PolicyError as error:
+            left = rounds_left(site.policy, entries, settings)
             typer.echo(
-                f"refused after round {left} of {settings.rounds}, {Refusal.EPSILON} or "
-                f"{Refusal.ROUNDS}: the account pays for no more",
+                f"refused after round {left} of {settings.rounds}, {error.code}: {error.problem}",
                 err=True,
             )
-            raise typer.Exit(REFUSED)
+            raise typer.Exit(REFUSED) from None
         typer.echo(f"all {settings.rounds} rounds of {scenario} would be answered")
 
 

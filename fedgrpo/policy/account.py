@@ -51,7 +51,9 @@ def check_spending(policy: Policy, entries: Sequence[Entry]) -> None:
         With what would be spent and the limit, for the site's log.
     """
     if len(entries) > policy.rounds:
-        raise _refused(Refusal.ROUNDS, f"round {len(entries)} is beyond rounds = {policy.rounds}")
+        raise _refused(
+            Refusal.ROUNDS, f"{len(entries)} releases would be beyond rounds = {policy.rounds}"
+        )
     for unit in UNITS:
         limits = policy.limits(unit)
         if limits is None:
@@ -60,7 +62,7 @@ def check_spending(policy: Policy, entries: Sequence[Entry]) -> None:
         if epsilon > limits.largest_epsilon:
             raise _refused(
                 Refusal.EPSILON,
-                f"this release would take the {unit} account to epsilon = {epsilon:.3f} at delta = "
+                f"the {unit} account would come to epsilon = {epsilon:.3f} at delta = "
                 f"{policy.delta:g}, above {limits.largest_epsilon:g}",
             )
 
