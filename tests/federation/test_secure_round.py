@@ -9,8 +9,10 @@ import pytest
 from flwr.app import Array, ConfigRecord, Error, Message
 from scipy.stats import trim_mean
 
-from fedgrpo.federation import secure_round
+from fedgrpo.federation import FedGRPO, secure_round
 from fedgrpo.federation.messages import BODY, HEADER, MASKED
+from fedgrpo.report.reader import read_rows
+from fedgrpo.report.writer import RunWriter
 from tests.federation.federation import (
     DIMENSION,
     Federation,
@@ -339,3 +341,13 @@ def test_the_largest_release_of_every_member_at_once_does_not_wrap():
     settings = make_settings(privacy__clipping_norm=1.0)
     strategy = Federation(settings, delta=lambda p, r: np.eye(DIMENSION)[0]).run()
     assert vector_of(strategy)[0] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("named", ["reward", ""])
+def test_the_server_reads_no_metric_that_holders_keep(named, tmp_path):
+    federation = Federation(make_settings(privacy__metrics=named))
+    federation.run(FedGRPO(federation.settings, writer=RunWriter(tmp_path)))
+    (row,) = [row for row in read_rows(tmp_path) if row.round]
+    assert (row.reward is not None) is bool(named)
+    assert (row.zero_signal, row.truncated, row.kl) == (None, None, None)
+    assert row.applied
