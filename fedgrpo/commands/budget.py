@@ -144,13 +144,20 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
     """Plan a privacy budget: two of noise multiplier, rounds and epsilon give the third.
 
     With a cohort and a dimension it also says how much noise stands against the signal. A scenario
-    brings all of these; then --epsilon asks for the noise multiplier that it would take, and the
-    other options do not apply.
+    brings all of these, and --set changes them; then --epsilon asks for the noise multiplier that
+    it would take.
     """
     with explained():
         from fedgrpo.privacy.budget import Cohort, plan_budget
 
         if scenario is not None:
+            _refuse_beside_a_scenario(
+                noise_multiplier=noise_multiplier,
+                rounds=rounds,
+                prompts=prompts,
+                prompts_per_round=prompts_per_round,
+                cohort=cohort,
+            )
             outlook = _of_scenario(scenario, overrides, epsilon, dimension)
         else:
             planned = plan_budget(
@@ -167,6 +174,16 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
             )
             outlook = Outlook(planned, taking_part, dimension)
         _print(outlook, as_json)
+
+
+def _refuse_beside_a_scenario(**options: float | None) -> None:
+    """Refuse options whose values a scenario brings."""
+    if given := [name for name, value in options.items() if value is not None]:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise SettingsError(
+            f"{named} cannot go with a scenario, which has its own",
+            cure="change the scenario's with --set, for example --set rounds=20",
+        )
 
 
 def _sample_rate(unit: Unit, prompts: int | None, per_round: int | None) -> float:

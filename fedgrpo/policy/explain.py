@@ -22,6 +22,7 @@ _HIDDEN = {
     "prompt": "any one of your prompts, with every answer that the model gave to it",
     "client": "your organisation's whole part in the training",
 }
+_PROTOCOLS = {"masking": "sums under one-time secret masks, as in section 2"}
 _NOISE = {
     "client": "this machine itself, before anything leaves it",
     "server": "the server, after it has added the sums up; it sees sums without noise",
@@ -137,7 +138,7 @@ def _unit_words(unit: str, limits: UnitLimits, delta: float) -> str:
         "somebody who thought it an even chance beforehand can become at most "
         f"{_certainty(epsilon)} sure (at a limit of 1 it would be {_certainty(1)}, at 3 "
         f"{_certainty(3)}), but for a probability of {delta:g}, called delta, that this fails. It "
-        "is the worst case; attacks that are known do worse than that."
+        "is the worst case; known attacks fall well short of it."
     )
     if limits.least_noise:
         words += (
@@ -186,6 +187,7 @@ def _spent(policy: Policy, entries: Sequence[Entry]) -> Iterator[str]:
 
 def _who_decides(policy: Policy) -> Iterator[str]:
     yield "5. Who decides"
+    protocols = tuple(_PROTOCOLS.get(name, name) for name in policy.protocols)
     yield (
         "This file does. The software installed here holds every request of the server against it "
         "before any prompt is read, and refuses what does not fit. The account of what was spent "
@@ -193,7 +195,7 @@ def _who_decides(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"Models that may be used here: {_names(policy.models)}. Programs that may score answers "
-        f"here: {_names(policy.rewards)}. Ways of adding up: {_names(policy.protocols)}. Requests "
+        f"here: {_names(policy.rewards)}. Ways of adding up: {_names(protocols)}. Requests "
         f"are answered {f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
     )
 

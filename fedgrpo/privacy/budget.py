@@ -14,8 +14,8 @@ from fedgrpo.privacy.accounting import epsilon_subsampled, round_cost
 from fedgrpo.settings import Settings
 
 LEARNS = 1.5
-"""Noise-to-signal ratio R up to which a run learns well: in a toy quadratic (20 rounds, inner
-product attack) R = 1.5 left about 30 % of the error and R = 0.75 about 15 %."""
+"""Noise-to-signal ratio R up to which a run learns: in a toy quadratic, 20 rounds at R = 1.5 left
+about 30 % of the error, at R = 0.75 about 15 %."""
 
 HOPELESS = 3.0
 """R beyond which nothing was learnt there."""

@@ -60,6 +60,7 @@ def test_secret_sampling_of_prompts_is_accounted_for() -> None:
         (["--rounds", "3", "--epsilon", "1", "--prompts", "9"], "say nothing about unit 'client'"),
         (["--rounds", "3", "--epsilon", "1", "--cohort", "4", "--trim", "2"], "leaves nobody"),
         (["missing.toml"], "does not exist"),
+        (["s.toml", "--rounds", "3"], "--rounds cannot go with a scenario"),
     ],
 )
 def test_a_mistake_is_refused_with_a_cure(arguments: list[str], problem: str) -> None:
