@@ -11,7 +11,7 @@ from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.privacy.accounting import round_cost
 from fedgrpo.settings import Settings
 
-MASKING = "masking"
+BUCKETS = "buckets"
 """Masked sums in buckets, see :mod:`fedgrpo.secure.masking`."""
 
 
@@ -68,8 +68,8 @@ def _broken(
         )
     if (size := settings.secure.bucket_size) < policy.least_bucket:
         yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
-    if not _allowed(MASKING, policy.protocols):
-        yield Refusal.PROTOCOL, f"protocol {MASKING!r} is not allowed"
+    if not _allowed(BUCKETS, policy.protocols):
+        yield Refusal.PROTOCOL, f"protocol {BUCKETS!r} is not allowed"
     yield from _broken_code(policy, settings)
     yield from _broken_metrics(policy, settings)
     if not policy.open_at(now):

@@ -22,7 +22,7 @@ _HIDDEN = {
     "prompt": "any one of your prompts, with every answer that the model gave to it",
     "client": "your organisation's whole part in the training",
 }
-_PROTOCOLS = {"masking": "sums under one-time secret masks, as in section 2"}
+_PROTOCOLS = {"buckets": "sums over groups under one-time secret masks, as in section 2"}
 _NOISE = {
     "client": "this machine itself, before anything leaves it",
     "server": "the server, after it has added the sums up; it sees sums without noise",

@@ -72,7 +72,7 @@ class Policy(Section):
     """Largest clipping norm, in the adapter's own units: how far one unit may move the model."""
     least_bucket: int = Field(default=3, ge=3)
     """Least number of holders among whose sum this site's update is hidden."""
-    protocols: Names = ("masking",)
+    protocols: Names = ("buckets",)
     """Ways of adding updates up without anybody seeing one."""
     models: Names = ()
     """Base models that may be loaded: names or ``name@revision`` as the run's settings give them,
