@@ -243,6 +243,15 @@ class PrivacySettings(Section):
     """
 
 
+class AggregationSettings(Section):
+    """How what the robust rule combines comes to the server."""
+
+    protocol: Literal["buckets", "plain"] = "buckets"
+    """``buckets``: sums of at least ``secure.bucket_size`` holders under masks. ``plain``: each
+    holder's release as it is, for a server that holders trust with it.
+    """
+
+
 class SecureSettings(Section):
     """Secure aggregation in buckets."""
 
@@ -348,6 +357,7 @@ class Settings(Section):
     reward: RewardSettings = RewardSettings()
     grpo: GRPOSettings = GRPOSettings()
     privacy: PrivacySettings = PrivacySettings()
+    aggregation: AggregationSettings = AggregationSettings()
     secure: SecureSettings = SecureSettings()
     robust: RobustSettings = RobustSettings()
     server: ServerSettings = ServerSettings()
