@@ -1,0 +1,23 @@
+"""``fedgrpo report``: what a run came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedgrpo.commands.outcome import explained
+
+
+def report(
+    run_dir: Annotated[
+        Path, typer.Argument(help="Directory of a run, finished or not.", show_default=False)
+    ],
+) -> None:
+    """Print the summary of a run and draw its picture again."""
+    with explained():
+        from fedgrpo.federation.simulate import report as print_report
+
+        print_report(run_dir, Console())
