@@ -72,11 +72,12 @@ def _check_prompt_unit(settings: Settings) -> None:
             "sends one clipped and noised gradient a round",
             "set grpo.steps = 1 and raise grpo.prompts_per_step or rounds instead",
         )
-    if settings.privacy.adaptive:
+    if settings.privacy.adaptive and settings.privacy.quantile != 0.5:
         raise _impossible(
-            "privacy.adaptive = true cannot go with privacy.unit = 'prompt': holders clip "
-            "prompts, not updates",
-            "set privacy.adaptive = false and choose privacy.clipping_norm on public prompts",
+            f"privacy.quantile = {settings.privacy.quantile} cannot go with privacy.unit = "
+            "'prompt': how many prompts were sampled is secret, and only a half of them reads the "
+            "same without that number",
+            "set privacy.quantile = 0.5",
         )
     if settings.grpo.max_resamples:
         raise _impossible(

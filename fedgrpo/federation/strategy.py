@@ -351,7 +351,7 @@ class FedGRPO(Strategy):
                 aggregate = robust_aggregate(self.settings, current.plan, sums.means)
             except CohortError as error:
                 return self._skip(error.problem, failures, len(sums.means))
-            self.state = apply_aggregate(self.settings, self._state, aggregate)
+            self.state = apply_aggregate(self.settings, self._state, aggregate, sums.survivors)
         dropped = cohort - sums.survivors
         if dropped:
             LOG.warning(f"{dropped} of {cohort} nodes dropped: {count_reasons(failures.values())}")

@@ -11,7 +11,7 @@ from fedgrpo.privacy.accounting import (
     guarantees,
     worst_epsilon,
 )
-from fedgrpo.privacy.adaptive import next_clipping_norm
+from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping_norm
 from fedgrpo.privacy.clipping import ClipResult, clip
 from fedgrpo.privacy.noise import add_noise, gaussian_noise
 from fedgrpo.privacy.release import (
@@ -33,11 +33,13 @@ __all__ = [
     "add_noise",
     "check_budget",
     "clip",
+    "count_noise",
     "epsilon_gaussian",
     "epsilon_subsampled",
     "gaussian_noise",
     "guarantees",
     "holder_noise_std",
+    "indicator_share",
     "next_clipping_norm",
     "read_aggregate",
     "release_prompts",

@@ -73,9 +73,9 @@ def test_two_colluders_move_the_result_no_further_than_the_honest_range():
 @pytest.mark.parametrize(
     "bad",
     [
-        np.full(DIMENSION + len(METRICS) + 1, np.nan),
+        np.full(DIMENSION + len(METRICS), np.nan),
         np.zeros(DIMENSION),
-        np.zeros(DIMENSION + len(METRICS) + 1, np.float32),
+        np.zeros(DIMENSION + len(METRICS), np.float32),
     ],
     ids=["not finite", "short", "float32"],
 )
