@@ -9,6 +9,7 @@ import typer
 
 from fedgrpo.commands import policy
 from fedgrpo.commands.budget import budget
+from fedgrpo.commands.calibrate import calibrate
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
 from fedgrpo.commands.simulate import simulate
@@ -24,6 +25,7 @@ app.command("simulate")(simulate)
 app.command("report")(report)
 app.command("budget")(budget)
 app.command("settings")(settings)
+app.command("calibrate")(calibrate)
 app.add_typer(policy.group, name="policy")
 
 

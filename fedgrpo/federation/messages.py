@@ -3,7 +3,7 @@
 ========  ==================================  ===========================================
 stage     to each node                        back
 ========  ==================================  ===========================================
-train     :class:`TrainOrder`                 its ephemeral public keys
+train     :class:`TrainOrder`                 its ephemeral public keys (plain: its release)
 share     the :class:`Roster` of its bucket   one ciphertext for each mate
 mask      the mates' ciphertexts              one masked vector
 unmask    :class:`UnmaskOrder`                :class:`Revealed`
@@ -40,7 +40,8 @@ from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 TRAIN, SHARE, MASK, UNMASK = "train", "query.share", "query.mask", "query.unmask"
 """Flower's types of the four messages."""
 
-HEADER, BODY, ADAPTER, MASKED, REFUSAL = "fedgrpo", "body", "adapter", "masked", "refusal"
+HEADER, BODY, ADAPTER, MASKED, RELEASE = "fedgrpo", "body", "adapter", "masked", "release"
+REFUSAL = "refusal"
 """Names of the records in a message."""
 
 _VECTOR, _LAYOUT, _BASIS = "vector", "layout", "basis."
@@ -198,6 +199,22 @@ def write_keys(header: Header, keys: PublicKeys) -> RecordDict:
 def read_keys(content: RecordDict) -> PublicKeys:
     """Read a finisher's public keys; raises ProtocolError."""
     return PublicKeys.from_bytes(scalar(config_record(content, BODY), "keys", bytes))
+
+
+def write_release(header: Header, release: NDArray[np.float64]) -> RecordDict:
+    """Write a release as it is, float64, shape (size,), for a server that is trusted with it."""
+    record = ArrayRecord({_VECTOR: Array(release)})
+    return RecordDict({HEADER: write_header(header), RELEASE: record})
+
+
+def read_release(content: RecordDict, size: int) -> NDArray[np.float64]:
+    """Read a release; raises ProtocolError unless it is finite float64 of shape (size,)."""
+    release: NDArray[np.float64] = array(
+        array_record(content, RELEASE), _VECTOR, "float64", (size,)
+    )
+    if not np.isfinite(release).all():
+        raise ProtocolError("a release that is not finite", cure="leave that node out")
+    return release
 
 
 def write_roster(roster: Roster) -> RecordDict:

@@ -15,6 +15,7 @@ from fedgrpo.federation.checkpoint import Progress
 from fedgrpo.federation.messages import Header
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import worst_epsilon
+from fedgrpo.privacy.adaptive import indicator_share
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
 from fedgrpo.settings import Settings
 
@@ -59,6 +60,7 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
         expected_prompts=settings.grpo.prompts_per_step,
         noise_std=holder_noise_std(privacy),
         metrics_share=privacy.metrics_share,
+        indicator_share=_indicator_share(settings) if privacy.adaptive else 0.0,
     )
 
 
@@ -84,6 +86,21 @@ def plan_hash(
         source,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def norms_in(settings: Settings, holders: int) -> int:
+    """Norms that these holders tell about in a round: their own, or those of their prompts."""
+    prompts = settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1
+    return holders * prompts
+
+
+def _indicator_share(settings: Settings) -> float:
+    """Share of the sensitivity for the clipping indicator: one draw of noise covers the bits of
+    one holder, or of the whole cohort where the server adds it.
+    """
+    privacy = settings.privacy
+    holders = settings.federation.min_holders if privacy.noise == "server" else 1
+    return indicator_share(norms_in(settings, holders), privacy.noise_multiplier)
 
 
 def affordable_round(settings: Settings, progress: Progress, wanted: int | None) -> int:

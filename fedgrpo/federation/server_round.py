@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedgrpo.federation.checkpoint import ServerState
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.optimisers import rate_at, server_step
+from fedgrpo.federation.plans import norms_in
 from fedgrpo.federation.secure_round import BucketMean
 from fedgrpo.privacy.accounting import worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
@@ -124,8 +125,13 @@ def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
     return replace(aggregate, metrics=sent)
 
 
-def apply_aggregate(settings: Settings, state: ServerState, aggregate: Aggregate) -> ServerState:
-    """Step the optimiser, move the adapter, and let the clipping norm follow its quantile."""
+def apply_aggregate(
+    settings: Settings, state: ServerState, aggregate: Aggregate, holders: int
+) -> ServerState:
+    """Step the optimiser, move the adapter, and let the clipping norm follow its quantile.
+
+    C stays where the holders in the aggregate tell about fewer than ``privacy.adaptive_min`` norms.
+    """
     progress = state.progress
     rate = rate_at(settings.server, progress.round, settings.rounds)
     optimiser, update = server_step(settings.server, state.optimiser, aggregate.delta, rate)
@@ -133,14 +139,16 @@ def apply_aggregate(settings: Settings, state: ServerState, aggregate: Aggregate
     moved = replace(
         progress,
         steps=optimiser.steps,
-        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below),
+        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below, holders),
     )
     return ServerState(adapter, moved, optimiser)
 
 
-def _next_norm(settings: Settings, current: float, share_below: float | None) -> float:
+def _next_norm(
+    settings: Settings, current: float, share_below: float | None, holders: int
+) -> float:
     privacy = settings.privacy
-    if not privacy.adaptive or share_below is None:
+    if share_below is None or norms_in(settings, holders) < privacy.adaptive_min:
         return current
     return next_clipping_norm(
         current,

@@ -11,9 +11,6 @@ from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.privacy.accounting import round_cost
 from fedgrpo.settings import Settings
 
-BUCKETS = "buckets"
-"""Masked sums in buckets, see :mod:`fedgrpo.secure.masking`."""
-
 
 def check_round(policy: Policy, settings: Settings, clipping_norm: float, now: datetime) -> None:
     """Refuse a round that breaks the policy, whatever has been spent so far.
@@ -66,10 +63,11 @@ def _broken(
             Refusal.CLIPPING_NORM,
             f"clipping norm {clipping_norm:g} is above {policy.largest_clipping_norm:g}",
         )
-    if (size := settings.secure.bucket_size) < policy.least_bucket:
+    protocol, size = settings.aggregation.protocol, settings.secure.bucket_size
+    if not _allowed(protocol, policy.protocols):
+        yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol!r} is not allowed"
+    if protocol == "buckets" and size < policy.least_bucket:
         yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
-    if not _allowed(BUCKETS, policy.protocols):
-        yield Refusal.PROTOCOL, f"protocol {BUCKETS!r} is not allowed"
     yield from _broken_code(policy, settings)
     yield from _broken_metrics(policy, settings)
     if not policy.open_at(now):

@@ -22,7 +22,10 @@ _HIDDEN = {
     "prompt": "any one of your prompts, with every answer that the model gave to it",
     "client": "your organisation's whole part in the training",
 }
-_PROTOCOLS = {"buckets": "sums over groups under one-time secret masks, as in section 2"}
+_PROTOCOLS = {
+    "buckets": "sums over groups under one-time secret masks",
+    "plain": "your update by itself",
+}
 _NOISE = {
     "client": "this machine itself, before anything leaves it",
     "server": "the server, after it has added the sums up; it sees sums without noise",
@@ -76,6 +79,11 @@ def _leaves(policy: Policy) -> Iterator[str]:
         f"{policy.least_bucket}, never yours alone. If members of the group go silent on the way, "
         "the sum may be over fewer of them, but over more than half."
     )
+    if {"plain", ANY} & set(policy.protocols):
+        yield (
+            "This policy ALSO allows runs in which the server is shown your update by itself, and "
+            "is trusted with it."
+        )
     yield _metrics(policy)
     yield (
         "Besides: temporary keys for the masks, the time at which this machine answers, and, if it "
@@ -195,7 +203,8 @@ def _who_decides(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"Models that may be used here: {_names(policy.models)}. Programs that may score answers "
-        f"here: {_names(policy.rewards)}. Ways of adding up: {_names(protocols)}. Requests "
+        f"here: {_names(policy.rewards)}. What the server may be shown: {_names(protocols)}. "
+        "Requests "
         f"are answered {f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
     )
 

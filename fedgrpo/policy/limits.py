@@ -71,9 +71,10 @@ class Policy(Section):
     largest_clipping_norm: float = Field(default=10.0, gt=0)
     """Largest clipping norm, in the adapter's own units: how far one unit may move the model."""
     least_bucket: int = Field(default=3, ge=3)
-    """Least number of holders among whose sum this site's update is hidden."""
+    """Least number of holders among whose sum this site's update is hidden (``buckets``)."""
     protocols: Names = ("buckets",)
-    """Ways of adding updates up without anybody seeing one."""
+    """Ways in which this site's update may reach the server: values of ``aggregation.protocol``.
+    ``buckets`` shows it sums only, ``plain`` the update itself."""
     models: Names = ()
     """Base models that may be loaded: names or ``name@revision`` as the run's settings give them,
     or ``*`` for any."""

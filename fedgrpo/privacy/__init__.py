@@ -12,7 +12,7 @@ from fedgrpo.privacy.accounting import (
     round_cost,
     worst_epsilon,
 )
-from fedgrpo.privacy.adaptive import next_clipping_norm
+from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping_norm
 from fedgrpo.privacy.budget import Budget, Cohort, budget_of, plan_budget
 from fedgrpo.privacy.clipping import ClipResult, clip
 from fedgrpo.privacy.composition import Mechanism, compose
@@ -41,11 +41,13 @@ __all__ = [
     "check_budget",
     "clip",
     "compose",
+    "count_noise",
     "epsilon_gaussian",
     "epsilon_subsampled",
     "gaussian_noise",
     "guarantees",
     "holder_noise_std",
+    "indicator_share",
     "next_clipping_norm",
     "plan_budget",
     "read_aggregate",

@@ -11,10 +11,18 @@ from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.composition import Mechanism, epsilon_sampled
 from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import secret_threshold
+from fedgrpo.settings_checks import group_size, secret_threshold
 
 _LARGEST_CURE = 10**6
 """Hundredths of a noise multiplier up to which a cure is sought."""
+
+
+_TRUSTING = (
+    "reader of the released models, all other holders among them; "
+    "the server is trusted: it sees un-noised {sees}"
+)
+
+_SEEN = {"buckets": "bucket sums", "plain": "vectors of single holders"}
 
 
 def epsilon_gaussian(noise_multiplier: float, rounds: int, delta: float) -> float:
@@ -126,7 +134,12 @@ def guarantees(
     * The server alone, all mates honest: t noises of variance z^2 / (1 + h), so z sqrt(t / (1 +
       h)).
 
-    Server noise protects against readers of the released models only.
+    Plain protocol with client noise: a group of one, so each holder's own z and nothing else.
+
+    Server noise protects against readers of the released models, which all other holders are: that
+    they know their own contributions, or choose them badly, takes nothing from it (see
+    :func:`fedgrpo.robust.sensitivity`; docs/privacy.md has the proof). It does not protect against
+    the server, which must keep what it sees to itself and draw the noise.
 
     Parameters
     ----------
@@ -203,7 +216,7 @@ def check_budget(settings: Settings) -> None:
 
 def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[str, float]]:
     """Adversaries with the noise multiplier that each of them faces, strongest first."""
-    privacy, least = settings.privacy, settings.secure.bucket_size
+    privacy, least = settings.privacy, group_size(settings)
     size = least if smallest_bucket is None else smallest_bucket
     if size < least:
         raise PrivacyError(
@@ -214,7 +227,9 @@ def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[
     if privacy.unit == "none":
         return []
     if privacy.noise == "server":
-        return [("reader of the released models; the server sees un-noised bucket sums", noise)]
+        return [(_TRUSTING.format(sees=_SEEN[settings.aggregation.protocol]), noise)]
+    if size == 1:
+        return [("server that sees each holder's own noised vector, with all other holders", noise)]
     noises, needed = secret_threshold(size), 1 + privacy.honest_mates
     if needed == 1:
         strongest = "server colluding with all of a holder's bucket mates"

@@ -12,6 +12,7 @@ from typing import Literal
 from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.accounting import epsilon_subsampled, round_cost
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import group_size
 
 LEARNS = 1.5
 """Noise-to-signal ratio R up to which a run learns: in a toy quadratic, 20 rounds at R = 1.5 left
@@ -99,7 +100,7 @@ class Cohort:
         return cls(
             holders=settings.federation.min_holders,
             trim=0 if settings.robust.rule == "mean" else settings.robust.trim,
-            bucket_size=settings.secure.bucket_size,
+            bucket_size=group_size(settings),
             prompts=settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1,
             after_trimming=settings.privacy.noise != "client",
             honest_mates=settings.privacy.honest_mates,

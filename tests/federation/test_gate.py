@@ -221,6 +221,26 @@ def test_a_round_is_refused_before_the_prompts_are_opened(
         assert set(reply.content[REFUSAL]) == {"code"}
 
 
+@pytest.mark.parametrize("shown", ["buckets", "plain"])
+def test_a_sites_policy_decides_what_the_server_may_be_shown(tmp_path: Path, shown: str) -> None:
+    settings = make_settings(aggregation__protocol="plain", **CLIENT)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("")
+    (tmp_path / "policy.toml").write_text(f"protocols = ['{shown}']" + OPEN)
+    config: dict[str, Scalar] = {"prompts": str(prompts)}
+    grid = LocalGrid(
+        make_client_app(),
+        1,
+        node_config=lambda _: config,
+        run_config=settings.to_run_config(),
+    )
+    reply = ask(grid, order(settings))
+    if shown == "buckets":
+        assert refusal(reply) is Refusal.PROTOCOL
+    else:
+        assert "has no rows" in str(reply.error.reason), "nothing but the empty file stops it"
+
+
 def test_a_policy_that_was_named_and_is_gone_lets_nothing_pass(tmp_path: Path) -> None:
     sites = Sites(tmp_path, make_settings(**CLIENT), {0: OPEN})
     (tmp_path / "0" / "policy.toml").unlink()

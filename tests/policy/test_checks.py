@@ -43,6 +43,7 @@ def test_a_run_within_the_policy_passes() -> None:
         ({"largest_clipping_norm": 0.5}, {}, Refusal.CLIPPING_NORM),
         ({"least_bucket": 4}, {}, Refusal.BUCKET_SIZE),
         ({"protocols": ["committee"]}, {}, Refusal.PROTOCOL),
+        ({}, {"aggregation__protocol": "plain"}, Refusal.PROTOCOL),
         ({"models": []}, {}, Refusal.MODEL),
         ({"models": ["tiny@v1"]}, {}, Refusal.MODEL),
         ({"rewards": []}, {}, Refusal.REWARD),
@@ -74,6 +75,7 @@ def test_what_breaks_a_limit_is_refused_with_its_code_and_a_cure(
         ({"models": ["tiny@v1"]}, {"model__revision": "v1"}),
         ({"models": ["*"], "rewards": ["*"]}, {"reward__functions": "a.module:f"}),
         ({"hours": "08:00-18:00"}, {}),
+        ({"protocols": ["plain"]}, {"aggregation__protocol": "plain"}),
     ],
 )  # fmt: skip
 def test_what_a_site_allows_passes(limits: dict[str, Any], run: dict[str, Any]) -> None:

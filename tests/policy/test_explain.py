@@ -48,6 +48,7 @@ def test_it_fits_on_a_page() -> None:
         ({"prompt": {"least_noise": 1.5}}, "at least 1.5 times"),
         ({"prompt": None}, "allows no kind of run, so nothing leaves"),
         ({"client": {"largest_epsilon": 3.0}}, "your organisation's whole part"),
+        ({"protocols": ["buckets", "plain"]}, "ALSO allows runs in which the server is shown"),
         ({"spent": "account.jsonl"}, "'account.jsonl'"),
     ],
 )
