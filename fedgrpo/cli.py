@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from fedgrpo.commands import policy
+from fedgrpo.commands.budget import budget
+from fedgrpo.commands.calibrate import calibrate
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
 from fedgrpo.commands.simulate import simulate
@@ -20,7 +23,10 @@ app = typer.Typer(
 
 app.command("simulate")(simulate)
 app.command("report")(report)
+app.command("budget")(budget)
 app.command("settings")(settings)
+app.command("calibrate")(calibrate)
+app.add_typer(policy.group, name="policy")
 
 
 def _print_version(wanted: bool) -> None:

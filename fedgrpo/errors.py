@@ -42,6 +42,22 @@ class PrivacyError(FedGRPOError, ValueError):
     """A guarantee cannot be given, or the budget would be exceeded."""
 
 
+class PolicyError(FedGRPOError, RuntimeError):
+    """A site's own policy refuses what a server asks, or cannot be read.
+
+    Parameters
+    ----------
+    problem, cure:
+        For the site's own log.
+    code:
+        All that the server learns: a :class:`fedgrpo.policy.Refusal`.
+    """
+
+    def __init__(self, problem: str, *, code: str, cure: str = "") -> None:
+        super().__init__(problem, cure=cure)
+        self.code = code
+
+
 class ProtocolError(FedGRPOError, RuntimeError):
     """A peer broke the secure aggregation protocol, or asked a node to break it."""
 

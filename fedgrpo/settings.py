@@ -59,6 +59,9 @@ configuration names every key, so an empty text stands for "not set".
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
+Metrics = Annotated[
+    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...], BeforeValidator(_split)
+]
 
 
 class Section(BaseModel):
@@ -254,16 +257,32 @@ class PrivacySettings(Section):
     clipping_norm: float = Field(default=1.0, gt=0)
     """L2 norm C at which one unit's contribution is clipped; the start value where it adapts."""
     adaptive: bool = False
-    """Let C follow a quantile of the holders' update norms (arXiv 1905.03871). Not for prompt-level
-    privacy.
+    """Let C follow a quantile of the norms (arXiv 1905.03871): of the holders' updates, or of the
+    prompts' gradients. Their noisy count takes at most a sixteenth of the budget.
+    """
+    adaptive_min: int = Field(default=20, ge=1)
+    """Norms (holders, or expected prompts of all holders) below which C stays as it is in a round.
     """
     quantile: float = Field(default=0.5, gt=0, lt=1)
-    """Share of updates that should be at or below C."""
+    """Share of norms that should be at or below C. Prompt-level privacy takes exactly 0.5."""
     clipping_rate: float = Field(default=0.2, gt=0)
     """Learning rate of log C."""
-    metrics_share: float = Field(default=0.02, gt=0, lt=1)
+    metrics_share: float = Field(default=0.02, gt=0, le=0.9)
     """Share of the sensitivity given to reported metrics, which leave through the same noise as the
     update.
+    """
+    metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
+    """Figures that leave a holder, always inside the masked sum: with a unit and client noise under
+    accounted noise too, else without. Those not named stay at home; empty sends none.
+    """
+
+
+class AggregationSettings(Section):
+    """How what the robust rule combines comes to the server."""
+
+    protocol: Literal["buckets", "plain"] = "buckets"
+    """``buckets``: sums of at least ``secure.bucket_size`` holders under masks. ``plain``: each
+    holder's release as it is, for a server that holders trust with it.
     """
 
 
@@ -372,6 +391,7 @@ class Settings(Section):
     reward: RewardSettings = RewardSettings()
     grpo: GRPOSettings = GRPOSettings()
     privacy: PrivacySettings = PrivacySettings()
+    aggregation: AggregationSettings = AggregationSettings()
     secure: SecureSettings = SecureSettings()
     robust: RobustSettings = RobustSettings()
     server: ServerSettings = ServerSettings()

@@ -24,6 +24,11 @@ def required_holders(bucket_size: int, trim: int) -> int:
     return bucket_size * (2 * trim + 1)
 
 
+def group_size(settings: Settings) -> int:
+    """Least number of holders in one of the vectors that the robust rule combines."""
+    return 1 if settings.aggregation.protocol == "plain" else settings.secure.bucket_size
+
+
 def check_together(settings: Settings) -> None:
     """Refuse a combination that cannot work.
 
@@ -48,11 +53,11 @@ def _impossible(problem: str, cure: str) -> SettingsError:
 
 
 def _check_buckets(settings: Settings) -> None:
-    size, cohort = settings.secure.bucket_size, settings.federation.min_holders
+    size, cohort = group_size(settings), settings.federation.min_holders
     trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
     if cohort < (needed := required_holders(size, trim)):
         raise _impossible(
-            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} in buckets "
+            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} in groups "
             f"of {size}: {needed} holders are needed",
             f"set federation.min_holders >= {needed}, or robust.trim <= "
             f"{max(0, (cohort // size - 1) // 2)}",
@@ -75,11 +80,12 @@ def _check_prompt_unit(settings: Settings) -> None:
             "completion for one gradient",
             "set both to 1",
         )
-    if settings.privacy.adaptive:
+    if settings.privacy.adaptive and settings.privacy.quantile != 0.5:
         raise _impossible(
-            "privacy.adaptive = true cannot go with privacy.unit = 'prompt': holders clip "
-            "prompts, not updates",
-            "set privacy.adaptive = false and choose privacy.clipping_norm on public prompts",
+            f"privacy.quantile = {settings.privacy.quantile} cannot go with privacy.unit = "
+            "'prompt': how many prompts were sampled is secret, and only a half of them reads the "
+            "same without that number",
+            "set privacy.quantile = 0.5",
         )
     if settings.grpo.max_resamples:
         raise _impossible(
@@ -96,13 +102,14 @@ def _check_prompt_unit(settings: Settings) -> None:
 
 
 def _check_noise(settings: Settings) -> None:
-    privacy, size = settings.privacy, settings.secure.bucket_size
+    privacy, size = settings.privacy, group_size(settings)
     honest = secret_threshold(size) - 1
     if privacy.unit != "none" and privacy.honest_mates > honest:
         raise _impossible(
             f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
-            f"are sure to survive in a bucket of {size}",
-            f"set it to at most {honest}, or raise secure.bucket_size",
+            f"are sure to survive in a group of {size}",
+            f"set it to at most {honest}, or raise secure.bucket_size (there are no mates where "
+            "aggregation.protocol = 'plain')",
         )
 
 

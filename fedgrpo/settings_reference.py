@@ -60,7 +60,10 @@ def _type(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:
-        return f"list of {get_args(kind)[0].__name__}"
+        item = get_args(kind)[0]
+        if get_origin(item) is Literal:
+            return f"list of {', '.join(f'`{choice}`' for choice in get_args(item))}"
+        return f"list of {item.__name__}"
     return " ".join([kind.__name__, *_bounds(field)])
 
 

@@ -14,6 +14,7 @@ FORBIDDEN = {
     "model": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "grpo": ("flwr", "fedgrpo.federation", "fedgrpo.secure", "fedgrpo.robust", "fedgrpo.privacy"),
     "privacy": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
+    "policy": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "secure": ("flwr", "torch", "transformers", "fedgrpo.federation", "fedgrpo.grpo"),
     "robust": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
     "simulation": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),

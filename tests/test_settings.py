@@ -95,7 +95,7 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"federation": {"min_holders": 8}}, "federation.min_holders", "8", "min_holders >= 9"),
         ({"robust": {"trim": 2}}, "robust.trim", "2", "min_holders >= 15, or robust.trim <= 1"),
         ({"grpo": {"steps": 2}}, "grpo.steps", "2", "set grpo.steps = 1"),
-        ({"privacy": {"adaptive": True}}, "privacy.adaptive", "true", "privacy.adaptive = false"),
+        ({"privacy": {"adaptive": True, "quantile": 0.9}}, "privacy.quantile", "0.9", "= 0.5"),
         ({"grpo": {"prompts_per_step": 2001}}, "grpo.prompts_per_step", "2001", "lower the first"),
         ({"privacy": {"honest_mates": 2}}, "privacy.honest_mates", "2", "at most 1"),
         ({"reward": {"functions": []}}, "reward.functions", "empty", "exact_match"),

@@ -4,8 +4,11 @@ held-out ones.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
 from fedgrpo.data.prompts import PromptRow, load_prompts
@@ -40,6 +43,20 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     # Any two seeds differ, so holders draw different prompts; none can draw a held-out one.
     seed = settings.seed * 1_000_003 + partition + 1
     return generate(data.tasks, data.prompts_per_holder, weights[partition], seed, held_out=False)
+
+
+def prompts_stamp(node_config: Mapping[str, Scalar]) -> str:
+    """Tell a node's prompts from others without opening them: configuration, size and time.
+
+    A file that cannot be looked at gets an empty stamp, and is refused when it is opened.
+    """
+    configured = sorted((key, str(value)) for key, value in node_config.items())
+    try:
+        status = os.stat(Path(str(node_config["prompts"])).expanduser())
+        written = [status.st_size, status.st_mtime_ns]
+    except (KeyError, OSError):
+        written = []
+    return json.dumps([configured, written])
 
 
 def evaluation_prompts(settings: Settings) -> list[PromptRow]:

@@ -2,7 +2,8 @@
 
 Adversary: a server that may send anything. What a node never does, whatever it is asked: release
 twice for one round, release under a plan other than the settings', release into a roster below its
-own minimum, or let text of code that saw prompts leave in an error.
+own minimum, release unmasked unless its operator allows it, let text of code that saw prompts leave
+in an error, or go beyond its site's policy.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fedgrpo.errors import FedGRPOError, ProtocolError, SettingsError
+from fedgrpo.errors import FedGRPOError, PolicyError, ProtocolError, SettingsError
 from fedgrpo.federation import messages
 from fedgrpo.federation.memory import NodeMemory
 from fedgrpo.federation.messages import Header
+from fedgrpo.policy.refusals import Refusal
 from fedgrpo.secure.encoding import encode, fraction_bits
 from fedgrpo.secure.masking import MaskingClient
 from fedgrpo.settings import Scalar, Settings
@@ -33,6 +35,9 @@ LOG = logging.getLogger(__name__)
 
 MINIMUM_BUCKET = 3
 """Least bucket that a node accepts unless told otherwise: of a sum of two, each knows a half."""
+
+TRUST = "trust-server"
+"""Key of a node's own configuration that allows the plain protocol."""
 
 APP_RAISED = 2
 """Flower's error code for an app that failed."""
@@ -79,8 +84,12 @@ def _local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Hold
 
 
 def _train(message: Message, context: Context, factory: HolderFactory, minimum: int) -> RecordDict:
-    """Train, keep the release, and answer with ephemeral public keys only."""
+    """Train, keep the release, and answer with ephemeral public keys only.
+
+    Under the plain protocol, answer with the release itself.
+    """
     from fedgrpo.federation.faults import SimulatedDropoutError, attack, simulated_faults
+    from fedgrpo.federation.gate import Gate
     from fedgrpo.federation.plans import release_plan
 
     settings = Settings.from_run_config(context.run_config)
@@ -89,14 +98,21 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     _check_settings(order.fingerprint, settings)
     plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
     memory, round_ = NodeMemory(context.state), order.header.round
+    gate = Gate.at(context.node_config, settings, order, plan)
+    gate.check()
+    if gate.site is None:
+        _check_trust(settings, context.node_config)
     memory.begin_round(round_, order.adapter)
     faults = simulated_faults(settings, context.node_config, round_)
     if faults.drops:
         raise SimulatedDropoutError("simulated dropout")
+    gate.charge()
     holder = factory(settings, context.node_config)
     release = _checked(holder.contribute(order.adapter, plan, round_), plan.size)
     if faults.byzantine:
         release = attack(settings, release, plan.bound, order.adapter, context.state, round_)
+    if settings.aggregation.protocol == "plain":
+        return messages.write_release(order.header, release)
     least = max(minimum, settings.secure.bucket_size)
     masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
     memory.keep(release, plan.bound, masks)
@@ -144,6 +160,11 @@ def _answering(handler: Handler) -> Callable[[Message, Context], Message]:
     def answer(message: Message, context: Context) -> Message:
         try:
             return Message(handler(message, context), reply_to=message)
+        except PolicyError as error:
+            LOG.warning("refused by this site's policy, %s: %s", error.code, error.problem)
+            header = messages.read_header(message.content)
+            refusal = messages.write_refusal(header, Refusal(error.code))
+            return Message(refusal, reply_to=message)
         except Exception as error:
             # An error of our own says it all, unless it came from code that it does not quote.
             traced = error.__cause__ is not None or not isinstance(error, FedGRPOError)
@@ -188,6 +209,23 @@ def _check_settings(theirs: str, settings: Settings) -> None:
         raise SettingsError(
             f"the server runs settings {theirs[:12]}, this node was given {ours[:12]}",
             cure="run the same version of the app bundle everywhere",
+        )
+
+
+def _check_trust(settings: Settings, node_config: Mapping[str, Scalar]) -> None:
+    """Refuse to show this node's own vector unless its operator said so, or it is simulated.
+
+    For nodes without a policy of their own: there, ``protocols`` decides.
+
+    Adversary: a server whose settings name a protocol that hides nothing from it.
+    """
+    if settings.aggregation.protocol != "plain" or "partition-id" in node_config:
+        return
+    if node_config.get(TRUST) is not True:
+        raise SettingsError(
+            "aggregation.protocol = 'plain' would show the server this node's own vector",
+            cure=f"start the node with --node-config '{TRUST}=true' if you trust the server with "
+            "it, or agree on aggregation.protocol = 'buckets'",
         )
 
 

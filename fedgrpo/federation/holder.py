@@ -19,11 +19,12 @@ from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import BatchTotals
 from fedgrpo.grpo.packing import PackedBatch
-from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.grpo.trainer import GRPOTrainer, StepMetrics
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.privacy.prompt_gradients import (
+    ClippedSum,
     PromptBatch,
     clipped_gradient_sum,
     hookable,
@@ -78,16 +79,19 @@ class LocalHolder:
         if not chosen:
             return release_prompts(np.zeros(plan.dimension), np.zeros((0, len(METRICS))), plan)
         experience = self.trainer.collect(chosen, isolated=True)
-        ascent = clipped_gradient_sum(
+        ascent = self.prompt_gradients(experience, plan.clipping_norm)
+        figures = self._figures({**experience.per_prompt(), "kl": np.zeros(experience.prompts)})
+        below = ascent.norms <= plan.clipping_norm if plan.indicator_share else None
+        return release_prompts(-ascent.vector, figures, plan, below)
+
+    def prompt_gradients(self, experience: Experience, clipping_norm: float) -> ClippedSum:
+        """Sum what the prompts of an experience teach, each clipped by itself."""
+        return clipped_gradient_sum(
             self.trainer.adapter.causal,
             list(self.trainer.adapter.trainable.values()),
             self._prompt_batches(experience),
-            plan.clipping_norm,
+            clipping_norm,
         )
-        figures = scaled_metrics(
-            {**experience.per_prompt(), "kl": np.zeros(experience.prompts)}, self.settings.reward
-        )
-        return release_prompts(-ascent, figures, plan)
 
     def _prompt_batches(self, experience: Experience) -> list[PromptBatch]:
         """Batches whose loss has divisors that no other prompt can change."""
@@ -106,15 +110,25 @@ class LocalHolder:
 
     def _update_release(self, plan: ReleasePlan) -> Floats:
         """The adapter's change over a few local optimiser steps."""
-        before = self.trainer.adapter.vector().astype(np.float64)
-        steps = list(self.trainer.train(self.settings.grpo.steps))
-        delta = self.trainer.adapter.vector() - before
+        delta, steps = self.local_update()
         means = {
             name: np.array([np.mean([getattr(step, name) for step in steps])]) for name in METRICS
         }
         # The last step's divergence is the round's drift; the mean would halve it.
         means["kl"] = np.array([steps[-1].kl])
-        return release_update(delta, scaled_metrics(means, self.settings.reward)[0], plan)
+        return release_update(delta, self._figures(means)[0], plan)
+
+    def _figures(self, figures: Mapping[str, Floats]) -> Floats:
+        """Scaled metrics of shape (n, k), NaN where they stay at home: that contributes nothing."""
+        scaled = scaled_metrics(figures, self.settings.reward)
+        scaled[:, [name not in self.settings.privacy.metrics for name in METRICS]] = np.nan
+        return scaled
+
+    def local_update(self) -> tuple[Floats, list[StepMetrics]]:
+        """Take a round's local steps: the adapter's change, shape (d,), and each step's figures."""
+        before = self.trainer.adapter.vector().astype(np.float64)
+        steps = list(self.trainer.train(self.settings.grpo.steps))
+        return self.trainer.adapter.vector() - before, steps
 
 
 def local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> LocalHolder:

@@ -11,7 +11,8 @@ from flwr.serverapp import Grid
 
 from fedgrpo.errors import ProtocolError
 from fedgrpo.federation.exchange import Replies, round_trip
-from fedgrpo.federation.messages import Header, check_header
+from fedgrpo.federation.messages import Header, check_header, read_refusal
+from fedgrpo.policy.refusals import CURES
 
 T = TypeVar("T")
 
@@ -93,6 +94,9 @@ def read_answers(
             continue
         try:
             check_header(reply.content, header)
+            if code := read_refusal(reply.content):
+                failures[node] = f"refused by its own policy, {code}: {CURES[code]}"
+                continue
             values[node] = read(node, reply.content)
         except ProtocolError as error:
             failures[node] = _printable(f"bad reply: {error.problem}")

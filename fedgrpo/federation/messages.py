@@ -3,14 +3,14 @@
 ========  ==================================  ===========================================
 stage     to each node                        back
 ========  ==================================  ===========================================
-train     :class:`TrainOrder`                 its ephemeral public keys
+train     :class:`TrainOrder`                 its ephemeral public keys (plain: its release)
 share     the :class:`Roster` of its bucket   one ciphertext for each mate
 mask      the mates' ciphertexts              one masked vector
 unmask    :class:`UnmaskOrder`                :class:`Revealed`
 ========  ==================================  ===========================================
 
 Every message carries protocol, version, run and round. Reading refuses any of them that does not
-fit.
+fit. A node whose own policy forbids a stage answers with a refusal code instead.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from fedgrpo.federation.records import (
 )
 from fedgrpo.federation.versions import PROTOCOL, VERSION
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.policy.refusals import Refusal
 from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 
 TRAIN, SHARE, MASK, UNMASK = "train", "query.share", "query.mask", "query.unmask"
 """Flower's types of the four messages."""
 
-HEADER, BODY, ADAPTER, MASKED = "fedgrpo", "body", "adapter", "masked"
+HEADER, BODY, ADAPTER, MASKED, RELEASE = "fedgrpo", "body", "adapter", "masked", "release"
+REFUSAL = "refusal"
 """Names of the records in a message."""
 
 _VECTOR, _LAYOUT, _BASIS = "vector", "layout", "basis."
@@ -199,6 +201,22 @@ def read_keys(content: RecordDict) -> PublicKeys:
     return PublicKeys.from_bytes(scalar(config_record(content, BODY), "keys", bytes))
 
 
+def write_release(header: Header, release: NDArray[np.float64]) -> RecordDict:
+    """Write a release as it is, float64, shape (size,), for a server that is trusted with it."""
+    record = ArrayRecord({_VECTOR: Array(release)})
+    return RecordDict({HEADER: write_header(header), RELEASE: record})
+
+
+def read_release(content: RecordDict, size: int) -> NDArray[np.float64]:
+    """Read a release; raises ProtocolError unless it is finite float64 of shape (size,)."""
+    release: NDArray[np.float64] = array(
+        array_record(content, RELEASE), _VECTOR, "float64", (size,)
+    )
+    if not np.isfinite(release).all():
+        raise ProtocolError("a release that is not finite", cure="leave that node out")
+    return release
+
+
 def write_roster(roster: Roster) -> RecordDict:
     """Write a bucket's roster."""
     body = ConfigRecord(
@@ -287,3 +305,24 @@ def read_revealed(content: RecordDict) -> Revealed:
     return Revealed(
         pairs(body, "survivors", "seed-shares", bytes), pairs(body, "dropped", "key-shares", bytes)
     )
+
+
+def write_refusal(header: Header, code: Refusal) -> RecordDict:
+    """Write that the node's own policy forbids what was asked: the code and nothing else."""
+    return RecordDict({HEADER: write_header(header), REFUSAL: ConfigRecord({"code": code.value})})
+
+
+def read_refusal(content: RecordDict) -> Refusal | None:
+    """Read a refusal's code; None if the content is none.
+
+    Raises
+    ------
+    ProtocolError
+        If the code is not one that is known.
+    """
+    if REFUSAL not in content:
+        return None
+    code = scalar(config_record(content, REFUSAL), "code", str)
+    if code not in set(Refusal):
+        raise ProtocolError("unknown refusal code", cure="install the same version everywhere")
+    return Refusal(code)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
+from dataclasses import asdict
+
+import numpy as np
 
 from fedgrpo.errors import ProtocolError, SettingsError
 from fedgrpo.federation.checkpoint import Progress
+from fedgrpo.federation.messages import Header
+from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import worst_epsilon
+from fedgrpo.privacy.adaptive import indicator_share
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
 from fedgrpo.settings import Settings
 
@@ -52,7 +60,47 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
         expected_prompts=settings.grpo.prompts_per_step,
         noise_std=holder_noise_std(privacy),
         metrics_share=privacy.metrics_share,
+        indicator_share=_indicator_share(settings) if privacy.adaptive else 0.0,
     )
+
+
+def plan_hash(
+    settings: Settings, header: Header, adapter: AdapterState, plan: ReleasePlan, source: str
+) -> str:
+    """SHA-256 (hex) of everything that decides a node's release. An equal hash is the same release.
+
+    Parameters
+    ----------
+    settings, header, adapter, plan:
+        Of the round.
+    source:
+        What tells the node's prompts from others, see
+        :func:`fedgrpo.federation.prompts.prompts_stamp`.
+    """
+    vector = hashlib.sha256(np.ascontiguousarray(adapter.vector).tobytes()).hexdigest()
+    parts = [
+        settings.fingerprint(),
+        asdict(header),
+        [vector, adapter.basis_hash, adapter.layout],
+        asdict(plan),
+        source,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def norms_in(settings: Settings, holders: int) -> int:
+    """Norms that these holders tell about in a round: their own, or those of their prompts."""
+    prompts = settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1
+    return holders * prompts
+
+
+def _indicator_share(settings: Settings) -> float:
+    """Share of the sensitivity for the clipping indicator: one draw of noise covers the bits of
+    one holder, or of the whole cohort where the server adds it.
+    """
+    privacy = settings.privacy
+    holders = settings.federation.min_holders if privacy.noise == "server" else 1
+    return indicator_share(norms_in(settings, holders), privacy.noise_multiplier)
 
 
 def affordable_round(settings: Settings, progress: Progress, wanted: int | None) -> int:

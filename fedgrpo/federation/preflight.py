@@ -9,11 +9,16 @@ from fedgrpo.errors import DataError, SettingsError
 from fedgrpo.settings import Scalar, Settings
 
 
-def preflight(settings: Settings) -> None:
-    """Refuse a simulation that cannot work on this machine.
+def preflight(settings: Settings) -> tuple[str, ...]:
+    """Refuse a simulation that cannot work on this machine, and warn of one that cannot learn.
 
     Cheap checks come first. Reward files and prompt files are loaded for good, since nothing less
     tells whether they can be; models and datasets on the Hub are left to the run.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Warnings.
 
     Raises
     ------
@@ -27,6 +32,7 @@ def preflight(settings: Settings) -> None:
     _check_prompts(settings)
     _check_model(settings)
     _check_budget(settings)
+    return tuple(filter(None, [_noise_warning(settings)]))
 
 
 def with_absolute_paths(settings: Settings, base: Path) -> Settings:
@@ -147,3 +153,16 @@ def _check_budget(settings: Settings) -> None:
     from fedgrpo.privacy.accounting import check_budget
 
     check_budget(settings)
+
+
+def _noise_warning(settings: Settings) -> str:
+    """Whether a client-level run drowns in its noise, which grows with the square root of d."""
+    from fedgrpo.model.base import model_source
+
+    if settings.privacy.unit != "client" or not Path(model_source(settings.model.name)).is_dir():
+        return ""
+    from fedgrpo.model.dimension import adapter_dimension
+    from fedgrpo.privacy.budget import Cohort
+
+    dimension = adapter_dimension(settings.model, settings.adapter)
+    return Cohort.of(settings).warning(settings.privacy.noise_multiplier, dimension)

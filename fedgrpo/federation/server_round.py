@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 from fedgrpo.federation.checkpoint import ServerState
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.optimisers import rate_at, server_step
+from fedgrpo.federation.plans import norms_in
 from fedgrpo.federation.secure_round import BucketMean
 from fedgrpo.privacy.accounting import worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
 from fedgrpo.privacy.noise import add_noise
-from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate, server_noise_std
+from fedgrpo.privacy.release import (
+    METRICS,
+    Aggregate,
+    ReleasePlan,
+    read_aggregate,
+    server_noise_std,
+)
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.robust.rules import combine, sensitivity
@@ -98,7 +105,7 @@ def robust_aggregate(
     means: NDArray[np.float64] = np.reshape([bucket.mean for bucket in buckets], (-1, plan.size))
     combined = combine(rule, means, trim)
     if settings.privacy.unit == "none" or settings.privacy.noise == "client":
-        return read_aggregate(combined, plan)
+        return _sent(settings, read_aggregate(combined, plan))
     # One holder moves the mean over its bucket's survivors, so the smallest number of survivors
     # counts.
     smallest = min(len(bucket.survivors) for bucket in buckets)
@@ -108,11 +115,23 @@ def robust_aggregate(
         plan.expected_prompts,
         rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
     )
-    return read_aggregate(add_noise(combined, std), plan)
+    return _sent(settings, read_aggregate(add_noise(combined, std), plan))
 
 
-def apply_aggregate(settings: Settings, state: ServerState, aggregate: Aggregate) -> ServerState:
-    """Step the optimiser, move the adapter, and let the clipping norm follow its quantile."""
+def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
+    """Leave out metrics that no holder sends: where they would be is a half, or noise about it."""
+    names: tuple[str, ...] = settings.privacy.metrics
+    sent = {name: aggregate.metrics[name] for name in METRICS if name in names}
+    return replace(aggregate, metrics=sent)
+
+
+def apply_aggregate(
+    settings: Settings, state: ServerState, aggregate: Aggregate, holders: int
+) -> ServerState:
+    """Step the optimiser, move the adapter, and let the clipping norm follow its quantile.
+
+    C stays where the holders in the aggregate tell about fewer than ``privacy.adaptive_min`` norms.
+    """
     progress = state.progress
     rate = rate_at(settings.server, progress.round, settings.rounds)
     optimiser, update = server_step(settings.server, state.optimiser, aggregate.delta, rate)
@@ -120,14 +139,16 @@ def apply_aggregate(settings: Settings, state: ServerState, aggregate: Aggregate
     moved = replace(
         progress,
         steps=optimiser.steps,
-        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below),
+        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below, holders),
     )
     return ServerState(adapter, moved, optimiser)
 
 
-def _next_norm(settings: Settings, current: float, share_below: float | None) -> float:
+def _next_norm(
+    settings: Settings, current: float, share_below: float | None, holders: int
+) -> float:
     privacy = settings.privacy
-    if not privacy.adaptive or share_below is None:
+    if share_below is None or norms_in(settings, holders) < privacy.adaptive_min:
         return current
     return next_clipping_norm(
         current,

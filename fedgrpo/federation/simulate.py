@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from fedgrpo.errors import RunError
 from fedgrpo.federation.app_bundle import find_app, stage_app
@@ -83,7 +84,8 @@ def simulate(
         fresh=fresh,
         base=cwd,
     )
-    preflight(settings)
+    for warning in preflight(settings):
+        console.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
     with chosen.claim(settings):
         verb = "resumes" if chosen.resumes else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)

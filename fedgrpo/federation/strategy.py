@@ -16,7 +16,7 @@ from fedgrpo.errors import CohortError, RunError
 from fedgrpo.federation.checkpoint import ServerState, resume, save_checkpoint
 from fedgrpo.federation.exchange import Replies, round_trip, wait_for_nodes
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
-from fedgrpo.federation.link import Link, read_answers
+from fedgrpo.federation.link import Answers, Link, read_answers
 from fedgrpo.federation.messages import (
     TRAIN,
     Header,
@@ -25,6 +25,7 @@ from fedgrpo.federation.messages import (
     write_adapter,
     write_order,
 )
+from fedgrpo.federation.plain_round import plain_groups, read_plain
 from fedgrpo.federation.plans import affordable_round, release_plan
 from fedgrpo.federation.secure_round import (
     Failures,
@@ -44,6 +45,7 @@ from fedgrpo.privacy.accounting import check_budget
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import group_size
 
 LOG = logging.getLogger(__name__)
 
@@ -133,9 +135,9 @@ class FedGRPO(Strategy):
         """Log what this strategy does."""
         s = self.settings
         LOG.info(
-            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over buckets of "
-            f"at least {s.secure.bucket_size}, privacy unit {s.privacy.unit}, noise by the "
-            f"{s.privacy.noise}, {s.server.optimiser}"
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over groups of "
+            f"at least {group_size(s)} ({s.aggregation.protocol}), privacy unit {s.privacy.unit}, "
+            f"noise by the {s.privacy.noise}, {s.server.optimiser}"
         )
 
     def start(
@@ -238,7 +240,7 @@ class FedGRPO(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Sum the finishers' releases under masks, combine them and step the adapter.
+        """Bring the finishers' releases together, combine them and step the adapter.
 
         Parameters
         ----------
@@ -253,12 +255,14 @@ class FedGRPO(Strategy):
             The next adapter and the round's metrics; two None if the round is skipped.
         """
         current = _started(self._round)
-        finishers = read_answers(
-            current.replies.among(replies), current.link.header, lambda _, c: read_finisher(c)
-        )
-        cohort, least = finishers.asked, self.settings.federation.min_holders
-        if len(finishers.values) < least:
-            problem = f"{len(finishers.values)} of {cohort} holders finished, {least} are needed"
+        arrived, header = current.replies.among(replies), current.link.header
+        if self.settings.aggregation.protocol == "plain":
+            releases = read_answers(arrived, header, lambda _, c: read_plain(c, current.plan))
+            if (problem := self._missing(releases)) is not None:
+                return self._skip(problem, releases.failures)
+            return self._apply(plain_groups(releases.values), releases.failures, releases.asked)
+        finishers = read_answers(arrived, header, lambda _, c: read_finisher(c))
+        if (problem := self._missing(finishers)) is not None:
             return self._skip(problem, finishers.failures)
         sums = secure_bucket_means(
             current.link,
@@ -267,7 +271,7 @@ class FedGRPO(Strategy):
             self.settings.secure.bucket_size,
             current.clock.phase,
         )
-        return self._apply(sums, finishers.failures | sums.failures, cohort)
+        return self._apply(sums, finishers.failures | sums.failures, finishers.asked)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -280,6 +284,13 @@ class FedGRPO(Strategy):
     ) -> MetricRecord | None:
         """Aggregate nothing, as nobody was asked."""
         return None
+
+    def _missing(self, finishers: Answers[T]) -> str | None:
+        """Say so if too few finished."""
+        finished, least = len(finishers.values), self.settings.federation.min_holders
+        if finished >= least:
+            return None
+        return f"{finished} of {finishers.asked} holders finished, {least} are needed"
 
     @property
     def _state(self) -> ServerState:
@@ -340,7 +351,7 @@ class FedGRPO(Strategy):
                 aggregate = robust_aggregate(self.settings, current.plan, sums.means)
             except CohortError as error:
                 return self._skip(error.problem, failures, len(sums.means))
-            self.state = apply_aggregate(self.settings, self._state, aggregate)
+            self.state = apply_aggregate(self.settings, self._state, aggregate, sums.survivors)
         dropped = cohort - sums.survivors
         if dropped:
             LOG.warning(f"{dropped} of {cohort} nodes dropped: {count_reasons(failures.values())}")

@@ -9,10 +9,13 @@ from fedgrpo.privacy.accounting import (
     epsilon_gaussian,
     epsilon_subsampled,
     guarantees,
+    round_cost,
     worst_epsilon,
 )
-from fedgrpo.privacy.adaptive import next_clipping_norm
+from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping_norm
+from fedgrpo.privacy.budget import Budget, Cohort, budget_of, plan_budget
 from fedgrpo.privacy.clipping import ClipResult, clip
+from fedgrpo.privacy.composition import Mechanism, compose
 from fedgrpo.privacy.noise import add_noise, gaussian_noise
 from fedgrpo.privacy.release import (
     METRICS,
@@ -28,20 +31,29 @@ from fedgrpo.privacy.release import (
 __all__ = [
     "METRICS",
     "Aggregate",
+    "Budget",
     "ClipResult",
+    "Cohort",
+    "Mechanism",
     "ReleasePlan",
     "add_noise",
+    "budget_of",
     "check_budget",
     "clip",
+    "compose",
+    "count_noise",
     "epsilon_gaussian",
     "epsilon_subsampled",
     "gaussian_noise",
     "guarantees",
     "holder_noise_std",
+    "indicator_share",
     "next_clipping_norm",
+    "plan_budget",
     "read_aggregate",
     "release_prompts",
     "release_update",
+    "round_cost",
     "server_noise_std",
     "worst_epsilon",
 ]

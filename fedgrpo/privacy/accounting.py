@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_left, bisect_right
-from functools import lru_cache
 
 from scipy.special import log_ndtr
 
 from fedgrpo.errors import PrivacyError
+from fedgrpo.privacy.composition import Mechanism, epsilon_sampled
 from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import secret_threshold
-
-_PRV_LARGEST_EPSILON = 64.0
-"""Beyond it the PRV accountant's grid grows without use (8 s and no result at epsilon 2,000)."""
-
-_PRV_LEAST_DELTA = 1e-9
-"""Below it, round-off in the PRV accountant's Fourier transform is no longer small beside delta."""
+from fedgrpo.settings_checks import group_size, secret_threshold
 
 _LARGEST_CURE = 10**6
 """Hundredths of a noise multiplier up to which a cure is sought."""
+
+
+_TRUSTING = (
+    "reader of the released models, all other holders among them; "
+    "the server is trusted: it sees un-noised {sees}"
+)
+
+_SEEN = {"buckets": "bucket sums", "plain": "vectors of single holders"}
 
 
 def epsilon_gaussian(noise_multiplier: float, rounds: int, delta: float) -> float:
@@ -71,16 +72,12 @@ def epsilon_gaussian(noise_multiplier: float, rounds: int, delta: float) -> floa
     return float(brentq(excess, 0.0, upper, xtol=1e-12, rtol=1e-13))
 
 
-@lru_cache(maxsize=4096)
 def epsilon_subsampled(
     noise_multiplier: float, sample_rate: float, rounds: int, delta: float
 ) -> float:
     """Return an upper bound on epsilon of ``rounds`` Gaussian mechanisms on Poisson samples.
 
-    Opacus' PRV accountant (Gopi, Lee and Wutschitz 2021, arXiv 2106.02848), of whose interval the
-    upper end is taken; its RDP accountant (arXiv 1908.10530) where PRV fails, is not sound in
-    float64, or is no tighter. Cached, since a run asks after every round: 0.05 to 0.3 s for a new
-    question with 30 to 60 rounds, on one core.
+    See :func:`~fedgrpo.privacy.composition.epsilon_sampled` for how.
 
     Parameters
     ----------
@@ -109,23 +106,7 @@ def epsilon_subsampled(
         return 0.0
     if sample_rate == 1:
         return epsilon_gaussian(noise_multiplier, rounds, delta)
-    from opacus.accountants import PRVAccountant, RDPAccountant
-
-    history = [(noise_multiplier, sample_rate, rounds)]
-    renyi, prv = RDPAccountant(), PRVAccountant()
-    renyi.history, prv.history = list(history), list(history)
-    with warnings.catch_warnings():
-        # "Optimal order is the largest alpha": the bound holds for every order, that one could be
-        # tighter.
-        warnings.simplefilter("ignore")
-        bound = float(renyi.get_epsilon(delta))
-        if bound > _PRV_LARGEST_EPSILON or delta < _PRV_LEAST_DELTA:
-            return bound
-        try:
-            tighter = float(prv.get_epsilon(delta))
-        except (ValueError, RuntimeError, ArithmeticError):
-            return bound
-    return max(0.0, min(bound, tighter)) if math.isfinite(tighter) else bound
+    return epsilon_sampled(((noise_multiplier, sample_rate, rounds),), delta)
 
 
 def guarantees(
@@ -153,7 +134,12 @@ def guarantees(
     * The server alone, all mates honest: t noises of variance z^2 / (1 + h), so z sqrt(t / (1 +
       h)).
 
-    Server noise protects against readers of the released models only.
+    Plain protocol with client noise: a group of one, so each holder's own z and nothing else.
+
+    Server noise protects against readers of the released models, which all other holders are: that
+    they know their own contributions, or choose them badly, takes nothing from it (see
+    :func:`fedgrpo.robust.sensitivity`; docs/privacy.md has the proof). It does not protect against
+    the server, which must keep what it sees to itself and draw the noise.
 
     Parameters
     ----------
@@ -191,6 +177,18 @@ def worst_epsilon(settings: Settings, rounds: int) -> float | None:
     return _epsilon(settings, adversaries[0][1], rounds) if adversaries else None
 
 
+def round_cost(settings: Settings) -> Mechanism | None:
+    """Return one round as the strongest adversary sees it; None without a unit.
+
+    Its ``compose`` over T rounds is :func:`worst_epsilon`, and it can be added up with rounds of
+    other runs.
+    """
+    adversaries = _adversaries(settings, None)
+    if not adversaries:
+        return None
+    return Mechanism(adversaries[0][1], _sample_rate(settings))
+
+
 def check_budget(settings: Settings) -> None:
     """Refuse a run that would spend more than ``privacy.max_epsilon`` by its last round.
 
@@ -218,7 +216,7 @@ def check_budget(settings: Settings) -> None:
 
 def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[str, float]]:
     """Adversaries with the noise multiplier that each of them faces, strongest first."""
-    privacy, least = settings.privacy, settings.secure.bucket_size
+    privacy, least = settings.privacy, group_size(settings)
     size = least if smallest_bucket is None else smallest_bucket
     if size < least:
         raise PrivacyError(
@@ -229,7 +227,9 @@ def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[
     if privacy.unit == "none":
         return []
     if privacy.noise == "server":
-        return [("reader of the released models; the server sees un-noised bucket sums", noise)]
+        return [(_TRUSTING.format(sees=_SEEN[settings.aggregation.protocol]), noise)]
+    if size == 1:
+        return [("server that sees each holder's own noised vector, with all other holders", noise)]
     noises, needed = secret_threshold(size), 1 + privacy.honest_mates
     if needed == 1:
         strongest = "server colluding with all of a holder's bucket mates"
@@ -245,8 +245,15 @@ def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[
 def _epsilon(settings: Settings, noise_multiplier: float, rounds: int) -> float:
     if settings.privacy.unit == "client":
         return epsilon_gaussian(noise_multiplier, rounds, settings.privacy.delta)
-    rate = settings.grpo.prompts_per_step / settings.data.min_prompts
+    rate = _sample_rate(settings)
     return epsilon_subsampled(noise_multiplier, rate, rounds, settings.privacy.delta)
+
+
+def _sample_rate(settings: Settings) -> float:
+    """Largest probability with which a unit is in a round: a holder always is."""
+    if settings.privacy.unit == "client":
+        return 1.0
+    return settings.grpo.prompts_per_step / settings.data.min_prompts
 
 
 def _affordable(settings: Settings, hundredths: int) -> bool:

@@ -29,6 +29,22 @@ COIN_BITS = 53
 
 
 @dataclass(frozen=True)
+class ClippedSum:
+    """What becomes of some prompts' gradients. Sensitive as a whole: only for the same machine.
+
+    Attributes
+    ----------
+    vector:
+        float64, shape (d,): their sum, each clipped.
+    norms:
+        float64, shape (m,): L2 norms before clipping of those that are finite and not zero.
+    """
+
+    vector: NDArray[float64]
+    norms: NDArray[float64]
+
+
+@dataclass(frozen=True)
 class PromptBatch:
     """Rows of whole prompts, with the loss to differentiate.
 
@@ -60,7 +76,7 @@ def clipped_gradient_sum(
     parameters: Sequence[nn.Parameter],
     batches: Iterable[PromptBatch],
     clipping_norm: float,
-) -> NDArray[float64]:
+) -> ClippedSum:
     """Sum over prompts of the loss gradient clipped to ``clipping_norm`` in L2.
 
     Parameters
@@ -76,10 +92,12 @@ def clipped_gradient_sum(
 
     Returns
     -------
-    float64, shape (d,). Adding or removing one prompt moves it by at most C (triangle inequality on
-    one clipped term). A prompt whose gradient is not finite contributes zero.
+    ClippedSum
+        Adding or removing one prompt moves the vector by at most C (triangle inequality on one
+        clipped term) and the norms by one. A prompt whose gradient is not finite contributes zero.
     """
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    lengths = [torch.zeros(0, dtype=torch.float64)]
     for batch in batches:
         prompts = batch.prompt_of_row.unique()
         gradients = per_prompt_gradients(model, parameters, batch, prompts)
@@ -87,8 +105,8 @@ def clipped_gradient_sum(
         factors = (clipping_norm / norms.clamp(min=1e-30)).clamp(max=1.0)
         finite = norms.isfinite()
         total += (gradients[finite] * factors[finite, None]).sum(0)
-    result: NDArray[float64] = total.numpy()
-    return result
+        lengths.append(norms[finite & (norms > 0)])
+    return ClippedSum(total.numpy(), torch.cat(lengths).numpy())
 
 
 def per_prompt_gradients(

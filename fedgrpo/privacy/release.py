@@ -1,8 +1,9 @@
 """What a holder releases, how much noise makes it private, and how the server reads the aggregate.
 
-Update and metrics leave as one vector through one Gaussian mechanism of sensitivity 1. Metrics get
-a share ``a`` of the squared sensitivity, so logged figures are covered by the same epsilon as the
-update and the noise multiplier means for the whole vector what it would mean for the update alone.
+Update, metrics and clipping indicator leave as one vector through one Gaussian mechanism of
+sensitivity 1. Metrics get a share ``a`` of the squared sensitivity and the indicator a share ``s``,
+so logged figures and the adaptive clipping norm are covered by the same epsilon as the update, and
+the noise multiplier means for the whole vector what it would mean for the update alone.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class ReleasePlan:
         B: see :func:`holder_noise_std`.
     metrics_share:
         Share ``a`` of the squared sensitivity that metrics get, in (0, 1).
+    indicator_share:
+        Share ``s`` that the clipping indicator gets, see
+        :func:`fedgrpo.privacy.adaptive.indicator_share`. 0 where C is fixed: no indicator is sent.
 
     Raises
     ------
@@ -58,6 +62,7 @@ class ReleasePlan:
     expected_prompts: int
     noise_std: float
     metrics_share: float
+    indicator_share: float = 0.0
 
     def __post_init__(self) -> None:
         possible = (
@@ -67,6 +72,7 @@ class ReleasePlan:
             and self.expected_prompts >= 1
             and 0 <= self.noise_std < math.inf
             and 0 < self.metrics_share < 1
+            and 0 <= self.indicator_share < 1 - self.metrics_share
             and (self.unit != "none" or self.noise_std == 0)
         )
         if not possible:
@@ -76,8 +82,8 @@ class ReleasePlan:
 
     @property
     def size(self) -> int:
-        """Coordinates of a released vector: update, metrics and, but for prompts, the indicator."""
-        return self.dimension + len(METRICS) + (self.unit != "prompt")
+        """Coordinates of a released vector: update, metrics and, where C adapts, the indicator."""
+        return self.dimension + len(METRICS) + (self.indicator_share > 0)
 
     @property
     def bound(self) -> float:
@@ -88,6 +94,21 @@ class ReleasePlan:
         exceeds 12 standard deviations with probability 4e-33.
         """
         return 2.0 + 12.0 * self._released_std
+
+    @property
+    def update_scale(self) -> float:
+        """Factor from the update's own units to the release's."""
+        return math.sqrt(1 - self.metrics_share - self.indicator_share) / self.clipping_norm
+
+    @property
+    def metrics_scale(self) -> float:
+        """Factor from centred metrics to the release's units."""
+        return 2 * math.sqrt(self.metrics_share / len(METRICS))
+
+    @property
+    def indicator_scale(self) -> float:
+        """Factor from the centred indicator to the release's units; 0 where C is fixed."""
+        return 2 * math.sqrt(self.indicator_share)
 
     @property
     def _divisor(self) -> int:
@@ -110,8 +131,8 @@ class Aggregate:
     metrics:
         One figure in [0, 1] for each of :data:`METRICS`, noisy where the update is.
     share_below:
-        Noisy share of holders whose update norm was at most C, unclamped; None for prompt-level
-        plans.
+        Noisy share of units whose norm was at most C, unclamped: of holders, or of prompts with a
+        signal. None where C is fixed.
     """
 
     delta: NDArray[np.float64]
@@ -120,15 +141,20 @@ class Aggregate:
 
 
 def release_prompts(
-    clipped_sum: NDArray[np.float64], metrics: NDArray[np.float64], plan: ReleasePlan
+    clipped_sum: NDArray[np.float64],
+    metrics: NDArray[np.float64],
+    plan: ReleasePlan,
+    below: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Return a holder's prompt-level private contribution: y = (sum_i u_i + N(0, std^2 I)) / B.
 
-    Prompt i contributes ``u_i = [sqrt(1-a) g_i / C, sqrt(a) (m_i - 1/2) 2 / sqrt(k)]``, with its
-    clipped descent direction g_i and its k metrics m_i. Sensitivity: ``||g_i|| <= C`` and ``|m_ij -
-    1/2| <= 1/2``, so ``||u_i||^2 <= (1-a) + a (4/k) (k/4) = 1``. Adding or removing one prompt adds
-    or removes one u_i, because B is a constant, and sampling is Poisson; so the sum moves by at
-    most 1 and ``plan.noise_std`` is the noise multiplier.
+    Prompt i contributes ``u_i = [sqrt(1-a-s) g_i / C, sqrt(a) (m_i - 1/2) 2 / sqrt(k), sqrt(s) 2
+    (b_i - 1/2)]``, with its clipped descent direction g_i, its k metrics m_i and the indicator b_i
+    = 1 if its gradient's norm was at most C. Sensitivity: ``||g_i|| <= C``, ``|m_ij - 1/2| <= 1/2``
+    and ``|b_i - 1/2| <= 1/2``, so ``||u_i||^2 <= (1-a-s) + a (4/k) (k/4) + s = 1``. Adding or
+    removing one prompt adds or removes one u_i, because B is a constant, and sampling is Poisson;
+    so the sum moves by at most 1 and ``plan.noise_std`` is the noise multiplier. A prompt without
+    a gradient has no say in what is a typical norm: its last coordinate is 0.
 
     Adversary: whoever sees y itself (under client noise, the server colluding with every bucket
     mate), knows all other prompts, but not which were sampled. What y does not hide: the time that
@@ -144,6 +170,9 @@ def release_prompts(
         contributes nothing. n may be 0, where sampling took no prompt.
     plan:
         Of unit "prompt".
+    below:
+        bool, shape (m,), m <= n: the indicators of the prompts that have a gradient. Only where C
+        adapts.
 
     Returns
     -------
@@ -156,11 +185,12 @@ def release_prompts(
         If shapes do not fit, or ``clipped_sum`` is not finite or longer than n clipped directions
         can be, which means that the caller did not clip.
     """
-    _check_prompts(clipped_sum, metrics, plan)
-    share, count = plan.metrics_share, len(METRICS)
-    update = math.sqrt(1 - share) / plan.clipping_norm * clipped_sum
-    figures = 2 * math.sqrt(share / count) * _centred(metrics).sum(axis=0)
-    total = np.concatenate([update, figures])
+    bits = np.zeros(0, dtype=np.bool_) if below is None else below
+    _check_prompts(clipped_sum, metrics, bits, plan)
+    parts = [plan.update_scale * clipped_sum, plan.metrics_scale * _centred(metrics).sum(axis=0)]
+    if plan.indicator_share:
+        parts.append(np.array([plan.indicator_scale * (bits - 0.5).sum()]))
+    total = np.concatenate(parts)
     # Dividing before the noise is drawn is the same mechanism, and leaves y on the grid that
     # add_noise rounds to.
     return add_noise(total / plan.expected_prompts, plan.noise_std / plan.expected_prompts)
@@ -171,10 +201,10 @@ def release_update(
 ) -> NDArray[np.float64]:
     """Return a holder's client-level private contribution: y = u + N(0, std^2 I).
 
-    ``u = [sqrt(1-a) clip(delta, C) / C, sqrt(a) ([m, b] - 1/2) 2 / sqrt(k+1)]``, with the holder's
-    k metrics m and the indicator b = 1 if the norm of delta is at most C, for adaptive clipping. As
-    in :func:`release_prompts`, ``||u|| <= 1``, so replacing the contribution by zero (zero-out
-    adjacency) moves y by at most 1 and ``plan.noise_std`` is the noise multiplier.
+    ``u = [sqrt(1-a-s) clip(delta, C) / C, sqrt(a) (m - 1/2) 2 / sqrt(k), sqrt(s) 2 (b - 1/2)]``,
+    with the holder's k metrics m and the indicator b = 1 if the norm of delta is at most C, where C
+    adapts. As in :func:`release_prompts`, ``||u|| <= 1``, so replacing the contribution by zero
+    (zero-out adjacency) moves y by at most 1 and ``plan.noise_std`` is the noise multiplier.
 
     A delta with NaN or infinity contributes zero, and its indicator is 1: it describes what was
     sent, a vector of norm 0. So a diverged step can only lower C, never raise it.
@@ -204,22 +234,21 @@ def release_update(
     _check_unit(plan, prompt=False)
     _check_shape("delta", np.asarray(delta), (plan.dimension,))
     _check_shape("metrics", metrics, (len(METRICS),))
-    share, figures = plan.metrics_share, len(METRICS) + 1
     clipped = clip(delta, plan.clipping_norm)
-    below = clipped.norm <= plan.clipping_norm
-    update = math.sqrt(1 - share) / plan.clipping_norm * clipped.vector
-    scale = 2 * math.sqrt(share / figures)
-    return add_noise(
-        np.concatenate([update, scale * _centred(np.append(metrics, below))]), plan.noise_std
-    )
+    parts = [plan.update_scale * clipped.vector, plan.metrics_scale * _centred(metrics)]
+    if plan.indicator_share:
+        below = clipped.norm <= plan.clipping_norm
+        parts.append(np.array([plan.indicator_scale * (below - 0.5)]))
+    return add_noise(np.concatenate(parts), plan.noise_std)
 
 
 def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:
     """Undo the scaling of a mean (or robust mean) of released vectors.
 
     Pure post-processing of what is private already. Under prompt-level plans the number of sampled
-    prompts is not known, so metrics are read as if it were B: noise apart, a metric's distance from
-    1/2 is off by the factor n/B.
+    prompts is not known, so metrics and indicators are read as if it were B: noise apart, a
+    figure's distance from 1/2 is off by the factor n/B (m/B). A share of one half is read as one
+    half all the same.
 
     Parameters
     ----------
@@ -236,14 +265,13 @@ def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggrega
     _check_shape("aggregate", aggregate, (plan.size,))
     if not np.isfinite(aggregate).all():
         raise PrivacyError("the aggregate is not finite", cure="leave the round's result out")
-    share, figures = plan.metrics_share, plan.size - plan.dimension
-    delta = plan.clipping_norm / math.sqrt(1 - share) * aggregate[: plan.dimension]
-    read = aggregate[plan.dimension :] / (2 * math.sqrt(share / figures)) + 0.5
-    clamped = np.clip(read, 0.0, 1.0)
+    end = plan.dimension + len(METRICS)
+    read = np.clip(aggregate[plan.dimension : end] / plan.metrics_scale + 0.5, 0.0, 1.0)
+    adaptive = plan.indicator_share > 0
     return Aggregate(
-        delta=delta,
-        metrics={name: float(value) for name, value in zip(METRICS, clamped, strict=False)},
-        share_below=None if plan.unit == "prompt" else float(read[-1]),
+        delta=aggregate[: plan.dimension] / plan.update_scale,
+        metrics={name: float(value) for name, value in zip(METRICS, read, strict=True)},
+        share_below=float(aggregate[-1] / plan.indicator_scale + 0.5) if adaptive else None,
     )
 
 
@@ -328,13 +356,21 @@ def _centred(metrics: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _check_prompts(
-    clipped_sum: NDArray[np.float64], metrics: NDArray[np.float64], plan: ReleasePlan
+    clipped_sum: NDArray[np.float64],
+    metrics: NDArray[np.float64],
+    below: NDArray[np.bool_],
+    plan: ReleasePlan,
 ) -> None:
     """Refuse shapes that do not fit, and a sum that cannot be one of clipped directions."""
     _check_unit(plan, prompt=True)
     _check_shape("clipped_sum", clipped_sum, (plan.dimension,))
     prompts = metrics.shape[0] if metrics.ndim else 0
     _check_shape("metrics", metrics, (prompts, len(METRICS)))
+    if below.ndim != 1 or below.dtype != np.bool_ or below.size > prompts:
+        raise PrivacyError(
+            f"{below.dtype} indicators of shape {below.shape} for {prompts} prompts",
+            cure="give each prompt with a gradient one bool",
+        )
     # The tolerance is that of float32 gradients; NaN fails the comparison too.
     if not float(np.linalg.norm(clipped_sum)) <= prompts * plan.clipping_norm * (1 + 1e-5):
         raise PrivacyError(

@@ -108,6 +108,20 @@ def _against_last(vector: Floats, knowledge: Knowledge) -> Floats:
     return -knowledge.boost * spread * np.sign(knowledge.previous)
 
 
+@register_attack("collude")
+def _collude(vector: Floats, knowledge: Knowledge) -> Floats:
+    """Push each coordinate against the last step, all colluders with one and the same vector.
+
+    Its length, ``boost``, and its signs follow from what everybody knows, so nothing needs to be
+    said among colluders. A trimmed mean is non-decreasing in each input (:mod:`fedgrpo.robust`), so
+    beyond the honest range no other vector bends it further against the last step. Before there is
+    a step, everything is pushed one way.
+    """
+    signs = np.ones_like(vector) if knowledge.previous is None else -np.sign(knowledge.previous)
+    pushed: Floats = knowledge.boost / np.sqrt(vector.size) * signs
+    return pushed
+
+
 @register_attack("zero")
 def _zero(vector: Floats, _: Knowledge) -> Floats:
     """Contribute nothing: a free-rider (arXiv 1911.12560)."""

@@ -17,6 +17,7 @@ import pytest
 
 from fedgrpo.data.tasks import generate
 from fedgrpo.federation.app_bundle import stage_app, to_toml
+from fedgrpo.policy import SpendingFile
 from fedgrpo.report.reader import read_rows, read_summary
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,9 @@ CONFIG = {
     "federation.reply_timeout_s": 60.0,
     "evaluation.prompts": 16,
 }
+
+POLICY = 'models = ["tiny"]\nrewards = ["exact_match"]\n[prompt]\nlargest_epsilon = 1e6\n'
+"""Lies beside each site's prompts."""
 
 
 def free_ports(count):
@@ -127,8 +131,10 @@ def test_a_superlink_and_three_supernodes_complete_a_run(tmp_path):
             "--disable-runtime-dependency-installation",
         )  # fmt: skip
         for number, node_port in enumerate(node_ports):
-            prompts = tmp_path / f"site-{number}.jsonl"
+            prompts = tmp_path / f"site-{number}" / "prompts.jsonl"
+            prompts.parent.mkdir()
             write_prompts(prompts, number)
+            prompts.with_name("policy.toml").write_text(POLICY)
             processes.start(
                 f"node-{number}", "flower-supernode", "--insecure", *loopback, "--port", node_port,
                 "--superlink", f"127.0.0.1:{port}", "--node-config", f'prompts="{prompts}"',
@@ -141,6 +147,9 @@ def test_a_superlink_and_three_supernodes_complete_a_run(tmp_path):
     assert row.update_norm > 0
     assert row.epsilon > 0
     assert read_summary(run_dir).rounds == 1
+    for number in range(3):
+        (spent,) = SpendingFile(tmp_path / f"site-{number}" / "spent.jsonl").read().entries
+        assert (spent.unit, spent.round, spent.noise_multiplier) == ("prompt", 1, 1.0)
     assert (run_dir / "adapter" / "adapter_config.json").exists()
 
 

@@ -89,6 +89,16 @@ def test_metrics_arrive_where_the_server_reads_them() -> None:
     assert metrics["kl"] > 0
 
 
+@pytest.mark.parametrize("unit", ["none", "prompt"])
+def test_metrics_that_are_not_named_stay_at_home(unit: str) -> None:
+    settings = make(privacy__unit=unit, privacy__noise="server", privacy__metrics="truncated")
+    _, plan = prepared(settings)
+    sent = contribution(settings, NODE)[plan.dimension :]
+    kept = [METRICS.index(name) for name in METRICS if name != "truncated"]
+    assert not sent[kept].any()
+    assert sent[METRICS.index("truncated")] != 0
+
+
 def test_rewards_are_scaled_to_the_unit_interval_and_clipped() -> None:
     figures = {name: np.zeros(3) for name in METRICS}
     figures["reward"] = np.array([-4.0, 0.0, 9.0])

@@ -81,6 +81,7 @@ def test_client_level_privacy_trains_a_tiny_adapter_and_adapts_its_clipping_norm
     tree["privacy"] = {
         "unit": "client",
         "adaptive": True,
+        "adaptive_min": HOLDERS,
         "clipping_norm": 10.0,
         "metrics_share": 0.6,
         "noise_multiplier": 0.01,

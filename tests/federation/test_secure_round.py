@@ -9,8 +9,10 @@ import pytest
 from flwr.app import Array, ConfigRecord, Error, Message
 from scipy.stats import trim_mean
 
-from fedgrpo.federation import secure_round
+from fedgrpo.federation import FedGRPO, secure_round
 from fedgrpo.federation.messages import BODY, HEADER, MASKED
+from fedgrpo.report.reader import read_rows
+from fedgrpo.report.writer import RunWriter
 from tests.federation.federation import (
     DIMENSION,
     Federation,
@@ -216,7 +218,7 @@ def masked_as(array):
     return replaced(MASKED, "vector", Array(array))
 
 
-SIZE = DIMENSION + 5
+SIZE = DIMENSION + 4
 FORGED = Array("uint32", (SIZE,), "numpy.ndarray", b"not an array" + bytes(100))
 BAD_REPLIES = {
     "train: no keys": ("train", without(BODY)),
@@ -323,10 +325,15 @@ def test_holders_noise_is_in_every_release_before_it_is_masked():
 
 
 def test_the_clipping_norm_follows_the_quantile_of_the_round_that_used_it():
-    settings = make_settings(rounds=3, privacy__adaptive=True, privacy__clipping_norm=1.0)
+    settings = make_settings(rounds=3, privacy__adaptive=True, privacy__adaptive_min=12)
     strategy = Federation(settings).run()
     # Every update is below C, a share of 1 against a quantile of 0.5, in each of three rounds.
     assert strategy.state.progress.clipping_norm == pytest.approx(np.exp(-0.2 * 0.5 * 3), rel=1e-6)
+
+
+def test_the_clipping_norm_stays_where_too_few_holders_tell_about_theirs():
+    strategy = Federation(make_settings(privacy__adaptive=True, privacy__adaptive_min=13)).run()
+    assert strategy.state.progress.clipping_norm == 1.0
 
 
 def test_a_message_reaches_a_node_once_for_each_stage():
@@ -339,3 +346,13 @@ def test_the_largest_release_of_every_member_at_once_does_not_wrap():
     settings = make_settings(privacy__clipping_norm=1.0)
     strategy = Federation(settings, delta=lambda p, r: np.eye(DIMENSION)[0]).run()
     assert vector_of(strategy)[0] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("named", ["reward", ""])
+def test_the_server_reads_no_metric_that_holders_keep(named, tmp_path):
+    federation = Federation(make_settings(privacy__metrics=named))
+    federation.run(FedGRPO(federation.settings, writer=RunWriter(tmp_path)))
+    (row,) = [row for row in read_rows(tmp_path) if row.round]
+    assert (row.reward is not None) is bool(named)
+    assert (row.zero_signal, row.truncated, row.kl) == (None, None, None)
+    assert row.applied

@@ -1,14 +1,31 @@
-"""The clipping norm finds its quantile and cannot be led astray."""
+"""The clipping norm finds its quantile and cannot be led astray; its count is paid for."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fedgrpo.errors import PrivacyError
-from fedgrpo.privacy import next_clipping_norm
+from fedgrpo.privacy import (
+    METRICS,
+    ReleasePlan,
+    add_noise,
+    clip,
+    count_noise,
+    epsilon_gaussian,
+    indicator_share,
+    next_clipping_norm,
+    read_aggregate,
+    release_prompts,
+    release_update,
+    server_noise_std,
+)
+from fedgrpo.robust import combine, sensitivity
+from fedgrpo.settings import PrivacySettings
 
 _HOLDERS = 200
 
@@ -41,6 +58,117 @@ def test_a_fifth_of_lying_bits_moves_it_by_at_most_a_quarter(lie: float) -> None
     assert abs(reached / median - 1) < 0.25
 
 
+_COHORT, _ROUNDS, _NOISE = 100, 100, 6.0
+
+
+def _private_norm(
+    norms: np.ndarray,
+    start: float,
+    *,
+    trim: int = 0,
+    prompts: int = 0,
+    lie: int = 0,
+    liars: int = 0,
+) -> float:
+    """C after 100 rounds on the way that a run takes: release, rule, server noise, read, follow.
+
+    Without ``prompts`` the norms are the holders'; with them each holder has as many prompts. The
+    first ``liars`` holders send ``lie`` times 1,000 where their indicator belongs.
+    """
+    privacy = PrivacySettings(
+        unit="prompt" if prompts else "client", noise="server", noise_multiplier=_NOISE
+    )
+    current = start
+    directions = np.eye(2)[np.arange(norms.size) % 2]
+    for _ in range(_ROUNDS):
+        share = indicator_share(norms.size, _NOISE)
+        plan = ReleasePlan(privacy.unit, 2, current, max(prompts, 1), 0.0, 0.02, share)
+        if prompts:
+            released = [
+                _prompt_release(rows, plan)
+                for rows in (norms[:, None] * directions).reshape(-1, prompts, 2)
+            ]
+        else:
+            metrics = np.full(len(METRICS), 0.5)
+            released = [
+                release_update(n * d, metrics, plan) for n, d in zip(norms, directions, strict=True)
+            ]
+        vectors = np.array(released)
+        vectors[:liars, -1] = 1000.0 * lie
+        per_holder = sensitivity("trimmed_mean", len(vectors), trim, 1)
+        combined = combine("trimmed_mean", vectors, trim)
+        noisy = add_noise(combined, server_noise_std(privacy, per_holder, max(prompts, 1)))
+        below = read_aggregate(noisy, plan).share_below
+        assert below is not None
+        current = next_clipping_norm(current, below, quantile=0.5, rate=0.2, start=start)
+    return current
+
+
+def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
+    clipped = sum(clip(row, plan.clipping_norm).vector for row in gradients)
+    below = np.linalg.norm(gradients, axis=1) <= plan.clipping_norm
+    return release_prompts(clipped, np.full((len(gradients), len(METRICS)), 0.5), plan, below)
+
+
+@pytest.mark.parametrize("options", [{}, {"trim": 20}], ids=["sum", "trimmed"])
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_under_noise_a_hundred_holders_reach_their_median(
+    factor: float, options: dict[str, Any]
+) -> None:
+    """sigma_b is 12 of 100 bits: C itself wanders by 4 %, the middle of three runs by less."""
+    norms = np.random.default_rng(5).lognormal(0.4, 0.3, _COHORT)
+    reached = [_private_norm(norms, factor * np.median(norms), **options) for _ in range(3)]
+    assert abs(np.median(reached) / np.median(norms) - 1) < 0.1
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_under_noise_prompts_reach_their_median_too(factor: float) -> None:
+    norms = np.random.default_rng(6).lognormal(0.4, 0.3, _COHORT)
+    reached = _private_norm(norms, factor * np.median(norms), prompts=10)
+    assert abs(reached / np.median(norms) - 1) < 0.1
+
+
+@pytest.mark.parametrize("lie", [-1, 1])
+def test_a_fifth_that_lies_beyond_any_bit_moves_it_by_at_most_a_quarter(lie: int) -> None:
+    """What the trimmed mean makes of a thousand votes of one holder is one vote."""
+    norms = np.random.default_rng(7).lognormal(0.4, 0.3, _COHORT)
+    reached = _private_norm(norms, float(np.median(norms)), trim=20, lie=lie, liars=20)
+    honest = np.median(norms[20:])
+    assert abs(reached / honest - 1) < 0.25
+
+
+@hypothesis_settings(deadline=None)
+@given(bits=st.integers(1, 10_000), noise=st.floats(0.1, 50))
+def test_count_and_update_together_cost_what_the_joint_vector_does(bits: int, noise: float) -> None:
+    """Theorem 1 of the paper: z^-2 = z_delta^-2 + (2 sigma_b)^-2, and Gaussians compose so."""
+    sigma, share = count_noise(bits, noise), indicator_share(bits, noise)
+    assert sigma == max(bits / 20, 2 * noise)
+    assert 0 < share <= 1 / 16
+    update = noise / math.sqrt(1 - share)
+    assert update**-2 + (2 * sigma) ** -2 == pytest.approx(noise**-2)
+    assert update <= 1.0328 * noise
+
+
+def test_count_and_update_compose_to_the_stated_epsilon() -> None:
+    """Two mechanisms, accounted one after the other, cost what one of noise z costs."""
+    bits, noise = 50, 2.68
+    update = noise / math.sqrt(1 - indicator_share(bits, noise))
+    both = (update**-2 + (2 * count_noise(bits, noise)) ** -2) ** -0.5
+    assert epsilon_gaussian(both, 20, 1e-5) == pytest.approx(epsilon_gaussian(noise, 20, 1e-5))
+
+
+def test_the_count_bears_the_noise_that_is_claimed() -> None:
+    """Read back from a release of 50 holders whose noise the server adds: sigma_b of 50 bits."""
+    share = indicator_share(50, 1.0)
+    plan = ReleasePlan("client", 1, 1.0, 1, 0.0, 0.02, share)
+    counts = [
+        50 * (read_aggregate(add_noise(np.zeros(plan.size), 1.0 / 50), plan).share_below or 0)
+        for _ in range(4000)
+    ]
+    # 6.5 standard errors of a standard deviation.
+    assert abs(np.std(counts) / count_noise(50, 1.0) - 1) < 6.5 / math.sqrt(8000)
+
+
 def test_the_sign_is_the_papers() -> None:
     rule = {"quantile": 0.5, "rate": 0.2, "start": 1.0}
     assert math.isclose(next_clipping_norm(1.0, 0.9, **rule), math.exp(-0.2 * 0.4))
@@ -48,7 +176,7 @@ def test_the_sign_is_the_papers() -> None:
     assert next_clipping_norm(1.0, 0.5, **rule) == 1.0
 
 
-@settings(deadline=None)
+@hypothesis_settings(deadline=None)
 @given(
     current=st.floats(0.1, 10.0),
     share=st.floats(-1e6, 1e6),

@@ -73,7 +73,8 @@ def test_clipped_sum_equals_one_backward_pass_a_prompt(kind: str, row_tokens: in
     tokens = 10**6 if hookable(trainer.adapter.causal, parameters) else 1
     batches = prompt_batches(trainer, experience, tokens, row_tokens)
     total = clipped_gradient_sum(trainer.adapter.causal, parameters, batches, clip)
-    assert np.allclose(total, clipped.sum(0), atol=1e-4 * clip)
+    assert np.allclose(total.vector, clipped.sum(0), atol=1e-4 * clip)
+    assert np.allclose(np.sort(total.norms), np.sort(norms), rtol=1e-4)
     assert len(expected) > 3
     assert (norms > clip).any()
 
@@ -87,7 +88,7 @@ def test_no_prompt_moves_the_sum_by_more_than_the_clipping_norm() -> None:
     for left_out in range(len(batches)):
         rest = [b for i, b in enumerate(batches) if i != left_out]
         without = clipped_gradient_sum(trainer.adapter.causal, parameters, rest, clip)
-        assert np.linalg.norm(whole - without) <= clip * (1 + 1e-9)
+        assert np.linalg.norm(whole.vector - without.vector) <= clip * (1 + 1e-9)
 
 
 def test_hooks_leave_no_trace_on_the_model() -> None:
@@ -106,7 +107,8 @@ def test_prompt_with_a_gradient_that_is_not_finite_contributes_nothing() -> None
     inputs = torch.tensor([[1.0, 0.0], [float("inf"), 0.0], [0.0, 1.0]], requires_grad=True)
     batch = PromptBatch(lambda: model(inputs).sum(), torch.arange(3))
     total = clipped_gradient_sum(model, [model.weight], [batch], 1.0)
-    assert total.tolist() == [1.0, 1.0]
+    assert total.vector.tolist() == [1.0, 1.0]
+    assert total.norms.tolist() == [1.0, 1.0]
 
 
 def test_several_prompts_without_hooks_are_refused_not_guessed() -> None:

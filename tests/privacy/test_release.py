@@ -105,7 +105,7 @@ def test_reading_inverts_a_noiseless_prompt_release(
 def test_reading_inverts_the_mean_of_noiseless_updates(
     unit: str, metrics: np.ndarray, deltas: np.ndarray
 ) -> None:
-    plan = _plan(unit)
+    plan = _plan(unit, indicator_share=1 / 16)
     pairs = zip(deltas, metrics, strict=True)
     mean = np.mean([release_update(delta, row, plan) for delta, row in pairs], axis=0)
     aggregate = read_aggregate(mean, plan)
@@ -120,7 +120,7 @@ def test_reading_inverts_the_mean_of_noiseless_updates(
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_diverged_update_contributes_zero_and_counts_as_below(bad: float) -> None:
-    plan = _plan("client")
+    plan = _plan("client", indicator_share=1 / 16)
     read = read_aggregate(release_update(np.array([1, 2, bad, 0, 0]), np.ones(_K), plan), plan)
     assert not read.delta.any()
     assert read.share_below == pytest.approx(1.0)
@@ -134,7 +134,7 @@ def test_a_sample_without_prompts_releases_noise_alone() -> None:
 
 
 def test_unbounded_metrics_are_read_within_their_range() -> None:
-    plan = _plan("client")
+    plan = _plan("client", indicator_share=1 / 16)
     read = read_aggregate(np.full(plan.size, 50.0), plan)
     assert set(read.metrics.values()) == {1.0}
     assert read.share_below is not None
@@ -201,8 +201,56 @@ def test_encoding_bound_leaves_room_for_contribution_and_noise() -> None:
     assert _plan("none").bound == 2.0
 
 
-def test_sizes_are_update_metrics_and_indicator() -> None:
-    assert [_plan(unit).size - _D - _K for unit in ("prompt", "client", "none")] == [0, 1, 1]
+@pytest.mark.parametrize("unit", ["prompt", "client", "none"])
+def test_an_indicator_is_sent_only_where_it_has_a_share(unit: str) -> None:
+    assert _plan(unit).size == _D + _K
+    assert _plan(unit, indicator_share=0.01).size == _D + _K + 1
+    assert read_aggregate(np.zeros(_D + _K), _plan(unit)).share_below is None
+
+
+@settings(deadline=None)
+@given(
+    gradient=_VECTORS,
+    metrics=_METRICS,
+    below=st.booleans(),
+    metrics_share=st.floats(1e-4, 0.9),
+    indicator_share=st.floats(1e-6, 1 / 16),
+)
+def test_one_prompt_or_holder_moves_the_sum_by_at_most_one_with_its_indicator(
+    gradient: np.ndarray,
+    metrics: np.ndarray,
+    below: bool,
+    metrics_share: float,
+    indicator_share: float,
+) -> None:
+    shares = {"metrics_share": metrics_share, "indicator_share": indicator_share}
+    plan = _plan(**shares)
+    clipped = clip(gradient, plan.clipping_norm).vector
+    for bits in (np.array([below]), np.zeros(0, dtype=np.bool_)):
+        assert np.linalg.norm(release_prompts(clipped, metrics[None], plan, bits)) <= 1 + 1e-12
+    update = release_update(gradient, metrics, _plan("client", **shares))
+    assert np.linalg.norm(update) <= 1 + 1e-12
+
+
+@settings(deadline=None)
+@given(st.lists(st.booleans(), max_size=7))
+def test_a_half_of_the_prompts_reads_as_a_half_however_many_were_sampled(bits: list[bool]) -> None:
+    plan = _plan(expected_prompts=5, indicator_share=0.01)
+    below = np.array([*bits, *(not bit for bit in bits)], dtype=np.bool_)
+    metrics = np.zeros((below.size + 3, _K))  # Three prompts had no gradient: they do not count.
+    read = read_aggregate(release_prompts(np.zeros(_D), metrics, plan, below), plan)
+    assert read.share_below == pytest.approx(0.5)
+    more = np.append(below, True)
+    read = read_aggregate(release_prompts(np.zeros(_D), metrics, plan, more), plan)
+    assert read.share_below == pytest.approx(0.5 + 0.5 / 5)
+
+
+def test_more_indicators_than_prompts_are_refused() -> None:
+    plan = _plan(indicator_share=0.01)
+    with pytest.raises(PrivacyError, match=r"shape \(3,\) for 2 prompts"):
+        release_prompts(np.zeros(_D), np.zeros((2, _K)), plan, np.ones(3, dtype=np.bool_))
+    with pytest.raises(PrivacyError, match="float64 indicators"):
+        release_prompts(np.zeros(_D), np.zeros((2, _K)), plan, np.ones(2))  # type: ignore[arg-type]
 
 
 # Noise scales.

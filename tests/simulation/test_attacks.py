@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 VECTORS = st.integers(1, 20).flatmap(
     lambda n: st.tuples(*[arrays(np.float64, n, elements=st.floats(-10, 10))] * 2)
 )
-KNOWN = ["against_last", "constant", "nan", "reverse_boost", "zero"]
+KNOWN = ["against_last", "collude", "constant", "nan", "reverse_boost", "zero"]
 
 
 def test_the_attacks_are_registered() -> None:
@@ -69,6 +69,26 @@ def test_against_last_reverses_its_own_update_before_there_is_a_last() -> None:
         apply_attack("against_last", VECTOR, **arguments),
         apply_attack("reverse_boost", VECTOR, **arguments),
     )
+
+
+@given(VECTORS, st.floats(0.1, 100), st.integers(1, 100))
+def test_colluders_send_one_vector_against_the_last_step(
+    vectors: tuple[Floats, Floats], boost: float, number: int
+) -> None:
+    own, previous = vectors
+    sent = [
+        apply_attack("collude", vector, boost=boost, previous=previous, round=number)
+        for vector in (own, -3 * own + 1)
+    ]
+    np.testing.assert_array_equal(*sent)
+    np.testing.assert_array_equal(np.sign(sent[0]), -np.sign(previous))
+    moving = np.count_nonzero(previous)
+    assert np.linalg.norm(sent[0]) == pytest.approx(boost * np.sqrt(moving / own.size))
+
+
+def test_colluders_agree_before_there_is_a_last_step() -> None:
+    first = apply_attack("collude", VECTOR, boost=2.0, previous=None, round=1)
+    np.testing.assert_array_equal(first, [1.0] * 4)
 
 
 def test_an_unknown_attack_is_refused_with_those_known() -> None:

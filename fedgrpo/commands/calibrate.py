@@ -1,0 +1,27 @@
+"""``fedgrpo calibrate``: a clipping norm to begin with, from public prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedgrpo.commands.outcome import explained
+from fedgrpo.commands.overrides import Overrides, parse_overrides
+
+
+def calibrate(
+    scenario: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Print the clipping norm that suits a scenario, by a dry run on its public prompts.
+
+    No holder is asked, and no private prompt is read: it costs no privacy.
+    """
+    with explained():
+        from fedgrpo.federation.calibration import calibrated_norm
+        from fedgrpo.federation.simulate import load_scenario
+
+        settings = load_scenario(scenario, parse_overrides(overrides), Path.cwd())
+        typer.echo(f"privacy.clipping_norm = {calibrated_norm(settings):.3g}")

@@ -1,0 +1,61 @@
+"""A clipping norm to begin with, found by a dry run on public prompts.
+
+Nothing private is touched: the prompts are those of the evaluation, which no holder has, and the
+adapter is the one that every run starts from. So the result costs no privacy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import PrivacyError
+from fedgrpo.federation.evaluator import LocalEvaluator
+from fedgrpo.federation.holder import LocalHolder
+from fedgrpo.settings import Settings
+
+DRY_ROUNDS = 16
+"""Local trainings whose update norms are looked at (client unit, and none)."""
+
+
+def calibrated_norm(settings: Settings) -> float:
+    """Return the quantile of norms that ``privacy.quantile`` asks for, on public prompts.
+
+    Prompt unit: L2 norms of the gradients of all public prompts that teach something. Otherwise: of
+    the updates of :data:`DRY_ROUNDS` holders' local steps, each from the start of the run. Norms
+    tend to shrink as a run goes on, which ``privacy.adaptive`` follows.
+
+    Parameters
+    ----------
+    settings:
+        The run's; ``evaluation.prompts`` says how many public prompts there are.
+
+    Raises
+    ------
+    PrivacyError
+        If no prompt teaches anything, so that there is no norm.
+    """
+    norms = public_norms(settings)
+    if not norms.size:
+        raise PrivacyError(
+            f"none of {settings.evaluation.prompts} public prompts gives a gradient",
+            cure="raise evaluation.prompts or grpo.group_size, or check the reward",
+        )
+    return float(np.quantile(norms, settings.privacy.quantile))
+
+
+def public_norms(settings: Settings) -> NDArray[np.float64]:
+    """Norms of what one unit contributes, on public prompts: those above 0, float64, shape (m,)."""
+    trainer = LocalEvaluator(settings).trainer
+    holder, start = LocalHolder(settings, trainer, settings.seed), trainer.adapter.state()
+    trainer.start_round(settings.seed)
+    if settings.privacy.unit == "prompt":
+        experience = trainer.collect(range(len(trainer.rows)), isolated=True)
+        return holder.prompt_gradients(experience, settings.privacy.clipping_norm).norms
+    norms = []
+    for dry in range(DRY_ROUNDS):
+        trainer.adapter.load(start)
+        trainer.start_round(settings.seed + dry)
+        norms.append(float(np.linalg.norm(holder.local_update()[0])))
+    lengths = np.array(norms)
+    return lengths[np.isfinite(lengths) & (lengths > 0)]

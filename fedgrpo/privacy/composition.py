@@ -1,0 +1,127 @@
+"""What releases of different kinds cost together: the account of a whole history."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedgrpo.errors import PrivacyError
+
+_PRV_LARGEST_EPSILON = 64.0
+"""Beyond it the PRV accountant's grid grows without use (8 s and no result at epsilon 2,000)."""
+
+_PRV_LEAST_DELTA = 1e-9
+"""Below it, round-off in the PRV accountant's Fourier transform is no longer small beside delta."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One Gaussian release, as the strongest adversary of its settings sees it.
+
+    Attributes
+    ----------
+    noise_multiplier:
+        Noise standard deviation over L2 sensitivity, positive.
+    sample_rate:
+        Probability with which each unit was in the (secret, Poisson) sample, in (0, 1]. 1 means
+        that everything took part.
+
+    Raises
+    ------
+    PrivacyError
+        If a field is out of range.
+    """
+
+    noise_multiplier: float
+    sample_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.noise_multiplier < math.inf and 0 < self.sample_rate <= 1):
+            raise PrivacyError(
+                f"no release has noise multiplier = {self.noise_multiplier} and sample rate = "
+                f"{self.sample_rate}",
+                cure="use a positive noise and a rate in (0, 1]",
+            )
+
+
+def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
+    """Return an upper bound on epsilon of all these releases together, in any order.
+
+    Adversary: whoever sees every one of them and may have chosen each after seeing those before it,
+    as long as its noise multiplier and rate do not depend on private data (adaptive composition).
+
+    Without sampling, Gaussian mechanisms of noise z_i are exactly one of noise (sum z_i^-2)^-1/2
+    (Dong, Roth and Su 2022, arXiv 1905.02383, corollary 3.3), whose epsilon is exact
+    (:func:`~fedgrpo.privacy.accounting.epsilon_gaussian`). With sampling anywhere, Opacus'
+    accountants compose the lot, see :func:`epsilon_sampled`.
+
+    Parameters
+    ----------
+    mechanisms:
+        Each release once, possibly none.
+    delta:
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        Epsilon, 0 for no releases.
+
+    Raises
+    ------
+    PrivacyError
+        If ``delta`` is out of range.
+    """
+    from fedgrpo.privacy.accounting import epsilon_gaussian
+
+    counted = Counter(mechanisms)
+    if not counted:
+        return 0.0
+    if all(mechanism.sample_rate == 1 for mechanism in counted):
+        precision = sum(times / m.noise_multiplier**2 for m, times in counted.items())
+        return epsilon_gaussian(1 / math.sqrt(precision), 1, delta)
+    history = ((m.noise_multiplier, m.sample_rate, times) for m, times in counted.items())
+    return epsilon_sampled(tuple(sorted(history)), delta)
+
+
+@lru_cache(maxsize=4096)
+def epsilon_sampled(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """Return an upper bound on epsilon of Gaussian mechanisms on Poisson samples.
+
+    Opacus' PRV accountant (Gopi, Lee and Wutschitz 2021, arXiv 2106.02848), of whose interval the
+    upper end is taken; its RDP accountant (arXiv 1908.10530) where PRV fails, is not sound in
+    float64, or is no tighter. Cached, since a run asks after every round: 0.05 to 0.3 s for a new
+    question with 30 to 60 rounds, on one core.
+
+    Parameters
+    ----------
+    history:
+        ``(noise multiplier, sample rate, times)`` of each kind of release, times positive.
+    delta:
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        Epsilon for adding or removing one prompt.
+    """
+    from opacus.accountants import PRVAccountant, RDPAccountant
+
+    renyi, prv = RDPAccountant(), PRVAccountant()
+    renyi.history, prv.history = list(history), list(history)
+    with warnings.catch_warnings():
+        # "Optimal order is the largest alpha": the bound holds for every order, that one could be
+        # tighter.
+        warnings.simplefilter("ignore")
+        bound = float(renyi.get_epsilon(delta))
+        if bound > _PRV_LARGEST_EPSILON or delta < _PRV_LEAST_DELTA:
+            return bound
+        try:
+            tighter = float(prv.get_epsilon(delta))
+        except (ValueError, RuntimeError, ArithmeticError):
+            return bound
+    return max(0.0, min(bound, tighter)) if math.isfinite(tighter) else bound

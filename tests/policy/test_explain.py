@@ -1,0 +1,72 @@
+"""The page for a lawyer follows the policy and the account, and leaves no term unexplained."""
+
+from typing import Any
+
+import pytest
+
+from fedgrpo.policy import Entry, Policy, explain
+from fedgrpo.privacy import epsilon_gaussian
+
+OPEN: dict[str, Any] = {
+    "prompt": {"largest_epsilon": 2.0},
+    "models": ["tiny"],
+    "rewards": ["exact_match"],
+}
+
+
+def page(entries: tuple[Entry, ...] = (), **changed: Any) -> str:
+    text = explain(Policy.model_validate(OPEN | changed), entries)
+    return " ".join(text.split())
+
+
+def release(unit: str = "prompt", noise: float = 2.0) -> Entry:
+    return Entry("2026-11-21T12:00:00", 1, 1, "a" * 64, unit, noise, 1.0)
+
+
+def test_it_fits_on_a_page() -> None:
+    text = explain(Policy.model_validate(OPEN), ())
+    assert len(text.splitlines()) <= 70
+    assert max(map(len, text.splitlines())) <= 88
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "This site's limit is 2"),
+        ({}, "at most 88.08 % sure"),
+        ({}, "Models that may be used here: tiny."),
+        ({"models": ["*"]}, "Models that may be used here: whatever the server names."),
+        ({"rewards": []}, "Programs that may score answers here: none."),
+        ({"least_bucket": 5}, "a group of at least 5"),
+        ({"metrics": []}, "No figures about the training itself leave."),
+        ({"metrics": ["reward"]}, "no others: how well the model's answers scored."),
+        ({"metrics_without_noise": True}, "where only the sum hides them"),
+        ({"hours": "20:00-06:00"}, "between 20:00-06:00 (local time)"),
+        ({"without_privacy": True}, "ALSO allows runs without random noise"),
+        ({"noise_by": ["client", "server"]}, "or by the server, after"),
+        ({"most_honest_mates": 2}, "up to 2 other participants may be relied upon"),
+        ({"prompt": {"least_noise": 1.5}}, "at least 1.5 times"),
+        ({"prompt": None}, "allows no kind of run, so nothing leaves"),
+        ({"client": {"largest_epsilon": 3.0}}, "your organisation's whole part"),
+        ({"protocols": ["buckets", "plain"]}, "ALSO allows runs in which the server is shown"),
+        ({"spent": "account.jsonl"}, "'account.jsonl'"),
+    ],
+)
+def test_it_says_what_the_policy_says(changed: dict[str, Any], said: str) -> None:
+    assert said in page(**changed)
+
+
+def test_it_says_what_was_spent() -> None:
+    assert "Nothing: no release has been made" in page()
+    text = page((release(), release(noise=0.0, unit="none")))
+    assert "2 of at most 1000 releases" in text
+    assert f"epsilon {epsilon_gaussian(2.0, 1, 1e-5):.2f} of 2." in text
+    assert "1 releases were made without noise" in text
+
+
+def test_terms_are_explained_where_they_are_first_used() -> None:
+    text = page()
+    for term in ("update", "epsilon", "delta"):
+        assert f"called {term}" in text or f": the {term}" in text, term
+    for jargon in ("gradient", "adapter", "clipping", "Gaussian", "sensitivity", "rollout"):
+        assert jargon not in text
