@@ -33,9 +33,10 @@ from fedgrpo.grpo.experience import (
 )
 from fedgrpo.grpo.health import CONSTANT_STEPS, constant_rewards
 from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss, k3
-from fedgrpo.grpo.packing import PackedBatch, pack
+from fedgrpo.grpo.packing import MAX_ROW_TOKENS, PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
 from fedgrpo.grpo.scoring import completion_logps
+from fedgrpo.model.attention import takes_any_mask
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
@@ -273,7 +274,14 @@ class GRPOTrainer:
             with_kl=self.settings.kl_weight > 0, with_truncated=self._learns_from_truncated
         )
         budget = 1 if one_prompt_each else self.settings.tokens_per_batch
-        return pack(experience.rollout, keep, tokens_per_batch=budget)
+        return self._pack(experience.rollout, keep, budget)
+
+    def _pack(
+        self, rollout: Rollout, keep: Sequence[int], tokens_per_batch: int
+    ) -> Iterator[PackedBatch]:
+        """Pack, one completion to a row where the model needs plain masks."""
+        longest = MAX_ROW_TOKENS if takes_any_mask(self.adapter.causal) else 1
+        return pack(rollout, keep, tokens_per_batch=tokens_per_batch, max_row_tokens=longest)
 
     def loss(
         self,
@@ -309,7 +317,7 @@ class GRPOTrainer:
         The sampler's log-probabilities are the policy's own, so only the reference is asked.
         """
         total, tokens = 0.0, 0
-        for batch in pack(rollout, completions, tokens_per_batch=self.settings.tokens_per_batch):
+        for batch in self._pack(rollout, completions, self.settings.tokens_per_batch):
             mask = rollout.mask[batch.completions]
             reference = self._reference_logps(rollout, batch).cpu()
             total += float((k3(rollout.logps[batch.completions], reference) * mask).sum())
