@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -177,49 +178,40 @@ def _rows(
 
 
 def _build(rollout: Rollout, rows: list[_Row], lengths: list[int]) -> PackedBatch:
-    height, width = len(rows), max(row.width for row in rows)
-    ids = torch.zeros(height, width, dtype=torch.long)
-    positions = torch.zeros(height, width, dtype=torch.long)
-    segments = torch.full((height, width), FILLER)
-    at_row: list[Tensor] = []
-    at_column: list[Tensor] = []
-    targets: list[Tensor] = []
-    which: list[Tensor] = []
-    index: list[Tensor] = []
-    completions: list[int] = []
+    width = max(row.width for row in rows)
+    completions = [completion for row in rows for completion in row.completions]
+    texts = rollout.tokens[completions].tolist()
+    taken: Iterator[list[int]] = (
+        text[: lengths[completion]] for text, completion in zip(texts, completions, strict=True)
+    )
+    # Plain lists until the end: a tensor operation for each completion costs more than its tokens.
+    ids, positions, segments = [], [], []
+    at_row: list[int] = []
+    at_column: list[int] = []
+    targets: list[int] = []
+    which: list[int] = []
+    index: list[int] = []
+    number = 0
     for r, row in enumerate(rows):
-        prompt = torch.tensor(rollout.prompts[row.prompt])
-        start = len(prompt)
-        ids[r, :start], positions[r, :start], segments[r, :start] = (
-            prompt,
-            torch.arange(start),
-            PROMPT,
-        )
-        column = start
-        for segment, completion in enumerate(row.completions, start=1):
-            size = lengths[completion]
-            span = slice(column, column + size)
-            ids[r, span] = rollout.tokens[completion, :size]
-            targets.append(rollout.tokens[completion, :size])
-            positions[r, span] = torch.arange(start, start + size)
-            segments[r, span] = segment
-            predictors = torch.arange(column - 1, column + size - 1)
-            predictors[0] = start - 1
-            at_row.append(torch.full((size,), r))
-            at_column.append(predictors)
-            which.append(torch.full((size,), len(completions)))
-            index.append(torch.arange(size))
-            completions.append(completion)
-            column += size
+        prompt = rollout.prompts[row.prompt]
+        start, column = len(prompt), len(prompt)
+        row_ids, row_positions, row_segments = list(prompt), list(range(start)), [PROMPT] * start
+        for segment, tokens in enumerate(islice(taken, len(row.completions)), start=1):
+            size = len(tokens)
+            row_ids += tokens
+            row_positions += range(start, start + size)
+            row_segments += [segment] * size
+            at_row += [r] * size
+            at_column += [start - 1, *range(column, column + size - 1)]
+            targets += tokens
+            which += [number] * size
+            index += range(size)
+            column, number = column + size, number + 1
+        filler = width - column
+        ids.append(row_ids + [0] * filler)
+        positions.append(row_positions + [0] * filler)
+        segments.append(row_segments + [FILLER] * filler)
+    columns = (ids, positions, segments, [row.prompt for row in rows], completions)
     return PackedBatch(
-        ids,
-        positions,
-        segments,
-        torch.tensor([row.prompt for row in rows]),
-        torch.tensor(completions),
-        torch.cat(at_row),
-        torch.cat(at_column),
-        torch.cat(targets),
-        torch.cat(which),
-        torch.cat(index),
+        *map(torch.tensor, (*columns, at_row, at_column, targets, which, index)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.losses import k3
-from fedgrpo.grpo.packing import PackedBatch, pack
+from fedgrpo.grpo.packing import MAX_ROW_TOKENS, PackedBatch, pack
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
 from fedgrpo.grpo.scoring import completion_logps, completion_scores, predicting_states
+from fedgrpo.model.attention import takes_any_mask
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import GRPOSettings
 
@@ -82,6 +83,15 @@ class Policy:
         ids = completion_ids(rollout)
         return list(self.adapter.base.tokenizer.batch_decode(ids, skip_special_tokens=True))
 
+    def pack(
+        self, rollout: Rollout, keep: Sequence[int], tokens_per_batch: int | None = None
+    ) -> Iterator[PackedBatch]:
+        """Pack these completions for this model: one a row where its attention is its own affair.
+        """
+        budget = tokens_per_batch or self.settings.tokens_per_batch
+        longest = MAX_ROW_TOKENS if takes_any_mask(self.adapter.causal) else 1
+        return pack(rollout, keep, tokens_per_batch=budget, max_row_tokens=longest)
+
     def logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:
         """Log-probabilities of packed completions under the adapter as it stands, shape (N, T)."""
         width = rollout.tokens.shape[1]
@@ -98,7 +108,7 @@ class Policy:
         order of the rollout's mask.
         """
         causal, completions = self.adapter.causal, range(len(rollout.mask))
-        packed = list(pack(rollout, completions, tokens_per_batch=self.settings.tokens_per_batch))
+        packed = list(self.pack(rollout, completions))
         states = torch.cat([predicting_states(causal, batch).float() for batch in packed])
         number = rollout.mask.flatten().cumsum(0).reshape(rollout.mask.shape) - 1
         order = torch.cat(
@@ -122,7 +132,7 @@ class Policy:
         The sampler's log-probabilities are the policy's own, so only the reference is asked.
         """
         total, tokens = 0.0, 0
-        for batch in pack(rollout, completions, tokens_per_batch=self.settings.tokens_per_batch):
+        for batch in self.pack(rollout, completions):
             mask = rollout.mask[batch.completions]
             reference = self.reference_logps(rollout, batch).cpu()
             total += float((k3(rollout.logps[batch.completions], reference) * mask).sum())

@@ -84,7 +84,6 @@ def completion_ids(rollout: Rollout) -> list[list[int]]:
     return [row[:n] for row, n in zip(rollout.tokens.tolist(), lengths, strict=True)]
 
 
-@torch.no_grad()
 def sample(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -95,17 +94,41 @@ def sample(
 
     Prompts of similar length are decoded together; the result is in the order given.
     """
-    rows = len(prompts) * plan.group_size
-    device = model.device
+    return sample_mixture(model, [prompts], [1.0], plan, generator)
+
+
+@torch.no_grad()
+def sample_mixture(
+    model: PreTrainedModel,
+    contexts: Sequence[Sequence[Sequence[int]]],
+    exponents: Sequence[float],
+    plan: SamplingPlan,
+    generator: torch.Generator,
+) -> Rollout:
+    """Sample every token from the normalised product of its probabilities behind several contexts.
+
+    Parameters
+    ----------
+    contexts:
+        One list of P prompts for each context; the first is the prompts' own.
+    exponents:
+        Power of each context's probabilities. A context of power 0 is never looked at.
+
+    Returns
+    -------
+    Rollout
+        Over the first context's prompts; ``logps`` are the product's.
+    """
+    used = [(c, power) for c, power in zip(contexts, exponents, strict=True) if power]
+    prompts, rows = contexts[0], len(contexts[0]) * plan.group_size
     tokens = torch.full((rows, plan.max_tokens), plan.pad_id, dtype=torch.long)
     logps = torch.zeros(rows, plan.max_tokens)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     per_batch = max(1, ROWS_PER_BATCH // plan.group_size)
     for start in range(0, len(order), per_batch):
         chosen = order[start : start + per_batch]
-        part_tokens, part_logps = _decode(
-            model, [prompts[i] for i in chosen], plan, generator, device
-        )
+        streams = [Stream(model, [context[i] for i in chosen], plan) for context, _ in used]
+        part_tokens, part_logps = _decode(streams, [p for _, p in used], plan, generator)
         where = torch.tensor(chosen)[:, None] * plan.group_size + torch.arange(plan.group_size)
         tokens[where.flatten()], logps[where.flatten()] = part_tokens.cpu(), part_logps.cpu()
     is_end = torch.isin(tokens, torch.tensor(plan.eos_ids))
@@ -120,40 +143,72 @@ def sample(
     )
 
 
+class Stream:
+    """Rows on their way through the model behind one context, ``plan.group_size`` for each of its
+    prompts.
+
+    Attributes
+    ----------
+    logits:
+        Of the next token, shape (rows, V).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], plan: SamplingPlan
+    ) -> None:
+        self._model = model
+        ids, attention = _left_pad(prompts, plan.pad_id, model.device)
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        cache: Cache = DynamicCache(config=model.config)
+        logits = model(
+            input_ids=ids,
+            attention_mask=attention,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        self._cache = repeat_cache(cache, plan.group_size, plan.max_tokens)
+        mask = _decode_mask(model, attention, plan.max_tokens)
+        self._seen = ids.shape[1]
+        self.logits, self._mask, self._position = (
+            t.repeat_interleave(plan.group_size, 0) for t in (logits, mask, positions[:, -1:])
+        )
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        self._cache.batch_select_indices(rows)
+        self._mask, self._position = self._mask[rows], self._position[rows]
+
+    def advance(self, tokens: Tensor) -> None:
+        """Take the next token of every row, shape (rows,)."""
+        self._seen, self._position = self._seen + 1, self._position + 1
+        self.logits = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=self._mask[..., : self._seen],
+            position_ids=self._position,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+
 def _decode(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
+    streams: Sequence[Stream],
+    exponents: Sequence[float],
     plan: SamplingPlan,
     generator: torch.Generator,
-    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Decode one batch of prompts; returns tokens and log-probabilities, shape (P*G, T), on
-    ``device``. What stands behind an end token is arbitrary.
+    """Decode the streams in step; returns tokens and log-probabilities, shape (rows, T), on their
+    device. What stands behind an end token is arbitrary.
     """
-    ids, attention = _left_pad(prompts, plan.pad_id, device)
-    positions = (attention.cumsum(1) - 1).clamp(min=0)
-    cache: Cache = DynamicCache(config=model.config)
-    logits = model(
-        input_ids=ids,
-        attention_mask=attention,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    cache = repeat_cache(cache, plan.group_size, plan.max_tokens)
-    mask = _decode_mask(model, attention, plan.max_tokens)
-    logits, mask, position = (
-        t.repeat_interleave(plan.group_size, 0) for t in (logits, mask, positions[:, -1:])
-    )
-    rows, seen = len(logits), ids.shape[1]
+    rows, device = len(streams[0].logits), streams[0].logits.device
     tokens = torch.full((rows, plan.max_tokens), plan.pad_id, dtype=torch.long, device=device)
     logps = torch.zeros(rows, plan.max_tokens, device=device)
     alive = torch.arange(rows, device=device)
     running = torch.ones(rows, dtype=torch.bool, device=device)
     ends = torch.tensor(plan.eos_ids, device=device)
     for step in range(plan.max_tokens):
-        token, logp = _choose(logits.float(), plan.temperature, generator)
+        token, logp = _choose(_product(streams, exponents), plan.temperature, generator)
         tokens[alive, step], logps[alive, step] = token, logp
         running = running & ~torch.isin(token, ends)
         left = int(running.sum())
@@ -161,18 +216,23 @@ def _decode(
             break
         if left <= (1 - COMPACT_AT) * len(running):
             keep = running.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            alive, mask, position, token = (t[keep] for t in (alive, mask, position, token))
-            running = running[keep]
-        seen, position = seen + 1, position + 1
-        logits = model(
-            input_ids=token[:, None],
-            attention_mask=mask[..., :seen],
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
+            alive, token, running = alive[keep], token[keep], running[keep]
+            for stream in streams:
+                stream.select(keep)
+        for stream in streams:
+            stream.advance(token)
     return tokens, logps
+
+
+def _product(streams: Sequence[Stream], exponents: Sequence[float]) -> Tensor:
+    """Logits of the product of the streams' distributions, float32, shape (rows, V)."""
+    if len(streams) == 1 and exponents[0] == 1:
+        return streams[0].logits.float()
+    parts = [
+        power * stream.logits.float().log_softmax(-1)
+        for stream, power in zip(streams, exponents, strict=True)
+    ]
+    return torch.stack(parts).sum(0)
 
 
 def _decode_mask(model: PreTrainedModel, attention: Tensor, room: int) -> Tensor:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn import functional as F
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.packing import FILLER, PackedBatch
+from fedgrpo.model.attention import takes_any_mask
 from fedgrpo.model.packed_attention import NAME as PACKED
 
 LOGITS_BUDGET = 8 * 2**20
@@ -33,7 +34,7 @@ def completion_logps(
     model:
         A causal language model (not wrapped by PEFT; adapters inside it are fine).
     batch:
-        N packed completions.
+        N packed completions; no two to a row if the model does not take any mask.
     width:
         Columns of the result, T.
     temperature:
@@ -81,7 +82,9 @@ def predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """
     predictors = batch.row * batch.ids.shape[1] + batch.column
     if model.config._attn_implementation != PACKED or model.device.type != "cpu":
-        mask = batch.attention_mask(model.dtype)
+        # A model that takes no such mask gets rows of one completion, which need none.
+        plain = (batch.segments != FILLER).long()
+        mask = batch.attention_mask(model.dtype) if takes_any_mask(model) else plain
         return _hidden(model, batch.ids, batch.positions, mask)[predictors.to(model.device)]
     keep = torch.ones_like(batch.ids, dtype=torch.bool)
     if not any(module._forward_hooks for module in model.modules()):
@@ -160,16 +163,16 @@ class FrozenHeadLogps(torch.autograd.Function):
         """Shapes: hidden (K, d), weight (V, d), bias (V,), targets (K,); returns float32 (K,)."""
         logps = torch.empty(len(hidden), device=hidden.device)
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
-        slopes = torch.empty_like(hidden) if wanted else None
+        slopes = torch.empty_like(hidden if wanted else hidden[:0])
         for rows in _chunks(len(hidden), len(weight)):
-            logits = F.linear(hidden[rows], weight, bias).float().div_(temperature)
+            logits = linear(hidden[rows], weight, bias).float().div_(temperature)
             target = targets[rows, None]
             chosen, peak = logits.gather(1, target), logits.amax(1, keepdim=True)
             # In place, where logsumexp and softmax would each write another such matrix.
             weights = logits.sub_(peak).exp_()
             total = weights.sum(1, keepdim=True)
             logps[rows] = (chosen - peak - total.log())[:, 0]
-            if slopes is not None:
+            if wanted:
                 by_logit = weights.div_(-temperature * total)
                 by_logit.scatter_add_(1, target, torch.full_like(total, 1 / temperature))
                 slopes[rows] = by_logit.to(weight.dtype) @ weight
@@ -177,7 +180,7 @@ class FrozenHeadLogps(torch.autograd.Function):
         return logps
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient of the hidden states."""
         (slopes,) = ctx.saved_tensors

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.losses import BatchTotals, LossResult, compute_loss
-from fedgrpo.grpo.packing import PackedBatch, pack
+from fedgrpo.grpo.packing import PackedBatch
 from fedgrpo.grpo.policy import Policy
 
 
@@ -78,7 +78,7 @@ class Updater:
             with_truncated=self._learns_from_truncated,
         )
         budget = 1 if one_prompt_each else self.settings.tokens_per_batch
-        return pack(experience.rollout, keep, tokens_per_batch=budget)
+        return self.policy.pack(experience.rollout, keep, budget)
 
     def totals(self, experience: Experience) -> BatchTotals:
         """Divisors of the whole optimiser batch, silent groups included."""

@@ -42,7 +42,9 @@ class RoomyLayer(DynamicLayer):
     """
 
     def __init__(self, prefilled: DynamicLayer, repeats: int, room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
+        assert prefilled.keys is not None
+        assert prefilled.values is not None
         self.lazy_initialization(prefilled.keys, prefilled.values)
         self._buffers = [
             _repeat_with_room(seen, repeats, room) for seen in (prefilled.keys, prefilled.values)
@@ -57,16 +59,17 @@ class RoomyLayer(DynamicLayer):
         end = start + key_states.shape[-2]
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = new
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows only."""
         self._buffers = [buffer[indices] for buffer in self._buffers]
         self._show(self.get_seq_length())
 
-    def _show(self, length: int) -> None:
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, :length] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def repeat_cache(cache: Cache, repeats: int, room: int) -> Cache:
@@ -74,8 +77,9 @@ def repeat_cache(cache: Cache, repeats: int, room: int) -> Cache:
 
     Layers that do not simply grow (sliding windows, recurrent states) are repeated as they are.
     """
-    if all(type(layer) is DynamicLayer for layer in cache.layers):
-        return Cache(layers=[RoomyLayer(layer, repeats, room) for layer in cache.layers])
+    growing = [layer for layer in cache.layers if type(layer) is DynamicLayer]
+    if len(growing) == len(cache.layers):
+        return Cache(layers=[RoomyLayer(layer, repeats, room) for layer in growing])
     cache.batch_repeat_interleave(repeats)
     return cache
 

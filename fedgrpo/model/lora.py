@@ -200,8 +200,9 @@ def peft_config(settings: AdapterSettings) -> PeftConfig:
 def _merged_weight(layer: Any, weight: Tensor) -> Tensor:
     """W0 + delta in the precision of W0, in one product where the adapter is a plain one."""
     if not isinstance(layer, FusedLoraLinear):
-        return weight + layer.get_delta_weight(ADAPTER).to(weight.dtype)
-    b, a = (part[ADAPTER].weight for part in (layer.lora_B, layer.lora_A))
+        delta: Tensor = layer.get_delta_weight(ADAPTER)
+        return weight + delta.to(weight.dtype)
+    a, b = layer.factors()
     return torch.addmm(weight, (b * layer.scaling[ADAPTER]).to(weight.dtype), a.to(weight.dtype))
 
 

@@ -13,7 +13,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn import functional as F
+from torch.nn.functional import linear
 
 ADAPTER = "default"
 """PEFT's name of a model's only adapter."""
@@ -35,28 +35,28 @@ class LowRankLinear(torch.autograd.Function):
         """Shapes: x (..., i), weight (o, i), bias (o,), a (r, i), b (o, r); returns (..., o)."""
         flat = x.reshape(-1, x.shape[-1])
         low, scaled = a.to(x.dtype), (b * scale).to(x.dtype).T.contiguous()
-        bottleneck = F.linear(flat, low)
-        y = F.linear(flat, weight, bias).addmm_(bottleneck, scaled)
+        bottleneck = linear(flat, low)
+        y = linear(flat, weight, bias).addmm_(bottleneck, scaled)
         ctx.save_for_backward(flat, bottleneck, weight, low, scaled)
-        ctx.scale, ctx.shape = scale, x.shape  # type: ignore[attr-defined]
+        ctx.scale, ctx.shape, ctx.precision = scale, x.shape, a.dtype  # type: ignore[attr-defined]
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, A and B."""
         flat, bottleneck, weight, low, scaled = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
         need_x, _, _, need_a, need_b, _ = ctx.needs_input_grad
         # A row-major (r, o) factor: four times as fast on a CPU as its transpose.
-        inner = F.linear(g, scaled) if need_x or need_a else None
+        inner = linear(g, scaled) if need_x or need_a else None
         grad_x = grad_a = grad_b = None
         if need_x:
             grad_x = (g @ weight).addmm_(inner, low).view(ctx.shape)
         if need_a:
-            grad_a = (inner.T @ flat).float()  # type: ignore[union-attr]
+            grad_a = (inner.T @ flat).to(ctx.precision)  # type: ignore[union-attr]
         if need_b:
-            grad_b = (bottleneck.T @ g).T.float() * ctx.scale
+            grad_b = (bottleneck.T @ g).T.to(ctx.precision) * ctx.scale
         return grad_x, None, None, grad_a, grad_b, None
 
 
@@ -66,6 +66,13 @@ class FusedLoraLinear(LoraLinear):
     PEFT's own is taken wherever it does more: several adapters, and hooks on the layers inside
     (per-prompt gradients are taken by such).
     """
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A, shape (r, i), and B, shape (o, r), float32."""
+        a: nn.Linear
+        b: nn.Linear
+        a, b = self.lora_A[ADAPTER], self.lora_B[ADAPTER]  # type: ignore[assignment]
+        return a.weight, b.weight
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply base and adapter to x, (..., i); returns (..., o)."""
@@ -79,7 +86,7 @@ class FusedLoraLinear(LoraLinear):
             theirs: Tensor = super().forward(x, *args, **kwargs)
             return theirs
         ours: Tensor = LowRankLinear.apply(  # type: ignore[no-untyped-call]
-            x, base.weight, base.bias, a.weight, b.weight, self.scaling[ADAPTER]
+            x, base.weight, base.bias, *self.factors(), self.scaling[ADAPTER]
         )
         return ours
 

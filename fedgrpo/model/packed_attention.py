@@ -48,7 +48,8 @@ class Block:
     def gather(self, states: Tensor) -> Tensor:
         """(tokens, heads, size) to (B, heads, Q, size)."""
         shape = (len(self.mask), self.mask.shape[2])
-        return states.index_select(0, self.take).unflatten(0, shape).transpose(1, 2)
+        gathered: Tensor = states.index_select(0, self.take).unflatten(0, shape)
+        return gathered.transpose(1, 2)
 
     def scatter(self, tokens: Tensor, states: Tensor) -> Tensor:
         """Write (B, Q, heads, size) back among the batch's tokens, (tokens, heads, size)."""
@@ -147,7 +148,7 @@ class _Attention(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
         query, key, value, mask = ctx.saved_tensors
