@@ -1,8 +1,9 @@
 """Held-out accuracy of every preset on the shipped base, for one budget of completions.
 
 Each run starts from the same adapter and samples the same number of completions (prompts are
-another draw for each seed): a batch of 128 serves two passes over two minibatches, so that ratios leave 1 and clips have work to do. Held-out prompts are the same for
-all. A run that is in the results already is not repeated.
+another draw for each seed): a batch of 128 serves two passes over two minibatches, so that ratios
+leave 1 and clips have work to do. Held-out prompts are the same for all. A run that is in the
+results already is not repeated.
 
 Usage::
 

@@ -1,4 +1,4 @@
-"""What an attacker finds out in one run, beside what is stated: ``python benchmarks/privacy_audit.py``.
+"""What an attacker finds out in one run, beside what is stated.
 
 Sound noise, and noise of a tenth of what is claimed (arXiv 2305.08846; 1,000 canaries, 95 %).
 """

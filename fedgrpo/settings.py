@@ -12,64 +12,40 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fedgrpo.errors import SettingsError
 from fedgrpo.settings_checks import check_together
+from fedgrpo.settings_grpo import FROM_PRESET, GRPOSettings
+from fedgrpo.settings_section import Metrics, Names, Numbers, Section
 
-Scalar = bool | int | float | str
-
-
-def _split(value: object) -> object:
-    """Let a tuple be written as "a, b" too, the only form that Flower's run configuration can
-    carry.
-    """
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _split_numbers(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (float(value),)
-    parts = _split(value)
-    if isinstance(value, str) and isinstance(parts, tuple):
-        return tuple(float(part) for part in parts)
-    return parts
-
-
-FROM_PRESET = frozenset(
-    {
-        "advantage",
-        "loss",
-        "clip_low",
-        "clip_high",
-        "kl",
-        "kl_weight",
-        "max_resamples",
-        "overlong_share",
-        "credit",
-    }
-)
-"""Settings of ``grpo`` that ``grpo.preset`` fills where they are not set. Flower's run
-configuration names every key, so an empty text stands for "not set".
-"""
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
-Metrics = Annotated[
-    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...], BeforeValidator(_split)
+__all__ = [
+    "FROM_PRESET",
+    "AdapterSettings",
+    "AggregationSettings",
+    "DataSettings",
+    "EvaluationSettings",
+    "FederationSettings",
+    "GRPOSettings",
+    "Metrics",
+    "ModelSettings",
+    "Names",
+    "Numbers",
+    "PrivacySettings",
+    "RewardSettings",
+    "RobustSettings",
+    "RunSettings",
+    "Scalar",
+    "Section",
+    "SecureSettings",
+    "ServerSettings",
+    "Settings",
+    "SimulationSettings",
 ]
 
-
-class Section(BaseModel):
-    """A frozen part of the tree that refuses unknown keys and wrong types."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+Scalar = bool | int | float | str
 
 
 class ModelSettings(Section):
@@ -144,95 +120,6 @@ class RewardSettings(Section):
     """
     maximum: float = 1.0
     """Largest weighted reward that is reported."""
-
-
-class GRPOSettings(Section):
-    """Local training: group relative policy optimisation (arXiv 2402.03300)."""
-
-    preset: str = ""
-    """A published method, such as ``dapo``: fills advantage, loss, clip, KL, max_resamples and
-    overlong_share where they are not set. docs/algorithms.md lists them.
-    """
-    advantage: str = "grpo"
-    """Name of a registered advantage: see docs/algorithms.md."""
-    credit: str = "group"
-    """How tokens share a completion's credit: ``group`` (all alike), ``gae`` (a value head: PPO) or
-    ``vine`` (fresh rollouts: VinePPO). Prompt-level privacy takes ``group``.
-    """
-    discount: float = Field(default=1.0, gt=0, le=1)
-    """Gamma of ``gae``."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """Lambda of ``gae``: 0 trusts the value head, 1 the outcome."""
-    value_learning_rate: float = Field(default=1e-2, gt=0)
-    """AdamW rate of the value head."""
-    value_clip: float = Field(default=0.5, gt=0)
-    """Furthest that a value moves on one batch before its loss stops helping it."""
-    vine_rollouts: int = Field(default=4, ge=1)
-    """Fresh completions that value a step's start under ``vine`` (9 in the paper)."""
-    vine_step: int = Field(default=64, ge=1)
-    """Longest step of ``vine`` in tokens; a line end ends one too."""
-    loss: str = "dr_grpo"
-    """Name of a registered loss: see docs/algorithms.md."""
-    steps: int = Field(default=1, ge=1)
-    """Optimiser steps a round. Prompt-level privacy takes exactly 1."""
-    passes: int = Field(default=1, ge=1)
-    """Times that each completion is used. Each batch serves passes x minibatches optimiser steps.
-    """
-    minibatches: int = Field(default=1, ge=1)
-    """Optimiser steps that share out a batch of completions in each pass, by whole prompts."""
-    prompts_per_step: int = Field(default=24, ge=1)
-    """Prompts a step; the expected number under prompt-level privacy, which samples them by
-    independent coins.
-    """
-    group_size: int = Field(default=8, ge=2)
-    """Completions a prompt."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Local AdamW rate. Prompt-level privacy sends the clipped gradient itself and does not use it.
-    """
-    clip_low: float = Field(default=0.0, ge=0)
-    """The probability ratio is clipped at 1 - clip_low. 0 takes the loss's own."""
-    clip_high: float = Field(default=0.0, ge=0)
-    """The probability ratio is clipped at 1 + clip_high. 0 takes the loss's own."""
-    kl: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator of the KL divergence in the penalty."""
-    kl_weight: float = Field(default=0.0, ge=0)
-    """Weight of the KL divergence to the round's global adapter."""
-    entropy_weight: float = Field(default=0.0, ge=0)
-    """Weight of a bonus for the policy's entropy at each token, in nats."""
-    max_resamples: int = Field(default=0, ge=0)
-    """Times that groups without signal are replaced by fresh prompts before a step (DAPO). Not for
-    prompt-level privacy.
-    """
-    overlong_share: float = Field(default=0.0, ge=0, le=1)
-    """Last share of max_completion_length over which a punishment grows to 1 (DAPO). If it is not
-    0, truncated completions take part in the update.
-    """
-    temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature."""
-    max_prompt_length: int = Field(default=512, ge=1)
-    """Tokens. A longer prompt is refused, not cut."""
-    max_completion_length: int = Field(default=10, ge=1)
-    """Tokens. A completion without an end by then is truncated and takes no part in the update
-    (but see overlong_share).
-    """
-    tokens_per_batch: int = Field(default=16384, ge=1)
-    """Tokens (with padding) held in one forward and backward pass."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
-        name = given.get("preset")
-        if not isinstance(name, str) or not name:
-            return chosen
-        # Presets come with torch, so they are loaded only where one is named.
-        from fedgrpo.grpo.presets import PRESETS
-
-        return {**PRESETS[name]().settings(), **chosen}
 
 
 class PrivacySettings(Section):

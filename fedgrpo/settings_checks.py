@@ -115,6 +115,12 @@ def _check_noise(settings: Settings) -> None:
 
 def _check_credit(settings: Settings) -> None:
     grpo = settings.grpo
+    if (grpo.guidance == "critique") != (grpo.loss == "critique_grpo"):
+        raise _impossible(
+            f"grpo.guidance = {grpo.guidance!r} cannot go with grpo.loss = {grpo.loss!r}: "
+            "refinements and the loss that tells them apart need each other",
+            "set grpo.preset = 'critique_grpo', or neither",
+        )
     if grpo.credit != "group" and grpo.max_resamples:
         raise _impossible(
             f"grpo.max_resamples = {grpo.max_resamples} cannot go with grpo.credit = "

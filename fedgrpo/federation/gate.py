@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from fedgrpo.data.ownership import prompts_stamp
 from fedgrpo.federation.messages import TrainOrder
 from fedgrpo.federation.plans import plan_hash
-from fedgrpo.federation.prompts import prompts_stamp
 from fedgrpo.policy import Request, Site, site_of
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings

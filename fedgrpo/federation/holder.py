@@ -18,8 +18,9 @@ from fedgrpo.errors import PrivacyError
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import BatchTotals
+from fedgrpo.grpo.metrics import StepMetrics
 from fedgrpo.grpo.packing import PackedBatch
-from fedgrpo.grpo.trainer import GRPOTrainer, StepMetrics
+from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
@@ -60,7 +61,7 @@ class LocalHolder:
 
     def __init__(self, settings: Settings, trainer: GRPOTrainer, seed: int | None) -> None:
         if settings.privacy.unit == "prompt":
-            require_isolation(settings.grpo.advantage, settings.grpo.loss, settings.grpo.credit)
+            require_isolation(settings.grpo)
         self.settings = settings
         self.trainer = trainer
         self.seed = seed

@@ -75,7 +75,7 @@ def plan_hash(
         Of the round.
     source:
         What tells the node's prompts from others, see
-        :func:`fedgrpo.federation.prompts.prompts_stamp`.
+        :func:`fedgrpo.data.ownership.prompts_stamp`.
     """
     vector = hashlib.sha256(np.ascontiguousarray(adapter.vector).tobytes()).hexdigest()
     parts = [

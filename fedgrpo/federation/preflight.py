@@ -99,6 +99,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.federation.optimisers import OPTIMISERS
     from fedgrpo.grpo.advantages import ADVANTAGES
     from fedgrpo.grpo.credit import CREDITS
+    from fedgrpo.grpo.guidance import GUIDES
     from fedgrpo.grpo.isolation import require_isolation
     from fedgrpo.grpo.losses import LOSSES
     from fedgrpo.robust.rules import RULES
@@ -108,8 +109,9 @@ def _check_names(settings: Settings) -> None:
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
     CREDITS.check(settings.grpo.credit)
+    GUIDES.check(settings.grpo.guidance)
     if settings.privacy.unit == "prompt":
-        require_isolation(settings.grpo.advantage, settings.grpo.loss, settings.grpo.credit)
+        require_isolation(settings.grpo)
     RULES.check(settings.robust.rule)
     OPTIMISERS.check(settings.server.optimiser)
     if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:

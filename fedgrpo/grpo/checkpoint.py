@@ -76,6 +76,7 @@ def trainer_state(trainer: GRPOTrainer) -> State:
         "frozen": {name: tensor.detach().cpu() for name, tensor in adapter.frozen.items()},
         "reference": torch.from_numpy(trainer.policy.reference),
         "credit": trainer.credit.state_dict(),
+        "guide": collector.guide.state_dict(),
         "optimiser": trainer.updater.optimiser.state_dict(),
         "prompt_numbers": json.dumps(collector.rng.bit_generator.state),
         "completion_numbers": trainer.policy.generator.get_state(),
@@ -114,6 +115,7 @@ def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
     trainer.policy.generator.set_state(state["completion_numbers"])
     trainer.updater.optimiser.load_state_dict(state["optimiser"])
     trainer.credit.load_state_dict(state["credit"])
+    collector.guide.load_state_dict(state["guide"])
     collector.rng = np.random.default_rng()
     collector.rng.bit_generator.state = json.loads(state["prompt_numbers"])
     collector.order = list(state["order"])
@@ -152,7 +154,8 @@ def _pack_batch(batch: Batch) -> State:
         "figures": asdict(batch.figures),
         "rollout": vars(experience.rollout),
         "advantages": experience.advantages,
-        "credit_figures": dict(experience.figures),
+        "of_experience": dict(experience.figures),
+        "refined": experience.refined,
         "total": torch.from_numpy(experience.rewards.total),
         "per_function": {
             name: torch.from_numpy(values)
@@ -167,6 +170,10 @@ def _unpack_batch(state: State) -> Batch:
         {name: values.numpy() for name, values in state["per_function"].items()},
     )
     experience = Experience(
-        Rollout(**state["rollout"]), rewards, state["advantages"], state["credit_figures"]
+        Rollout(**state["rollout"]),
+        rewards,
+        state["advantages"],
+        state["of_experience"],
+        state["refined"],
     )
     return Batch(experience, BatchFigures(**state["figures"]), state["parts"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from fedgrpo.grpo.experience import (
     judge,
     replace_groups,
 )
+from fedgrpo.grpo.guidance import GUIDES
 from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
@@ -54,6 +56,7 @@ class Collector:
         self.rows = list(rows)
         tokenizer = policy.adapter.base.tokenizer
         self.encoded = encode_prompts(tokenizer, self.rows, self.settings.max_prompt_length)
+        self.guide = GUIDES[self.settings.guidance](self)
         self.rng = np.random.default_rng()
         self.order: list[int] = []
 
@@ -62,6 +65,7 @@ class Collector:
         self.rng = np.random.default_rng(seed)
         self.policy.start_round(int(self.rng.integers(2**63)))
         self.order = []
+        self.guide = GUIDES[self.settings.guidance](self)
         self.reward.bind(self.policy.adapter)
 
     def next_prompts(self, count: int | None = None) -> list[int]:
@@ -91,7 +95,7 @@ class Collector:
         """
         rows = [self.rows[i] for i in chosen]
         encoded = [self.encoded[i] for i in chosen]
-        rollout = self.policy.rollout(encoded, self.policy.sampling_plan())
+        rollout = self.guide.rollout(rows, encoded)
         ids, group = completion_ids(rollout), rollout.group_size
         texts = self.policy.decode(rollout)
         size = 1 if isolated else len(rows)
@@ -101,7 +105,8 @@ class Collector:
             for span in [slice(i * group, (i + size) * group)]
         ]
         rewards = join_results(parts)
-        return Experience(rollout, rewards, self._advantages(rollout, rewards, size))
+        advantages = self.advantages(rollout, rewards, size)
+        return self.guide.join(Experience(rollout, rewards, advantages), rows)
 
     def refilled(self, experience: Experience) -> Experience:
         """Replace groups without signal by fresh prompts, a bounded number of times (DAPO's dynamic
@@ -113,8 +118,10 @@ class Collector:
                 break
             fresh = self.collect(self.next_prompts(len(silent)))
             rollout, rewards = replace_groups(experience, silent, fresh)
-            advantages = self._advantages(rollout, rewards, experience.prompts)
-            experience = Experience(rollout, rewards, advantages)
+            advantages = self.advantages(rollout, rewards, experience.prompts)
+            experience = replace(
+                experience, rollout=rollout, rewards=rewards, advantages=advantages
+            )
         return experience
 
     def reward_of(self, rollout: Rollout, rows: Sequence[PromptRow]) -> RewardResult:
@@ -136,7 +143,7 @@ class Collector:
         lengths = rollout.lengths().double().numpy()
         return rewards.total + soft_overlong(lengths, limit, share * limit)
 
-    def _advantages(self, rollout: Rollout, rewards: RewardResult, prompts_each: int) -> Tensor:
+    def advantages(self, rollout: Rollout, rewards: RewardResult, prompts_each: int) -> Tensor:
         """Advantages of every completion, ``prompts_each`` prompts at a time; float32."""
         settings, lengths = self.settings, rollout.lengths().double().numpy()
         shaped = self.shaped(rollout, rewards)

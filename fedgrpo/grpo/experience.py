@@ -34,12 +34,16 @@ class Experience:
         Float32 tensor, shape (P*G,), or (P*G, T) where tokens of a completion differ.
     figures:
         What else there is to say of how they came about, by name.
+    refined:
+        Bool, shape (P*G,): completions that a critique helped to. None: no such thing was asked
+        for.
     """
 
     rollout: Rollout
     rewards: RewardResult
     advantages: Tensor
     figures: Mapping[str, float] = field(default_factory=dict)
+    refined: Tensor | None = None
 
     def reward_means(self) -> dict[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
@@ -90,7 +94,8 @@ class Experience:
             self.rewards.total[rows.numpy()],
             {name: values[rows.numpy()] for name, values in self.rewards.per_function.items()},
         )
-        return Experience(rollout, rewards, self.advantages[rows], self.figures)
+        refined = None if self.refined is None else self.refined[rows]
+        return Experience(rollout, rewards, self.advantages[rows], self.figures, refined)
 
     def _signal(self) -> Tensor:
         """Which completions have an advantage, shape (P*G,)."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedgrpo.grpo.losses import k3
 from fedgrpo.grpo.packing import MAX_ROW_TOKENS, PackedBatch, pack
-from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample
+from fedgrpo.grpo.sampling import Rollout, SamplingPlan, completion_ids, sample_mixture
 from fedgrpo.grpo.scoring import completion_logps, completion_scores, predicting_states
 from fedgrpo.model.attention import takes_any_mask
 from fedgrpo.model.lora import Adapter
@@ -73,8 +73,17 @@ class Policy:
 
     def rollout(self, encoded: Sequence[tuple[int, ...]], plan: SamplingPlan) -> Rollout:
         """Sample with the adapter merged into a copy of the weights."""
+        return self.mixed_rollout([encoded], [1.0], plan)
+
+    def mixed_rollout(
+        self,
+        contexts: Sequence[Sequence[tuple[int, ...]]],
+        exponents: Sequence[float],
+        plan: SamplingPlan,
+    ) -> Rollout:
+        """Sample from the product of several contexts: see :func:`sample_mixture`."""
         with self.adapter.merged():
-            rollout = sample(self.adapter.causal, encoded, plan, self.generator)
+            rollout = sample_mixture(self.adapter.causal, contexts, exponents, plan, self.generator)
         self.sampled += Sampled(len(rollout.mask), int(rollout.mask.sum()))
         return rollout
 
@@ -86,8 +95,7 @@ class Policy:
     def pack(
         self, rollout: Rollout, keep: Sequence[int], tokens_per_batch: int | None = None
     ) -> Iterator[PackedBatch]:
-        """Pack these completions for this model: one a row where its attention is its own affair.
-        """
+        """Pack these completions; one a row where the model's attention takes no ready mask."""
         budget = tokens_per_batch or self.settings.tokens_per_batch
         longest = MAX_ROW_TOKENS if takes_any_mask(self.adapter.causal) else 1
         return pack(rollout, keep, tokens_per_batch=budget, max_row_tokens=longest)

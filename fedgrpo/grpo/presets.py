@@ -23,7 +23,8 @@ class Preset:
         The method's name in print.
     arxiv:
         Number of the paper.
-    advantage, loss, clip_low, clip_high, kl, kl_weight, max_resamples, overlong_share, credit:
+    advantage, loss, clip_low, clip_high, kl, kl_weight, max_resamples, overlong_share, credit,
+    guidance, entropy_weight:
         As in :class:`fedgrpo.settings.GRPOSettings`. A clip of 0 is for losses without that bound.
     """
 
@@ -38,6 +39,8 @@ class Preset:
     max_resamples: int = 0
     overlong_share: float = 0.0
     credit: str = "group"
+    guidance: str = "none"
+    entropy_weight: float = 0.0
 
     def settings(self) -> dict[str, str | float | int]:
         """The values for the ``grpo`` section of the settings."""
@@ -132,3 +135,27 @@ def vine_ppo() -> Preset:
     return Preset(
         "VinePPO", "2410.01679", "outcome", "dapo", 0.2, 0.2, kl_weight=1e-4, credit="vine"
     )
+
+
+@register_preset("critique_grpo")
+def critique_grpo() -> Preset:
+    """The best of the refinements after a critique joins its group and is learned under the plain
+    prompt, shaped by p / (p + 0.1); no clip, no division by spread or length.
+    """
+    return Preset(
+        "Critique-GRPO",
+        "2506.03106",
+        "dr_grpo",
+        "critique_grpo",
+        guidance="critique",
+        entropy_weight=1e-3,
+    )
+
+
+@register_preset("contexts")
+def contexts() -> Preset:
+    """Sampled from the product of the plain prompt and one that shows the answer, the latter's
+    power falling to nothing; learned under the plain prompt with importance weights up to 5, which
+    is CISPO's loss.
+    """
+    return Preset("Product of contexts", "", "grpo", "cispo", 1.0, 4.0, guidance="contexts")

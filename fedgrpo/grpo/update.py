@@ -111,6 +111,7 @@ class Updater:
             entropy=entropy,
             entropy_weight=settings.entropy_weight,
             totals=totals,
+            **_marks(experience, batch, device),
         )
 
     def _scores(self, experience: Experience, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
@@ -148,6 +149,13 @@ class Updater:
     def _learns_from_truncated(self) -> bool:
         """Punishing what runs long means to learn from it."""
         return self.settings.overlong_share > 0
+
+
+def _marks(experience: Experience, batch: PackedBatch, device: torch.device) -> dict[str, Tensor]:
+    """Which completions a critique helped to, for the loss that asks."""
+    if experience.refined is None:
+        return {}
+    return {"refined": experience.refined[batch.completions].to(device)}
 
 
 def _mean(values: Iterable[float]) -> float:

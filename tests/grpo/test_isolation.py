@@ -6,7 +6,7 @@ from fedgrpo.errors import SettingsError
 from fedgrpo.federation.holder import LocalHolder
 from fedgrpo.federation.preflight import preflight
 from fedgrpo.grpo import ADVANTAGES, LOSSES, require_isolation
-from fedgrpo.settings import Settings
+from fedgrpo.settings import GRPOSettings, Settings
 from tests.models import tiny_trainer
 
 WIDE = [
@@ -56,4 +56,4 @@ def test_without_prompt_level_privacy_they_are_welcome(unit: str) -> None:
 def test_group_local_methods_are_taken() -> None:
     for advantage in ("grpo", "dr_grpo", "rloo", "rank"):
         for loss in set(LOSSES) - {"bnpo"}:
-            require_isolation(advantage, loss)
+            require_isolation(GRPOSettings(advantage=advantage, loss=loss))

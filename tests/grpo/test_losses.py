@@ -20,6 +20,7 @@ from tests.models import graded, stirred, tiny_trainer
 
 UNSPLIT = [name for name, method in LOSSES.items() if not method.batch_wide]
 SEQUENCE_MEAN = {"grpo", "gspo", "gmpo", "sapo"}
+CONSTANT = {"dr_grpo", "critique_grpo"}
 
 
 def batch(seed: int = 0, spread: float = 0.3) -> tuple[Tensor, ...]:
@@ -70,6 +71,7 @@ def sequence(log_ratios: list[float], advantage: float) -> float:
 
 TOKEN_LOSS: dict[str, Callable[[float, float, float], float]] = {
     "reinforce": lambda logp, d, advantage: -advantage * logp,
+    "critique_grpo": lambda logp, d, advantage: -advantage * math.exp(d),
     "cispo": lambda logp, d, advantage: -min(math.exp(d), 5.0) * advantage * logp,
     "sapo": lambda logp, d, advantage: soft(math.exp(d), advantage),
     "dual_clip": lambda logp, d, advantage: dual(math.exp(d), advantage),
@@ -92,7 +94,7 @@ def by_hand(name: str, spread: float) -> float:
             sums.append(sum(TOKEN_LOSS[name](logp, d, advantage) for logp, d in pairs))
     if name in SEQUENCE_MEAN:
         return sum(s / n for s, n in zip(sums, lengths, strict=True)) / 6
-    return sum(sums) / (6 * 5 if name == "dr_grpo" else sum(lengths))
+    return sum(sums) / (6 * 5 if name in CONSTANT else sum(lengths))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -216,6 +218,40 @@ def test_packed_rows_have_the_loss_and_gradient_of_padded_ones(name: str) -> Non
     assert gradient.abs().max() > 0
 
 
+@pytest.mark.parametrize("shaping", [0.1, 0.5])
+def test_refinements_are_shaped_by_their_own_likelihood(shaping: float) -> None:
+    logps, old, advantages, mask = batch()
+    refined = torch.tensor([True, False, False, True, True, False])
+    options = {"refined": refined, "shaping": shaping}
+    loss = compute_loss("critique_grpo", logps, old, advantages, mask, **options).loss
+    expected = sum(
+        -float(advantages[i])
+        * (p / (p + shaping) if refined[i] else float((logps - old)[i, t].exp()))
+        for i, t in mask.nonzero().tolist()
+        for p in [float(logps[i, t].exp())]
+    )
+    assert float(loss) == pytest.approx(expected / 30)
+
+
+def test_slope_of_a_refinement_equals_finite_differences_and_peaks_where_told() -> None:
+    logps = torch.linspace(-6, 0, 61, dtype=torch.float64)[:, None]
+    ones, mask = torch.ones(61, dtype=torch.float64), torch.ones(61, 1).bool()
+    refined = {"refined": mask[:, 0]}
+    stale = logps - 7.0
+
+    def loss(x: Tensor) -> Tensor:
+        return compute_loss("critique_grpo", x, stale, ones, mask, **refined).loss * 61
+
+    slope = -grad(loss)(logps)
+    step = 1e-6
+    for i in range(61):
+        moved = torch.zeros_like(logps)
+        moved[i] = step
+        rise = float(loss(logps - moved) - loss(logps + moved)) / 2 / step
+        assert float(slope[i]) == pytest.approx(rise, abs=1e-7)
+    assert float(logps[slope.argmax()].exp()) == pytest.approx(0.1, rel=0.06)
+
+
 def test_masked_tokens_have_no_gradient() -> None:
     logps, old, advantages, mask = batch()
     gradient = grad(lambda x: compute_loss("dapo", x, old, advantages, mask).loss)(logps)
@@ -231,7 +267,7 @@ def test_on_policy_gradient_is_reinforce_by_each_divisor(name: str) -> None:
     if name in SEQUENCE_MEAN:
         divisor = 6.0 * mask.sum(1, True)
     else:
-        divisor = torch.tensor(30.0 if name == "dr_grpo" else float(mask.sum()))
+        divisor = torch.tensor(30.0 if name in CONSTANT else float(mask.sum()))
     assert torch.allclose(ours, -(advantages[:, None] * mask) / divisor, atol=1e-12)
 
 
@@ -315,7 +351,7 @@ def test_entropy_bonus_goes_by_the_methods_divisor_and_is_reported(name: str) ->
     bonus = compute_loss(
         name, logps, old, advantages, mask, entropy=entropy, entropy_weight=0.5
     ).loss
-    counted = float(mask.sum()) / 30 if name == "dr_grpo" else 1.0
+    counted = float(mask.sum()) / 30 if name in CONSTANT else 1.0
     assert float(plain.loss - bonus) == pytest.approx(counted)
     assert plain.metrics["entropy"] == pytest.approx(2.0)
 

@@ -8,7 +8,8 @@ import pytest
 from fedgrpo.errors import SettingsError
 from fedgrpo.federation.app_bundle import to_toml
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
-from fedgrpo.settings import FROM_PRESET, GRPOSettings, Settings
+from fedgrpo.settings import GRPOSettings, Settings
+from fedgrpo.settings_grpo import FROM_PRESET
 from tests.models import graded, tiny_trainer
 from tests.test_settings import flatten
 
@@ -25,6 +26,8 @@ PAPERS = {
     "reinforce_pp": ("REINFORCE++", "2501.03262", "reinforce_pp", "dapo"),
     "ppo": ("PPO", "1707.06347", "outcome", "dapo"),
     "vine_ppo": ("VinePPO", "2410.01679", "outcome", "dapo"),
+    "critique_grpo": ("Critique-GRPO", "2506.03106", "dr_grpo", "critique_grpo"),
+    "contexts": ("Product of contexts", "", "grpo", "cispo"),
 }
 
 
@@ -69,7 +72,8 @@ def test_preset_fills_what_is_not_set_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_set_value_survives_flowers_run_configuration_beside_a_preset(name: str) -> None:
     """Also one that equals the package's default."""
-    settings = local(name, kl_weight=0.0, loss="dr_grpo")
+    loss = PRESETS[name]().loss if name == "critique_grpo" else "dr_grpo"
+    settings = local(name, kl_weight=0.0, loss=loss)
     arrived = flatten(tomllib.loads(to_toml(settings.to_run_config())))
     assert Settings.from_run_config(arrived) == settings
     assert Settings.from_run_config(arrived).fingerprint() == settings.fingerprint()

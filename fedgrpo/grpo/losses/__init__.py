@@ -6,7 +6,7 @@ into micro-batches changes nothing; ``bnpo`` alone divides by the micro-batch it
 """
 
 # The families register their methods when they are imported.
-from fedgrpo.grpo.losses import clipped, policy_gradient, sequence  # noqa: F401
+from fedgrpo.grpo.losses import clipped, policy_gradient, sequence, shaped  # noqa: F401
 from fedgrpo.grpo.losses.aggregation import BatchTotals
 from fedgrpo.grpo.losses.base import (
     LOSSES,

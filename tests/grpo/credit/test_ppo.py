@@ -12,7 +12,7 @@ from fedgrpo.errors import SettingsError
 from fedgrpo.grpo import GRPOTrainer, load_trainer, save_trainer
 from fedgrpo.grpo.credit.ppo import ValueHead
 from fedgrpo.grpo.isolation import require_isolation
-from fedgrpo.settings import Settings
+from fedgrpo.settings import GRPOSettings, Settings
 from tests.models import graded, tiny_trainer
 
 
@@ -86,7 +86,7 @@ def test_critic_is_part_of_what_is_carried_on(tmp_path: Path) -> None:
 
 def test_prompt_level_privacy_refuses_a_critic_that_sees_all_prompts() -> None:
     with pytest.raises(SettingsError, match=r"grpo\.credit = 'gae'"):
-        require_isolation("outcome", "dapo", "gae")
+        require_isolation(GRPOSettings(preset="ppo"))
 
 
 def test_replacing_groups_is_refused_beside_a_critic() -> None:

@@ -1,0 +1,40 @@
+"""What every part of the settings is made of: frozen, strict, readable from Flower's scalars."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _split(value: object) -> object:
+    """Let a tuple be written as "a, b" too, the only form that Flower's run configuration can
+    carry.
+    """
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _split_numbers(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (float(value),)
+    parts = _split(value)
+    if isinstance(value, str) and isinstance(parts, tuple):
+        return tuple(float(part) for part in parts)
+    return parts
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
+Metrics = Annotated[
+    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...], BeforeValidator(_split)
+]
+
+
+class Section(BaseModel):
+    """A frozen part of the tree that refuses unknown keys and wrong types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
