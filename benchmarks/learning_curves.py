@@ -52,6 +52,11 @@ SHARED = {
     "group_size": GROUP,
     "passes": 2,
     "minibatches": 2,
+    # The shipped base knows no words: what guidance shows it is in its own characters.
+    "informed_prompt": "{answer} {prompt}",
+    "critique_prompt": "{critique}{completion} {prompt}",
+    # Its answers have no lines, so VinePPO values every second character.
+    "vine_step": 2,
 }
 RATE = 3e-4
 
