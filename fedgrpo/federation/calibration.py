@@ -57,5 +57,4 @@ def public_norms(settings: Settings) -> NDArray[np.float64]:
         trainer.adapter.load(start)
         trainer.start_round(settings.seed + dry)
         norms.append(float(np.linalg.norm(holder.local_update()[0])))
-    lengths = np.array(norms)
-    return lengths[np.isfinite(lengths) & (lengths > 0)]
+    return np.array([norm for norm in norms if 0 < norm < np.inf], dtype=np.float64)

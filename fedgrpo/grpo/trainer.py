@@ -144,10 +144,13 @@ class GRPOTrainer:
         self._order: list[int] = []
         self.reference = self.adapter.vector()
         self.reward.bind(self.adapter)
-        parameters = list(self.adapter.trainable.values())
-        self.optimiser = torch.optim.AdamW(
-            parameters, lr=self.settings.learning_rate, weight_decay=0.0
-        )
+        self.optimiser = self._new_optimiser()
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        parameters, rate = list(self.adapter.trainable.values()), self.settings.learning_rate
+        if self.settings.optimiser == "sgd":
+            return torch.optim.SGD(parameters, lr=rate)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
 
     def train(self, steps: int) -> Iterator[StepMetrics]:
         """Take optimiser steps, yielding the figures of each."""
