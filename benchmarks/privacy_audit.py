@@ -1,6 +1,7 @@
 """What an attacker finds out in one run, beside what is stated.
 
-Sound noise, and noise of a tenth of what is claimed (arXiv 2305.08846; 1,000 canaries, 95 %).
+Sound noise, and noise of a tenth of what is claimed: 1,000 canaries, 95 % confidence (arXiv
+2305.08846). Run it with ``python benchmarks/privacy_audit.py``.
 """
 
 from __future__ import annotations

@@ -92,7 +92,12 @@ class GRPOSettings(Section):
     group_size: int = Field(default=8, ge=2)
     """Completions a prompt."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Local AdamW rate. Prompt-level privacy sends the clipped gradient itself and does not use it.
+    """Rate of the local optimiser. Prompt-level privacy sends the clipped gradient itself and does
+    not use it.
+    """
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """Local optimiser. With few coordinates and one step, AdamW sends little but signs; sgd sends
+    the gradient, of which clipping keeps the direction.
     """
     clip_low: float = Field(default=0.0, ge=0)
     """The probability ratio is clipped at 1 - clip_low. 0 takes the loss's own."""

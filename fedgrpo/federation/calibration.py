@@ -50,12 +50,11 @@ def public_norms(settings: Settings) -> NDArray[np.float64]:
     holder, start = LocalHolder(settings, trainer, settings.seed), trainer.adapter.state()
     trainer.start_round(settings.seed)
     if settings.privacy.unit == "prompt":
-        experience = trainer.collect(range(len(trainer.collector.rows)), isolated=True)
+        experience = trainer.collect(range(len(trainer.rows)), isolated=True)
         return holder.prompt_gradients(experience, settings.privacy.clipping_norm).norms
     norms = []
     for dry in range(DRY_ROUNDS):
         trainer.adapter.load(start)
         trainer.start_round(settings.seed + dry)
         norms.append(float(np.linalg.norm(holder.local_update()[0])))
-    lengths: NDArray[np.float64] = np.array(norms)
-    return lengths[np.isfinite(lengths) & (lengths > 0)]
+    return np.array([norm for norm in norms if 0 < norm < np.inf], dtype=np.float64)

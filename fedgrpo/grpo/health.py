@@ -11,6 +11,7 @@ from typing import Protocol
 
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.model.base import BaseModel
+from fedgrpo.settings import GRPOSettings
 
 WINDOW = 10
 """Steps that a sign must hold for."""
@@ -106,17 +107,19 @@ def constant_rewards(recent: Sequence[StepFigures]) -> list[str]:
     return [_dead_reward(name, recent) for name in dead]
 
 
-def step_size_advice(kind: str, rate: float) -> str:
-    """Say that a learning rate is far off for an adapter of this kind; empty if it is not."""
-    low, high = SENSIBLE_RATES[kind]
-    if low <= rate <= high:
-        return ""
+def step_size_advice(kind: str, settings: GRPOSettings) -> list[str]:
+    """Say that AdamW's rate is far off for an adapter of this kind, if it is. A gradient's own size
+    decides what rate suits SGD.
+    """
+    rate, (low, high) = settings.learning_rate, SENSIBLE_RATES[kind]
+    if settings.optimiser != "adamw" or low <= rate <= high:
+        return []
     trouble = "hardly move" if rate < low else "break"
-    return (
+    return [
         f"grpo.learning_rate = {rate:g} is far off for an adapter of kind {kind!r}: it will "
         f"{trouble} it. Choose one between {low:g} and {high:g}; 1e-5 to 1e-4 suits models of a "
         "billion parameters and more, 1e-3 the tiny one."
-    )
+    ]
 
 
 def missed_ends(rollout: Rollout, base: BaseModel) -> list[str]:

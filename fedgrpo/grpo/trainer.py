@@ -123,8 +123,7 @@ class GRPOTrainer:
         """Take optimiser steps, yielding the figures of each; warn of what keeps it from
         learning.
         """
-        advice = step_size_advice(self.adapter.settings.kind, self.settings.learning_rate)
-        _warn([advice] if advice else [])
+        _warn(step_size_advice(self.adapter.settings.kind, self.settings))
         for _ in range(steps):
             yield self.step()
             _warn(symptoms(self.history))

@@ -42,7 +42,7 @@ class UpdateFigures:
 
 
 class Updater:
-    """Moves a policy's adapter by AdamW on a policy loss."""
+    """Moves a policy's adapter down a policy loss."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -51,8 +51,11 @@ class Updater:
 
     def start_round(self) -> None:
         """Begin with a fresh optimiser."""
-        self.optimiser = torch.optim.AdamW(
-            self._parameters, lr=self.settings.learning_rate, weight_decay=0.0
+        rate = self.settings.learning_rate
+        self.optimiser: torch.optim.Optimizer = (
+            torch.optim.SGD(self._parameters, lr=rate)
+            if self.settings.optimiser == "sgd"
+            else torch.optim.AdamW(self._parameters, lr=rate, weight_decay=0.0)
         )
 
     def update(self, experience: Experience) -> UpdateFigures:

@@ -17,6 +17,7 @@ from fedgrpo.grpo.health import (
 )
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.rewards import RewardMixture, exact_match
+from fedgrpo.settings import GRPOSettings
 from tests.models import graded, tiny_base, tiny_trainer
 
 
@@ -114,9 +115,14 @@ def test_a_reward_that_falls_in_bounds_is_no_collapse() -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "ffa_lora", "tiny_lora"])
 def test_learning_rates_far_off_for_the_adapter_are_named(kind: str) -> None:
-    assert "hardly move" in step_size_advice(kind, 1e-7)
-    assert "break" in step_size_advice(kind, 1.0)
-    assert step_size_advice(kind, 1e-3) == ""
+    def advice(rate: float, optimiser: str = "adamw") -> str:
+        settings = GRPOSettings.model_validate({"learning_rate": rate, "optimiser": optimiser})
+        return "".join(step_size_advice(kind, settings))
+
+    assert "hardly move" in advice(1e-7)
+    assert "break" in advice(1.0)
+    assert advice(1e-3) == ""
+    assert advice(30.0, "sgd") == ""
 
 
 def test_an_end_token_that_does_not_end_completions_is_named() -> None:
