@@ -50,7 +50,7 @@ def public_norms(settings: Settings) -> NDArray[np.float64]:
     holder, start = LocalHolder(settings, trainer, settings.seed), trainer.adapter.state()
     trainer.start_round(settings.seed)
     if settings.privacy.unit == "prompt":
-        experience = trainer.collect(range(len(trainer.rows)), isolated=True)
+        experience = trainer.collect(range(len(trainer.collector.rows)), isolated=True)
         return holder.prompt_gradients(experience, settings.privacy.clipping_norm).norms
     norms = []
     for dry in range(DRY_ROUNDS):
