@@ -2,7 +2,8 @@
 
 Each side is a process of its own that takes one optimiser step whenever it is its turn, so a
 machine that slows down slows both. Same model, prompts, group size, lengths, LoRA, precision and
-threads; rewards disagree in every group, so neither may skip its update.
+threads; rewards disagree in every group, so neither may skip its update. Before that, both compute
+the loss of one batch, and must agree.
 
 Usage: ``python benchmarks/grpo_vs_trl.py [--steps 5] [--threads 1] [--json]``, after
 ``pip install trl``. Cases: the shipped tiny base, and a random Llama of SmolLM2-135M's shape in
@@ -12,6 +13,7 @@ bfloat16 with prompts of 128 tokens, whose completions never end early.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import statistics
@@ -104,14 +106,14 @@ class Turn:
         print("TURN " + json.dumps(report), flush=True)
 
 
-def run_ours(name: str, model: str, turn: Turn) -> None:
-    """Take this package's steps."""
+def our_trainer(name: str, model: str) -> Any:
+    """Return this package's trainer for a case."""
     from fedgrpo.grpo import GRPOTrainer
     from fedgrpo.model.base import load_base
     from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 
     case = CASES[name]
-    trainer = GRPOTrainer(
+    return GRPOTrainer(
         load_base(ModelSettings.model_validate({"name": model, "dtype": case.dtype})),
         coin,
         make_prompts(name),
@@ -126,6 +128,46 @@ def run_ours(name: str, model: str, turn: Turn) -> None:
         ),
         adapter_settings=AdapterSettings(kind="lora", rank=case.rank, alpha=2.0 * case.rank),
     )
+
+
+def trl_trainer(name: str, model: str, folder: str, callbacks: list[Any]) -> Any:
+    """Return TRL's trainer for a case."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    case = CASES[name]
+    return GRPOTrainer(
+        AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, case.dtype)),
+        coin,
+        args=GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=case.prompts * case.group,
+            num_generations=case.group,
+            max_completion_length=case.tokens,
+            learning_rate=RATE,
+            max_steps=1000,
+            loss_type="dapo",
+            bf16=case.dtype == "bfloat16",
+            gradient_checkpointing=False,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_steps=1000,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(make_prompts(name)),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(r=case.rank, lora_alpha=2 * case.rank, target_modules="all-linear"),
+        callbacks=callbacks,
+    )
+
+
+def run_ours(name: str, model: str, turn: Turn) -> None:
+    """Take this package's steps."""
+    trainer = our_trainer(name, model)
     while True:
         turn.begin()
         assert next(iter(trainer.train(1))).applied
@@ -134,13 +176,7 @@ def run_ours(name: str, model: str, turn: Turn) -> None:
 
 def run_trl(name: str, model: str, turn: Turn) -> None:
     """Take TRL's steps, held back by a callback until it is its turn."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    case = CASES[name]
+    from transformers import TrainerCallback
 
     class Gate(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -149,34 +185,42 @@ def run_trl(name: str, model: str, turn: Turn) -> None:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             turn.end()
 
-    rows = case.prompts * case.group
     with tempfile.TemporaryDirectory() as folder:
-        GRPOTrainer(
-            AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, case.dtype)),
-            coin,
-            args=GRPOConfig(
-                output_dir=folder,
-                per_device_train_batch_size=rows,
-                num_generations=case.group,
-                max_completion_length=case.tokens,
-                learning_rate=RATE,
-                max_steps=1000,
-                loss_type="dapo",
-                bf16=case.dtype == "bfloat16",
-                gradient_checkpointing=False,
-                use_cpu=True,
-                report_to="none",
-                save_strategy="no",
-                logging_steps=1000,
-                disable_tqdm=True,
-            ),
-            train_dataset=Dataset.from_list(make_prompts(name)),
-            processing_class=AutoTokenizer.from_pretrained(model),
-            peft_config=LoraConfig(
-                r=case.rank, lora_alpha=2 * case.rank, target_modules="all-linear"
-            ),
-            callbacks=[Gate()],
-        ).train()
+        trl_trainer(name, model, folder, [Gate()]).train()
+
+
+def run_parity(name: str, model: str, turn: Turn) -> None:
+    """Let both compute the loss of one batch, its sampler a little off so that ratios vary."""
+    import torch
+
+    turn.begin()
+    ours = our_trainer(name, model)
+    experience = ours.collect(range(CASES[name].prompts))
+    sampled = experience.rollout
+    off = 0.03 * torch.randn(sampled.logps.shape, generator=torch.Generator().manual_seed(0))
+    rollout = dataclasses.replace(sampled, logps=(sampled.logps + off) * sampled.mask)
+    experience = dataclasses.replace(experience, rollout=rollout)
+    totals = ours.totals(experience)
+    loss = sum(float(ours.loss(experience, b, totals).loss) for b in ours.batches(experience))
+    width = max(map(len, rollout.prompts))
+    rows = [prompt for prompt in rollout.prompts for _ in range(rollout.group_size)]
+    inputs = {
+        "prompt_ids": torch.tensor([[0] * (width - len(row)) + list(row) for row in rows]),
+        "prompt_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+        "completion_ids": rollout.tokens,
+        "completion_mask": rollout.mask.long(),
+        "old_per_token_logps": rollout.logps,
+        "advantages": experience.advantages,
+        "num_items_in_batch": rollout.mask.sum(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        trl = trl_trainer(name, model, folder, [])
+        trl.current_gradient_accumulation_steps = 1
+        theirs = float(trl._compute_loss(trl.model, inputs))
+    print("TURN " + json.dumps({"ours": loss, "trl": theirs}), flush=True)
+
+
+SIDES = {"ours": run_ours, "trl": run_trl, "parity": run_parity}
 
 
 def spawn(side: str, name: str, model: str, threads: int) -> subprocess.Popen[str]:
@@ -201,6 +245,17 @@ def take_turn(child: subprocess.Popen[str]) -> dict[str, float]:
     raise RuntimeError(f"a side ended with code {child.wait()}: run it by hand with --side")
 
 
+def check_parity(name: str, model: str, threads: int) -> dict[str, float]:
+    """Loss of one batch by both sides; they must agree up to the precision of the case."""
+    child = spawn("parity", name, model, threads)
+    losses = take_turn(child)
+    child.wait()
+    tolerance = 1e-5 if CASES[name].dtype == "float32" else 1e-3
+    if abs(losses["ours"] - losses["trl"]) > tolerance:
+        raise RuntimeError(f"{name}: the losses of one batch differ: {losses}")
+    return {side: round(loss, 6) for side, loss in losses.items()}
+
+
 def compare(name: str, steps: int, threads: int) -> dict[str, Any]:
     """Alternate both sides; the first turn of each warms up and is not counted."""
     case, turns = CASES[name], {"ours": [], "trl": []}
@@ -208,6 +263,7 @@ def compare(name: str, steps: int, threads: int) -> dict[str, Any]:
         model = make_model(name, Path(folder))
         children = {side: spawn(side, name, model, threads) for side in turns}
         try:
+            parity = check_parity(name, model, threads)
             for _ in range(steps + 1):
                 for side, child in children.items():
                     turns[side].append(take_turn(child))
@@ -220,6 +276,7 @@ def compare(name: str, steps: int, threads: int) -> dict[str, Any]:
         "ours": round(rows / cost["ours"], 2),
         "trl": round(rows / cost["trl"], 2),
         "ratio": round(cost["trl"] / cost["ours"], 2),
+        "loss_on_one_batch": parity,
         "peak_mb": {side: taken[-1]["peak_mb"] for side, taken in turns.items()},
     }
 
@@ -231,15 +288,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--case", choices=CASES, action="append")
-    parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         import torch
 
         torch.set_num_threads(args.threads)
-        run = run_ours if args.side == "ours" else run_trl
-        run(args.case[0], args.model, Turn())
+        SIDES[args.side](args.case[0], args.model, Turn())
+        return
     results = {name: compare(name, args.steps, args.threads) for name in args.case or CASES}
     for name, result in results.items():
         print(f"{name}: {result}")

@@ -15,8 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.packing import FILLER, PackedBatch
-from fedgrpo.model.attention import takes_any_mask
-from fedgrpo.model.packed_attention import NAME as PACKED
+from fedgrpo.model.attention import PACKED, takes_any_mask
 
 LOGITS_BUDGET = 8 * 2**20
 """Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion

@@ -8,6 +8,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+PACKED = "packed"
+"""Name of the attention that models which take any mask are given (see packed_attention.py)."""
+
 
 def takes_any_mask(model: PreTrainedModel) -> bool:
     """Tell whether every layer attends wherever a 4-D mask lets it, and nowhere else.
@@ -16,9 +19,11 @@ def takes_any_mask(model: PreTrainedModel) -> bool:
     needs the 2-D form: those models get plain rows and plain masks.
     """
     config = model.config
+    if config._attn_implementation == PACKED:
+        return True
     layers = DynamicCache(config=config).layers
     # Nothing public says which function attends; transformers' own code reads the same name.
-    plain = config._attn_implementation in ("sdpa", "eager", "packed")
+    plain = config._attn_implementation in ("sdpa", "eager")
     return (
         plain
         and all(type(layer) is DynamicLayer for layer in layers)

@@ -51,6 +51,8 @@ class Adapter:
             )
         self.model.eval()
         fuse(self.model)
+        # PEFT types these layers too loosely for a checker: its mixins add what is used here.
+        self._layers: list[Any] = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
         if settings.kind == "ffa_lora":
             _freeze(self.model, "lora_A")
         named = sorted(self.model.named_parameters())
@@ -139,8 +141,7 @@ class Adapter:
         The pristine weights are put back by pointer: merging and unmerging in place changes 45 % of
         bfloat16 weights.
         """
-        # PEFT types these layers too loosely for a checker: its mixins add what is used here.
-        layers: list[Any] = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
+        layers = self._layers
         pristine = [layer.get_base_layer().weight.data for layer in layers]
         try:
             with torch.no_grad():
@@ -160,7 +161,7 @@ class Adapter:
         """Run the base model alone for a while, leaving every parameter as it is and as frozen as
         it is.
         """
-        layers: list[Any] = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
+        layers = self._layers
         if any(layer.merged_adapters for layer in layers):
             raise AdapterError(
                 "the adapter is merged into the weights and cannot be switched off",

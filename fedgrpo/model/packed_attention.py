@@ -19,9 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fedgrpo.model.attention import takes_any_mask
+from fedgrpo.model.attention import PACKED, takes_any_mask
 
-NAME = "packed"
 SCORES_BUDGET = 8 * 2**20
 """Attention scores held at once (32 MiB in float32)."""
 
@@ -109,9 +108,9 @@ def attend_packed(
 def use_packed_attention(model: PreTrainedModel) -> None:
     """Let a model that attends through SDPA wherever a mask allows it also do so packed."""
     if model.config._attn_implementation == "sdpa" and takes_any_mask(model):
-        AttentionInterface.register(NAME, attend_packed)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
-        model.set_attn_implementation(NAME)
+        AttentionInterface.register(PACKED, attend_packed)
+        AttentionMaskInterface.register(PACKED, sdpa_mask)
+        model.set_attn_implementation(PACKED)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:

@@ -8,8 +8,8 @@ from fedgrpo.grpo.packing import pack
 from fedgrpo.grpo.sampling import SamplingPlan, sample
 from fedgrpo.grpo.scoring import completion_logps
 from fedgrpo.model import packed_attention
-from fedgrpo.model.attention import RoomyLayer, repeat_cache, takes_any_mask
-from fedgrpo.model.packed_attention import NAME, use_packed_attention
+from fedgrpo.model.attention import PACKED, RoomyLayer, repeat_cache, takes_any_mask
+from fedgrpo.model.packed_attention import use_packed_attention
 from tests.models import random_llama, tiny_base
 
 PROMPTS = [[5, 6, 7], [9, 4, 4, 8, 2, 11], [3], [12, 13, 14, 15]]
@@ -46,7 +46,10 @@ def test_blocks_give_the_dense_masks_values_and_gradients(
 ) -> None:
     monkeypatch.setattr(packed_attention, "SCORES_BUDGET", budget)
     dense, blocks = copy.deepcopy(random_llama()), packed_llama()
-    assert (dense.config._attn_implementation, blocks.config._attn_implementation) == ("sdpa", NAME)
+    assert (dense.config._attn_implementation, blocks.config._attn_implementation) == (
+        "sdpa",
+        PACKED,
+    )
     rollout = sample(dense, PROMPTS, PLAN, torch.Generator().manual_seed(0))
     keep = [0, 1, 3, 5, 6, 7, 8, 9, 12, 19]
     (batch,) = pack(rollout, keep, tokens_per_batch=10**6, max_row_tokens=row_tokens)
@@ -67,7 +70,7 @@ def test_blocks_give_the_dense_masks_values_and_gradients(
 
 def test_the_shipped_base_attends_in_blocks_and_generates_as_ever() -> None:
     model = tiny_base().model
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == PACKED
     ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
     here = model(ids).logits
     model.set_attn_implementation("sdpa")
