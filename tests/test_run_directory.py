@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedgrpo.errors import RunError
-from fedgrpo.federation.run_directory import RunDirectory, choose
+from fedgrpo.run_directory import RunDirectory, choose
 from fedgrpo.settings import Settings
 
 SETTINGS = Settings()
