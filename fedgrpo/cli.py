@@ -10,6 +10,7 @@ import typer
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
 from fedgrpo.commands.simulate import simulate
+from fedgrpo.commands.train import train
 
 app = typer.Typer(
     help="Federated reinforcement learning of language models: private, robust and secure at once.",
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 
 app.command("simulate")(simulate)
+app.command("train")(train)
 app.command("report")(report)
 app.command("settings")(settings)
 

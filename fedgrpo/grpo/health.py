@@ -40,6 +40,10 @@ END_SHARE = 0.5
 """Share of truncated completions that hold a foreign end token before it is named."""
 
 
+class TrainingWarning(UserWarning):
+    """What keeps a trainer from learning, with its cure. Holds no prompt and no completion."""
+
+
 class StepFigures(Protocol):
     """What these checks read; :class:`fedgrpo.grpo.metrics.StepMetrics` has it."""
 

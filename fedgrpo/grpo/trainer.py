@@ -22,7 +22,7 @@ from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.experience import Experience
-from fedgrpo.grpo.health import HISTORY, missed_ends, step_size_advice, symptoms
+from fedgrpo.grpo.health import HISTORY, TrainingWarning, missed_ends, step_size_advice, symptoms
 from fedgrpo.grpo.metrics import BatchFigures, StepMetrics, batch_figures
 from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.update import Updater
@@ -123,8 +123,9 @@ class GRPOTrainer:
         advice = step_size_advice(self.adapter.settings.kind, self.settings.learning_rate)
         _warn([advice] if advice else [])
         for _ in range(steps):
-            yield self.step()
+            metrics = self.step()
             _warn(symptoms(self.history))
+            yield metrics
 
     def step(self, chosen: Sequence[int] | None = None) -> StepMetrics:
         """One optimiser step.
@@ -195,7 +196,7 @@ def _parts(prompts: int, settings: GRPOSettings) -> tuple[tuple[int, ...], ...]:
 
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, TrainingWarning, stacklevel=3)
 
 
 def _adapter(model: str | BaseModel | Adapter, settings: AdapterSettings, seed: int) -> Adapter:

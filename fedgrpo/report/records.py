@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from functools import cache
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -140,13 +141,10 @@ class Status(Record):
     cure: str
 
 
-R = TypeVar("R", RoundRow, Summary, Status)
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (RoundRow, Summary, Status)
-}
+R = TypeVar("R", bound=Record)
 
 
-def to_json(record: RoundRow | Summary | Status) -> str:
+def to_json(record: Record) -> str:
     """Write a record as one line of JSON.
 
     Raises
@@ -155,7 +153,7 @@ def to_json(record: RoundRow | Summary | Status) -> str:
         A field has the wrong type, or is NaN or infinite, which JSON cannot carry. Names the field
         and its value.
     """
-    text = json.dumps(asdict(record))
+    text = json.dumps(asdict(cast(Any, record)))
     _parse(type(record), text)  # What is written can be read again, or is not written.
     return text
 
@@ -172,9 +170,14 @@ def from_json(kind: type[R], text: str) -> R:
     return record
 
 
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 def _parse(kind: type[Any], text: str) -> Any:
     try:
-        return _ADAPTERS[kind].validate_json(text)
+        return _adapter(kind).validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join([kind.__name__, *map(str, fault["loc"])])
