@@ -6,6 +6,7 @@ The records hold figures only, never a prompt, a completion or anything of a sin
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -171,13 +172,13 @@ def from_json(kind: type[R], text: str) -> R:
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def _parse(kind: type[Any], text: str) -> Any:
     try:
-        return _adapter(kind).validate_json(text)
+        return _adapter(cast(Hashable, kind)).validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join([kind.__name__, *map(str, fault["loc"])])
