@@ -173,7 +173,7 @@ def from_json(kind: type[R], text: str) -> R:
 
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return TypeAdapter(cast(Any, kind))
 
 
 def _parse(kind: type[Any], text: str) -> Any:
