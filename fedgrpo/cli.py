@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedgrpo.commands.dry_run import dry_run
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
 from fedgrpo.commands.simulate import simulate
@@ -21,6 +22,7 @@ app = typer.Typer(
 
 app.command("simulate")(simulate)
 app.command("train")(train)
+app.command("dry-run")(dry_run)
 app.command("report")(report)
 app.command("settings")(settings)
 

@@ -46,15 +46,16 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
     rewards = (_absolute_reward(name, base) for name in settings.reward.functions)
     changed: dict[str, Scalar] = {
         "reward.functions": ", ".join(rewards),
-        "data.source": _absolute_source(settings.data.source, base),
-        "evaluation.source": _absolute_source(settings.evaluation.source, base),
+        "data.source": absolute_source(settings.data.source, base),
+        "evaluation.source": absolute_source(settings.evaluation.source, base),
     }
     if (base / Path(settings.model.name).expanduser()).is_dir() and settings.model.name != "tiny":
         changed["model.name"] = _absolute(settings.model.name, base)
     return Settings.from_run_config(settings.to_run_config() | changed)
 
 
-def _absolute_source(source: str, base: Path) -> str:
+def absolute_source(source: str, base: Path) -> str:
+    """Resolve a source of prompts against ``base``, unless it is no path."""
     named = source in {"", "tasks"} or source.startswith("hf:")
     return source if named else _absolute(source, base)
 

@@ -78,16 +78,20 @@ class LocalHolder:
         if not chosen:
             return release_prompts(np.zeros(plan.dimension), np.zeros((0, len(METRICS))), plan)
         experience = self.trainer.collect(chosen, isolated=True)
-        ascent = clipped_gradient_sum(
-            self.trainer.adapter.causal,
-            list(self.trainer.adapter.trainable.values()),
-            self._prompt_batches(experience),
-            plan.clipping_norm,
-        )
+        ascent = self.prompt_gradients(experience, plan.clipping_norm)
         figures = scaled_metrics(
             {**experience.per_prompt(), "kl": np.zeros(experience.prompts)}, self.settings.reward
         )
         return release_prompts(-ascent, figures, plan)
+
+    def prompt_gradients(self, experience: Experience, clipping_norm: float) -> Floats:
+        """Sum what the prompts of an experience teach, each clipped by itself; shape (d,)."""
+        return clipped_gradient_sum(
+            self.trainer.adapter.causal,
+            list(self.trainer.adapter.trainable.values()),
+            self._prompt_batches(experience),
+            clipping_norm,
+        )
 
     def _prompt_batches(self, experience: Experience) -> list[PromptBatch]:
         """Batches whose loss has divisors that no other prompt can change."""

@@ -71,7 +71,9 @@ class CountingGrid(LocalGrid):
 class _Silent:
     """A holder whose release is zero."""
 
-    def contribute(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> NDArray[np.float64]:
+    def contribute(
+        self, adapter: AdapterState, plan: ReleasePlan, round: int
+    ) -> NDArray[np.float64]:
         return np.zeros(plan.size)
 
 

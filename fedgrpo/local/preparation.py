@@ -11,6 +11,7 @@ from fedgrpo.grpo.losses import LOSSES
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
+from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
 
@@ -54,7 +55,8 @@ def prepare(settings: Settings) -> Preparation:
     LOSSES.check(settings.grpo.loss)
     mixture = RewardMixture.from_settings(settings.reward)
     rows, held = training_prompts(settings), evaluation_prompts(settings)
-    adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    with quiet_loading():
+        adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
     trainer = GRPOTrainer(adapter, mixture, rows, settings=settings.grpo, seed=settings.seed)
     return Preparation(
         trainer,

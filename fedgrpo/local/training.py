@@ -93,7 +93,12 @@ def train(
     console, cwd = console or Console(), Path.cwd()
     settings = local_settings(scenario, prompts, overrides or {}, cwd)
     chosen = choose(
-        scenario.stem, settings, run_dir=run_dir, fresh=fresh, base=cwd, command="train"
+        scenario.stem,
+        settings,
+        run_dir=run_dir or (Path(settings.run.directory) if settings.run.directory else None),
+        fresh=fresh,
+        base=cwd,
+        command="train",
     )
     parts = prepare(settings)
     with chosen.claim(settings):
