@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
 from fedgrpo.errors import DataError
@@ -73,6 +75,7 @@ def dry_run(
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
     mixture = RewardMixture.from_settings(settings.reward)
+    torch.set_num_threads(settings.simulation.cpus_per_holder)  # As a node does.
     with quiet_loading():
         adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))

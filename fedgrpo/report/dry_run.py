@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedgrpo.report.records import Record
-from fedgrpo.report.wording import number
+from fedgrpo.report.wording import number, short_name
 
 BINS = 10
 BAR = 32
@@ -163,7 +163,9 @@ def _traffic(found: DryRun) -> list[tuple[str, str]]:
 def _bars(name: str, counted: Histogram, console: Console) -> Table:
     mark = "#" if console.options.ascii_only else "█"
     most = max((item.count for item in counted.bins), default=1)
-    table = Table(title=Text(f"Reward {name}"), title_justify="left", box=None, show_header=False)
+    table = Table(
+        title=Text(f"Reward {short_name(name)}"), title_justify="left", box=None, show_header=False
+    )
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(justify="right")

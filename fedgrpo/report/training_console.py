@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,10 +29,10 @@ from fedgrpo.report.training import (
     TrainingSummary,
     read_training,
 )
-from fedgrpo.report.wording import duration, number, sparkline
+from fedgrpo.report.wording import duration, number, short_name, sparkline
 
 WINDOW = 10
-"""Steps over which the live line averages."""
+"""Steps that the live line averages and draws."""
 MIB = 2**20
 
 
@@ -56,6 +57,7 @@ class TrainingView:
         self.console = console
         self.show_completions = show_completions
         self._since: list[Row] = []
+        self._recent: deque[Row] = deque(maxlen=WINDOW)
         self._began, self._first_step = time.monotonic(), -1
         self._progress = Progress(
             TextColumn("[bold]step"),
@@ -84,9 +86,9 @@ class TrainingView:
     def step(self, row: Row) -> None:
         """Move the live line."""
         self._since.append(row)
-        recent = self._since[-WINDOW:]
-        rewards = [step["reward"] for step in self._since]
-        figures = f"reward {number(_mean(recent, 'reward'))} [cyan]{sparkline(rewards)}[/]"
+        self._recent.append(row)
+        trend = sparkline([step["reward"] for step in self._recent])
+        figures = f"reward {number(_mean(self._recent, 'reward'))} [cyan]{trend}[/]"
         self._progress.update(self._task, completed=row["step"], figures=figures)
 
     def evaluation(self, row: EvaluationRow, samples: Sequence[SampleRow]) -> None:
@@ -152,7 +154,7 @@ def completions_table(samples: Sequence[SampleRow]) -> Table:
     table.add_column("completion", overflow="fold", ratio=3)
     names = list(samples[0].rewards) if samples else []
     for name in ["reward", *(names if len(names) > 1 else [])]:
-        table.add_column(name, justify="right")
+        table.add_column(short_name(name), justify="right")
     for sample in samples:
         each = [number(value, 2) for value in sample.rewards.values()] if len(names) > 1 else []
         # Text, not str: rich would take brackets for markup.
@@ -226,7 +228,7 @@ def _memory(summary: TrainingSummary) -> str:
     return text if gpu is None else f"{text}, {gpu / MIB:.0f} MiB of the GPU"
 
 
-def _mean(rows: Sequence[Row], name: str) -> float | None:
+def _mean(rows: Iterable[Row], name: str) -> float | None:
     known = [row[name] for row in rows if row[name] is not None]
     return sum(known) / len(known) if known else None
 

@@ -29,7 +29,7 @@ from fedgrpo.report.style import (
     legend,
 )
 from fedgrpo.report.training import PICTURE, Row, Training, best_evaluation, read_training
-from fedgrpo.report.wording import duration
+from fedgrpo.report.wording import duration, short_name
 
 FUNCTION_COLOURS = (BLUE, GREEN, PURPLE, RED, SKY, ORANGE)
 POINTS = 50
@@ -116,7 +116,7 @@ def _functions(axes: Axes, training: Training) -> None:
     for name, colour in zip(names, cycle(FUNCTION_COLOURS), strict=False):
         steps = [(row["step"], row["rewards"][name]) for row in training.steps]
         held = [(row.step, row.sampled_rewards[name]) for row in training.evaluations]
-        axes.plot(*_smooth(*_pairs(steps)), color=colour, linewidth=1.4, label=_short(name))
+        axes.plot(*_smooth(*_pairs(steps)), color=colour, linewidth=1.4, label=short_name(name))
         axes.plot(*_pairs(held), "o", color=colour, markersize=4.5)
     _room_above(axes)
     dress(axes, "By reward function: in training (lines), held-out (dots)", "step")
@@ -187,8 +187,3 @@ def _smooth(at: Sequence[float], values: Sequence[float]) -> tuple[list[float], 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _short(name: str) -> str:
-    """A function's own name, without the file or module that it comes from."""
-    return name.rpartition(":")[2]
