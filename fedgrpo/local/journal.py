@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,10 @@ class Journal:
         self._append(STEPS, [json.dumps(finite(metrics.as_row()))])
 
     def evaluation(self, row: EvaluationRow, samples: Sequence[SampleRow]) -> None:
-        """Append an evaluation and its table of completions."""
+        """Append an evaluation and its table of completions.
+
+        The evaluation's own row comes last: only with it has the evaluation taken place.
+        """
         self._append(COMPLETIONS, [to_json(sample) for sample in samples])
         self._append(EVALUATIONS, [to_json(row)])
 
@@ -70,13 +73,14 @@ class Journal:
         return [from_json(WarningRow, line) for line in lines(self.run_dir / WARNINGS)]
 
     def cut(self, step: int) -> None:
-        """Forget every row after ``step``: those steps are taken again. -1 forgets all."""
-        for name in FILES:
-            path = self.run_dir / name
-            if path.exists():
-                kept = [line for line in lines(path) if json.loads(line)["step"] <= step]
-                content = "".join(f"{line}\n" for line in kept).encode()
-                replace_file(path, content, private=name in PRIVATE)
+        """Forget every row after ``step``: those steps are taken again. -1 forgets all.
+
+        Completions whose evaluation has no row go too: it is made again.
+        """
+        for name in (STEPS, WARNINGS, EVALUATIONS):
+            self._keep(name, lambda at: at <= step)
+        measured = {row.step for row in self.evaluations()}
+        self._keep(COMPLETIONS, lambda at: at in measured)
         self._told = {row.message for row in self.warnings()}
 
     def sync(self) -> None:
@@ -85,6 +89,13 @@ class Journal:
             if (self.run_dir / name).exists():
                 with (self.run_dir / name).open("rb") as file:
                     os.fsync(file.fileno())
+
+    def _keep(self, name: str, wanted: Callable[[int], bool]) -> None:
+        path = self.run_dir / name
+        if path.exists():
+            kept = [line for line in lines(path) if wanted(json.loads(line)["step"])]
+            content = "".join(f"{line}\n" for line in kept).encode()
+            replace_file(path, content, private=name in PRIVATE)
 
     def _append(self, name: str, rows: Sequence[str]) -> None:
         opener = owner_only if name in PRIVATE else None

@@ -195,10 +195,10 @@ class Session:
             kl=held_out.drift(sampled),
             seconds=time.monotonic() - started,
         )
-        samples = self._samples(sampled)
-        self.journal.evaluation(row, samples)
         if best_evaluation([*known, row]) == row:
             self.parts.trainer.save(self.journal.run_dir / BEST_ADAPTER)
+        samples = self._samples(sampled)
+        self.journal.evaluation(row, samples)
         self._save()
         self.view.evaluation(row, samples)
 

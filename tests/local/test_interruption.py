@@ -10,11 +10,15 @@ from fedgrpo.local.interruption import stop_requests
 
 
 def test_the_first_signal_asks_and_the_second_ends_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), stop_requests() as stop:
-        assert not stop()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop()
-        os.kill(os.getpid(), signal.SIGINT)
+    def interrupted_twice() -> None:
+        with stop_requests() as stop:
+            assert not stop()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_twice()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

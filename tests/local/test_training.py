@@ -24,7 +24,7 @@ from fedgrpo.local import train, training
 from fedgrpo.local.interruption import training_warnings
 from fedgrpo.local.journal import Journal, finite
 from fedgrpo.local.training import local_settings
-from fedgrpo.report.training import read_training
+from fedgrpo.report.training import EVALUATIONS, read_training
 from fedgrpo.settings import Settings
 from tests.local.scenario import assert_same, rows, write
 
@@ -146,6 +146,28 @@ def test_rows_beyond_the_state_are_cut(
         run(write(home))
     with (home / "runs/small/steps.jsonl").open("a") as file:
         file.write('{"step": 5, "rew')  # Torn.
+    path, _ = run(write(home))
+    assert_same(path, whole[0])
+
+
+def test_an_evaluation_that_was_cut_short_is_made_again(
+    whole: tuple[Path, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    append = Journal._append
+
+    def die(self: Journal, name: str, lines: list[str]) -> None:
+        if name == EVALUATIONS and len(self.evaluations()) == 2:
+            raise Killed
+        append(self, name, lines)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "STATE_EVERY", 1)  # There is a state of the very same step.
+        patch.setattr(Journal, "_append", die)
+        with pytest.raises(Killed):
+            run(write(home))
     path, _ = run(write(home))
     assert_same(path, whole[0])
 
