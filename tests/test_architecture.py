@@ -13,6 +13,7 @@ FORBIDDEN = {
     "rewards": ("flwr", "fedgrpo.federation", "fedgrpo.grpo"),
     "model": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "grpo": ("flwr", "fedgrpo.federation", "fedgrpo.secure", "fedgrpo.robust", "fedgrpo.privacy"),
+    "local": ("flwr", "fedgrpo.federation", "fedgrpo.secure", "fedgrpo.robust", "fedgrpo.privacy"),
     "privacy": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
     "policy": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "secure": ("flwr", "torch", "transformers", "fedgrpo.federation", "fedgrpo.grpo"),
