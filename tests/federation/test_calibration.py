@@ -4,10 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-<<<<<<< Updated upstream
-=======
-from fedgrpo.data.ownership import node_prompts
->>>>>>> Stashed changes
 
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.errors import PrivacyError
