@@ -49,6 +49,20 @@ class Ledger:
         """Whether the last entry is the end of the run."""
         return bool(self._read.entries) and isinstance(self._read.entries[-1], End)
 
+    def require_new(self) -> None:
+        """Refuse a ledger that has entries already.
+
+        Raises
+        ------
+        LedgerError
+            If it has.
+        """
+        if self._path.exists() and self._path.stat().st_size:
+            raise LedgerError(
+                f"{self._path} is the ledger of a run whose checkpoint is gone",
+                cure="restore the checkpoint, or begin a new run in an empty directory",
+            )
+
     def prepare(self, entry: Entry) -> str:
         """Sign an entry as the next one and return its line, which is not yet in the ledger."""
         return self._read.signed_line(entry, self._seed).decode()
