@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedgrpo.commands import policy
+from fedgrpo.commands import ledger, policy
 from fedgrpo.commands.budget import budget
 from fedgrpo.commands.calibrate import calibrate
 from fedgrpo.commands.dry_run import dry_run
@@ -31,6 +31,7 @@ app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
 app.add_typer(policy.group, name="policy")
+app.add_typer(ledger.group, name="ledger")
 
 
 def _print_version(wanted: bool) -> None:

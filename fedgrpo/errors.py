@@ -66,6 +66,10 @@ class CohortError(FedGRPOError, RuntimeError):
     """Too few holders for the configured buckets and attackers, or too few in time."""
 
 
+class LedgerError(FedGRPOError, ValueError):
+    """A ledger, or a file that it names, is not what was written."""
+
+
 class RunError(FedGRPOError, RuntimeError):
     """A run failed, was interrupted, or cannot be resumed."""
 

@@ -2,27 +2,104 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+_DRAFT = ".tmp"
 
-def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Replace a file whole, making its folder if need be.
 
-    The content is on disk before the name points at it, or a crash could leave an empty file.
-    Drafts carry the process id: one writer a process and file. A ``private`` file can be read by
-    its owner alone, from the first byte on.
+    The content is on disk before the name points at it, or a crash could leave an empty file; and
+    the name is on disk when this returns. Drafts carry the process id: one writer a process and
+    file.
+
+    Parameters
+    ----------
+    path, content:
+        What to write, and where.
+    mode:
+        Permissions of the file, less the process's umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = _draft_of(path)
     try:
-        with open(draft, "wb", opener=owner_only if private else None) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(draft, content, mode)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def make_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
+    """Make a file whole, unless there is one: of several processes, the first one's stays.
+
+    Returns
+    -------
+    bool
+        Whether this call made it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = _draft_of(path)
+    try:
+        _write(draft, content, mode)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def append_line(path: Path, line: bytes, *, after: int) -> None:
+    """Write a line behind the first ``after`` bytes of a file, which is on disk when this returns.
+
+    What a crash left of an earlier attempt, behind those bytes, is cut off first.
+
+    Parameters
+    ----------
+    path:
+        Made if it does not exist.
+    line:
+        With its line break.
+    after:
+        Bytes of the file that stay.
+    """
+    with path.open("ab") as file:
+        file.truncate(after)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove the drafts that killed writers left in a folder that nobody else writes to now."""
+    for draft in folder.glob(f".*{_DRAFT}"):
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_DRAFT}")
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def owner_only(path: str, flags: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.errors import RunError
+from fedgrpo.files import replace_file
 from fedgrpo.settings import Settings
 
 SNAPSHOT = "settings.json"
@@ -18,6 +19,8 @@ SNAPSHOT = "settings.json"
 OUTCOMES = {"simulate": "summary.json", "train": "training.json"}
 """The file that a finished run of each command leaves."""
 LOCK = ".lock"
+SECRET, NODES = "run.secret", "nodes"
+"""The secret of the server, and the folder of what simulated nodes keep."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class RunDirectory:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            (self.path / SNAPSHOT).write_text(_snapshot(self.command, settings), "utf-8")
+            replace_file(self.path / SNAPSHOT, _snapshot(self.command, settings).encode())
             yield
 
 
@@ -131,10 +134,14 @@ def _is_finished(path: Path) -> bool:
 
 
 def _is_used(path: Path) -> bool:
-    """Tell whether anything of a run is there. A lock alone may be left by a refused command."""
-    return path.exists() and (
-        not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())
-    )
+    """Tell whether anything of a run is there.
+
+    A lock may be left by a refused command, a draft by a killed one; secrets may be prepared.
+    """
+    if not path.is_dir():
+        return path.exists()
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+    return bool(names - {SECRET, NODES})
 
 
 def _candidates(first: Path) -> tuple[Path | None, Path]:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fedgrpo.errors import FedGRPOError, RunFailedError, RunInterruptedError
+from fedgrpo.errors import FedGRPOError, LedgerError, RunFailedError, RunInterruptedError
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before the start, failed on the way, interrupted."""
@@ -33,4 +33,4 @@ def explained() -> Iterator[None]:
 def _exit_code(error: FedGRPOError) -> int:
     if isinstance(error, RunInterruptedError):
         return INTERRUPTED
-    return FAILED if isinstance(error, RunFailedError) else REFUSED
+    return FAILED if isinstance(error, RunFailedError | LedgerError) else REFUSED

@@ -1,9 +1,9 @@
 """The server's state between rounds, written before each round so that the same command goes on
 after a kill.
 
-One safetensors file, replaced whole. It is written when a round starts and counts that round as
-charged already: if the round is interrupted, it is repeated and charged again, for holders may have
-released into it.
+One safetensors file, replaced whole. It is written when a round starts, which counts that round as
+charged: holders may have released into it, even if it is never finished. An interrupted round is
+repeated as the same release and not charged again, see :mod:`fedgrpo.federation.journal`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from safetensors.numpy import save
 
 from fedgrpo.errors import RunError
 from fedgrpo.federation.optimisers import OptimiserState
-from fedgrpo.federation.versions import VERSION
+from fedgrpo.federation.versions import VERSION, code_hash
 from fedgrpo.files import replace_file
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Settings
 
 FILE = "checkpoint.safetensors"
 """Name of the checkpoint in the run directory."""
+
+FORMAT = 2
+"""Of the checkpoint. Raised when its meaning changes."""
 
 _BASIS = "basis."
 _ANEW = "set run.directory to an empty directory to start a new run"
@@ -43,13 +46,15 @@ class Progress:
     clipping_norm:
         L2 norm C of that round.
     charged:
-        Rounds started so far, repeated ones counted each time: what epsilon is computed from.
+        Rounds started so far, repeated ones once: what epsilon is computed from.
     dropped:
         Nodes lost so far, summed over rounds.
     skipped:
         Rounds so far that left the adapter as it was.
     steps:
         Steps of the server's optimiser.
+    in_a_row:
+        Rounds skipped since the last one that was not.
     """
 
     round: int = 1
@@ -58,6 +63,7 @@ class Progress:
     dropped: int = 0
     skipped: int = 0
     steps: int = 0
+    in_a_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,18 @@ class ServerState:
     progress: Progress = field(default_factory=Progress)
     optimiser: OptimiserState = field(default_factory=OptimiserState)
 
+    @classmethod
+    def at_start(cls, adapter: AdapterState, settings: Settings) -> ServerState:
+        """Return the state before the first round."""
+        return cls(adapter, Progress(clipping_norm=settings.privacy.clipping_norm))
+
     def charged(self) -> ServerState:
-        """Return the state with one more round started."""
-        return replace(self, progress=replace(self.progress, charged=self.progress.charged + 1))
+        """Return the state with the next round started: again, perhaps, which changes nothing."""
+        return replace(self, progress=replace(self.progress, charged=self.progress.round))
+
+    def patient(self) -> ServerState:
+        """Return the state of a run that is taken up: skipped rounds are counted from here."""
+        return replace(self, progress=replace(self.progress, in_a_row=0))
 
     def finished(self, round: int, dropped: int, *, skipped: bool) -> ServerState:
         """Return the state after a round, with the nodes that it lost."""
@@ -80,11 +95,41 @@ class ServerState:
             round=round + 1,
             dropped=before.dropped + dropped,
             skipped=before.skipped + skipped,
+            in_a_row=before.in_a_row + 1 if skipped else 0,
         )
         return replace(self, progress=progress)
 
 
-def save_checkpoint(path: Path, state: ServerState, fingerprint: str) -> None:
+@dataclass(frozen=True)
+class Pending:
+    """What the last durable step appends to the run's other files, should a kill come between.
+
+    Attributes
+    ----------
+    row:
+        Last line of the metrics; empty for none.
+    line:
+        Last line of the ledger, with its line break; empty for none.
+    entries:
+        Entries of the ledger before it.
+    """
+
+    row: str = ""
+    line: str = ""
+    entries: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint holds."""
+
+    state: ServerState
+    pending: Pending
+
+
+def save_checkpoint(
+    path: Path, state: ServerState, fingerprint: str, pending: Pending | None = None
+) -> None:
     """Write the state so that a crash at any instant leaves the old file or the new one.
 
     Parameters
@@ -95,6 +140,8 @@ def save_checkpoint(path: Path, state: ServerState, fingerprint: str) -> None:
         What to write.
     fingerprint:
         Of the settings, see :meth:`fedgrpo.settings.Settings.fingerprint`.
+    pending:
+        What belongs to other files.
     """
     tensors: dict[str, NDArray[Any]] = {
         "adapter": state.adapter.vector,
@@ -103,52 +150,66 @@ def save_checkpoint(path: Path, state: ServerState, fingerprint: str) -> None:
     }
     tensors |= {_BASIS + name: array for name, array in state.adapter.basis.items()}
     facts = {
-        **asdict(state.progress),
+        "progress": asdict(state.progress),
+        "pending": asdict(pending or Pending()),
         "layout": state.adapter.layout,
-        "fingerprint": fingerprint,
+        "format": str(FORMAT),
         "version": VERSION,
+        "code": code_hash(),
+        "fingerprint": fingerprint,
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     replace_file(path, save(contiguous, metadata={"fedgrpo": json.dumps(facts)}))
 
 
-def load_checkpoint(path: Path, fingerprint: str) -> ServerState | None:
+def load_checkpoint(path: Path, fingerprint: str) -> Stored | None:
     """Read a checkpoint, or return None if there is none.
 
     Raises
     ------
     RunError
-        If the file is of other settings or another version, or is damaged.
+        If the file is of other settings, other code or another version, or is damaged.
     """
     if not path.exists():
         return None
     facts, tensors = _read(path)
-    for name, ours in (("fingerprint", fingerprint), ("version", VERSION)):
-        if (theirs := facts.pop(name, "")) != ours:
+    mine = {
+        "format": str(FORMAT),
+        "version": VERSION,
+        "code": code_hash(),
+        "fingerprint": fingerprint,
+    }
+    for name, ours in mine.items():
+        if (theirs := facts.get(name, "")) != ours:
             raise RunError(
                 f"checkpoint {path} was made with {_OTHER[name]} "
                 f"({str(theirs)[:12]}, now {ours[:12]})",
                 cure=f"resume with those, or {_ANEW}",
             )
-    layout = facts.pop("layout")
-    progress = Progress(**facts)
+    progress = Progress(**facts["progress"])
     basis = {
         name.removeprefix(_BASIS): array
         for name, array in tensors.items()
         if name.startswith(_BASIS)
     }
-    return ServerState(
-        AdapterState(tensors["adapter"], basis, layout),
+    state = ServerState(
+        AdapterState(tensors["adapter"], basis, facts["layout"]),
         progress,
         OptimiserState(progress.steps, tensors["optimiser.first"], tensors["optimiser.second"]),
     )
+    return Stored(state, Pending(**facts["pending"]))
 
 
-_OTHER = {"fingerprint": "other settings", "version": "another version of fedgrpo"}
+_OTHER = {
+    "format": "another format of checkpoints",
+    "version": "another version of fedgrpo",
+    "code": "other code of the same version of fedgrpo",
+    "fingerprint": "other settings",
+}
 
 
-def resume(path: Path | None, settings: Settings, adapter: AdapterState) -> ServerState:
-    """Take up a run's checkpoint, or begin with an adapter.
+def resume(path: Path | None, settings: Settings, adapter: AdapterState) -> Stored | None:
+    """Read a run's checkpoint, or return None if the run begins.
 
     Parameters
     ----------
@@ -157,17 +218,17 @@ def resume(path: Path | None, settings: Settings, adapter: AdapterState) -> Serv
     settings:
         The run's.
     adapter:
-        To begin with, and to compare with the checkpoint's.
+        That the run begins with, to compare with the checkpoint's.
 
     Raises
     ------
     RunError
-        If the checkpoint is of other settings, another version or another base model.
+        If the checkpoint is of other settings, other code or another base model.
     """
     stored = load_checkpoint(path, settings.fingerprint()) if path else None
     if stored is None:
-        return ServerState(adapter, Progress(clipping_norm=settings.privacy.clipping_norm))
-    if stored.adapter.layout != adapter.layout:
+        return None
+    if stored.state.adapter.layout != adapter.layout:
         raise RunError(
             f"checkpoint {path} holds an adapter of another base model",
             cure=f"restore that model, or {_ANEW}",
@@ -183,5 +244,5 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         raise RunError(
             f"checkpoint {path} is damaged or not a checkpoint",
-            cure="remove it to start this run from its first round",
+            cure=f"restore it from a copy, or {_ANEW}",
         ) from None

@@ -84,12 +84,14 @@ def _local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Hold
 
 
 def _train(message: Message, context: Context, factory: HolderFactory, minimum: int) -> RecordDict:
-    """Train, keep the release, and answer with ephemeral public keys only.
+    """Train, keep the release, and answer with ephemeral public keys and a tag only.
 
-    Under the plain protocol, answer with the release itself.
+    What was released by the same plan before is released again, without training. Under the plain
+    protocol, answer with the release itself.
     """
     from fedgrpo.federation.faults import SimulatedDropoutError, attack, simulated_faults
     from fedgrpo.federation.gate import Gate
+    from fedgrpo.federation.node_store import Ask, NodeStore
     from fedgrpo.federation.plans import release_plan
 
     settings = Settings.from_run_config(context.run_config)
@@ -106,17 +108,25 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     faults = simulated_faults(settings, context.node_config, round_)
     if faults.drops:
         raise SimulatedDropoutError("simulated dropout")
+    store, ask = NodeStore.of(context, settings), Ask(order.run, round_, gate.request.plan)
+    release = store.released(ask)
     gate.charge()
-    holder = factory(settings, context.node_config)
-    release = _checked(holder.contribute(order.adapter, plan, round_), plan.size)
-    if faults.byzantine:
-        release = attack(settings, release, plan.bound, order.adapter, context.state, round_)
+    if release is None:
+        holder = factory(settings, context.node_config)
+        release = _checked(
+            holder.contribute(order.adapter, plan, round_, store.key(ask)), plan.size
+        )
+        if faults.byzantine:
+            before = store.adapter_before(ask, order.adapter.vector)
+            release = attack(settings, release, plan.bound, order.adapter, before, round_)
+        store.keep(ask, release)
+    tag = store.tag(ask, release)
     if settings.aggregation.protocol == "plain":
-        return messages.write_release(order.header, release)
+        return messages.write_release(order.header, release, tag)
     least = max(minimum, settings.secure.bucket_size)
     masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
     memory.keep(release, plan.bound, masks)
-    return messages.write_keys(order.header, masks.public_keys)
+    return messages.write_keys(order.header, masks.public_keys, tag)
 
 
 def _share(message: Message, context: Context) -> RecordDict:

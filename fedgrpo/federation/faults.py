@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.errors import FedGRPOError
-from fedgrpo.federation.records import array, array_record
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.simulation.attacks import apply_attack
 from fedgrpo.simulation.faults import Faults, faults_of
-
-_PREVIOUS = "fedgrpo.attacker"
 
 
 class SimulatedDropoutError(FedGRPOError, ConnectionError):
@@ -41,7 +37,7 @@ def attack(
     release: NDArray[np.float64],
     bound: float,
     adapter: AdapterState,
-    state: RecordDict,
+    previous: NDArray[np.float32] | None,
     round: int,
 ) -> NDArray[np.float64]:
     """Replace a release by what the attacker sends.
@@ -57,8 +53,8 @@ def attack(
         not waste its place in the round on a vector that its own node refuses to encode.
     adapter:
         The round's global adapter, from which the attacker learns the last step.
-    state:
-        The node's memory, where it keeps the adapter of the round before.
+    previous:
+        Trainable values of the round before, as the attacker remembers them.
     round:
         Round number, from 1.
     """
@@ -67,18 +63,18 @@ def attack(
         simulation.attack,
         release,
         boost=simulation.boost,
-        previous=_last_step(adapter, state, release.size),
+        previous=_last_step(adapter, previous, release.size),
         round=round,
     )
     return np.nan_to_num(sent, nan=bound, posinf=bound, neginf=-bound)
 
 
-def _last_step(adapter: AdapterState, state: RecordDict, size: int) -> NDArray[np.float64] | None:
+def _last_step(
+    adapter: AdapterState, previous: NDArray[np.float32] | None, size: int
+) -> NDArray[np.float64] | None:
     """The last global step, padded to a whole release; None in the attacker's first round."""
-    step = None
-    if _PREVIOUS in state:
-        before = array(array_record(state, _PREVIOUS), "vector", "float32", adapter.vector.shape)
-        step = np.zeros(size)
-        step[: before.size] = adapter.vector.astype(np.float64) - before
-    state[_PREVIOUS] = ArrayRecord({"vector": Array(adapter.vector)})
+    if previous is None:
+        return None
+    step = np.zeros(size)
+    step[: previous.size] = adapter.vector.astype(np.float64) - previous
     return step

@@ -53,7 +53,7 @@ class Gate:
             run=order.header.run_id,
             round=order.header.round,
             clipping_norm=plan.clipping_norm,
-            plan=plan_hash(settings, order.header, order.adapter, plan, source),
+            plan=plan_hash(settings, order, plan, source),
         )
         return cls(site_of(node_config), request, datetime.now())
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedgrpo.data.ownership import node_prompts
+from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolation import require_isolation
@@ -48,9 +49,9 @@ class LocalHolder:
     trainer:
         Over the holder's prompts, with the adapter that the process keeps resident.
     seed:
-        Of completions and of the order of prompts. ``None`` draws from the operating system:
-        prompt-level privacy needs completions that do not depend on which other prompts were
-        sampled.
+        Of completions and of the order of prompts. ``None`` derives one from each release's own
+        key: prompt-level privacy needs completions that do not depend on which other prompts were
+        sampled, and that nobody else can draw again.
 
     Raises
     ------
@@ -66,24 +67,29 @@ class LocalHolder:
         self.trainer = trainer
         self.seed = seed
 
-    def contribute(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> Floats:
+    def contribute(
+        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes
+    ) -> Floats:
         """See :class:`fedgrpo.federation.interfaces.Holder`."""
         self.trainer.adapter.load(adapter)
-        self.trainer.start_round(None if self.seed is None else _mix(self.seed, round))
+        self.trainer.start_round(_secret_seed(key) if self.seed is None else _mix(self.seed, round))
         if plan.unit == "prompt":
-            return self._prompt_release(plan)
-        return self._update_release(plan)
+            return self._prompt_release(plan, key)
+        return self._update_release(plan, key)
 
-    def _prompt_release(self, plan: ReleasePlan) -> Floats:
+    def _prompt_release(self, plan: ReleasePlan, key: bytes) -> Floats:
         """One clipped, noised gradient over prompts sampled by independent coins."""
-        chosen = poisson_sample(len(self.trainer.collector.rows), plan.expected_prompts)
+        coins, noise = derive_key(key, "coins"), derive_key(key, "noise")
+        rows = len(self.trainer.collector.rows)
+        chosen = poisson_sample(rows, plan.expected_prompts, coins)
         if not chosen:
-            return release_prompts(np.zeros(plan.dimension), np.zeros((0, len(METRICS))), plan)
+            nothing = np.zeros(plan.dimension), np.zeros((0, len(METRICS)))
+            return release_prompts(*nothing, plan, key=noise)
         experience = self.trainer.collect(chosen, isolated=True)
         ascent = self.prompt_gradients(experience, plan.clipping_norm)
         figures = self._figures({**experience.per_prompt(), "kl": np.zeros(experience.prompts)})
         below = ascent.norms <= plan.clipping_norm if plan.indicator_share else None
-        return release_prompts(-ascent.vector, figures, plan, below)
+        return release_prompts(-ascent.vector, figures, plan, below, noise)
 
     def prompt_gradients(self, experience: Experience, clipping_norm: float) -> ClippedSum:
         """Sum what the prompts of an experience teach, each clipped by itself."""
@@ -109,7 +115,7 @@ class LocalHolder:
     def _loss(self, experience: Experience, batch: PackedBatch, totals: BatchTotals) -> Tensor:
         return self.trainer.updater.loss(experience, batch, totals).loss
 
-    def _update_release(self, plan: ReleasePlan) -> Floats:
+    def _update_release(self, plan: ReleasePlan, key: bytes) -> Floats:
         """The adapter's change over a few local optimiser steps."""
         delta, steps = self.local_update()
         means = {
@@ -117,7 +123,7 @@ class LocalHolder:
         }
         # The last step's divergence is the round's drift; the mean would halve it.
         means["kl"] = np.array([steps[-1].kl])
-        return release_update(delta, self._figures(means)[0], plan)
+        return release_update(delta, self._figures(means)[0], plan, derive_key(key, "noise"))
 
     def _figures(self, figures: Mapping[str, Floats]) -> Floats:
         """Scaled metrics of shape (n, k), NaN where they stay at home: that contributes nothing."""
@@ -186,6 +192,11 @@ def scaled_metrics(figures: Mapping[str, Floats], reward: RewardSettings) -> Flo
     scaled = dict(figures)
     scaled["reward"] = (figures["reward"] - reward.minimum) / (reward.maximum - reward.minimum)
     return np.clip(np.stack([scaled[name] for name in METRICS], axis=1), 0.0, 1.0)
+
+
+def _secret_seed(key: bytes) -> int:
+    """63 bits of a seed that only the holder of the key knows."""
+    return int.from_bytes(derive_key(key, "completions")[:8], "big") >> 1
 
 
 def _mix(seed: int, number: int) -> int:

@@ -22,6 +22,7 @@ class Holder(Protocol):
         adapter: AdapterState,
         plan: ReleasePlan,
         round: int,
+        key: bytes,
     ) -> NDArray[np.float64]:
         """Train from the round's global adapter and return what may be summed under masks.
 
@@ -33,6 +34,10 @@ class Holder(Protocol):
             How the contribution is normalised, clipped and noised.
         round:
             Round number, from 1.
+        key:
+            32 secret bytes, the same for the same plan and for no other. All randomness that must
+            stay secret comes from it (:func:`fedgrpo.derivation.derive_key`), so that a repeated
+            round is the same release.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 ========  ==================================  ===========================================
 stage     to each node                        back
 ========  ==================================  ===========================================
-train     :class:`TrainOrder`                 its ephemeral public keys (plain: its release)
+train     :class:`TrainOrder`                 its ephemeral public keys (plain: its release), a tag
 share     the :class:`Roster` of its bucket   one ciphertext for each mate
 mask      the mates' ciphertexts              one masked vector
 unmask    :class:`UnmaskOrder`                :class:`Revealed`
@@ -41,7 +41,7 @@ TRAIN, SHARE, MASK, UNMASK = "train", "query.share", "query.mask", "query.unmask
 """Flower's types of the four messages."""
 
 HEADER, BODY, ADAPTER, MASKED, RELEASE = "fedgrpo", "body", "adapter", "masked", "release"
-REFUSAL = "refusal"
+REFUSAL, TAG = "refusal", "tag"
 """Names of the records in a message."""
 
 _VECTOR, _LAYOUT, _BASIS = "vector", "layout", "basis."
@@ -61,6 +61,8 @@ class TrainOrder:
 
     Attributes
     ----------
+    run:
+        Name of the run: 32 hexadecimal digits that stay when Flower's run id changes in a resume.
     adapter:
         The global adapter.
     clipping_norm:
@@ -71,9 +73,26 @@ class TrainOrder:
     """
 
     header: Header
+    run: str
     adapter: AdapterState
     clipping_norm: float
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What a node says of its release besides.
+
+    Attributes
+    ----------
+    name:
+        Its pseudonym in this run: 32 hexadecimal digits.
+    commitment:
+        Salted, to its release: 64 hexadecimal digits.
+    """
+
+    name: str
+    commitment: str
 
 
 @dataclass(frozen=True)
@@ -164,7 +183,13 @@ def read_adapter(record: ArrayRecord) -> AdapterState:
 
 def write_order(order: TrainOrder) -> RecordDict:
     """Write the order to train."""
-    body = ConfigRecord({"clipping-norm": order.clipping_norm, "settings": order.fingerprint})
+    body = ConfigRecord(
+        {
+            "run": order.run,
+            "clipping-norm": order.clipping_norm,
+            "settings": order.fingerprint,
+        }
+    )
     return RecordDict(
         {
             HEADER: write_header(order.header),
@@ -185,15 +210,28 @@ def read_order(content: RecordDict) -> TrainOrder:
     header, body = read_header(content), config_record(content, BODY)
     return TrainOrder(
         header,
+        _hexadecimal(body, "run", 32),
         read_adapter(array_record(content, ADAPTER)),
         scalar(body, "clipping-norm", float),
         scalar(body, "settings", str),
     )
 
 
-def write_keys(header: Header, keys: PublicKeys) -> RecordDict:
-    """Write a finisher's ephemeral public keys: all that leaves a node after training."""
-    return RecordDict({HEADER: write_header(header), BODY: ConfigRecord({"keys": keys.to_bytes()})})
+def write_tag(tag: Tag) -> ConfigRecord:
+    """Write what a node says of its release besides."""
+    return ConfigRecord({"name": tag.name, "commitment": tag.commitment})
+
+
+def read_tag(content: RecordDict) -> Tag:
+    """Read a finisher's tag; raises ProtocolError."""
+    record = config_record(content, TAG)
+    return Tag(_hexadecimal(record, "name", 32), _hexadecimal(record, "commitment", 64))
+
+
+def write_keys(header: Header, keys: PublicKeys, tag: Tag) -> RecordDict:
+    """Write a finisher's ephemeral public keys and tag: all that leaves a node after training."""
+    body = ConfigRecord({"keys": keys.to_bytes()})
+    return RecordDict({HEADER: write_header(header), BODY: body, TAG: write_tag(tag)})
 
 
 def read_keys(content: RecordDict) -> PublicKeys:
@@ -201,10 +239,10 @@ def read_keys(content: RecordDict) -> PublicKeys:
     return PublicKeys.from_bytes(scalar(config_record(content, BODY), "keys", bytes))
 
 
-def write_release(header: Header, release: NDArray[np.float64]) -> RecordDict:
+def write_release(header: Header, release: NDArray[np.float64], tag: Tag) -> RecordDict:
     """Write a release as it is, float64, shape (size,), for a server that is trusted with it."""
     record = ArrayRecord({_VECTOR: Array(release)})
-    return RecordDict({HEADER: write_header(header), RELEASE: record})
+    return RecordDict({HEADER: write_header(header), RELEASE: record, TAG: write_tag(tag)})
 
 
 def read_release(content: RecordDict, size: int) -> NDArray[np.float64]:
@@ -326,3 +364,13 @@ def read_refusal(content: RecordDict) -> Refusal | None:
     if code not in set(Refusal):
         raise ProtocolError("unknown refusal code", cure="install the same version everywhere")
     return Refusal(code)
+
+
+def _hexadecimal(record: ConfigRecord, name: str, digits: int) -> str:
+    text = scalar(record, name, str)
+    if len(text) != digits or set(text) - set("0123456789abcdef"):
+        raise ProtocolError(
+            f"field {name!r} is not {digits} hexadecimal digits",
+            cure="install the same version of fedgrpo on server and nodes",
+        )
+    return text

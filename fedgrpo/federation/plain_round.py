@@ -35,6 +35,6 @@ def read_plain(content: RecordDict, plan: ReleasePlan) -> NDArray[np.float64]:
 
 
 def plain_groups(releases: Mapping[int, NDArray[np.float64]]) -> SecureResult:
-    """Return each holder as a group of one, which no grid has rounded."""
-    means = (BucketMean(release, (node,), 0.0) for node, release in sorted(releases.items()))
+    """Return each holder as a group of one, which no grid has rounded, in the same order."""
+    means = (BucketMean(release, (node,), 0.0) for node, release in releases.items())
     return SecureResult(tuple(means), {})

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from dataclasses import asdict
 
-import numpy as np
-
 from fedgrpo.errors import ProtocolError, SettingsError
-from fedgrpo.federation.checkpoint import Progress
-from fedgrpo.federation.messages import Header
-from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.accounting import worst_epsilon
+from fedgrpo.federation.messages import TrainOrder
 from fedgrpo.privacy.adaptive import indicator_share
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
 from fedgrpo.settings import Settings
-
-LOG = logging.getLogger(__name__)
 
 
 def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> ReleasePlan:
@@ -64,24 +56,24 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
     )
 
 
-def plan_hash(
-    settings: Settings, header: Header, adapter: AdapterState, plan: ReleasePlan, source: str
-) -> str:
+def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: str) -> str:
     """SHA-256 (hex) of everything that decides a node's release. An equal hash is the same release.
+
+    Flower's run id is not in it, which a resumed run changes, but the run's own name.
 
     Parameters
     ----------
-    settings, header, adapter, plan:
+    settings, order, plan:
         Of the round.
     source:
         What tells the node's prompts from others, see
         :func:`fedgrpo.data.ownership.prompts_stamp`.
     """
-    vector = hashlib.sha256(np.ascontiguousarray(adapter.vector).tobytes()).hexdigest()
+    adapter = order.adapter
     parts = [
         settings.fingerprint(),
-        asdict(header),
-        [vector, adapter.basis_hash, adapter.layout],
+        [order.run, order.header.round],
+        [adapter.vector_hash, adapter.basis_hash, adapter.layout],
         asdict(plan),
         source,
     ]
@@ -103,18 +95,8 @@ def _indicator_share(settings: Settings) -> float:
     return indicator_share(norms_in(settings, holders), privacy.noise_multiplier)
 
 
-def affordable_round(settings: Settings, progress: Progress, wanted: int | None) -> int:
-    """Return the last round to run: the one wanted, or an earlier one if repeated rounds have used
-    up the budget.
-
-    Parameters
-    ----------
-    settings:
-        Name the rounds and the largest epsilon.
-    progress:
-        Where the run stands.
-    wanted:
-        None means all of ``settings.rounds``.
+def last_round(settings: Settings, wanted: int | None) -> int:
+    """Return the last round to run; None wants all of ``settings.rounds``.
 
     Raises
     ------
@@ -125,13 +107,5 @@ def affordable_round(settings: Settings, progress: Progress, wanted: int | None)
     if last > settings.rounds:
         raise SettingsError(
             f"num_rounds = {last} is more than rounds = {settings.rounds}", cure="raise rounds"
-        )
-    limit, spare = settings.privacy.max_epsilon, progress.charged + 1 - progress.round
-    while last >= progress.round and (worst_epsilon(settings, last + spare) or 0.0) > limit:
-        last -= 1
-    if last < (wanted or settings.rounds):
-        LOG.warning(
-            f"interrupted rounds have spent privacy too: the run ends after round {last} to keep "
-            f"epsilon within privacy.max_epsilon = {limit:g}"
         )
     return last

@@ -7,7 +7,7 @@ fails at a stage loses its own place; a bucket with fewer survivors than its thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -29,6 +29,9 @@ from fedgrpo.settings_checks import secret_threshold
 
 Phase = Callable[[str], AbstractContextManager[None]]
 """Entered with a stage's name while the stage runs."""
+
+Admit = Callable[[Sequence[Set[int]]], Sequence[bool]]
+"""Tells which sums over these nodes may be opened, see :mod:`fedgrpo.federation.openings`."""
 
 Failures = dict[int, str]
 """Why nodes are missing."""
@@ -73,6 +76,7 @@ class _Bucket:
     roster: Roster
     dealt: dict[int, dict[int, bytes]] = field(default_factory=dict)
     masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    admitted: bool = True
 
     @property
     def sharers(self) -> tuple[int, ...]:
@@ -116,6 +120,9 @@ def secure_bucket_means(
     plan: ReleasePlan,
     least: int,
     phase: Phase,
+    *,
+    key: bytes | None = None,
+    admit: Admit = lambda sums: [True] * len(sums),
 ) -> SecureResult:
     """Run the masked stages over all buckets at once.
 
@@ -124,32 +131,39 @@ def secure_bucket_means(
     link:
         Line to the nodes.
     finishers:
-        Public keys by node, at least ``least`` of them.
+        Public keys by node, at least ``least`` of them. Their order and ``key`` decide the draw.
     plan:
         Size and bound of a release.
     least:
         Least members of a bucket.
     phase:
         Entered around each stage.
+    key:
+        Of the draw of buckets, see :func:`fedgrpo.secure.buckets.assign_buckets`.
+    admit:
+        Asked before any sum is opened.
 
     Returns
     -------
     SecureResult
         Of the buckets that reached their threshold, exact up to half a step a coordinate.
     """
-    buckets = [_Bucket(roster) for roster in make_rosters(link, finishers, least)]
+    buckets = [_Bucket(roster) for roster in make_rosters(link, finishers, least, key)]
     failures: Failures = {}
     with phase("share"):
         failures |= _share(link, buckets)
     with phase("mask"):
         failures |= _mask(link, buckets, plan.size)
     with phase("unmask"):
+        _admit(buckets, admit)
         revealed = _unmask(link, buckets)
         means = [_mean(bucket, revealed, plan.bound, failures) for bucket in buckets]
     return SecureResult(tuple(mean for mean in means if mean), failures)
 
 
-def make_rosters(link: Link, finishers: Mapping[int, PublicKeys], least: int) -> list[Roster]:
+def make_rosters(
+    link: Link, finishers: Mapping[int, PublicKeys], least: int, key: bytes | None = None
+) -> list[Roster]:
     """Draw buckets of at least ``least`` finishers and write their rosters."""
     return [
         Roster(
@@ -160,7 +174,7 @@ def make_rosters(link: Link, finishers: Mapping[int, PublicKeys], least: int) ->
             keys=tuple(finishers[member] for member in members),
             threshold=secret_threshold(len(members)),
         )
-        for number, members in enumerate(assign_buckets(list(finishers), least))
+        for number, members in enumerate(assign_buckets(list(finishers), least, key))
     ]
 
 
@@ -196,13 +210,20 @@ def _mask(link: Link, buckets: Sequence[_Bucket], size: int) -> Failures:
     return answers.failures
 
 
+def _admit(buckets: Sequence[_Bucket], admit: Admit) -> None:
+    """Keep closed what must not be opened beside what was opened before."""
+    able = [bucket for bucket in buckets if bucket.reaches(bucket.survivors)]
+    for bucket, fits in zip(able, admit([set(b.survivors) for b in able]), strict=True):
+        bucket.admitted = fits
+
+
 def _unmask(link: Link, buckets: Sequence[_Bucket]) -> Answers[Revealed]:
     contents = {
         node: messages.write_unmask(
             link.header, UnmaskOrder(b.roster.bucket, b.survivors, b.dropped)
         )
         for b in buckets
-        if b.reaches(b.survivors)
+        if b.admitted and b.reaches(b.survivors)
         for node in b.survivors
     }
     return link.ask(messages.UNMASK, contents, lambda _, content: messages.read_revealed(content))
@@ -215,6 +236,11 @@ def _mean(
     try:
         if not bucket.reaches(bucket.survivors):
             raise ProtocolError(f"{len(bucket.survivors)} survivors", cure="leave it out")
+        if not bucket.admitted:
+            raise ProtocolError(
+                "another sum with some of its members was opened before the round was interrupted",
+                cure="leave it out",
+            )
         answers = {n: r for n, r in revealed.values.items() if n in bucket.masked}
         total = unmask_sum(bucket.roster, bucket.sharers, bucket.masked, answers)
     except ProtocolError as error:

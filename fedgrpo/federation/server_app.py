@@ -11,12 +11,16 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedgrpo.derivation import derive_key, kept_key
 from fedgrpo.errors import FedGRPOError, RunError
 from fedgrpo.federation.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.messages import write_adapter
+from fedgrpo.run_directory import SECRET
 from fedgrpo.federation.strategy import FedGRPO
 from fedgrpo.federation.versions import VERSION
+from fedgrpo.ledger import FILE as LEDGER
+from fedgrpo.ledger import Ledger, hash_file
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
@@ -51,9 +55,10 @@ class Model:
 def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = None) -> ServerApp:
     """Build the ServerApp of a run.
 
-    It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``status.json``, the
-    checkpoint, the final adapter, ``report.png`` and ``summary.json``, and resumes a run that it
-    finds there.
+    It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``ledger.jsonl``,
+    ``status.json``, the checkpoint, the final adapter, ``report.png`` and ``summary.json``, and
+    resumes a run that it finds there. All its randomness, and the ledger's signing key, come from
+    ``run.secret``, which it makes there with mode 0600.
 
     Parameters
     ----------
@@ -104,19 +109,31 @@ def _serve(
 ) -> None:
     """Run all rounds and write everything that outlives them."""
     check_budget(settings)  # Before the model is loaded, which may take minutes.
+    secret = kept_key(writer.run_dir / SECRET)
+    ledger = Ledger(writer.run_dir / LEDGER, derive_key(secret, "ledger"))
     strategy = strategy_type(
         settings,
         evaluator=model.evaluator(settings),
         writer=writer,
         checkpoint=writer.run_dir / FILE,
+        secret=secret,
+        ledger=ledger,
     )
     strategy.start(grid, write_adapter(model.initial(settings)))
     if strategy.state is None:
         raise RunError("the strategy kept no state", cure="let an overridden start call super()")
-    model.save(settings, strategy.state.adapter, writer.run_dir / ADAPTER)
+    if not ledger.ended:
+        model.save(settings, strategy.state.adapter, writer.run_dir / ADAPTER)
+        strategy.end(_hashes(writer.run_dir))
     wall = time.time() - (settings.run.started_at or started)
     writer.summary(summarise(settings, strategy, strategy.state, writer.rows(), wall))
     _draw(writer.run_dir)
+
+
+def _hashes(run_dir: Path) -> dict[str, str]:
+    """SHA-256 (hex) of the final adapter's files, by their path in the run directory."""
+    files = sorted(path for path in (run_dir / ADAPTER).rglob("*") if path.is_file())
+    return {path.relative_to(run_dir).as_posix(): hash_file(path) for path in files}
 
 
 def summarise(

@@ -17,7 +17,10 @@ from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.optimisers import rate_at, server_step
 from fedgrpo.federation.plans import norms_in
 from fedgrpo.federation.secure_round import BucketMean
-from fedgrpo.privacy.accounting import worst_epsilon
+from fedgrpo.federation.versions import VERSION
+from fedgrpo.ledger import RoundEntry
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.accounting import guarantees, worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
 from fedgrpo.privacy.noise import add_noise
 from fedgrpo.privacy.release import (
@@ -52,6 +55,10 @@ class RoundOutcome:
         Nodes that were asked and lost on the way.
     buckets:
         Bucket means that the rule saw.
+    cohort:
+        Nodes that were asked.
+    commitments:
+        Of the nodes in the result to their releases.
     """
 
     reason: str = ""
@@ -59,6 +66,8 @@ class RoundOutcome:
     finished: int = 0
     dropped: int = 0
     buckets: int = 0
+    cohort: int = 0
+    commitments: tuple[str, ...] = ()
 
 
 @dataclass
@@ -87,13 +96,17 @@ class RoundClock:
 
 
 def robust_aggregate(
-    settings: Settings, plan: ReleasePlan, buckets: Sequence[BucketMean]
+    settings: Settings,
+    plan: ReleasePlan,
+    buckets: Sequence[BucketMean],
+    key: bytes | None = None,
 ) -> Aggregate:
     """Combine bucket means by the robust rule, add the server's noise if it is the server's to add,
     and read.
 
     Adversary of server noise: whoever sees the models that are released. The server itself sees the
-    bucket means.
+    bucket means. ``key`` (32 secret bytes) makes the noise that of a repeated round too, see
+    :func:`fedgrpo.privacy.noise.add_noise`.
 
     Raises
     ------
@@ -115,7 +128,7 @@ def robust_aggregate(
         plan.expected_prompts,
         rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
     )
-    return _sent(settings, read_aggregate(add_noise(combined, std), plan))
+    return _sent(settings, read_aggregate(add_noise(combined, std, key), plan))
 
 
 def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
@@ -189,6 +202,49 @@ def make_row(
         sampled=evaluation.sampled if evaluation else None,
         greedy=evaluation.greedy if evaluation else None,
         kl_base=evaluation.kl_base if evaluation else None,
+    )
+
+
+def make_entry(
+    settings: Settings,
+    before: AdapterState,
+    state: ServerState,
+    outcome: RoundOutcome,
+    clipping_norm: float,
+) -> RoundEntry:
+    """Put a round into its entry of the ledger.
+
+    Parameters
+    ----------
+    settings:
+        The run's.
+    before, state:
+        The adapter that the round began with, and what it came to; ``state.progress.round`` is
+        still the round's number.
+    outcome, clipping_norm:
+        Of the round.
+    """
+    privacy = settings.privacy
+    return RoundEntry(
+        round=state.progress.round,
+        model=before.layout,
+        basis=before.basis_hash,
+        settings=settings.fingerprint(),
+        adapter=before.vector_hash,
+        result=state.adapter.vector_hash,
+        cohort=outcome.cohort,
+        finished=outcome.finished,
+        groups=outcome.buckets,
+        rule=settings.robust.rule,
+        trim=settings.robust.trim,
+        clipping_norm=clipping_norm,
+        noise=privacy.noise,
+        noise_multiplier=0.0 if privacy.unit == "none" else privacy.noise_multiplier,
+        epsilon=guarantees(settings, state.progress.charged),
+        aborted=outcome.reason,
+        protocol=settings.aggregation.protocol,
+        version=VERSION,
+        commitments=outcome.commitments,
     )
 
 

@@ -12,11 +12,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedgrpo.derivation import derive_key, new_key
 from fedgrpo.errors import CohortError, RunError
-from fedgrpo.federation.checkpoint import ServerState, resume, save_checkpoint
+from fedgrpo.federation.checkpoint import ServerState
 from fedgrpo.federation.exchange import Replies, round_trip, wait_for_nodes
+from fedgrpo.federation.finishers import Finisher, read_finishers
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
-from fedgrpo.federation.link import Answers, Link, read_answers
+from fedgrpo.federation.journal import Journal
+from fedgrpo.federation.link import Answers, Link
 from fedgrpo.federation.messages import (
     TRAIN,
     Header,
@@ -26,7 +29,7 @@ from fedgrpo.federation.messages import (
     write_order,
 )
 from fedgrpo.federation.plain_round import plain_groups, read_plain
-from fedgrpo.federation.plans import affordable_round, release_plan
+from fedgrpo.federation.plans import last_round, release_plan
 from fedgrpo.federation.secure_round import (
     Failures,
     SecureResult,
@@ -38,9 +41,12 @@ from fedgrpo.federation.server_round import (
     RoundOutcome,
     apply_aggregate,
     count_reasons,
+    make_entry,
     make_row,
     robust_aggregate,
 )
+from fedgrpo.ledger import Entry, Ledger
+from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import check_budget
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.report.writer import WAITING, RunWriter
@@ -77,6 +83,7 @@ class _Round:
     clock: RoundClock
     link: Link
     plan: ReleasePlan
+    adapter: AdapterState
     replies: Replies = field(default_factory=lambda: Replies({}, {}))
     outcome: RoundOutcome = field(default_factory=RoundOutcome)
 
@@ -106,7 +113,12 @@ class FedGRPO(Strategy):
     writer:
         Where rows and phases go.
     checkpoint:
-        File to write before each round, and to resume from if it exists.
+        File to write before and after each round, and to resume from if it exists.
+    secret:
+        32 bytes from which the server's randomness is derived, the same when a run is resumed. None
+        draws fresh ones: a resumed run then repeats nothing.
+    ledger:
+        Where each round is entered; needs a checkpoint.
 
     Attributes
     ----------
@@ -123,11 +135,18 @@ class FedGRPO(Strategy):
         evaluator: Evaluator | None = None,
         writer: RunWriter | None = None,
         checkpoint: Path | None = None,
+        secret: bytes | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.settings = settings
         self.state: ServerState | None = None
         self.train_s = self.evaluate_s = 0.0
-        self._evaluator, self._writer, self._checkpoint = evaluator, writer, checkpoint
+        self._evaluator, self._writer = evaluator, writer
+        self._secret = secret or new_key()
+        self._journal = Journal(
+            settings, self._secret, writer=writer, checkpoint=checkpoint, ledger=ledger
+        )
+        self._openings = self._journal.openings()
         self._run: _Run | None = None
         self._round: _Round | None = None
 
@@ -182,28 +201,37 @@ class FedGRPO(Strategy):
             If too few nodes come online in time, or three rounds in a row are skipped.
         RunError
             If the checkpoint belongs to another run.
+        LedgerError
+            If the ledger is not the checkpoint's.
         """
         check_budget(self.settings)
-        self.state = resume(self._checkpoint, self.settings, read_adapter(initial_arrays))
-        progress = self.state.progress
+        last = last_round(self.settings, num_rounds)
+        state, begins = self._journal.open(read_adapter(initial_arrays))
+        self.state = state.patient() if state.progress.in_a_row >= MAX_SKIPPED else state
         self._run = _Run(
             grid,
-            affordable_round(self.settings, progress, num_rounds),
+            last,
             timeout or self.settings.federation.round_timeout_s,
             train_config or ConfigRecord(),
             evaluate_config or ConfigRecord(),
             evaluate_fn,
         )
         self.summary()
-        if self._writer:
-            # Rows of rounds that will be run again, or of a run that never began.
-            self._writer.truncate(progress.round - 1 if progress.charged else -1)
-        if not progress.charged:
-            self._close_round(self._clock(0), RoundOutcome("before training"))
-        self._run_rounds(range(progress.round, self._run.last + 1))
-        self._save()
+        if begins:
+            self._close_round(self._clock(0), RoundOutcome("before training"), state.adapter)
+        self._run_rounds(range(state.progress.round, last + 1))
         self._run.result.arrays = write_adapter(self._state.adapter)
         return self._run.result
+
+    def end(self, files: dict[str, str]) -> None:
+        """Enter the files of the final adapter into the ledger, once.
+
+        Parameters
+        ----------
+        files:
+            SHA-256 (hex) by path in the run directory.
+        """
+        self._journal.end(self._state, files)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -230,6 +258,7 @@ class FedGRPO(Strategy):
         nodes = wait_for_nodes(grid, federation.min_holders, federation.wait_s)
         order = TrainOrder(
             Header(grid.run.run_id, server_round),
+            self._journal.run,
             read_adapter(arrays),
             self._state.progress.clipping_norm,
             self.settings.fingerprint(),
@@ -257,21 +286,27 @@ class FedGRPO(Strategy):
         current = _started(self._round)
         arrived, header = current.replies.among(replies), current.link.header
         if self.settings.aggregation.protocol == "plain":
-            releases = read_answers(arrived, header, lambda _, c: read_plain(c, current.plan))
+            releases = read_finishers(arrived, header, lambda c: read_plain(c, current.plan))
             if (problem := self._missing(releases)) is not None:
                 return self._skip(problem, releases.failures)
-            return self._apply(plain_groups(releases.values), releases.failures, releases.asked)
-        finishers = read_answers(arrived, header, lambda _, c: read_finisher(c))
+            vectors = {node: finisher.value for node, finisher in releases.values.items()}
+            return self._apply(plain_groups(vectors), releases)
+        finishers = read_finishers(arrived, header, read_finisher)
         if (problem := self._missing(finishers)) is not None:
             return self._skip(problem, finishers.failures)
+        names = {node: finisher.tag.name for node, finisher in finishers.values.items()}
         sums = secure_bucket_means(
             current.link,
-            finishers.values,
+            {node: finisher.value for node, finisher in finishers.values.items()},
             current.plan,
             self.settings.secure.bucket_size,
             current.clock.phase,
+            key=self._key("buckets"),
+            admit=lambda opened: self._openings.admit(
+                current.clock.round, [frozenset(names[node] for node in one) for one in opened]
+            ),
         )
-        return self._apply(sums, finishers.failures | sums.failures, finishers.asked)
+        return self._apply(sums, finishers)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -299,12 +334,14 @@ class FedGRPO(Strategy):
     def _clock(self, number: int) -> RoundClock:
         return RoundClock(number, _started(self._run).last, self._writer)
 
+    def _key(self, purpose: str) -> bytes:
+        """Return the server's key for one purpose in the round that is running."""
+        return derive_key(self._secret, purpose, _started(self._round).clock.round)
+
     def _run_rounds(self, numbers: Iterable[int]) -> None:
-        skipped = 0
         for number in numbers:
             outcome = self._run_round(number)
-            skipped = skipped + 1 if outcome.reason else 0
-            if skipped == MAX_SKIPPED:
+            if self._state.progress.in_a_row == MAX_SKIPPED:
                 raise CohortError(
                     f"{MAX_SKIPPED} rounds in a row were skipped; the last: {outcome.reason}",
                     cure="see the nodes' own logs; start more nodes, or raise "
@@ -323,11 +360,12 @@ class FedGRPO(Strategy):
                 self.settings.federation.reply_timeout_s,
             ),
             release_plan(self.settings, state.adapter.vector.size, norm),
+            state.adapter,
         )
         clock.announce(WAITING)
         orders = list(self.configure_train(number, arrays, run.train_config, run.grid))
         self.state = state.charged()
-        self._save()
+        self._journal.begin_round(self.state)
         with clock.phase("train"):
             self._round.replies = round_trip(run.grid, orders, run.timeout)
         replies = list(self._round.replies.messages.values())
@@ -338,17 +376,21 @@ class FedGRPO(Strategy):
         if metrics is not None:
             run.result.train_metrics_clientapp[number] = metrics
         self._evaluate_on_nodes(clock)
-        self._close_round(clock, self._round.outcome, norm)
+        outcome = replace(self._round.outcome, cohort=len(orders))
+        self._close_round(clock, outcome, state.adapter, norm)
         return self._round.outcome
 
     def _apply(
-        self, sums: SecureResult, failures: Failures, cohort: int
+        self, sums: SecureResult, finishers: Answers[Finisher[T]]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take a round's bucket means into the state."""
-        current = _started(self._round)
+        current, cohort = _started(self._round), finishers.asked
+        failures = finishers.failures | sums.failures
         with current.clock.phase("aggregate"):
             try:
-                aggregate = robust_aggregate(self.settings, current.plan, sums.means)
+                aggregate = robust_aggregate(
+                    self.settings, current.plan, sums.means, self._key("server noise")
+                )
             except CohortError as error:
                 return self._skip(error.problem, failures, len(sums.means))
             self.state = apply_aggregate(self.settings, self._state, aggregate, sums.survivors)
@@ -360,6 +402,11 @@ class FedGRPO(Strategy):
             finished=sums.survivors,
             dropped=dropped,
             buckets=len(sums.means),
+            commitments=tuple(
+                finisher.tag.commitment
+                for node, finisher in finishers.values.items()
+                if any(node in bucket.survivors for bucket in sums.means)
+            ),
         )
         return write_adapter(self.state.adapter), MetricRecord(dict(aggregate.metrics))
 
@@ -402,23 +449,26 @@ class FedGRPO(Strategy):
         return evaluation
 
     def _close_round(
-        self, clock: RoundClock, outcome: RoundOutcome, clipping_norm: float | None = None
+        self,
+        clock: RoundClock,
+        outcome: RoundOutcome,
+        before: AdapterState,
+        clipping_norm: float | None = None,
     ) -> None:
-        """Evaluate, write the row, and move on to the next round."""
+        """Evaluate, and move on to the next round in one durable step."""
         evaluation = self._evaluate(clock)
         self.train_s += clock.seconds.get("train", 0.0)
         self.evaluate_s += clock.seconds.get("evaluate", 0.0)
-        norm = self._state.progress.clipping_norm if clipping_norm is None else clipping_norm
-        if self._writer:
-            self._writer.row(make_row(self.settings, self._state, outcome, clock, norm, evaluation))
+        state = self._state
+        norm = state.progress.clipping_norm if clipping_norm is None else clipping_norm
+        row = make_row(self.settings, state, outcome, clock, norm, evaluation)
         if clock.round:
-            self.state = self._state.finished(
-                clock.round, outcome.dropped, skipped=bool(outcome.reason)
-            )
-
-    def _save(self) -> None:
-        if self._checkpoint:
-            save_checkpoint(self._checkpoint, self._state, self.settings.fingerprint())
+            entry: Entry = make_entry(self.settings, before, state, outcome, norm)
+            skipped = bool(outcome.reason)
+            self.state = state.finished(clock.round, outcome.dropped, skipped=skipped)
+        else:
+            entry = self._journal.head(before)
+        self._journal.commit(self._state, row, entry)
 
 
 def _started(value: T | None) -> T:

@@ -72,7 +72,7 @@ class _Silent:
     """A holder whose release is zero."""
 
     def contribute(
-        self, adapter: AdapterState, plan: ReleasePlan, round: int
+        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes
     ) -> NDArray[np.float64]:
         return np.zeros(plan.size)
 

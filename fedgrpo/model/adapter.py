@@ -37,6 +37,11 @@ class AdapterState:
     layout: str
 
     @property
+    def vector_hash(self) -> str:
+        """SHA-256 (hex) of the trainable values."""
+        return hashlib.sha256(np.ascontiguousarray(self.vector).tobytes()).hexdigest()
+
+    @property
     def basis_hash(self) -> str:
         """SHA-256 (hex) of the frozen tensors, by which a node pins them for the whole run."""
         digest = hashlib.sha256()

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftConfig, PeftModel, TinyLoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -179,6 +180,12 @@ class Adapter:
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
         self.model.save_pretrained(str(folder))
+        # PEFT writes sets in the order of a hash that differs from process to process.
+        config = folder / CONFIG_NAME
+        tree = json.loads(config.read_text("utf-8"))
+        if isinstance(tree["target_modules"], list):
+            tree["target_modules"].sort()
+        config.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def peft_config(settings: AdapterSettings) -> PeftConfig:

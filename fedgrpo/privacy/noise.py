@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from fedgrpo.derivation import derive_key, keystream, new_key
 from fedgrpo.errors import PrivacyError
 
 _GRID_BITS = 6
@@ -17,8 +17,8 @@ _GRID_BITS = 6
 to hide float64's rounding errors, fine enough to add at most 2e-5 of the variance."""
 
 
-def gaussian_noise(size: int, std: float) -> NDArray[np.float64]:
-    """Draw independent N(0, std^2) values from AES-256-CTR under a fresh key of os.urandom.
+def gaussian_noise(size: int, std: float, key: bytes | None = None) -> NDArray[np.float64]:
+    """Draw independent N(0, std^2) values from AES-256-CTR under a key of their own.
 
     Adversary: anyone who sees what the noise was added to, however many earlier draws they know.
     They cannot tell the keystream from random bits without breaking AES; a seeded generator such as
@@ -38,6 +38,8 @@ def gaussian_noise(size: int, std: float) -> NDArray[np.float64]:
         Number of values, at least 0.
     std:
         Standard deviation, finite and not negative. 0 returns zeros and draws nothing.
+    key:
+        32 secret bytes that serve this one draw. None takes fresh ones of the operating system.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def gaussian_noise(size: int, std: float) -> NDArray[np.float64]:
     _check(size, std)
     if std == 0 or size == 0:
         return np.zeros(size)
-    stream = _keystream(16 * size)
+    stream = keystream(new_key() if key is None else key, 16 * size)
     high, low = np.frombuffer(stream, dtype=np.uint64, count=2 * size).reshape(2, size)
     # The low word's last bit is the sign; as a magnitude bit it is set, to keep the uniform off 0.
     uniform = high * 2.0**-65 + (low | np.uint64(1)) * 2.0**-129
@@ -62,7 +64,9 @@ def gaussian_noise(size: int, std: float) -> NDArray[np.float64]:
     return noise
 
 
-def add_noise(vector: NDArray[np.float64], std: float) -> NDArray[np.float64]:
+def add_noise(
+    vector: NDArray[np.float64], std: float, key: bytes | None = None
+) -> NDArray[np.float64]:
     """Add Gaussian noise and round to a coarse grid, so that float64 arithmetic leaks nothing.
 
     Rounding comes after the noise and looks at nothing else, so it is post-processing. The grid is
@@ -78,12 +82,25 @@ def add_noise(vector: NDArray[np.float64], std: float) -> NDArray[np.float64]:
     of the ideal Gaussian rounded to the grid, 1e-8 for d = 5,632; and a release costs at most 2 d r
     of epsilon (4e-8) and (1 + e^epsilon) d 2^-75 of delta beyond what the accountant states.
 
+    Under a key, the result is a function of the key, the secret and ``std``: what is computed again
+    after a crash comes out the same, bit for bit, so whoever sees both sees one release. The stream
+    is derived from the hash of the secret, as deterministic signatures do it (RFC 6979). So one
+    key never hides two different secrets under the same noise, whose difference would show; that
+    matters where a computation does not repeat exactly, as on a GPU. Proof for one call: HKDF is a
+    pseudorandom function under the key, so for each secret the stream at that secret's input is
+    indistinguishable from uniform bits, and the result from the same call without a key. For many
+    calls under one key: their inputs are equal, and the results too; or differ, and the streams
+    are jointly indistinguishable from independent ones. The second case is as many releases to
+    account for as there are different secrets.
+
     Parameters
     ----------
     vector:
         float64, shape (d,), finite: the secret.
     std:
         Standard deviation a coordinate. 0 returns a copy, unrounded.
+    key:
+        32 secret bytes. None takes fresh ones of the operating system.
 
     Returns
     -------
@@ -103,7 +120,8 @@ def add_noise(vector: NDArray[np.float64], std: float) -> NDArray[np.float64]:
         )
     if std == 0:
         return secret
-    noisy = secret + gaussian_noise(secret.size, std)
+    own = None if key is None else derive_key(key, "noise", std.hex(), _digest(secret))
+    noisy = secret + gaussian_noise(secret.size, std, own)
     step = _grid_step(std)
     return np.rint(noisy / step) * step
 
@@ -113,16 +131,8 @@ def _grid_step(std: float) -> float:
     return math.ldexp(1.0, math.frexp(std)[1] - 1 - _GRID_BITS)
 
 
-def _keystream(length: int) -> bytearray:
-    """Return ``length`` bytes of AES-256-CTR under a key of their own, and 15 unused ones."""
-    key = bytearray(os.urandom(32))
-    # A zero nonce is safe: the key is used for this one stream only.
-    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-    stream = bytearray(length + 15)
-    encryptor.update_into(bytes(length), stream)
-    encryptor.finalize()
-    key[:] = bytes(32)  # Best effort: OpenSSL holds the expanded key until the context is freed.
-    return stream
+def _digest(vector: NDArray[np.float64]) -> str:
+    return hashlib.sha256(vector.tobytes()).hexdigest()
 
 
 def _check(size: int, std: float) -> None:

@@ -8,17 +8,18 @@ divisors, prompts sampled by independent coins.
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy import float64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedgrpo.derivation import keystream, new_key
 from fedgrpo.errors import PrivacyError
 
 OPACUS_RESULT = "grad_sample"
@@ -60,15 +61,23 @@ class PromptBatch:
     prompt_of_row: Tensor
 
 
-def poisson_sample(count: int, expected: float) -> list[int]:
+def poisson_sample(count: int, expected: float, key: bytes | None = None) -> list[int]:
     """Choose each of ``count`` prompts independently with probability ``expected / count``.
 
     Privacy amplification by sampling holds against an adversary who does not learn the sample, so
-    the coins come from the operating system, never from a seeded generator.
+    the coins come from AES-256-CTR under a secret key, never from a seeded generator.
+
+    Parameters
+    ----------
+    count, expected:
+        Prompts that there are, at least 1, and prompts to be chosen on average.
+    key:
+        32 secret bytes that serve this one draw. None takes fresh ones of the operating system.
     """
     rate = min(1.0, expected / count)
-    threshold = int(rate * 2**COIN_BITS)
-    return [i for i in range(count) if secrets.randbits(COIN_BITS) < threshold]
+    stream = bytes(keystream(new_key() if key is None else key, 8 * count))
+    coins = np.frombuffer(stream, "<u8") >> np.uint64(64 - COIN_BITS)
+    return np.flatnonzero(coins < np.uint64(int(rate * 2**COIN_BITS))).tolist()
 
 
 def clipped_gradient_sum(

@@ -145,6 +145,7 @@ def release_prompts(
     metrics: NDArray[np.float64],
     plan: ReleasePlan,
     below: NDArray[np.bool_] | None = None,
+    key: bytes | None = None,
 ) -> NDArray[np.float64]:
     """Return a holder's prompt-level private contribution: y = (sum_i u_i + N(0, std^2 I)) / B.
 
@@ -173,6 +174,8 @@ def release_prompts(
     below:
         bool, shape (m,), m <= n: the indicators of the prompts that have a gradient. Only where C
         adapts.
+    key:
+        Of the noise, see :func:`fedgrpo.privacy.noise.add_noise`.
 
     Returns
     -------
@@ -193,11 +196,14 @@ def release_prompts(
     total = np.concatenate(parts)
     # Dividing before the noise is drawn is the same mechanism, and leaves y on the grid that
     # add_noise rounds to.
-    return add_noise(total / plan.expected_prompts, plan.noise_std / plan.expected_prompts)
+    return add_noise(total / plan.expected_prompts, plan.noise_std / plan.expected_prompts, key)
 
 
 def release_update(
-    delta: NDArray[np.floating], metrics: NDArray[np.float64], plan: ReleasePlan
+    delta: NDArray[np.floating],
+    metrics: NDArray[np.float64],
+    plan: ReleasePlan,
+    key: bytes | None = None,
 ) -> NDArray[np.float64]:
     """Return a holder's client-level private contribution: y = u + N(0, std^2 I).
 
@@ -220,6 +226,8 @@ def release_update(
         float64, shape (k,). Clamped to [0, 1]; NaN counts as 1/2.
     plan:
         Of unit "client" or "none".
+    key:
+        Of the noise, see :func:`fedgrpo.privacy.noise.add_noise`.
 
     Returns
     -------
@@ -239,7 +247,7 @@ def release_update(
     if plan.indicator_share:
         below = clipped.norm <= plan.clipping_norm
         parts.append(np.array([plan.indicator_scale * (below - 0.5)]))
-    return add_noise(np.concatenate(parts), plan.noise_std)
+    return add_noise(np.concatenate(parts), plan.noise_std, key)
 
 
 def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:

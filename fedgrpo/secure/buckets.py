@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
+from fedgrpo.derivation import new_key, shuffled
 from fedgrpo.errors import CohortError, ProtocolError
 
 
-def assign_buckets(finishers: Sequence[int], size: int) -> list[tuple[int, ...]]:
+def assign_buckets(
+    finishers: Sequence[int], size: int, key: bytes | None = None
+) -> list[tuple[int, ...]]:
     """Split a round's finishers at random into as many buckets as possible.
 
-    Randomness comes from the operating system, so an attacker cannot choose its bucket mates. The
-    server can: a holder has only the server's word for the draw, and an active server may surround
-    a victim with its own nodes.
+    The order is a pseudorandom permutation under a secret key, so an attacker cannot choose its
+    bucket mates. The server can: a holder has only the server's word for the draw, and an active
+    server may surround a victim with its own nodes.
 
     Parameters
     ----------
     finishers:
-        Distinct node ids.
+        Distinct node ids. In the same order, they are drawn into the same places by the same key.
     size:
         Least members of a bucket, at least 2.
+    key:
+        32 secret bytes that serve this one draw. None takes fresh ones of the operating system.
 
     Returns
     -------
@@ -48,7 +52,6 @@ def assign_buckets(finishers: Sequence[int], size: int) -> list[tuple[int, ...]]
             f"{len(finishers)} finishers do not fill one bucket of {size}",
             cure=f"wait for at least {size} holders, or lower secure.bucket_size (never below 3)",
         )
-    order = list(finishers)
-    random.SystemRandom().shuffle(order)
+    order = shuffled(finishers, new_key() if key is None else key)
     count = len(order) // size
     return [tuple(sorted(order[first::count])) for first in range(count)]

@@ -65,14 +65,15 @@ class FakeHolder:
         adapter: AdapterState,
         plan: ReleasePlan,
         round: int,
+        key: bytes,
     ) -> NDArray[np.float64]:
         if adapter.layout != LAYOUT:
             raise AdapterError("adapter of another layout", cure="use the same model")
         delta, metrics = self.delta(self.partition, round), np.full(len(METRICS), 0.75)
         if plan.unit == "prompt":
-            release = release_prompts(delta, metrics[None], plan)
+            release = release_prompts(delta, metrics[None], plan, key=key)
         else:
-            release = release_update(delta, metrics, plan)
+            release = release_update(delta, metrics, plan, key)
         self.releases[self.partition, round] = release
         return release
 

@@ -1,4 +1,4 @@
-"""A killed run goes on where it stopped, and pays for what it repeats."""
+"""A killed run goes on where it stopped, and refuses what is not its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedgrpo.errors import RunError
+from fedgrpo.errors import CohortError, RunError
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.checkpoint import (
     FILE,
+    Pending,
     Progress,
     ServerState,
     load_checkpoint,
@@ -20,6 +21,7 @@ from fedgrpo.federation.checkpoint import (
 )
 from fedgrpo.federation.optimisers import OptimiserState
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.accounting import worst_epsilon
 from fedgrpo.report.writer import RunWriter
 from tests.federation.federation import (
     FakeEvaluator,
@@ -28,9 +30,6 @@ from tests.federation.federation import (
     make_settings,
     vector_of,
 )
-
-MEAN = {"robust__rule": "mean", "robust__trim": 0, "server__optimiser": "fedadam"}
-"""With a mean, the result does not depend on who is drawn into which bucket."""
 
 
 class KilledError(BaseException):
@@ -59,38 +58,16 @@ def kill_at(stage, round):
     return drop
 
 
-@pytest.mark.parametrize("stage", ["train", "share", "mask", "unmask"])
-@pytest.mark.parametrize("round", [1, 3])
-def test_a_resumed_run_ends_with_the_adapter_of_an_uninterrupted_one(tmp_path, stage, round):
-    settings = make_settings(rounds=4, **MEAN)
-    whole = Federation(settings).run(strategy_in(tmp_path / "whole", settings))
-
-    broken = strategy_in(tmp_path / "broken", settings)
-    with pytest.raises(KilledError):
-        Federation(settings, drop=kill_at(stage, round)).run(broken)
-    resumed = strategy_in(tmp_path / "broken", settings)
-    Federation(settings, run_id=2).run(resumed)
-
-    np.testing.assert_allclose(vector_of(resumed), vector_of(whole), atol=1e-5)
-    assert resumed.state.progress.charged == 4 + 1, "the interrupted round is charged again"
-    rows = RunWriter(tmp_path / "broken").rows()
-    assert [row.round for row in rows] == [0, 1, 2, 3, 4]
-
-
-def test_epsilon_counts_rounds_started_not_finished(tmp_path):
+def test_epsilon_counts_a_round_that_was_begun_and_never_finished(tmp_path):
     noisy = {"privacy__unit": "client", "privacy__noise_multiplier": 20.0}
     settings = make_settings(rounds=2, **noisy)
     with pytest.raises(KilledError):
         Federation(settings, drop=kill_at("mask", 2)).run(strategy_in(tmp_path, settings))
-    Federation(settings, run_id=2).run(strategy_in(tmp_path, settings))
-    interrupted = RunWriter(tmp_path).rows()[-1].epsilon
-    Federation(settings).run(strategy_in(tmp_path / "whole", settings))
-    assert interrupted > RunWriter(tmp_path / "whole").rows()[-1].epsilon
+    assert load(tmp_path, settings).progress.charged == 2
+    assert load(tmp_path, settings).progress.round == 2
 
 
-def test_repeated_rounds_never_push_a_run_beyond_its_budget(tmp_path):
-    from fedgrpo.privacy.accounting import worst_epsilon
-
+def test_a_round_that_is_repeated_after_a_kill_is_charged_once(tmp_path):
     noisy = {"privacy__unit": "client", "privacy__noise_multiplier": 20.0, "rounds": 3}
     limit = worst_epsilon(make_settings(**noisy), 3)
     settings = make_settings(**noisy, privacy__max_epsilon=limit + 1e-6)
@@ -99,8 +76,33 @@ def test_repeated_rounds_never_push_a_run_beyond_its_budget(tmp_path):
     resumed = strategy_in(tmp_path, settings)
     Federation(settings, run_id=2).run(resumed)
     assert resumed.state.progress.charged == 3
-    assert [row.round for row in RunWriter(tmp_path).rows()] == [0, 1, 2]
-    assert RunWriter(tmp_path).rows()[-1].sampled is not None, "its last round is evaluated"
+    rows = RunWriter(tmp_path).rows()
+    assert [row.round for row in rows] == [0, 1, 2, 3]
+    assert rows[-1].epsilon == limit
+
+
+def test_rounds_skipped_before_a_kill_count_towards_giving_up(tmp_path):
+    settings = make_settings(rounds=9)
+
+    def nobody(stage, node):
+        return stage == "train" and node < 1009
+
+    def drop(stage, node):
+        if len(RunWriter(tmp_path).rows()) == 3:
+            raise KilledError
+        return nobody(stage, node)
+
+    with pytest.raises(KilledError):
+        Federation(settings, drop=drop).run(strategy_in(tmp_path, settings))
+    with pytest.raises(CohortError, match="3 rounds in a row"):
+        Federation(settings, drop=nobody, run_id=2).run(strategy_in(tmp_path, settings))
+    assert [row.round for row in RunWriter(tmp_path).rows()] == [0, 1, 2, 3]
+    Federation(settings, run_id=3).run(strategy_in(tmp_path, settings))
+    assert [row.round for row in RunWriter(tmp_path).rows()] == list(range(10))
+
+
+def load(directory, settings):
+    return load_checkpoint(directory / FILE, settings.fingerprint()).state
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -143,6 +145,24 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
         load_checkpoint(tmp_path / FILE, settings.fingerprint())
 
 
+def test_a_checkpoint_of_other_code_is_refused(tmp_path, monkeypatch):
+    settings = make_settings()
+    save_checkpoint(tmp_path / FILE, ServerState(make_adapter()), settings.fingerprint())
+    monkeypatch.setattr("fedgrpo.federation.checkpoint.code_hash", lambda: "f" * 64)
+    with pytest.raises(RunError, match=r"other code of the same version.*now ffff") as caught:
+        load_checkpoint(tmp_path / FILE, settings.fingerprint())
+    assert "resume with those, or set run.directory" in caught.value.cure
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
+    settings = make_settings()
+    monkeypatch.setattr("fedgrpo.federation.checkpoint.FORMAT", 1)
+    save_checkpoint(tmp_path / FILE, ServerState(make_adapter()), settings.fingerprint())
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="another format of checkpoints"):
+        load_checkpoint(tmp_path / FILE, settings.fingerprint())
+
+
 def test_a_checkpoint_of_another_base_model_is_refused(tmp_path):
     settings = make_settings()
     save_checkpoint(tmp_path / FILE, ServerState(make_adapter()), settings.fingerprint())
@@ -154,7 +174,7 @@ def test_a_checkpoint_of_another_base_model_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not safetensors", bytes(100)])
 def test_a_damaged_checkpoint_is_refused_with_the_cure(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(RunError, match=r"damaged[\s\S]*remove it"):
+    with pytest.raises(RunError, match=r"damaged[\s\S]*restore it"):
         load_checkpoint(tmp_path / FILE, "f")
 
 
@@ -164,7 +184,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KilledError()))
     with pytest.raises(KilledError):
         save_checkpoint(path, state.charged(), "f")
-    assert load_checkpoint(path, "f").progress.charged == 0
+    assert load_checkpoint(path, "f").state.progress.charged == 0
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
@@ -181,8 +201,10 @@ def test_a_state_comes_back_exactly(tmp_path_factory, vector, norm, numbers):
         Progress(round, norm, charged, dropped, skipped, steps),
         OptimiserState(steps, vector.astype(np.float64) / 3, np.zeros(0)),
     )
-    save_checkpoint(path, state, "f")
-    loaded = load_checkpoint(path, "f")
+    save_checkpoint(path, state, "f", Pending("row", "line\n", 7))
+    stored = load_checkpoint(path, "f")
+    loaded = stored.state
+    assert stored.pending == Pending("row", "line\n", 7)
     assert loaded.progress == state.progress
     assert loaded.adapter.layout == state.adapter.layout
     assert loaded.adapter.basis_hash == state.adapter.basis_hash

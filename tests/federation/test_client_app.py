@@ -59,7 +59,11 @@ class Node:
         header = Header(run or self.run_id, round)
         return write_order(
             TrainOrder(
-                header, adapter or make_adapter(), norm, fingerprint or self.settings.fingerprint()
+                header,
+                "ab" * 16,
+                adapter or make_adapter(),
+                norm,
+                fingerprint or self.settings.fingerprint(),
             )
         )
 
@@ -103,10 +107,11 @@ def unmask(survivors, dropped=(), round=1, bucket=0, run=1):
     )
 
 
-def test_only_public_keys_leave_after_training():
+def test_only_public_keys_and_a_tag_leave_after_training():
     reply = Node().ask(TRAIN, Node().order())
     assert isinstance(messages.read_keys(reply.content), PublicKeys)
-    assert set(reply.content) == {HEADER, BODY}
+    assert set(reply.content) == {HEADER, BODY, messages.TAG}
+    assert set(reply.content[messages.TAG]) == {"name", "commitment"}
 
 
 def test_a_round_is_answered_once():
@@ -315,7 +320,7 @@ def test_an_error_reply_never_holds_text_of_foreign_code(holder, reason, caplog)
 )
 def test_a_holder_that_releases_nonsense_finds_out_on_its_own_node(release):
     class Nonsense:
-        def contribute(self, adapter, plan, round):
+        def contribute(self, adapter, plan, round, key):
             return release
 
     node = Node(holder=lambda settings, config: Nonsense())

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class Sites:
 
 
 def order(settings: Settings, run: int = 1, round: int = 1, norm: float = 1.0) -> TrainOrder:
-    return TrainOrder(Header(run, round), make_adapter(), norm, settings.fingerprint())
+    name = f"{run:032x}"
+    return TrainOrder(Header(run, round), name, make_adapter(), norm, settings.fingerprint())
 
 
 def ask(grid: LocalGrid, what: TrainOrder, node: int = 1001) -> Message:
@@ -154,21 +156,23 @@ def test_a_site_that_lost_its_memory_charges_the_same_plan_once_and_any_other_an
 
 def test_everything_that_decides_a_release_is_in_the_hash_of_its_plan() -> None:
     settings, adapter = make_settings(rounds=9, **CLIENT), make_adapter()
-    header, plan = Header(1, 1), release_plan(settings, DIMENSION, 1.0)
+    asked, plan = order(settings), release_plan(settings, DIMENSION, 1.0)
     adaptive = make_settings(rounds=9, privacy__adaptive=True, **CLIENT)
     other = AdapterState(np.ones(DIMENSION, np.float32), adapter.basis, adapter.layout)
     basis = AdapterState(adapter.vector, {}, adapter.layout)
     hashes = [
-        plan_hash(settings, header, adapter, plan, "file"),
-        plan_hash(settings, Header(2, 1), adapter, plan, "file"),
-        plan_hash(settings, Header(1, 2), adapter, plan, "file"),
-        plan_hash(settings, header, other, plan, "file"),
-        plan_hash(settings, header, basis, plan, "file"),
-        plan_hash(settings, header, adapter, plan, "another file"),
-        plan_hash(adaptive, header, adapter, plan, "file"),
-        plan_hash(adaptive, header, adapter, release_plan(adaptive, DIMENSION, 2.0), "file"),
+        plan_hash(settings, asked, plan, "file"),
+        plan_hash(settings, replace(asked, run="cd" * 16), plan, "file"),
+        plan_hash(settings, replace(asked, header=Header(1, 2)), plan, "file"),
+        plan_hash(settings, replace(asked, adapter=other), plan, "file"),
+        plan_hash(settings, replace(asked, adapter=basis), plan, "file"),
+        plan_hash(settings, asked, plan, "another file"),
+        plan_hash(adaptive, asked, plan, "file"),
+        plan_hash(adaptive, asked, release_plan(adaptive, DIMENSION, 2.0), "file"),
     ]
     assert len(set(hashes)) == len(hashes)
+    resumed = replace(asked, header=Header(2, 1))
+    assert plan_hash(settings, resumed, plan, "file") == hashes[0], "Flower's run id may change"
 
 
 OPENED: list[str] = []

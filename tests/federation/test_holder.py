@@ -15,6 +15,7 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate
 from fedgrpo.settings import RewardSettings, Scalar, Settings
 
+KEYS = (bytes(range(32)), bytes(range(1, 33)))
 NODE: dict[str, Scalar] = {"partition-id": 1, "num-partitions": 9}
 
 
@@ -30,9 +31,11 @@ def make(**changed: Scalar) -> Settings:
     return Settings.from_run_config(small | {k.replace("__", "."): v for k, v in changed.items()})
 
 
-def contribution(settings: Settings, node: dict[str, Scalar], round: int = 1) -> np.ndarray:
+def contribution(
+    settings: Settings, node: dict[str, Scalar], round: int = 1, key: bytes = KEYS[0]
+) -> np.ndarray:
     start, plan = prepared(settings)
-    return local_holder(settings, node).contribute(start, plan, round)
+    return local_holder(settings, node).contribute(start, plan, round, key)
 
 
 def prepared(settings: Settings) -> tuple[AdapterState, ReleasePlan]:
@@ -52,7 +55,7 @@ def test_local_steps_are_a_function_of_seed_holder_and_round() -> None:
 def test_prompt_release_points_downhill_and_is_bounded() -> None:
     settings = make(privacy__noise="server", grpo__prompts_per_step=60, evaluation__prompts=300)
     start, plan = prepared(settings)
-    release = local_holder(settings, NODE).contribute(start, plan, 1)
+    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0])
     # Every prompt is sampled, so 60 unit contributions over B = 60 are at most 1 long.
     assert np.linalg.norm(release) <= 1 + 1e-9
     moved = start.moved(start.vector + 0.5 * read_aggregate(release, plan).delta)
@@ -64,7 +67,7 @@ def test_prompt_release_is_noised_by_the_holder_itself() -> None:
     settings = make(privacy__noise_multiplier=1.5)
     start, plan = prepared(settings)
     holder = local_holder(settings, NODE)
-    first, second = (holder.contribute(start, plan, 1) for _ in range(2))
+    first, second = (holder.contribute(start, plan, 1, key) for key in KEYS)
     spread = (first - second).std() * plan.expected_prompts / np.sqrt(2)
     # 3,972 coordinates: the standard error of the spread is about 1 %; prompts differ a little too.
     assert spread == pytest.approx(1.5, rel=0.1)

@@ -80,9 +80,11 @@ def test_a_masked_vector_comes_back(header, masked):
     st.floats(1e-6, 1e6),
 )
 def test_an_order_comes_back(vector, basis, norm):
-    order = TrainOrder(Header(1, 2), AdapterState(vector, basis, "c" * 64), norm, "d" * 64)
+    adapter = AdapterState(vector, basis, "c" * 64)
+    order = TrainOrder(Header(1, 2), "ab" * 16, adapter, norm, "d" * 64)
     back = messages.read_order(over_the_wire(messages.write_order(order)))
-    assert (back.header, back.clipping_norm, back.fingerprint) == (order.header, norm, "d" * 64)
+    assert (back.header, back.run) == (order.header, "ab" * 16)
+    assert (back.clipping_norm, back.fingerprint) == (norm, "d" * 64)
     assert back.adapter.layout == order.adapter.layout
     assert back.adapter.basis_hash == order.adapter.basis_hash
     np.testing.assert_array_equal(back.adapter.vector, vector)

@@ -101,25 +101,25 @@ def test_a_round_with_too_few_holders_is_skipped():
     assert "11 of 12" in strategy._round.outcome.reason
 
 
-def deployed(settings, config):
+def deployed(settings, config, folder):
     """A federation of nodes that no simulation made."""
     holders = iter(range(12))
     releases = {}
     return LocalGrid(
         make_client_app(lambda *_: FakeHolder(next(holders), small_delta, releases)),
         12,
-        node_config=lambda _: config,
+        node_config=lambda number: {"state": str(folder / f"{number}"), **config},
         run_config=settings.to_run_config(),
     )
 
 
-def test_a_node_shows_its_vector_only_where_its_operator_trusts_the_server():
+def test_a_node_shows_its_vector_only_where_its_operator_trusts_the_server(tmp_path):
     settings = make_settings(**PLAIN)
     trusting = FedGRPO(settings)
-    trusting.start(deployed(settings, {TRUST: True}), write_adapter(make_adapter()))
+    trusting.start(deployed(settings, {TRUST: True}, tmp_path), write_adapter(make_adapter()))
     assert np.abs(vector_of(trusting) - trimmed(range(12))).max() < TOLERANCE
     for config in ({}, {TRUST: False}, {TRUST: "yes"}):
         wary = FedGRPO(settings)
-        wary.start(deployed(settings, config), write_adapter(make_adapter()))
+        wary.start(deployed(settings, config, tmp_path), write_adapter(make_adapter()))
         assert not vector_of(wary).any()
         assert "12 x SettingsError: aggregation.protocol" in wary._round.outcome.reason

@@ -10,7 +10,7 @@ from flwr.app import Array, ConfigRecord, Error, Message
 from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO, secure_round
-from fedgrpo.federation.messages import BODY, HEADER, MASKED
+from fedgrpo.federation.messages import BODY, HEADER, MASKED, TAG
 from fedgrpo.report.reader import read_rows
 from fedgrpo.report.writer import RunWriter
 from tests.federation.federation import (
@@ -31,7 +31,7 @@ FIXED_POINT = 1e-7
 def in_order(monkeypatch):
     """Buckets of neighbours, so that a test knows who is where: 1001-1003, 1004-1006, ..."""
 
-    def assign(finishers, size):
+    def assign(finishers, size, key):
         order = sorted(finishers)
         count = len(order) // size
         return [
@@ -86,7 +86,7 @@ def test_nothing_of_one_node_leaves_in_clear():
     for stage, node, content in seen:
         records = {name: type(record).__name__ for name, record in content.items()}
         if stage == "train":
-            assert records == {HEADER: "ConfigRecord", BODY: "ConfigRecord"}
+            assert records == dict.fromkeys((HEADER, BODY, TAG), "ConfigRecord")
             assert set(content[BODY]) == {"keys"}
         if stage == "mask":
             masked = content[MASKED]["vector"].numpy()

@@ -1,0 +1,32 @@
+"""A record of the run that anyone can check: hashed (RFC 6962), signed (Ed25519), replayed offline.
+
+Knows neither Flower nor torch.
+"""
+
+from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature, cosign
+from fedgrpo.ledger.commitments import commitment
+from fedgrpo.ledger.entries import End, Entry, Head, RoundEntry
+from fedgrpo.ledger.merkle import MerkleTree
+from fedgrpo.ledger.replay import Replay, replay
+from fedgrpo.ledger.verify import Verdict, add_cosignature, hash_file, verify
+from fedgrpo.ledger.writer import FILE, Ledger
+
+__all__ = [
+    "FILE",
+    "Checkpoint",
+    "Cosignature",
+    "End",
+    "Entry",
+    "Head",
+    "Ledger",
+    "MerkleTree",
+    "Replay",
+    "RoundEntry",
+    "Verdict",
+    "add_cosignature",
+    "commitment",
+    "cosign",
+    "hash_file",
+    "replay",
+    "verify",
+]

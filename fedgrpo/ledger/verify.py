@@ -1,0 +1,235 @@
+"""Checking a run's record offline: what ``fedgrpo ledger verify`` does."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedgrpo.errors import LedgerError, RunError, SettingsError
+from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature
+from fedgrpo.ledger.entries import End, Head, RoundEntry, canonical
+from fedgrpo.ledger.replay import CURE, Replay, replay
+from fedgrpo.ledger.writer import FILE
+from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.report.reader import SUMMARY
+from fedgrpo.report.records import Guarantee
+from fedgrpo.settings import Settings
+
+COSIGNATURES = "cosignatures.jsonl"
+"""Members' signatures in the run directory, one a line."""
+
+_TOLERANCE = 1e-6
+"""Relative difference of epsilon between machines: another libm, another version of the accountant.
+"""
+
+_COSIGNATURE = TypeAdapter(Cosignature)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a ledger that holds says.
+
+    Attributes
+    ----------
+    rounds, aborted:
+        Entries of rounds, and how many of them changed nothing.
+    ended:
+        Whether the run came to its end, so that the final adapter's files were checked too.
+    epsilon:
+        Spent, computed again.
+    checkpoint:
+        The last signed one.
+    public_key:
+        The server's (hex): compare it with the one you know.
+    cosigned:
+        Entries up to which each member vouches.
+    """
+
+    rounds: int
+    aborted: int
+    ended: bool
+    epsilon: tuple[Guarantee, ...]
+    checkpoint: Checkpoint
+    public_key: str
+    cosigned: dict[str, int]
+
+
+def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
+    """Check a run's ledger against itself, the accountant and the final adapter.
+
+    Adversary: see :mod:`fedgrpo.ledger.checkpoints`. The key in the head is the run's own, so
+    whoever can replace the whole directory can make another ledger that holds: name the key that
+    you know, or ask for members' co-signatures.
+
+    Parameters
+    ----------
+    run_dir:
+        Holds the ledger and, if the run has ended, the adapter.
+    key:
+        The server's public key (hex), if the reader knows it.
+
+    Raises
+    ------
+    RunError
+        If there is no ledger.
+    LedgerError
+        Points at the first entry, or the file, that does not fit.
+    """
+    path = run_dir / FILE
+    if not path.is_file():
+        raise RunError(f"{run_dir} holds no {FILE}", cure="check the path")
+    read = replay(path.read_bytes(), FILE)
+    if key is not None and read.head.public_key != key.strip().lower():
+        raise _misfit(1, f"its key is {read.head.public_key}, not {key}")
+    settings = _settings(read.head)
+    last: tuple[Head | RoundEntry, int] = (read.head, 0)
+    rounds: list[RoundEntry] = []
+    for number, entry in enumerate(read.entries[1:], start=2):
+        for fault in _faults(entry, settings, *last, ended=number < len(read.entries)):
+            raise _misfit(number, fault)
+        if isinstance(entry, RoundEntry):
+            rounds.append(entry)
+            last = (entry, entry.round)
+    ended = isinstance(read.entries[-1], End)
+    _check_files(run_dir, read.entries[-1], len(read.entries))
+    return Verdict(
+        rounds=len(rounds),
+        aborted=sum(bool(entry.aborted) for entry in rounds),
+        ended=ended,
+        epsilon=rounds[-1].epsilon if rounds else (),
+        checkpoint=read.checkpoints[-1],
+        public_key=read.head.public_key,
+        cosigned=_cosigned(run_dir / COSIGNATURES, read),
+    )
+
+
+def add_cosignature(run_dir: Path, cosignature: Cosignature) -> None:
+    """Keep a member's signature with the run."""
+    line = canonical(_COSIGNATURE.dump_python(cosignature)) + b"\n"
+    with (run_dir / COSIGNATURES).open("ab") as file:
+        file.write(line)
+
+
+def _settings(head: Head) -> Settings:
+    try:
+        settings = Settings.from_mapping(head.settings)
+    except SettingsError as error:
+        raise _misfit(1, f"this version cannot read its settings: {error.problem}") from None
+    if settings.fingerprint() != head.fingerprint:
+        raise _misfit(1, "its fingerprint is not that of its settings")
+    return settings
+
+
+def _faults(
+    entry: object, settings: Settings, before: Head | RoundEntry, done: int, *, ended: bool
+) -> Iterator[str]:
+    """What about an entry does not follow from the one before it, the settings or the accountant.
+
+    ``done`` are the rounds before it; ``ended`` says that other entries follow.
+    """
+    adapter = before.adapter if isinstance(before, Head) else before.result
+    if isinstance(entry, End):
+        if ended:
+            yield "entries follow the end"
+        if entry.rounds != done or entry.adapter != adapter:
+            yield "it does not end where the last round did"
+    if not isinstance(entry, RoundEntry):
+        return
+    if entry.round != done + 1:
+        yield f"round {entry.round} follows round {done}"
+    if entry.adapter != adapter:
+        yield "it does not begin with the adapter that the entry before it ended with"
+    if entry.aborted and entry.result != entry.adapter:
+        yield "an aborted round changed the adapter"
+    for name, expected in _expected(settings, before).items():
+        if (found := getattr(entry, name)) != expected:
+            yield f"{name} is {found!r}, the settings and the head say {expected!r}"
+    if not _same_guarantees(entry.epsilon, guarantees(settings, entry.round)):
+        yield "its epsilon is not what the accountant computes"
+
+
+def _expected(settings: Settings, before: Head | RoundEntry) -> dict[str, object]:
+    """What must be the same in every round."""
+    privacy, private = settings.privacy, settings.privacy.unit != "none"
+    fixed = {} if privacy.adaptive else {"clipping_norm": privacy.clipping_norm}
+    return fixed | {
+        "model": before.model,
+        "basis": before.basis,
+        "settings": settings.fingerprint(),
+        "rule": settings.robust.rule,
+        "trim": settings.robust.trim,
+        "noise": privacy.noise,
+        "noise_multiplier": privacy.noise_multiplier if private else 0.0,
+        "protocol": settings.aggregation.protocol,
+        "version": before.version,
+    }
+
+
+def _same_guarantees(found: tuple[Guarantee, ...], computed: tuple[Guarantee, ...]) -> bool:
+    return len(found) == len(computed) and all(
+        (a.unit, a.adversary, a.delta) == (b.unit, b.adversary, b.delta)
+        and math.isclose(a.epsilon, b.epsilon, rel_tol=_TOLERANCE)
+        for a, b in zip(found, computed, strict=True)
+    )
+
+
+def _check_files(run_dir: Path, last: object, number: int) -> None:
+    """Compare the final adapter with the end of the ledger."""
+    if not isinstance(last, End):
+        if (run_dir / SUMMARY).exists():
+            raise _misfit(number, "the run has finished, and the ledger does not say so")
+        return
+    found = {name: hash_file(run_dir / name) for name in last.files}
+    for name, stated in last.files.items():
+        if found[name] != stated:
+            raise LedgerError(
+                f"{name} is not the file that line {number} of {FILE} names", cure=CURE
+            )
+    folders = {(run_dir / name).parent for name in last.files}
+    present = {str(f.relative_to(run_dir)) for folder in folders for f in folder.iterdir()}
+    if extra := sorted(present - set(last.files)):
+        raise LedgerError(f"{extra[0]} is no file that line {number} of {FILE} names", cure=CURE)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes; empty if there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cosigned(path: Path, read: Replay) -> dict[str, int]:
+    """Up to which size each member vouches.
+
+    Raises
+    ------
+    LedgerError
+        If a co-signature is of another ledger, of nobody on the committee, or was not made by it.
+    """
+    reached: dict[str, int] = {}
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            signed = _COSIGNATURE.validate_json(line)
+        except ValidationError:
+            raise LedgerError(f"{COSIGNATURES}, line {number}: it is none", cure=CURE) from None
+        if signed.member not in read.head.members or not signed.holds:
+            raise LedgerError(f"{COSIGNATURES}, line {number}: it is not a member's own", cure=CURE)
+        if signed.checkpoint not in read.checkpoints:
+            raise LedgerError(
+                f"{COSIGNATURES}, line {number}: member {signed.member[:12]} vouches for another "
+                f"ledger of {signed.checkpoint.size} entries",
+                cure="the server has shown two ledgers of one run: ask that member for its copy",
+            )
+        reached[signed.member] = max(reached.get(signed.member, 0), signed.checkpoint.size)
+    return reached
+
+
+def _misfit(number: int, fault: str) -> LedgerError:
+    return LedgerError(f"{FILE}, line {number}: {fault}", cure=CURE)

@@ -1,0 +1,226 @@
+"""A ledger is accepted as it was written, and in no other way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedgrpo.errors import LedgerError, RunError
+from fedgrpo.ledger import (
+    FILE,
+    Checkpoint,
+    End,
+    Ledger,
+    RoundEntry,
+    add_cosignature,
+    cosign,
+    replay,
+    verify,
+)
+from fedgrpo.ledger.checkpoints import MEMBER, public_key, sign
+from fedgrpo.ledger.entries import canonical
+from fedgrpo.privacy.accounting import epsilon_gaussian
+from tests.ledger.runs import (
+    HASHES,
+    SEED,
+    SETTINGS,
+    WEIGHTS,
+    changed,
+    head,
+    last,
+    round_entry,
+    write_run,
+)
+
+MEMBERS = [bytes([number]) * 32 for number in (1, 2)]
+KEYS = tuple(public_key(seed) for seed in MEMBERS)
+
+
+def test_a_ledger_that_fits_is_accepted_with_what_it_says(tmp_path: Path) -> None:
+    verdict = verify(write_run(tmp_path))
+    assert (verdict.rounds, verdict.aborted, verdict.ended) == (2, 0, True)
+    assert verdict.epsilon[0].epsilon == pytest.approx(epsilon_gaussian(20.0, 2, 1e-5))
+    assert verdict.public_key == Ledger(tmp_path / FILE, SEED).public_key
+    assert verdict.checkpoint.size == 4
+
+
+def test_any_single_byte_changed_is_rejected(tmp_path: Path) -> None:
+    """Exhaustive over places; at each, a neighbour and the other case."""
+    path = write_run(tmp_path) / FILE
+    content, tried = path.read_bytes(), 0
+    for place, byte in enumerate(content):
+        for other in (byte ^ 0x20, byte ^ 1):
+            forged = content[:place] + bytes([other]) + content[place + 1 :]
+            with pytest.raises(LedgerError):
+                replay(forged)
+            tried += 1
+    assert tried == 2 * len(content)
+    replay(content)
+
+
+def test_a_byte_missing_or_doubled_is_rejected(tmp_path: Path) -> None:
+    content = (write_run(tmp_path) / FILE).read_bytes()
+    for place in range(0, len(content), 5):
+        for forged in (
+            content[:place] + content[place + 1 :],
+            content[:place] + content[place : place + 1] + content[place:],
+        ):
+            with pytest.raises(LedgerError):
+                replay(forged)
+
+
+def test_any_single_byte_changed_in_the_final_adapter_is_rejected(tmp_path: Path) -> None:
+    weights = write_run(tmp_path) / WEIGHTS
+    content = weights.read_bytes()
+    for place in range(len(content)):
+        weights.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(LedgerError, match=r"weights\.bin is not the file that line 4"):
+            verify(tmp_path)
+    weights.unlink()
+    with pytest.raises(LedgerError, match=r"weights\.bin is not the file"):
+        verify(tmp_path)
+
+
+def test_a_file_slipped_in_beside_the_adapter_is_rejected(tmp_path: Path) -> None:
+    (write_run(tmp_path) / "adapter" / "other.bin").write_bytes(b"")
+    with pytest.raises(LedgerError, match=r"other\.bin is no file that line 4"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_first_entry_that_does_not_fit_is_pointed_at(tmp_path: Path, number: int) -> None:
+    path = write_run(tmp_path) / FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    tree = json.loads(lines[number - 1])
+    tree["entry"]["adapter"] = HASHES[5]
+    lines[number - 1] = canonical(tree) + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(LedgerError, match=rf"ledger\.jsonl, line {number}: its root"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [[0, 2, 3], [1, 2, 3], [0, 2, 1, 3], [0, 0, 1, 2, 3], [0, 1, 1]])
+def test_lines_left_out_moved_or_repeated_are_rejected(tmp_path: Path, kept: list[int]) -> None:
+    lines = (write_run(tmp_path) / FILE).read_bytes().splitlines(keepends=True)
+    with pytest.raises(LedgerError, match="line"):
+        replay(b"".join(lines[number] for number in kept))
+
+
+def test_a_finished_run_whose_last_entries_are_gone_is_rejected(tmp_path: Path) -> None:
+    path = write_run(tmp_path) / FILE
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert not verify(tmp_path).ended
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(LedgerError, match="the run has finished, and the ledger does not say so"):
+        verify(tmp_path)
+
+
+FORGED: dict[str, dict[str, object]] = {
+    "its epsilon is not what the accountant computes": {"epsilon": round_entry(1).epsilon},
+    "round 3 follows round 1": {"round": 3},
+    "it does not begin with the adapter": {"adapter": HASHES[5]},
+    "trim is 0, the settings and the head say 1": {"trim": 0},
+    "noise_multiplier is 19.0": {"noise_multiplier": 19.0},
+    "basis is": {"basis": HASHES[4]},
+    "model is": {"model": HASHES[4]},
+    "settings is": {"settings": HASHES[4]},
+    "protocol is 'plain'": {"protocol": "plain"},
+    "an aborted round changed the adapter": {"aborted": "too few"},
+}
+
+
+@pytest.mark.parametrize("fault", FORGED)
+def test_a_server_that_signs_what_does_not_follow_is_found_out(tmp_path: Path, fault: str) -> None:
+    entry = changed(round_entry(2), **FORGED[fault])
+    write_run(tmp_path, head(), round_entry(1), entry)
+    with pytest.raises(LedgerError, match=f"line 3: {fault}"):
+        verify(tmp_path)
+
+
+def test_a_head_whose_settings_are_not_those_of_its_fingerprint_is_rejected(
+    tmp_path: Path,
+) -> None:
+    write_run(tmp_path, changed(head(), fingerprint=HASHES[3]))  # type: ignore[arg-type]
+    with pytest.raises(LedgerError, match="line 1: its fingerprint"):
+        verify(tmp_path)
+
+
+def test_an_end_elsewhere_than_where_the_last_round_ended_is_rejected(tmp_path: Path) -> None:
+    entry = End(rounds=1, adapter=HASHES[2], files={})
+    write_run(tmp_path, head(), round_entry(1), entry)
+    with pytest.raises(LedgerError, match="line 3: it does not end where the last round did"):
+        verify(tmp_path)
+
+
+def test_aborted_rounds_are_counted_and_cost_privacy(tmp_path: Path) -> None:
+    entry = changed(round_entry(2, aborted="too few"), result=HASHES[1])
+    verdict = verify(write_run(tmp_path, head(), round_entry(1), entry))
+    assert (verdict.rounds, verdict.aborted, verdict.ended) == (2, 1, False)
+    assert verdict.epsilon == round_entry(2).epsilon
+
+
+def test_another_key_than_the_one_known_is_rejected(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    known = Ledger(tmp_path / FILE, SEED).public_key
+    verify(tmp_path, key=known)
+    with pytest.raises(LedgerError, match="its key is"):
+        verify(tmp_path, key=KEYS[0])
+
+
+def test_a_directory_without_a_ledger_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no ledger\.jsonl"):
+        verify(tmp_path)
+
+
+def test_members_vouch_for_what_they_saw(tmp_path: Path) -> None:
+    write_run(tmp_path, head(KEYS), round_entry(1), round_entry(2), last_of(tmp_path))
+    checkpoints = replay((tmp_path / FILE).read_bytes()).checkpoints
+    add_cosignature(tmp_path, cosign(checkpoints[1], MEMBERS[0]))
+    add_cosignature(tmp_path, cosign(checkpoints[3], MEMBERS[0]))
+    add_cosignature(tmp_path, cosign(checkpoints[2], MEMBERS[1]))
+    assert verify(tmp_path).cosigned == {KEYS[0]: 4, KEYS[1]: 3}
+
+
+def test_two_ledgers_of_one_run_cannot_both_be_vouched_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "shown", head(KEYS), round_entry(1), round_entry(2))
+    fork = changed(round_entry(2), finished=9)
+    write_run(tmp_path / "told", head(KEYS), round_entry(1), fork)
+    seen = replay((tmp_path / "shown" / FILE).read_bytes()).checkpoints[-1]
+    add_cosignature(tmp_path / "told", cosign(seen, MEMBERS[0]))
+    with pytest.raises(LedgerError, match="vouches for another ledger of 3 entries"):
+        verify(tmp_path / "told")
+
+
+def test_nobody_else_vouches_in_a_members_place(tmp_path: Path) -> None:
+    write_run(tmp_path, head(KEYS), round_entry(1))
+    checkpoint = replay((tmp_path / FILE).read_bytes()).checkpoints[-1]
+    outsider = cosign(checkpoint, bytes(32))
+    forged = type(outsider)(checkpoint, KEYS[0], outsider.signature)
+    as_server = type(outsider)(checkpoint, KEYS[0], sign(checkpoint, MEMBERS[0]))
+    for cosignature in (outsider, forged, as_server):
+        (tmp_path / "cosignatures.jsonl").unlink(missing_ok=True)
+        add_cosignature(tmp_path, cosignature)
+        with pytest.raises(LedgerError, match="not a member's own"):
+            verify(tmp_path)
+
+
+def test_a_checkpoint_is_written_as_transparency_logs_write_it() -> None:
+    body = Checkpoint("ab" * 16, 7, "00" * 32).body.decode()
+    assert body == f"fedgrpo/{'ab' * 16}\n7\n{'A' * 43}=\n"
+    assert sign(Checkpoint("a", 1, "00" * 32), SEED) != sign(
+        Checkpoint("a", 1, "00" * 32), SEED, MEMBER
+    )
+
+
+def last_of(folder: Path) -> End:
+    """The end of a run whose weights are about to be written by ``write_run``."""
+    write_run(folder / "like")
+    return last(folder / "like")
+
+
+def test_entries_say_nothing_of_a_single_holder_but_its_commitment() -> None:
+    names = set(RoundEntry.__dataclass_fields__)
+    assert not names & {"reward", "loss", "nodes", "members", "updates"}
+    assert SETTINGS.fingerprint() == round_entry(1).settings
