@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from fedgrpo.errors import PrivacyError
 from fedgrpo.secure.primitives import keystream
 
-MEMBERS = 4
-"""Shares of noise: one for each component, its key held by all members but one."""
 MIN_SHARE_SIGMA = 4.0
 """Least scale of a share, in steps of the encoding: see :func:`effective_noise`."""
 MIN_SIGMA = 1.0
