@@ -46,6 +46,27 @@ class ProtocolError(FedGRPOError, RuntimeError):
     """A peer broke the secure aggregation protocol, or asked a node to break it."""
 
 
+class MemberLostError(ProtocolError):
+    """A committee member crashed, or its message did not come in time.
+
+    Parameters
+    ----------
+    member:
+        The member's number.
+    """
+
+    def __init__(self, member: int) -> None:
+        super().__init__(
+            f"committee member {member} is gone: its message did not come",
+            cure=f"see that member {member} runs and can be reached, and run the round again",
+        )
+        self.member = member
+
+
+class OpenedError(ProtocolError):
+    """A committee's round failed after its result may have been opened: it counts as released."""
+
+
 class CohortError(FedGRPOError, RuntimeError):
     """Too few holders for the configured buckets and attackers, or too few in time."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.errors import CohortError, PrivacyError, ProtocolError, SettingsError
 from fedgrpo.registry import Registry
+from fedgrpo.robust.networks import sorting_network
 
 Combination = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 """``(bucket_means (B, d), trim) -> (d,)``."""
@@ -216,29 +216,12 @@ def _sorted_rows(block: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     and for 33 still 2 times as fast as either.
     """
     rows = list(block)
-    for low, high in _sorting_network(len(rows)):
+    for low, high in sorting_network(len(rows)):
         rows[low], rows[high] = (
             np.minimum(rows[low], rows[high]),
             np.maximum(rows[low], rows[high]),
         )
     return rows
-
-
-@cache
-def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
-    """Comparators of Batcher's odd-even merge sort (1968, doi 10.1145/1468075.1468121)."""
-    comparators = []
-    merged = 1
-    while merged < count:
-        step = merged
-        while step >= 1:
-            for start in range(step % merged, count - step, 2 * step):
-                for low in range(start, min(start + step, count - step)):
-                    if low // (2 * merged) == (low + step) // (2 * merged):
-                        comparators.append((low, low + step))
-            step //= 2
-        merged *= 2
-    return tuple(comparators)
 
 
 def _check_cohort(name: str, rule: Rule, buckets: int, trim: int) -> None:

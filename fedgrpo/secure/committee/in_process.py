@@ -1,0 +1,106 @@
+"""All members in one process, in lockstep: for tests, benchmarks and simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic
+
+from fedgrpo.errors import FedGRPOError, MemberLostError
+from fedgrpo.secure.committee.steps import MEMBERS, Member, Result, Step
+
+Carrier = Callable[[int, int, bytes], bytes | None]
+"""``(sender, receiver, message) -> what arrives``; None if nothing does."""
+
+
+def deliver(sender: int, receiver: int, message: bytes) -> bytes | None:
+    """Carry a message as it is."""
+    return message
+
+
+@dataclass(frozen=True)
+class Finished(Generic[Result]):
+    """How a round ended well."""
+
+    result: Result
+    lost: int | None
+    """The member without which it ended: the result is only as good as three honest members."""
+
+
+def play(
+    members: Mapping[int, Member[Result]], carrier: Carrier = deliver
+) -> dict[int, Result | FedGRPOError]:
+    """Run members until each has returned or raised; a member that is done sends nothing more."""
+    outcomes: dict[int, Result | FedGRPOError] = {}
+    waiting: dict[int, Step] = {}
+
+    def resume(index: int, advance: Callable[[], Step]) -> None:
+        try:
+            waiting[index] = advance()
+        except StopIteration as done:
+            outcomes[index] = done.value
+        except FedGRPOError as error:
+            outcomes[index] = error
+
+    for index, member in members.items():
+        resume(index, member.__next__)
+    while waiting:
+        steps = dict(waiting)
+        waiting.clear()
+        for index, step in steps.items():
+            member = members[index]
+            messages = {
+                peer: carrier(peer, index, steps[peer].outgoing[index]) if peer in steps else None
+                for peer in sorted(step.expect)
+            }
+            arrived = {peer: message for peer, message in messages.items() if message is not None}
+            if lost := sorted(step.expect - arrived.keys()):
+                resume(index, lambda: member.throw(MemberLostError(lost[0])))  # noqa: B023
+            else:
+                resume(index, lambda: member.send(arrived))  # noqa: B023
+    return outcomes
+
+
+def run(
+    member: Callable[[int, int | None], Member[Result]],
+    *,
+    carry_on: bool,
+    carrier: Carrier = deliver,
+) -> Finished[Result]:
+    """Run a round with four members, and again with three if one crashed and the settings allow it.
+
+    Adversary: see :func:`~fedgrpo.secure.committee.round.aggregate`. Three carry on only if each of
+    them lost the same fourth; an error of any other kind is final.
+
+    Parameters
+    ----------
+    member:
+        ``(index, lost) -> generator``.
+    carry_on:
+        Whether three may go on as semi-honest members.
+    carrier:
+        What becomes of messages.
+
+    Raises
+    ------
+    FedGRPOError
+        The first error of a member, preferring one that says more than that another is gone.
+    """
+    outcomes = play({index: member(index, None) for index in range(MEMBERS)}, carrier)
+    lost = _lost_by_all(outcomes) if carry_on else None
+    if lost is not None:
+        left = (index for index in range(MEMBERS) if index != lost)
+        outcomes = play({index: member(index, lost) for index in left}, carrier)
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, FedGRPOError)]
+    for error in sorted(errors, key=lambda error: isinstance(error, MemberLostError)):
+        raise error
+    return Finished(next(iter(outcomes.values())), lost)  # type: ignore[arg-type]
+
+
+def _lost_by_all(outcomes: Mapping[int, object]) -> int | None:
+    """Find the member that each of the three others reports as gone."""
+    for lost in range(MEMBERS):
+        reports = [outcome for index, outcome in outcomes.items() if index != lost]
+        if all(isinstance(r, MemberLostError) and r.member == lost for r in reports):
+            return lost
+    return None
