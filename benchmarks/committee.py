@@ -24,7 +24,8 @@ from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from numpy.typing import NDArray
 
 from fedgrpo.robust import combine
-from fedgrpo.secure.committee.circuits import CIRCUITS, choose_circuit
+from fedgrpo.secure.committee.circuits import CIRCUITS
+from fedgrpo.secure.committee.costs import choose_circuit
 from fedgrpo.secure.committee.encoding import Encoding
 from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
 from fedgrpo.secure.committee.in_process import run
@@ -99,7 +100,9 @@ def committee(plan: Plan, values: NDArray[np.int64]) -> dict[str, object]:
         "mb_sent_per_member": round(max(sent.values()) / 1e6, 3),
         "seconds_per_member": round(seconds, 4),
         "rounds": max(messages.values()),
-        "exact": bool(np.array_equal(expected % (1 << opened.bits), opened.totals.astype(np.int64))),
+        "exact": bool(
+            np.array_equal(expected % (1 << opened.bits), opened.totals.astype(np.int64))
+        ),
     }
 
 

@@ -63,6 +63,17 @@ class MemberLostError(ProtocolError):
         self.member = member
 
 
+class MemberAbortedError(ProtocolError):
+    """A committee member is there, and says that it will not go on."""
+
+    def __init__(self, member: int) -> None:
+        super().__init__(
+            f"committee member {member} ended the round",
+            cure=f"look for the reason in the log of member {member}",
+        )
+        self.member = member
+
+
 class OpenedError(ProtocolError):
     """A committee's round failed after its result may have been opened: it counts as released."""
 

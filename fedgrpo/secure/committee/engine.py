@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -46,16 +47,21 @@ class Cleartext:
         Planes ANDed so far.
     steps:
         Steps so far.
+    widest:
+        Planes of the widest step so far.
     """
 
     def __init__(self) -> None:
         self.conjunctions = 0
         self.steps = 0
+        self.widest = 0
 
     def conjoin(self, x: Share, y: Share) -> Member[Share]:
         """Bitwise AND; counted."""
         z = x & y
-        self.conjunctions += int(np.prod(z.shape[1:-1]))
+        planes = math.prod(z.shape[1:-1])
+        self.conjunctions += planes
+        self.widest = max(self.widest, planes)
         self.steps += 1
         return z
         yield  # a generator, like every protocol's
@@ -66,7 +72,7 @@ class Cleartext:
 
     def shared(self, components: Mapping[int, Words]) -> Share:
         """XOR of the components."""
-        return np.bitwise_xor.reduce(list(components.values()))[None]
+        return np.asarray(np.bitwise_xor.reduce(list(components.values()))[None])
 
     def open(self, x: Share) -> Member[Words]:
         """Return the one component."""

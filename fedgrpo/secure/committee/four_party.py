@@ -25,8 +25,8 @@ from itertools import combinations
 import numpy as np
 
 from fedgrpo.secure.committee.engine import Share
-from fedgrpo.secure.committee.inbox import Inbox, disagreement
 from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.inbox import Inbox, disagreement
 from fedgrpo.secure.committee.planes import Words
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 from fedgrpo.secure.committee.streams import TAG_BYTES, MaskStream, tag, to_bytes
@@ -171,7 +171,7 @@ class FourParty:
         i, j = self.place[link.receiver], self.place[link.other]
         cross = x[i] & y[j]
         cross ^= x[j] & y[i]
-        return cross.reshape(-1)
+        return np.asarray(cross.reshape(-1))
 
     def _say(self, link: Link, message: Words) -> bytes:
         if self.index == link.sender:

@@ -48,9 +48,7 @@ def greet(
         common = [m for m in range(MEMBERS) if m not in (sender, receiver)]
         return [digest, *(drawn(m, "proof of key", sender, receiver) for m in common)]
 
-    outgoing = {
-        peer: b"".join([*greeting(index, peer), drawn(peer, "coin")]) for peer in peers
-    }
+    outgoing = {peer: b"".join([*greeting(index, peer), drawn(peer, "coin")]) for peer in peers}
     inbox = Inbox((yield Step(outgoing, frozenset(peers))))
     told = {}
     for peer in peers:

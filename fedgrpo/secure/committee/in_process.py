@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
-from fedgrpo.errors import FedGRPOError, MemberLostError
+from fedgrpo.errors import FedGRPOError, MemberAbortedError, MemberLostError
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Result, Step
 
 Carrier = Callable[[int, int, bytes], bytes | None]
@@ -30,7 +31,7 @@ class Finished(Generic[Result]):
 def play(
     members: Mapping[int, Member[Result]], carrier: Carrier = deliver
 ) -> dict[int, Result | FedGRPOError]:
-    """Run members until each has returned or raised; a member that is done sends nothing more."""
+    """Run members until each has returned or raised, and return how each ended."""
     outcomes: dict[int, Result | FedGRPOError] = {}
     waiting: dict[int, Step] = {}
 
@@ -43,22 +44,38 @@ def play(
             outcomes[index] = error
 
     for index, member in members.items():
-        resume(index, member.__next__)
+        resume(index, partial(next, member))
     while waiting:
         steps = dict(waiting)
         waiting.clear()
         for index, step in steps.items():
+            inbox = _collect(index, step, steps, outcomes, carrier)
             member = members[index]
-            messages = {
-                peer: carrier(peer, index, steps[peer].outgoing[index]) if peer in steps else None
-                for peer in sorted(step.expect)
-            }
-            arrived = {peer: message for peer, message in messages.items() if message is not None}
-            if lost := sorted(step.expect - arrived.keys()):
-                resume(index, lambda: member.throw(MemberLostError(lost[0])))  # noqa: B023
+            if isinstance(inbox, FedGRPOError):
+                resume(index, partial(member.throw, inbox))
             else:
-                resume(index, lambda: member.send(arrived))  # noqa: B023
+                resume(index, partial(member.send, inbox))
     return outcomes
+
+
+def _collect(
+    index: int,
+    step: Step,
+    steps: Mapping[int, Step],
+    outcomes: Mapping[int, object],
+    carrier: Carrier,
+) -> dict[int, bytes] | FedGRPOError:
+    """Carry what a member waits for to it, or say why it will not come."""
+    inbox = {}
+    for peer in sorted(step.expect):
+        if peer not in steps:
+            aborted = isinstance(outcomes.get(peer), FedGRPOError)
+            return MemberAbortedError(peer) if aborted else MemberLostError(peer)
+        message = carrier(peer, index, steps[peer].outgoing[index])
+        if message is None:
+            return MemberLostError(peer)
+        inbox[peer] = message
+    return inbox
 
 
 def run(
@@ -92,7 +109,8 @@ def run(
         left = (index for index in range(MEMBERS) if index != lost)
         outcomes = play({index: member(index, lost) for index in left}, carrier)
     errors = [outcome for outcome in outcomes.values() if isinstance(outcome, FedGRPOError)]
-    for error in sorted(errors, key=lambda error: isinstance(error, MemberLostError)):
+    hearsay = (MemberLostError, MemberAbortedError)
+    for error in sorted(errors, key=lambda error: isinstance(error, hearsay)):
         raise error
     return Finished(next(iter(outcomes.values())), lost)  # type: ignore[arg-type]
 

@@ -89,11 +89,8 @@ class Plan:
                 f"them, there are {self.groups}",
                 cure="wait for more clients, or set robust.trim lower",
             )
-        if self.output_bits > 53:
-            raise SettingsError(
-                f"a sum of {self.output_bits} bits is not exact in float64",
-                cure="lower the noise multiplier or the bits of the encoding",
-            )
+        if self.sigma:
+            share_sigma(self.sigma)
 
     @property
     def bucket(self) -> int:

@@ -104,9 +104,7 @@ def aggregate(
     keys = keys.for_session(session)
     joint = yield from greet(index, keys, session, _digest(session, plans, lost), lost)
     engine: Engine = (
-        FourParty(index, keys, session)
-        if lost is None
-        else ThreeParty(index, lost, keys, session)
+        FourParty(index, keys, session) if lost is None else ThreeParty(index, lost, keys, session)
     )
     totals, start = [], 0
     for section, plan in enumerate(plans):

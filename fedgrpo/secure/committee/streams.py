@@ -28,7 +28,7 @@ class MaskStream:
     def words(self, count: int) -> Words:
         """Return the next words of the stream; uint64, shape (count,)."""
         stream = np.empty(count + _SLACK_WORDS, "<u8")
-        room, end = memoryview(stream.view(np.uint8)), 8 * count
+        room, end = stream.view(np.uint8).data, 8 * count
         for start in range(0, end, len(_ZEROS)):
             zeros = _ZEROS[: end - start]
             self._encryptor.update_into(zeros, room[start:])
@@ -52,7 +52,7 @@ def tag(key: bytes, number: int, message: Words) -> bytes:
         What the sender should have sent.
     """
     mac = Cipher(algorithms.AES256(key), modes.GCM(number.to_bytes(12, "little"))).encryptor()
-    mac.authenticate_additional_data(memoryview(message.astype("<u8", copy=False)).cast("B"))
+    mac.authenticate_additional_data(message.astype("<u8", copy=False).view(np.uint8).data)
     mac.finalize()
     return mac.tag
 

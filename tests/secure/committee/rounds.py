@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,4 +71,25 @@ def opened(values: Values, plan: Plan, carrier: Carrier = deliver) -> Opened:
 def trimmed_sum(values: Values, trim: int) -> NDArray[np.uint64]:
     """Plain numpy: sort each coordinate, sum the middle."""
     middle = np.sort(values, axis=0)[trim : len(values) - trim]
-    return middle.sum(axis=0).astype(np.uint64)
+    return np.asarray(middle.sum(axis=0), np.uint64)
+
+
+class Tap:
+    """A carrier that records messages and may alter one: ``alter(step, sender, receiver, bytes)``.
+
+    Parameters
+    ----------
+    alter:
+        What arrives instead of a message; None where nothing does.
+    """
+
+    def __init__(self, alter: Callable[[int, int, int, bytes], bytes | None] | None = None) -> None:
+        self.messages: list[tuple[int, int, int, bytes]] = []
+        self._alter = alter
+        self._steps: Counter[tuple[int, int]] = Counter()
+
+    def __call__(self, sender: int, receiver: int, message: bytes) -> bytes | None:
+        step = self._steps[sender, receiver]
+        self._steps[sender, receiver] += 1
+        self.messages.append((step, sender, receiver, message))
+        return self._alter(step, sender, receiver, message) if self._alter else message
