@@ -51,7 +51,7 @@ def _links(i: int, j: int) -> tuple[Link, Link]:
     return Link(i, j, g, h), Link(j, i, h, g)
 
 
-_PAIRS = tuple(_links(i, j) for i, j in combinations(range(MEMBERS), 2))
+PAIRS = tuple(_links(i, j) for i, j in combinations(range(MEMBERS), 2))
 """For each pair of components the message of the first half of the words and of the second."""
 _REVEALERS = tuple(((m + 1) % MEMBERS, (m + 2) % MEMBERS) for m in range(MEMBERS))
 """Who sends each member the component that it lacks, and who a tag of it."""
@@ -95,7 +95,7 @@ class FourParty:
         def key(component: int, purpose: str, *parties: int) -> bytes:
             return derive(keys.keys[component], context(session, purpose, *parties))
 
-        links = [link for pair in _PAIRS for link in pair]
+        links = [link for pair in PAIRS for link in pair]
         self._masks = {
             link: MaskStream(key(link.receiver, "mask", link.receiver, link.other))
             for link in links
@@ -120,7 +120,7 @@ class FourParty:
         half = (flat.shape[1] + 1) // 2
         halves = (slice(0, half), slice(half, flat.shape[1]))
         outgoing: dict[int, list[bytes]] = {peer: [] for peer in holders(self.index)}
-        for pair in _PAIRS:
+        for pair in PAIRS:
             helper = self.index in (pair[0].sender, pair[0].checker)
             cross = self._cross_product(x, y, pair[0]) if helper else None
             for link, part in zip(pair, halves, strict=True):
@@ -134,7 +134,7 @@ class FourParty:
                     outgoing[link.receiver].append(self._say(link, mask))
         step = Step({p: b"".join(parts) for p, parts in outgoing.items()}, frozenset(outgoing))
         inbox = Inbox((yield step))
-        for pair in _PAIRS:
+        for pair in PAIRS:
             for link, part in zip(pair, halves, strict=True):
                 if self.index == link.receiver:
                     heard = self._hear(link, part.stop - part.start, inbox)

@@ -90,7 +90,9 @@ def test_no_other_circuit_that_fits_in_memory_is_faster(
 ) -> None:
     chosen = choose_circuit(count, 1, dimension, latency)
     costs = {name: cost(name, count, 1) for name in CIRCUITS}
-    fitting = [c for c in costs.values() if 8 * c.widest * words_for(dimension) <= LARGEST_STEP_BYTES]
+    fitting = [
+        c for c in costs.values() if 8 * c.widest * words_for(dimension) <= LARGEST_STEP_BYTES
+    ]
     best = min((c.seconds(dimension, latency) for c in fitting), default=None)
     assert best is None or costs[chosen].seconds(dimension, latency) <= best
 
