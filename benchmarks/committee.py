@@ -27,14 +27,12 @@ from fedgrpo.robust import combine
 from fedgrpo.secure.committee.circuits import CIRCUITS
 from fedgrpo.secure.committee.costs import choose_circuit
 from fedgrpo.secure.committee.encoding import Encoding
-from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.identity import ComponentKeys, holders
 from fedgrpo.secure.committee.in_process import run
-from fedgrpo.secure.committee.noise import discrete_gaussian, share_sigma
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.planes import Words, slice_planes
-from fedgrpo.secure.committee.round import Opened, aggregate
+from fedgrpo.secure.committee.round import Opened, aggregate, draw_noise
 from fedgrpo.secure.committee.steps import MEMBERS, Member
-from fedgrpo.secure.primitives import derive
 
 
 def main() -> None:
@@ -95,7 +93,7 @@ def committee(plan: Plan, values: NDArray[np.int64]) -> dict[str, object]:
     seconds = (time.process_time() - start) / MEMBERS
     expected = np.sort(values, axis=0)[plan.trim : plan.clients - plan.trim].sum(axis=0)
     for m, secret in enumerate(secrets if plan.sigma else []):
-        expected += noise_of(plan, secret, session, m)
+        expected += draw_noise(m, ComponentKeys({m: secret}).for_session(session), session, 0, plan)
     return {
         "mb_sent_per_member": round(max(sent.values()) / 1e6, 3),
         "seconds_per_member": round(seconds, 4),
@@ -104,13 +102,6 @@ def committee(plan: Plan, values: NDArray[np.int64]) -> dict[str, object]:
             np.array_equal(expected % (1 << opened.bits), opened.totals.astype(np.int64))
         ),
     }
-
-
-def noise_of(plan: Plan, secret: bytes, session: bytes, m: int) -> NDArray[np.int64]:
-    key = ComponentKeys({m: secret}).for_session(session).keys[m]
-    return discrete_gaussian(
-        derive(key, context(session, "noise", 0, m)), share_sigma(plan.sigma), plan.dimension
-    )
 
 
 def deal(payload: Words) -> list[Words]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedgrpo.errors import OpenedError, ProtocolError
 from fedgrpo.secure.committee.adders import columns_of
@@ -147,15 +148,34 @@ def _noise(
     if not plan.sigma:
         return []
     zeros = np.zeros((plan.output_bits, words_for(plan.dimension)), np.uint64)
-    parts = dict.fromkeys(range(MEMBERS), zeros)
-    for m in holders(index):
-        key = derive(keys.keys[m], context(session, "noise", section, m))
-        drawn = discrete_gaussian(key, share_sigma(plan.sigma), plan.dimension)
-        parts[m] = slice_planes(drawn, plan.output_bits)
+    parts = {
+        m: slice_planes(draw_noise(m, keys, session, section, plan), plan.output_bits)
+        for m in holders(index)
+    }
     return [
-        engine.shared({m: parts[m] if m == part else zeros for m in holders(index)})
+        engine.shared({m: parts[m] if m == part else zeros for m in parts})
         for part in range(MEMBERS)
     ]
+
+
+def draw_noise(
+    component: int, keys: ComponentKeys, session: bytes, section: int, plan: Plan
+) -> NDArray[np.int64]:
+    """Draw one of the four parts of a plan's joint noise; int64, shape (d,), in steps.
+
+    Parameters
+    ----------
+    component:
+        The part, which is that component of a shared value.
+    keys, session:
+        The session's keys, and the session.
+    section:
+        Place of the plan in the round.
+    plan:
+        With a positive ``sigma``.
+    """
+    key = derive(keys.keys[component], context(session, "noise", section, component))
+    return discrete_gaussian(key, share_sigma(plan.sigma), plan.dimension)
 
 
 def _digest(session: bytes, plans: Sequence[Plan], lost: int | None) -> bytes:

@@ -189,3 +189,30 @@ def test_whoever_found_a_cheat_is_not_taken_for_crashed() -> None:
     assert all(isinstance(outcomes[index], MemberAbortedError) for index in (0, 2, 3))
     with pytest.raises(ProtocolError, match="member 0 sent what member"):
         run(MAKE, carry_on=True, carrier=Tap(alter))
+
+
+def test_whether_members_abort_does_not_depend_on_what_they_hide() -> None:
+    # Member 0 spoils one message; had the receiver gone on with it, what the others then find wrong
+    # would depend on a component that member 0 lacks (component 0 of every value).
+    payload = payload_of(VALUES, PLAN)
+    shares = share_out(payload)
+    for step, receiver in [(s, r) for s in range(1, LAST - 1) for r in (1, 2, 3)]:
+
+        def alter(s: int, a: int, b: int, sent: bytes) -> bytes:
+            hit = (s, a, b) == (step, 0, receiver)  # noqa: B023
+            return bytes(len(sent)) if hit else sent
+
+        endings = set()
+        for seed in range(4):
+            hidden = np.random.default_rng(seed).integers(0, 2**64, payload.shape, np.uint64)
+            components = [{m: hidden if m == 0 else own[m] for m in own} for own in shares]
+            tap = Tap(alter)
+            outcomes = play(
+                {
+                    i: aggregate(i, component_keys()[i], SESSION, [PLAN], components[i])
+                    for i in range(MEMBERS)
+                },
+                tap,
+            )
+            endings.add((*(str(outcomes[i]) for i in range(MEMBERS)), len(tap.messages)))
+        assert len(endings) == 1

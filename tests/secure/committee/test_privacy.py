@@ -144,7 +144,7 @@ class Enumerated:
         if source is None:
             return np.zeros(count, np.uint64)
         bit = source[0] * GATES + source[1]
-        return slice_planes(np.arange(count * LANES) >> bit & 1, 1)[0]
+        return np.asarray(slice_planes(np.arange(count * LANES) >> bit & 1, 1)[0])
 
 
 SETTINGS = [(observer, None) for observer in range(MEMBERS)] + [
