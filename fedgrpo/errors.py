@@ -47,30 +47,18 @@ class ProtocolError(FedGRPOError, RuntimeError):
 
 
 class MemberLostError(ProtocolError):
-    """A committee member crashed, or its message did not come in time.
+    """A committee member crashed, was cut off or fell silent; nothing says that it cheated.
 
     Parameters
     ----------
     member:
-        The member's number.
+        Its number.
+    problem, cure:
+        As for :class:`FedGRPOError`.
     """
 
-    def __init__(self, member: int) -> None:
-        super().__init__(
-            f"committee member {member} is gone: its message did not come",
-            cure=f"see that member {member} runs and can be reached, and run the round again",
-        )
-        self.member = member
-
-
-class MemberAbortedError(ProtocolError):
-    """A committee member is there, and says that it will not go on."""
-
-    def __init__(self, member: int) -> None:
-        super().__init__(
-            f"committee member {member} ended the round",
-            cure=f"look for the reason in the log of member {member}",
-        )
+    def __init__(self, member: int, problem: str, *, cure: str = "") -> None:
+        super().__init__(problem, cure=cure)
         self.member = member
 
 

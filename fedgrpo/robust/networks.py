@@ -39,6 +39,25 @@ def sorting_network(count: int) -> Network:
 
 
 @cache
+def selection(count: int, trim: int) -> tuple[tuple[int, int, bool, bool], ...]:
+    """Sort all but the ``trim`` smallest and largest of ``count`` values.
+
+    Returns
+    -------
+    tuple[tuple[int, int, bool, bool], ...]
+        Comparators (a, b) of :func:`sorting_network`, and whether anybody reads the smaller value
+        that goes to a, and the larger one that goes to b.
+    """
+    read = set(range(trim, count - trim))
+    needed = []
+    for low, high in reversed(sorting_network(count)):
+        if low in read or high in read:
+            needed.append((low, high, low in read, high in read))
+            read |= {low, high}
+    return tuple(reversed(needed))
+
+
+@cache
 def partition_network(count: int, trim: int) -> Network:
     """Move the ``trim`` smallest of ``count`` values to the first wires, the largest to the last.
 

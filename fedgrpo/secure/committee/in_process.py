@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
-from fedgrpo.errors import FedGRPOError, MemberAbortedError, MemberLostError
+from fedgrpo.errors import FedGRPOError, MemberLostError, ProtocolError
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Result, Step
 
 Carrier = Callable[[int, int, bytes], bytes | None]
@@ -17,6 +17,10 @@ Carrier = Callable[[int, int, bytes], bytes | None]
 def deliver(sender: int, receiver: int, message: bytes) -> bytes | None:
     """Carry a message as it is."""
     return message
+
+
+class GaveUpError(ProtocolError):
+    """Another member raised; its own error says why."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,16 @@ def _collect(
     """Carry what a member waits for to it, or say why it will not come."""
     inbox = {}
     for peer in sorted(step.expect):
-        if peer not in steps:
-            aborted = isinstance(outcomes.get(peer), FedGRPOError)
-            return MemberAbortedError(peer) if aborted else MemberLostError(peer)
-        message = carrier(peer, index, steps[peer].outgoing[index])
+        if peer not in steps and isinstance(outcomes.get(peer), FedGRPOError):
+            return GaveUpError(f"committee member {peer} gave up", cure="see why in its own error")
+        sent = steps[peer].outgoing.get(index) if peer in steps else None
+        message = None if sent is None else carrier(peer, index, sent)
         if message is None:
-            return MemberLostError(peer)
+            return MemberLostError(
+                peer,
+                f"committee member {peer} is gone: its message did not come",
+                cure=f"see that member {peer} runs, and run the round again",
+            )
         inbox[peer] = message
     return inbox
 
@@ -109,7 +117,7 @@ def run(
         left = (index for index in range(MEMBERS) if index != lost)
         outcomes = play({index: member(index, lost) for index in left}, carrier)
     errors = [outcome for outcome in outcomes.values() if isinstance(outcome, FedGRPOError)]
-    hearsay = (MemberLostError, MemberAbortedError)
+    hearsay = (MemberLostError, GaveUpError)
     for error in sorted(errors, key=lambda error: isinstance(error, hearsay)):
         raise error
     return Finished(next(iter(outcomes.values())), lost)  # type: ignore[arg-type]

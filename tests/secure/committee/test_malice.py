@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedgrpo.errors import FedGRPOError, MemberAbortedError, OpenedError, ProtocolError
+from fedgrpo.errors import FedGRPOError, OpenedError, ProtocolError
 from fedgrpo.secure.committee.identity import ComponentKeys
-from fedgrpo.secure.committee.in_process import play, run
+from fedgrpo.secure.committee.in_process import GaveUpError, play, run
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.round import Opened, aggregate
 from fedgrpo.secure.committee.steps import MEMBERS, Member
@@ -186,7 +186,7 @@ def test_whoever_found_a_cheat_is_not_taken_for_crashed() -> None:
         return flip(sent, 0) if (s, a, b) == (3, 0, 1) else sent
 
     outcomes, _ = play_altered(alter)
-    assert all(isinstance(outcomes[index], MemberAbortedError) for index in (0, 2, 3))
+    assert all(isinstance(outcomes[index], GaveUpError) for index in (0, 2, 3))
     with pytest.raises(ProtocolError, match="member 0 sent what member"):
         run(MAKE, carry_on=True, carrier=Tap(alter))
 
