@@ -31,7 +31,7 @@ from fedgrpo.secure.committee.identity import ComponentKeys, holders
 from fedgrpo.secure.committee.in_process import run
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.planes import Words, slice_planes
-from fedgrpo.secure.committee.round import Opened, aggregate, draw_noise
+from fedgrpo.secure.committee.round import Opened, aggregate, bind, draw_noise
 from fedgrpo.secure.committee.steps import MEMBERS, Member
 
 
@@ -92,8 +92,9 @@ def committee(plan: Plan, values: NDArray[np.int64]) -> dict[str, object]:
     (opened,) = run(member, carry_on=False, carrier=carrier).result
     seconds = (time.process_time() - start) / MEMBERS
     expected = np.sort(values, axis=0)[plan.trim : plan.clients - plan.trim].sum(axis=0)
+    bound = bind(session, [plan])
     for m, secret in enumerate(secrets if plan.sigma else []):
-        expected += draw_noise(m, ComponentKeys({m: secret}).for_session(session), session, 0, plan)
+        expected += draw_noise(m, ComponentKeys({m: secret}).for_session(bound), bound, 0, plan)
     return {
         "mb_sent_per_member": round(max(sent.values()) / 1e6, 3),
         "seconds_per_member": round(seconds, 4),

@@ -10,9 +10,7 @@ from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 from fedgrpo.secure.primitives import SECRET_BYTES, derive
 
 
-def greet(
-    index: int, keys: ComponentKeys, session: bytes, digest: bytes, lost: int | None
-) -> Member[bytes]:
+def greet(index: int, keys: ComponentKeys, session: bytes, lost: int | None) -> Member[bytes]:
     """Compare settings and keys with each peer, and toss a joint coin; one step.
 
     Each member proves to each other that it holds the keys that both should hold, and tells it the
@@ -24,10 +22,10 @@ def greet(
 
     Parameters
     ----------
-    index, keys, session, lost:
-        As for :func:`~fedgrpo.secure.committee.round.aggregate`; the session's keys.
-    digest:
-        32 bytes that must be the same at all members.
+    index, lost:
+        As for :func:`~fedgrpo.secure.committee.round.aggregate`.
+    keys, session:
+        The session, bound to all that members must agree on, and its keys.
 
     Returns
     -------
@@ -37,9 +35,10 @@ def greet(
     Raises
     ------
     ProtocolError
-        If a member has another digest or another key, or says another coin.
+        If a member has another session or another key, or says another coin.
     """
     peers = _peers(index, lost)
+    digest = hashlib.sha256(context(session, "greeting among", *sorted([index, *peers]))).digest()
 
     def drawn(component: int, purpose: str, *parties: int) -> bytes:
         return derive(keys.keys[component], context(session, purpose, component, *parties))

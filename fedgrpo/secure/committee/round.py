@@ -76,9 +76,9 @@ def aggregate(
     keys:
         The member's component keys of the run.
     session:
-        32 bytes that name this use of the committee and bind settings and clients
-        (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Once a session was opened or
-        refused by a check, never use it again.
+        32 bytes that name this use of the committee and bind its settings and the clients taken
+        (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use it for other
+        inputs: masks would serve twice. Run it again only without a member that crashed.
     plans:
         What to compute, one after the other: the update, and whatever goes the same way.
     components:
@@ -102,8 +102,9 @@ def aggregate(
         The same, but when this member had already sent its part of the opening.
     """
     _check_shapes(index, plans, components)
+    session = bind(session, plans)
     keys = keys.for_session(session)
-    joint = yield from greet(index, keys, session, _digest(session, plans, lost), lost)
+    joint = yield from greet(index, keys, session, lost)
     engine: Engine = (
         FourParty(index, keys, session) if lost is None else ThreeParty(index, lost, keys, session)
     )
@@ -168,7 +169,7 @@ def draw_noise(
     component:
         The part, which is that component of a shared value.
     keys, session:
-        The session's keys, and the session.
+        The session, bound by :func:`bind`, and its keys.
     section:
         Place of the plan in the round.
     plan:
@@ -178,9 +179,12 @@ def draw_noise(
     return discrete_gaussian(key, share_sigma(plan.sigma), plan.dimension)
 
 
-def _digest(session: bytes, plans: Sequence[Plan], lost: int | None) -> bytes:
-    """Hash of all that members must agree on, 32 bytes."""
-    return hashlib.sha256(session + repr((tuple(plans), lost)).encode()).digest()
+def bind(session: bytes, plans: Sequence[Plan]) -> bytes:
+    """Bind a session to what is computed in it; 32 bytes, from which all keys are derived.
+
+    Another plan in the same session then uses other masks, tags and noise.
+    """
+    return hashlib.sha256(session + repr(tuple(plans)).encode()).digest()
 
 
 def _check_shapes(index: int, plans: Sequence[Plan], components: Mapping[int, Words]) -> None:

@@ -27,8 +27,9 @@ class ThreeParty:
 
     Adversary: one member is curious but follows the protocol (semi-honest), and learns nothing:
     what it is sent is masked by key stream under the one key that it lacks. A *malicious* member
-    can alter the result unnoticed, though not read an input. The lost member must be gone, and not
-    merely slandered: see :func:`fedgrpo.secure.committee.round.aggregate`.
+    can alter messages unnoticed, and with them what is opened: three members are for crashes. The
+    lost member must be gone, and not merely slandered: see
+    :func:`fedgrpo.secure.committee.round.aggregate`.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from fedgrpo.secure.committee.identity import ComponentKeys
 from fedgrpo.secure.committee.in_process import run
 from fedgrpo.secure.committee.noise import effective_noise
 from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.round import aggregate, draw_noise
+from fedgrpo.secure.committee.round import aggregate, bind, draw_noise
 from fedgrpo.secure.committee.steps import MEMBERS
 
 from .rounds import SESSION, Values, component_keys, opened, payload_of, share_out, trimmed_sum
@@ -18,6 +18,7 @@ from .rounds import SESSION, Values, component_keys, opened, payload_of, share_o
 
 def noise(plan: Plan, session: bytes = SESSION, section: int = 0) -> Values:
     """The four parts, drawn by whoever holds their key; shape (4, d)."""
+    session = bind(session, [plan])
     holders = [component_keys()[(m + 1) % MEMBERS].for_session(session) for m in range(MEMBERS)]
     return np.stack([draw_noise(m, k, session, section, plan) for m, k in enumerate(holders)])
 

@@ -22,7 +22,7 @@ from fedgrpo.secure.committee.in_process import play
 from fedgrpo.secure.committee.inbox import Inbox
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.planes import LANES, Words, slice_planes
-from fedgrpo.secure.committee.round import aggregate
+from fedgrpo.secure.committee.round import aggregate, bind
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.secure.committee.streams import TAG_BYTES, MaskStream
 from fedgrpo.secure.primitives import derive
@@ -67,11 +67,13 @@ class Observation:
         self.streams = 1 if lost is not None else 3
         self.lanes = 1 << GATES * self.streams
         self.dimension = self.lanes * (2 if lost is None else 1)
-        holder = component_keys()[(observer + 1) % MEMBERS].for_session(SESSION)
+        self.plan = Plan(3, self.dimension, rule="median", bits=1)
+        session = bind(SESSION, [self.plan])
+        holder = component_keys()[(observer + 1) % MEMBERS].for_session(session)
         names = (
-            [context(SESSION, "share of zero without", lost, observer)]
+            [context(session, "share of zero without", lost, observer)]
             if lost is not None
-            else [context(SESSION, "mask", observer, other) for other in holders(observer)]
+            else [context(session, "mask", observer, other) for other in holders(observer)]
         )
         self.unknown = {derive(holder.keys[observer], name): at for at, name in enumerate(names)}
 
@@ -94,10 +96,9 @@ class Observation:
         bits[self.observer] = np.array(values) ^ bits.sum(axis=0) % 2
         words = self.dimension // LANES
         shares = [np.repeat(-row[:, None], words, axis=1).astype(np.uint64) for row in bits]
-        plan = Plan(3, self.dimension, rule="median", bits=1)
         held = [{m: shares[m] for m in holders(i)} for i in range(MEMBERS)]
         members = {
-            i: aggregate(i, component_keys()[i], SESSION, [plan], held[i], self.lost)
+            i: aggregate(i, component_keys()[i], SESSION, [self.plan], held[i], self.lost)
             for i in range(MEMBERS)
             if i != self.lost
         }

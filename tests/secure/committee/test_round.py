@@ -22,7 +22,7 @@ from fedgrpo.secure.committee.identity import context
 from fedgrpo.secure.committee.in_process import play
 from fedgrpo.secure.committee.norms import TOLERANCE
 from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.round import aggregate
+from fedgrpo.secure.committee.round import aggregate, bind
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.secure.primitives import derive
 
@@ -91,7 +91,9 @@ def test_order_of_clients_does_not_matter() -> None:
 @pytest.mark.parametrize("clients", [21, 25, 47])
 def test_many_clients_are_trimmed_by_random_buckets(clients: int) -> None:
     values, plan = hard_values(clients, 100), Plan(clients, 100, trim=2)
-    coin = hashlib.sha256(b"".join(coin_of(component) for component in range(MEMBERS))).digest()
+    coin = hashlib.sha256(
+        b"".join(coin_of(component, plan) for component in range(MEMBERS))
+    ).digest()
     filled = np.vstack([values, np.full((plan.groups * plan.bucket - clients, 100), 2**15)])
     sums = filled[draw_buckets(coin, plan)].sum(axis=1)
     result = opened(values, plan)
@@ -99,9 +101,10 @@ def test_many_clients_are_trimmed_by_random_buckets(clients: int) -> None:
     assert result.kept == plan.bucket * (plan.groups - 4)
 
 
-def coin_of(component: int) -> bytes:
-    holder = component_keys()[(component + 1) % MEMBERS].for_session(SESSION)
-    return derive(holder.keys[component], context(SESSION, "coin", component))
+def coin_of(component: int, plan: Plan) -> bytes:
+    session = bind(SESSION, [plan])
+    holder = component_keys()[(component + 1) % MEMBERS].for_session(session)
+    return derive(holder.keys[component], context(session, "coin", component))
 
 
 def test_buckets_are_filled_at_random_and_hold_everybody() -> None:
@@ -174,7 +177,7 @@ def test_lengths_and_order_of_messages_do_not_depend_on_values() -> None:
 
 REPLAY = """
 import pickle, sys
-from fedgrpo.secure.committee.round import aggregate
+from fedgrpo.secure.committee.round import aggregate, bind
 arguments, received, sent = pickle.load(sys.stdin.buffer)
 member = aggregate(*arguments)
 step = next(member)
