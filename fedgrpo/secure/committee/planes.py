@@ -32,10 +32,11 @@ def slice_planes(values: NDArray[np.integer], bits: int) -> Words:
         uint64, shape (..., bits, W) with ``W = ceil(d / 64)``; lanes beyond d are 0.
     """
     *batch, dimension = values.shape
+    values = values.astype(np.uint32 if bits <= 32 else np.uint64)  # in two's complement
     planes = np.zeros((*batch, bits, words_for(dimension)), np.uint64)
     packed = planes.view(np.uint8)
     for bit in range(bits):
-        plane = np.packbits(values & (1 << bit) != 0, axis=-1, bitorder="little")
+        plane = np.packbits(values & values.dtype.type(1 << bit) != 0, axis=-1, bitorder="little")
         packed[..., bit, : plane.shape[-1]] = plane
     return planes
 
