@@ -62,6 +62,10 @@ class MemberLostError(ProtocolError):
         self.member = member
 
 
+class OpenedError(ProtocolError):
+    """A committee's round failed after its result may have been opened: it counts as released."""
+
+
 class CohortError(FedGRPOError, RuntimeError):
     """Too few holders for the configured buckets and attackers, or too few in time."""
 

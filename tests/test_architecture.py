@@ -15,7 +15,7 @@ FORBIDDEN = {
     "grpo": ("flwr", "fedgrpo.federation", "fedgrpo.secure", "fedgrpo.robust", "fedgrpo.privacy"),
     "privacy": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
     "secure": ("flwr", "torch", "transformers", "fedgrpo.federation", "fedgrpo.grpo"),
-    "robust": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
+    "robust": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
     "simulation": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
     "report": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
 }
