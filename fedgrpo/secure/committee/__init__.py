@@ -6,6 +6,7 @@ the result. A member's part is a generator without I/O; :func:`drive` runs it ov
 """
 
 from fedgrpo.secure.committee.admission import Admitted, admit
+from fedgrpo.secure.committee.costs import choose_circuit
 from fedgrpo.secure.committee.dealing import deal
 from fedgrpo.secure.committee.driving import Links, drive
 from fedgrpo.secure.committee.encoding import Encoding, decode_sum, encode
@@ -17,10 +18,13 @@ from fedgrpo.secure.committee.identity import (
     MemberKeys,
     toss_keys,
 )
+from fedgrpo.secure.committee.in_process import Finished, run
 from fedgrpo.secure.committee.noise import EffectiveNoise, discrete_gaussian, effective_noise
 from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.secure.committee.planes import slice_planes
 from fedgrpo.secure.committee.relay import ReplayableMember
 from fedgrpo.secure.committee.round import Opened, aggregate
+from fedgrpo.secure.committee.steps import Member, Step
 from fedgrpo.secure.committee.tls import TlsLinks, connect, listen
 
 __all__ = [
@@ -29,16 +33,20 @@ __all__ = [
     "ComponentKeys",
     "EffectiveNoise",
     "Encoding",
+    "Finished",
     "Identity",
     "Links",
+    "Member",
     "MemberKeys",
     "Opened",
     "Party",
     "Plan",
     "ReplayableMember",
+    "Step",
     "TlsLinks",
     "admit",
     "aggregate",
+    "choose_circuit",
     "connect",
     "deal",
     "decode_sum",
@@ -47,5 +55,7 @@ __all__ = [
     "effective_noise",
     "encode",
     "listen",
+    "run",
+    "slice_planes",
     "toss_keys",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-from fedgrpo.errors import MemberLostError
+from fedgrpo.errors import ProtocolError
 from fedgrpo.secure.committee.steps import Member, Step
 
 Result = TypeVar("Result")
@@ -29,13 +29,15 @@ class Links(Protocol):
 def drive(member: Member[Result], links: Links) -> Result:
     """Run a member to its end over links, and return its result.
 
-    A lost member is thrown into the generator, which may go on without it; anything else that goes
-    wrong ends the member.
+    Whatever goes wrong with a step is thrown into the generator, which knows whether its part of
+    the result is out by then.
 
     Raises
     ------
     MemberLostError
-        If a member is lost and the generator does not go on without it.
+        If a member is lost.
+    OpenedError
+        If anything goes wrong after the member has sent its part of the opening.
     ProtocolError
         If a member broke the protocol.
     """
@@ -44,7 +46,7 @@ def drive(member: Member[Result], links: Links) -> Result:
         while True:
             try:
                 received = links.exchange(step)
-            except MemberLostError as error:
+            except ProtocolError as error:
                 step = member.throw(error)
             else:
                 step = member.send(received)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgrpo.errors import MemberLostError, OpenedError
+from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
 from fedgrpo.secure.committee.circuits import CIRCUITS
+from fedgrpo.secure.committee.driving import drive
 from fedgrpo.secure.committee.in_process import run
 from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.steps import MEMBERS
+from fedgrpo.secure.committee.steps import MEMBERS, Step
 
 from .rounds import Tap, members, trimmed_sum
 
@@ -78,3 +79,29 @@ def test_norms_and_buckets_work_among_three(rule: str) -> None:
     four = run(make, carry_on=False).result[0].totals
     three = run(make, carry_on=True, carrier=crash(1, 0)).result[0].totals
     np.testing.assert_array_equal(three, four)
+
+
+class Recorded:
+    """Links of member 0 that bring what an honest round brought, and fail at one step."""
+
+    def __init__(self, fails_at: int, error: ProtocolError) -> None:
+        self._fails_at, self._error, self._step = fails_at, error, -1
+
+    def exchange(self, step: Step) -> dict[int, bytes]:
+        self._step += 1
+        if self._step == self._fails_at:
+            raise self._error
+        return {s: sent for at, s, r, sent in HONEST.messages if (at, r) == (self._step, 0)}
+
+
+@pytest.mark.parametrize(
+    "error", [MemberLostError(2, "member 2 is gone"), ProtocolError("member 2 broke the protocol")]
+)
+def test_a_driver_learns_whether_the_member_had_opened(error: ProtocolError) -> None:
+    assert drive(MAKE(0, None), Recorded(LAST + 1, error))[0].bits == RESULT[0].bits
+    with pytest.raises(OpenedError, match="count the round as released"):
+        drive(MAKE(0, None), Recorded(LAST, error))
+    for step in range(LAST):
+        with pytest.raises(ProtocolError) as caught:
+            drive(MAKE(0, None), Recorded(step, error))
+        assert caught.value is error
