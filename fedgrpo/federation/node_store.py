@@ -41,9 +41,9 @@ from fedgrpo.derivation import derive_key, kept_key, new_key
 from fedgrpo.errors import ProtocolError, RunError
 from fedgrpo.federation.messages import Tag
 from fedgrpo.federation.records import array, array_record, config_record, scalar
-from fedgrpo.run_directory import NODES
 from fedgrpo.files import replace_file
 from fedgrpo.ledger import commitment
+from fedgrpo.run_directory import NODES
 from fedgrpo.settings import Scalar, Settings
 
 SECRET = "node.secret"
