@@ -1,13 +1,15 @@
 """Local GRPO beside TRL's GRPOTrainer: the same job, taking turns, completions per CPU-second.
 
 Each side is a process of its own that takes one optimiser step whenever it is its turn, so a
-machine that slows down slows both. Same model, prompts, group size, lengths, LoRA, precision and
-threads; rewards disagree in every group, so neither may skip its update. Before that, both compute
-the loss of one batch, and must agree.
+machine that slows down slows both. Same model, prompts, rewards, group size, lengths, LoRA,
+precision and threads. Before that, both compute the loss of one batch, and must agree.
 
 Usage: ``python benchmarks/grpo_vs_trl.py [--steps 5] [--threads 1] [--json]``, after
-``pip install trl``. Cases: the shipped tiny base, and a random Llama of SmolLM2-135M's shape in
-bfloat16 with prompts of 128 tokens, whose completions never end early.
+``pip install trl``. Cases: ``tiny``, the shipped base on its own tasks and their reward, where
+groups that agree teach nothing; ``tiny_all_teach``, the same with rewards that disagree in every
+group, so that neither side may skip a part of its update; ``llama_135m``, a random Llama of
+SmolLM2-135M's shape in bfloat16 with prompts of 128 tokens, whose completions never end early and
+whose groups all disagree.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Case:
 
 CASES = {
     "tiny": Case(prompts=16, group=8, tokens=10, rank=8, dtype="float32"),
+    "tiny_all_teach": Case(prompts=16, group=8, tokens=10, rank=8, dtype="float32"),
     "llama_135m": Case(prompts=2, group=8, tokens=32, rank=16, dtype="bfloat16"),
 }
 RATE = 1e-5
@@ -51,6 +54,16 @@ def coin(completions: list[Any], **_: Any) -> list[float]:
     return [float(i % 2) for i in range(len(completions))]
 
 
+def right(prompts: list[Any], completions: list[Any], answer: list[str], **_: Any) -> list[Any]:
+    """The tasks' own reward."""
+    from fedgrpo.rewards import exact_match
+
+    return list(exact_match(prompts, completions, answer))
+
+
+REWARDS = {"tiny": right, "tiny_all_teach": coin, "llama_135m": coin}
+
+
 def make_model(name: str, folder: Path) -> str:
     """Return the folder of the case's base model."""
     import torch
@@ -58,7 +71,7 @@ def make_model(name: str, folder: Path) -> str:
 
     from fedgrpo.model.base import TINY
 
-    if name == "tiny":
+    if name.startswith("tiny"):
         return str(TINY)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -82,10 +95,10 @@ def make_prompts(name: str) -> list[dict[str, Any]]:
     """Prompts of the built-in tasks, or 128 characters, which are 128 tokens."""
     from fedgrpo.data.tasks import generate
 
+    if name.startswith("tiny"):
+        rows = generate(("add", "reverse", "sort", "maximum"), 512, [1.0] * 4, 0, held_out=False)
+        return [{"prompt": row.prompt, **row.columns} for row in rows]
     count = CASES[name].prompts
-    if name == "tiny":
-        rows = generate(("add", "reverse", "sort", "maximum"), count, [1.0] * 4, 0, held_out=False)
-        return [{"prompt": row.prompt} for row in rows]
     rng = np.random.default_rng(0)
     return [{"prompt": "".join(rng.choice(list("abcdefgh"), 128))} for _ in range(count)]
 
@@ -115,7 +128,7 @@ def our_trainer(name: str, model: str) -> Any:
     case = CASES[name]
     return GRPOTrainer(
         load_base(ModelSettings.model_validate({"name": model, "dtype": case.dtype})),
-        coin,
+        REWARDS[name],
         make_prompts(name),
         settings=GRPOSettings(
             prompts_per_step=case.prompts,
@@ -141,7 +154,7 @@ def trl_trainer(name: str, model: str, folder: str, callbacks: list[Any]) -> Any
     case = CASES[name]
     return GRPOTrainer(
         AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, case.dtype)),
-        coin,
+        REWARDS[name],
         args=GRPOConfig(
             output_dir=folder,
             per_device_train_batch_size=case.prompts * case.group,
