@@ -10,9 +10,11 @@ import typer
 from fedgrpo.commands import ledger, policy
 from fedgrpo.commands.budget import budget
 from fedgrpo.commands.calibrate import calibrate
+from fedgrpo.commands.dry_run import dry_run
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
 from fedgrpo.commands.simulate import simulate
+from fedgrpo.commands.train import train
 
 app = typer.Typer(
     help="Federated reinforcement learning of language models: private, robust and secure at once.",
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 
 app.command("simulate")(simulate)
+app.command("train")(train)
+app.command("dry-run")(dry_run)
 app.command("report")(report)
 app.command("budget")(budget)
 app.command("settings")(settings)

@@ -72,3 +72,11 @@ class LedgerError(FedGRPOError, ValueError):
 
 class RunError(FedGRPOError, RuntimeError):
     """A run failed, was interrupted, or cannot be resumed."""
+
+
+class RunFailedError(RunError):
+    """A run began and did not come to its end."""
+
+
+class RunInterruptedError(RunError):
+    """A run was stopped by the user and can be resumed."""

@@ -308,18 +308,14 @@ class Settings(Section):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Settings:
-        """Read a scenario file."""
-        try:
-            with Path(path).open("rb") as file:
-                return cls.from_mapping(tomllib.load(file))
-        except FileNotFoundError:
-            raise SettingsError(
-                f"scenario file {path} does not exist", cure="check the path"
-            ) from None
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(
-                f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
-            ) from None
+        """Read a scenario file.
+
+        Raises
+        ------
+        SettingsError
+            If the file is missing, is not TOML, or a key or value is not valid.
+        """
+        return cls.from_mapping(read_toml(Path(path)))
 
     @classmethod
     def from_run_config(cls, flat: Mapping[str, Scalar]) -> Settings:
@@ -351,6 +347,25 @@ class Settings(Section):
         """
         tree = self.model_dump(exclude={"run"})
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file as it stands.
+
+    Raises
+    ------
+    SettingsError
+        If it is missing or not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise SettingsError(f"scenario file {path} does not exist", cure="check the path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
+        ) from None
 
 
 def _explain(error: ValidationError) -> SettingsError:

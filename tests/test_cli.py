@@ -76,6 +76,14 @@ def test_a_mistake_is_refused_with_its_cure(
     assert not (scenario.parent / "runs").exists()
 
 
+def test_training_alone_and_dry_runs_refuse_mistakes_too(scenario: Path) -> None:
+    for command in ("train", "dry-run"):
+        assert "did you mean rounds?" in refuse(command, str(scenario), "--set", "roundz=3")
+        assert "does not exist" in refuse(command, str(scenario), "--prompts", "none.jsonl")
+        assert "choose from" in refuse(command, str(scenario), "--set", "grpo.loss=weight")
+    assert not (scenario.parent / "runs").exists()
+
+
 def test_a_missing_scenario_is_refused_by_name(tmp_path: Path) -> None:
     assert "missing.toml does not exist" in refuse("simulate", str(tmp_path / "missing.toml"))
 
@@ -121,7 +129,9 @@ def test_settings_are_printed_for_people_and_for_flower() -> None:
     assert for_flower.startswith("[tool.flwr.app.config]\nrounds = ")
 
 
-@pytest.mark.parametrize("command", [[], ["simulate"], ["report"], ["settings"]])
+@pytest.mark.parametrize(
+    "command", [[], ["simulate"], ["train"], ["dry-run"], ["report"], ["settings"]]
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0

@@ -207,8 +207,8 @@ def _sample_rate(unit: Unit, prompts: int | None, per_round: int | None) -> floa
 def _of_scenario(
     scenario: Path, overrides: list[str] | None, epsilon: float | None, dimension: int | None
 ) -> Outlook:
-    from fedgrpo.federation.simulate import load_scenario
     from fedgrpo.privacy.budget import Cohort, budget_of
+    from fedgrpo.scenario import load_scenario
 
     settings = load_scenario(scenario, parse_overrides(overrides), Path.cwd())
     planned = budget_of(settings, epsilon)

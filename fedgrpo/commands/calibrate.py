@@ -21,7 +21,7 @@ def calibrate(
     """
     with explained():
         from fedgrpo.federation.calibration import calibrated_norm
-        from fedgrpo.federation.simulate import load_scenario
+        from fedgrpo.scenario import load_scenario
 
         settings = load_scenario(scenario, parse_overrides(overrides), Path.cwd())
         typer.echo(f"privacy.clipping_norm = {calibrated_norm(settings):.3g}")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fedgrpo.errors import FedGRPOError, LedgerError
+from fedgrpo.errors import FedGRPOError, LedgerError, RunFailedError, RunInterruptedError
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before the start, failed on the way, interrupted."""
@@ -31,8 +31,6 @@ def explained() -> Iterator[None]:
 
 
 def _exit_code(error: FedGRPOError) -> int:
-    from fedgrpo.federation.simulate import RunFailedError, RunInterruptedError
-
     if isinstance(error, RunInterruptedError):
         return INTERRUPTED
     return FAILED if isinstance(error, RunFailedError | LedgerError) else REFUSED

@@ -18,6 +18,11 @@ def report(
 ) -> None:
     """Print the summary of a run and draw its picture again."""
     with explained():
-        from fedgrpo.federation.simulate import report as print_report
+        from fedgrpo.report.training import EVALUATIONS
+
+        if (run_dir / EVALUATIONS).exists():
+            from fedgrpo.report.training_console import report as print_report
+        else:
+            from fedgrpo.federation.simulate import report as print_report
 
         print_report(run_dir, Console())

@@ -1,5 +1,5 @@
 """Whose prompts are whose: a deployed node's own file, a simulated holder's share, the server's
-held-out ones.
+held-out ones, or all the others for who trains alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     partition, holders = int(node_config["partition-id"]), int(node_config["num-partitions"])
     data = settings.data
     if data.source != "tasks":
-        return _split(settings, holders)[1][partition]
+        return _shares(settings, holders)[partition]
     weights = dirichlet_weights(len(data.tasks), holders, data.heterogeneity, settings.seed)
     # Any two seeds differ, so holders draw different prompts; none can draw a held-out one.
     seed = settings.seed * 1_000_003 + partition + 1
@@ -72,18 +72,39 @@ def evaluation_prompts(settings: Settings) -> list[PromptRow]:
         return load_prompts(settings.evaluation.source, data.split)[:wanted]
     if data.source == "tasks":
         return generate(data.tasks, wanted, [1.0] * len(data.tasks), settings.seed, held_out=True)
-    return _split(settings, settings.simulation.holders)[0]
+    return _split(settings)[0]
+
+
+def training_prompts(settings: Settings) -> list[PromptRow]:
+    """Prompts of who trains alone: all of the source but the held-out ones. Of built-in tasks, as
+    many as one holder has, all tasks alike.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be used or has too few rows.
+    """
+    data = settings.data
+    if data.source != "tasks":
+        return _split(settings)[1]
+    weights = [1.0] * len(data.tasks)
+    return generate(data.tasks, data.prompts_per_holder, weights, settings.seed, held_out=False)
 
 
 @lru_cache(maxsize=2)
-def _split(settings: Settings, holders: int) -> tuple[list[PromptRow], list[list[PromptRow]]]:
-    """Held-out rows of the scenario's source, and each holder's share of the rest."""
-    data = settings.data
-    rows = load_prompts(data.source, data.split)
-    held: list[PromptRow] = []
-    if not settings.evaluation.source:
-        rows, held = hold_out(rows, settings.evaluation.prompts, settings.seed)
-    shares = partition_rows(
+def _split(settings: Settings) -> tuple[list[PromptRow], list[PromptRow]]:
+    """Held-out rows of the scenario's source, and the rest."""
+    rows = load_prompts(settings.data.source, settings.data.split)
+    if settings.evaluation.source:
+        return [], rows
+    kept, held = hold_out(rows, settings.evaluation.prompts, settings.seed)
+    return held, kept
+
+
+@lru_cache(maxsize=2)
+def _shares(settings: Settings, holders: int) -> list[list[PromptRow]]:
+    """Each simulated holder's share of what is not held out."""
+    data, rows = settings.data, _split(settings)[1]
+    return partition_rows(
         rows, holders, by=data.partition_by, concentration=data.heterogeneity, seed=settings.seed
     )
-    return held, shares

@@ -78,8 +78,10 @@ def generate(
     Raises
     ------
     DataError
-        For a task that is not registered.
+        For a task that is not registered, or without any.
     """
+    if not tasks:
+        raise DataError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
     for name in tasks:
         TASKS.check(name)
     rng = random.Random(seed)

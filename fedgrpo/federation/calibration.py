@@ -9,9 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.errors import PrivacyError
-from fedgrpo.federation.evaluator import LocalEvaluator
 from fedgrpo.federation.holder import LocalHolder
+from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.base import load_base
+from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
 
 DRY_ROUNDS = 16
@@ -46,7 +50,12 @@ def calibrated_norm(settings: Settings) -> float:
 
 def public_norms(settings: Settings) -> NDArray[np.float64]:
     """Norms of what one unit contributes, on public prompts: those above 0, float64, shape (m,)."""
-    trainer = LocalEvaluator(settings).trainer
+    trainer = GRPOTrainer(
+        Adapter(load_base(settings.model), settings.adapter, settings.seed),
+        RewardMixture.from_settings(settings.reward),
+        evaluation_prompts(settings),
+        settings=settings.grpo,
+    )
     holder, start = LocalHolder(settings, trainer, settings.seed), trainer.adapter.state()
     trainer.start_round(settings.seed)
     if settings.privacy.unit == "prompt":

@@ -12,8 +12,7 @@ import torch
 
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.grpo.sampling import Rollout
-from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
@@ -24,46 +23,34 @@ from fedgrpo.settings import Settings
 class LocalEvaluator:
     """Evaluates adapters on the held-out prompts, always with the same random numbers.
 
-    The trainer never trains, so its reference stays what it was made with: the start of the run.
+    Nothing trains here, so the reference stays what it was made with: the start of the run.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        rows = evaluation_prompts(settings)
-        reward = RewardMixture.from_settings(settings.reward)
-        self.trainer = GRPOTrainer(
-            Adapter(load_base(settings.model), settings.adapter, settings.seed),
-            reward,
-            rows,
-            settings=settings.grpo,
+        self.adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+        self.held_out = HeldOut(
+            self.adapter,
+            RewardMixture.from_settings(settings.reward),
+            evaluation_prompts(settings),
+            settings.grpo,
+            settings.seed,
         )
 
     def initial(self) -> AdapterState:
         """The adapter that the run starts from, with its frozen basis."""
-        with self.trainer.adapter.at(self.trainer.policy.reference):
-            return self.trainer.adapter.state()
+        with self.adapter.at(self.held_out.policy.reference):
+            return self.adapter.state()
 
     def evaluate(self, adapter: AdapterState) -> Evaluation:
         """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
-        self.trainer.adapter.load(adapter)
-        sampled, rollout = self._reward(self.settings.grpo.temperature)
-        greedy, _ = self._reward(0.0)
-        drift = self.trainer.policy.divergence(rollout, range(len(rollout.tokens)))
-        return Evaluation(sampled, greedy, drift)
+        self.adapter.load(adapter)
+        sampled, greedy = self.held_out.sampled(), self.held_out.greedy()
+        return Evaluation(sampled.reward, greedy.reward, self.held_out.drift(sampled))
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
         """See :func:`save_adapter`."""
-        self.trainer.adapter.load(adapter)
-        self.trainer.adapter.save(folder)
-
-    def _reward(self, temperature: float) -> tuple[float, Rollout]:
-        """Mean reward of one completion a prompt."""
-        policy, collector = self.trainer.policy, self.trainer.collector
-        policy.generator.manual_seed(self.settings.seed)
-        plan = policy.sampling_plan(group_size=1, temperature=temperature)
-        rollout = policy.rollout(collector.encoded, plan)
-        result = collector.reward_of(rollout, collector.rows)
-        return float(result.total.mean()), rollout
+        self.adapter.load(adapter)
+        self.adapter.save(folder)
 
 
 @lru_cache(maxsize=1)

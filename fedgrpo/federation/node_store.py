@@ -41,9 +41,9 @@ from fedgrpo.derivation import derive_key, kept_key, new_key
 from fedgrpo.errors import ProtocolError, RunError
 from fedgrpo.federation.messages import Tag
 from fedgrpo.federation.records import array, array_record, config_record, scalar
-from fedgrpo.federation.run_directory import NODES
 from fedgrpo.files import replace_file
 from fedgrpo.ledger import commitment
+from fedgrpo.run_directory import NODES
 from fedgrpo.settings import Scalar, Settings
 
 SECRET = "node.secret"
@@ -114,7 +114,7 @@ class FolderShelf:
     def write(self, name: str, note: Note) -> None:
         """See :class:`Shelf`."""
         content = save(dict(note.arrays), metadata={"fedgrpo": json.dumps(dict(note.facts))})
-        replace_file(self._path(name), content, mode=0o600)
+        replace_file(self._path(name), content, private=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

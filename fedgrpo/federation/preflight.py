@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from fedgrpo.errors import DataError, SettingsError
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.settings import Settings
 
 
 def preflight(settings: Settings) -> tuple[str, ...]:
@@ -33,38 +33,6 @@ def preflight(settings: Settings) -> tuple[str, ...]:
     _check_model(settings)
     _check_budget(settings)
     return tuple(filter(None, [_noise_warning(settings)]))
-
-
-def with_absolute_paths(settings: Settings, base: Path) -> Settings:
-    """Resolve local paths against ``base``, because the run's processes are at home in other
-    directories.
-
-    Names that are no paths (``tasks``, ``hf:NAME``, Hub models, dotted reward functions) stay as
-    they are.
-    """
-    rewards = (_absolute_reward(name, base) for name in settings.reward.functions)
-    changed: dict[str, Scalar] = {
-        "reward.functions": ", ".join(rewards),
-        "data.source": _absolute_source(settings.data.source, base),
-        "evaluation.source": _absolute_source(settings.evaluation.source, base),
-    }
-    if (base / Path(settings.model.name).expanduser()).is_dir() and settings.model.name != "tiny":
-        changed["model.name"] = _absolute(settings.model.name, base)
-    return Settings.from_run_config(settings.to_run_config() | changed)
-
-
-def _absolute(path: str, base: Path) -> str:
-    return str((base / Path(path).expanduser()).resolve())
-
-
-def _absolute_source(source: str, base: Path) -> str:
-    named = source in {"", "tasks"} or source.startswith("hf:")
-    return source if named else _absolute(source, base)
-
-
-def _absolute_reward(name: str, base: Path) -> str:
-    place, colon, function = name.rpartition(":")
-    return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name
 
 
 def _check_cohort(settings: Settings) -> None:

@@ -16,7 +16,6 @@ from fedgrpo.errors import FedGRPOError, RunError
 from fedgrpo.federation.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.messages import write_adapter
-from fedgrpo.federation.run_directory import SECRET
 from fedgrpo.federation.strategy import FedGRPO
 from fedgrpo.federation.versions import VERSION
 from fedgrpo.ledger import FILE as LEDGER
@@ -25,6 +24,7 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
 from fedgrpo.report.writer import RunWriter
+from fedgrpo.run_directory import SECRET
 from fedgrpo.settings import Settings
 
 LOG = logging.getLogger(__name__)

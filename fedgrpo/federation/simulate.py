@@ -7,32 +7,24 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from fedgrpo.errors import RunError
+from fedgrpo.errors import RunError, RunFailedError, RunInterruptedError
 from fedgrpo.federation.app_bundle import find_app, stage_app
 from fedgrpo.federation.local_superlink import LOG, LocalSuperLink, RunState, local_superlink
-from fedgrpo.federation.preflight import preflight, with_absolute_paths
-from fedgrpo.federation.run_directory import choose
+from fedgrpo.federation.preflight import preflight
 from fedgrpo.report.console import follow, print_summary
 from fedgrpo.report.plots import plot_run
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.writer import RunWriter
+from fedgrpo.run_directory import choose
+from fedgrpo.scenario import load_scenario
 from fedgrpo.settings import Scalar, Settings
 
 LOG_TAIL = 15
 """Lines of the log that are shown when nothing better tells why a run failed."""
-
-
-class RunFailedError(RunError):
-    """A run began and did not come to its end."""
-
-
-class RunInterruptedError(RunError):
-    """A run was stopped by the user and can be resumed."""
 
 
 def simulate(
@@ -106,23 +98,6 @@ def simulate(
             raise _failed(chosen.path, state, started_at)
         report(chosen.path, console)
     return chosen.path
-
-
-def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -> Settings:
-    """Read a scenario, put overrides in place, and make its paths absolute.
-
-    Raises
-    ------
-    SettingsError
-        For every key or value that is not valid.
-    """
-    settings = Settings.from_toml(scenario)
-    known = settings.to_run_config()
-    unknown: dict[str, Any] = {key: overrides[key] for key in overrides if key not in known}
-    if unknown:
-        Settings.from_run_config(unknown)  # Raises, and names the nearest known key.
-    flat: dict[str, Any] = known | dict(overrides)
-    return with_absolute_paths(Settings.from_run_config(flat), base)
 
 
 def federation_options(settings: Settings) -> dict[str, Scalar]:

@@ -2,6 +2,8 @@
 
 from fedgrpo.grpo.advantages import ADVANTAGES, Outcomes, compute_advantages, register_advantage
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
+from fedgrpo.grpo.health import TrainingWarning
+from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import (
     LOSSES,
@@ -23,12 +25,14 @@ __all__ = [
     "PRESETS",
     "BatchTotals",
     "GRPOTrainer",
+    "HeldOut",
     "LossResult",
     "Outcomes",
     "Preset",
     "StepMetrics",
     "Surrogate",
     "TokenBatch",
+    "TrainingWarning",
     "compute_advantages",
     "compute_loss",
     "load_trainer",

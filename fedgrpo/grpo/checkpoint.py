@@ -38,12 +38,12 @@ State = dict[str, Any]
 def save_trainer(trainer: GRPOTrainer, path: Path) -> None:
     """Write everything that the next step depends on, atomically.
 
-    The file holds completions that are still to be learned from; it stays on the machine that holds
-    the prompts.
+    The file holds completions that are still to be learned from: only its owner may read it, and it
+    stays on the machine that holds the prompts.
     """
     buffer = io.BytesIO()
     torch.save(trainer_state(trainer), buffer)
-    replace_file(path, buffer.getvalue())
+    replace_file(path, buffer.getvalue(), private=True)
 
 
 def load_trainer(trainer: GRPOTrainer, path: Path) -> None:
@@ -119,7 +119,9 @@ def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
     collector.rng = np.random.default_rng()
     collector.rng.bit_generator.state = json.loads(state["prompt_numbers"])
     collector.order = list(state["order"])
-    collector.reward.bind(adapter)
+    with adapter.at(trainer.policy.reference):
+        # Judges judge with the adapter that the round began with.
+        collector.reward.bind(adapter)
     trainer.pending = None if state["pending"] is None else _unpack_batch(state["pending"])
     trainer.keeper = _keeper(state)
     trainer.steps_done = state["steps_done"]

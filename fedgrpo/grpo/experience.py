@@ -47,7 +47,7 @@ class Experience:
 
     def reward_means(self) -> dict[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
-        return {name: _nanmean(v) for name, v in self.rewards.per_function.items()}
+        return {name: nanmean(v) for name, v in self.rewards.per_function.items()}
 
     def reward_spreads(self) -> dict[str, float]:
         """Mean over groups of each reward function's standard deviation within the group.
@@ -195,7 +195,8 @@ def replace_groups(
     )
 
 
-def _nanmean(values: Floats) -> float:
+def nanmean(values: Floats) -> float:
+    """Mean of what is known; NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 

@@ -41,8 +41,12 @@ END_SHARE = 0.5
 """Share of truncated completions that hold a foreign end token before it is named."""
 
 
-class StepFigures(Protocol):
-    """What these checks read; :class:`fedgrpo.grpo.metrics.StepMetrics` has it."""
+class TrainingWarning(UserWarning):
+    """What keeps a trainer from learning, with its cure. Holds no prompt and no completion."""
+
+
+class SampledFigures(Protocol):
+    """What these checks read of a batch; :class:`fedgrpo.grpo.metrics.BatchFigures` has it."""
 
     @property
     def reward(self) -> float:
@@ -72,6 +76,10 @@ class StepFigures(Protocol):
     def kl(self) -> float:
         """Nats a token, to the reference."""
 
+
+class StepFigures(SampledFigures, Protocol):
+    """What these checks read of a step; :class:`fedgrpo.grpo.metrics.StepMetrics` has it."""
+
     @property
     def mismatch(self) -> float:
         """Nats a token, sampler against update."""
@@ -97,7 +105,13 @@ def symptoms(history: Sequence[StepFigures]) -> list[str]:
     return [sentence for sentence in found if sentence] + constant_rewards(recent)
 
 
-def constant_rewards(recent: Sequence[StepFigures]) -> list[str]:
+def glance(batch: SampledFigures) -> list[str]:
+    """What a single batch of completions tells already: all cut, all silent, a dead reward."""
+    found = [_truncated([batch]), _no_signal([batch])]
+    return [sentence for sentence in found if sentence] + constant_rewards([batch])
+
+
+def constant_rewards(recent: Sequence[SampledFigures]) -> list[str]:
     """Name every reward function that tells no completion from another in these steps."""
     dead = [
         name
@@ -146,38 +160,43 @@ def missed_ends(rollout: Rollout, base: BaseModel) -> list[str]:
     ]
 
 
-def _dead_reward(name: str, steps: Sequence[StepFigures]) -> str:
+def _dead_reward(name: str, steps: Sequence[SampledFigures]) -> str:
     if all(math.isnan(step.rewards.get(name, math.nan)) for step in steps):
         return (
-            f"Reward {name!r} applied to no completion in {len(steps)} steps. "
+            f"Reward {name!r} applied to no completion{_during(steps, ' in')}. "
             "Check that the prompts have the columns that it reads, or leave it out."
         )
     return (
-        f"Reward {name!r} never varied within a group in {len(steps)} steps, so it teaches "
+        f"Reward {name!r} never varied within a group{_during(steps, ' in')}, so it teaches "
         "nothing. Use a finer reward, easier or harder prompts, or a larger grpo.group_size, or "
         "leave it out."
     )
 
 
-def _truncated(recent: Sequence[StepFigures]) -> str:
+def _during(steps: Sequence[SampledFigures], preposition: str) -> str:
+    """For how long; of a single batch nothing need be said."""
+    return f"{preposition} {len(steps)} steps" if len(steps) > 1 else ""
+
+
+def _truncated(recent: Sequence[SampledFigures]) -> str:
     if min(step.truncated for step in recent) <= MAX_TRUNCATED:
         return ""
     return (
-        f"More than {MAX_TRUNCATED:.0%} of the completions reach the length limit without an end "
-        f"for {len(recent)} steps, and take no part in the update. Raise "
+        f"More than {MAX_TRUNCATED:.0%} of the completions reach the length limit without an end"
+        f"{_during(recent, ' for')}, and take no part in the update. Raise "
         "grpo.max_completion_length, set grpo.overlong_share, or check that the model ends its "
         "answers with the tokenizer's end token."
     )
 
 
-def _no_signal(recent: Sequence[StepFigures]) -> str:
+def _no_signal(recent: Sequence[SampledFigures]) -> str:
     if min(step.zero_signal for step in recent) <= MAX_ZERO_SIGNAL:
         return ""
     return (
-        f"In more than {MAX_ZERO_SIGNAL:.0%} of the groups every completion has the same reward, "
-        f"for {len(recent)} steps: there is nothing to learn from. If rewards are low, use easier "
-        "prompts, a finer reward, or raise grpo.temperature or grpo.group_size; if they are high, "
-        "the model has learnt these prompts."
+        f"In more than {MAX_ZERO_SIGNAL:.0%} of the groups every completion has the same reward"
+        f"{_during(recent, ', for')}: there is nothing to learn from. If rewards are low, use "
+        "easier prompts, a finer reward, or raise grpo.temperature or grpo.group_size; if they are "
+        "high, the model has learnt these prompts."
     )
 
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from fedgrpo.model.attention import repeat_cache, takes_any_mask
 
 ROWS_PER_BATCH = 1024
 """Completions decoded at once: batching is the first-order lever, memory of the cache the limit."""
+BLOCK = 256
+"""Columns of a vocabulary that are drawn from together."""
 COMPACT_AT = 0.25
 """Share of finished rows at which they are dropped from the batch: selecting cache rows costs a
 copy.
@@ -257,11 +260,44 @@ def _choose(
     log-probability.
     """
     logps = (logits / temperature if temperature else logits).log_softmax(-1)
-    if temperature:
-        token = torch.multinomial(logps.exp(), 1, generator=generator)
-    else:
-        token = logps.argmax(-1, keepdim=True)
+    token = draw(logps.exp(), generator) if temperature else logps.argmax(-1, keepdim=True)
     return token[:, 0], logps.gather(1, token)[:, 0]
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one column a row in proportion to non-negative weights, shape (rows, V) to (rows, 1).
+
+    Inverse transform in float64, first among blocks of columns and then within one:
+    ``torch.multinomial`` draws a random number for every column, which with a vocabulary of 49,152
+    takes four to twenty times as long. A column of weight zero is never drawn.
+    """
+    rows, columns = probabilities.shape
+    uniform = torch.rand(
+        rows, 1, dtype=torch.float64, device=probabilities.device, generator=generator
+    )
+    if columns <= BLOCK:
+        up_to = probabilities.cumsum(-1, dtype=torch.float64)
+        return _first_above(up_to, uniform * up_to[:, -1:])
+    blocks = -(-columns // BLOCK)
+    padded = functional.pad(probabilities, (0, blocks * BLOCK - columns))
+    weights = padded.view(rows, blocks, BLOCK)
+    of_blocks = weights.sum(-1, dtype=torch.float64)
+    up_to = of_blocks.cumsum(-1)
+    point = uniform * up_to[:, -1:]
+    block = _first_above(up_to, point)
+    before = (up_to - of_blocks).gather(1, block)
+    within = weights.take_along_dim(block[..., None], 1)[:, 0].cumsum(-1, dtype=torch.float64)
+    return block * BLOCK + _first_above(within, (point - before).clamp(min=0))
+
+
+def _first_above(up_to: Tensor, point: Tensor) -> Tensor:
+    """First column whose sum so far exceeds the row's point, (rows, n) and (rows, 1) to (rows, 1).
+
+    Points are kept under the last sum, so that rounding never points behind it.
+    """
+    last = up_to[:, -1:]
+    below = torch.minimum(point, torch.nextafter(last, torch.zeros_like(last)))
+    return torch.searchsorted(up_to, below, right=True)
 
 
 def _left_pad(

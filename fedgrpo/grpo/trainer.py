@@ -23,7 +23,7 @@ from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.credit import CREDITS
 from fedgrpo.grpo.experience import Experience
-from fedgrpo.grpo.health import HISTORY, missed_ends, step_size_advice, symptoms
+from fedgrpo.grpo.health import HISTORY, TrainingWarning, missed_ends, step_size_advice, symptoms
 from fedgrpo.grpo.metrics import BatchFigures, StepMetrics, batch_figures
 from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.update import Updater
@@ -125,8 +125,9 @@ class GRPOTrainer:
         """
         _warn(step_size_advice(self.adapter.settings.kind, self.settings))
         for _ in range(steps):
-            yield self.step()
+            metrics = self.step()
             _warn(symptoms(self.history))
+            yield metrics
 
     def step(self, chosen: Sequence[int] | None = None) -> StepMetrics:
         """One optimiser step.
@@ -201,7 +202,7 @@ def _parts(prompts: int, settings: GRPOSettings) -> tuple[tuple[int, ...], ...]:
 
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, TrainingWarning, stacklevel=3)
 
 
 def _adapter(model: str | BaseModel | Adapter, settings: AdapterSettings, seed: int) -> Adapter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,23 +16,25 @@ from fedgrpo.errors import RunError
 from fedgrpo.files import replace_file
 from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
+from fedgrpo.report.style import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    INCHES,
+    INK,
+    ORANGE,
+    PALE,
+    PURPLE,
+    RED,
+    SKY,
+    dress,
+    legend,
+)
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and in grey by lightness.
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PURPLE = "#56B4E9", "#CC79A7"
-INK, GREY, PALE = "#222222", "#767676", "#E8E8E8"
 PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, RED, PURPLE), strict=True))
 
-INCHES, DPI = (10.0, 6.25), 160
 SMALL_KL = 1e-3
-LEGEND: dict[str, Any] = {
-    "fontsize": 8,
-    "frameon": False,
-    "labelcolor": INK,
-    "handlelength": 0.9,
-    "handletextpad": 0.35,
-    "columnspacing": 0.6,
-}
 MANY_ROUNDS = 60
 
 
@@ -108,7 +109,7 @@ def _learning(axes: Axes, rows: Sequence[RoundRow]) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(min(0.0, low), high + 0.25 * (high - min(0.0, low)))  # Room for the legend.
     _dress(axes, rows, _learnt(sampled, greedy))
-    _legend(axes, loc="upper left", ncols=3)
+    legend(axes, loc="upper left", ncols=3)
 
 
 def _learnt(sampled: Sequence[float], greedy: Sequence[float]) -> str:
@@ -155,7 +156,7 @@ def _divergence(axes: Axes, rows: Sequence[RoundRow]) -> None:
     lowest, highest = min([*values, -SMALL_KL / 5]), max([*values, SMALL_KL])
     axes.set_ylim(lowest, 2 * highest)
     _dress(axes, rows, "KL, nats (log scale)", last=False)
-    _legend(axes)
+    legend(axes)
 
 
 def _norms(axes: Axes, rows: Sequence[RoundRow]) -> None:
@@ -164,7 +165,7 @@ def _norms(axes: Axes, rows: Sequence[RoundRow]) -> None:
     _line(axes, rows, lambda row: row.update_norm, "aggregated update", SKY, marker="")
     axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
     _dress(axes, rows, "L2 norms")
-    _legend(axes)
+    legend(axes)
 
 
 def _nodes(axes: Axes, rows: Sequence[RoundRow]) -> None:
@@ -173,14 +174,14 @@ def _nodes(axes: Axes, rows: Sequence[RoundRow]) -> None:
     _stack(axes, trained, [("finished", GREEN, finished), ("dropped", RED, dropped)])
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _dress(axes, rows, "Nodes", last=False)
-    _legend(axes)
+    legend(axes)
 
 
 def _time(axes: Axes, rows: Sequence[RoundRow]) -> None:
     spent = {phase: [row.seconds.get(phase, 0.0) for row in rows] for phase in PHASES}
     _stack(axes, rows, [(phase, PHASE_COLOURS[phase], spent[phase]) for phase in PHASES])
     _dress(axes, rows, "Time, s")
-    _legend(axes)
+    legend(axes)
 
 
 def _stack(
@@ -239,26 +240,5 @@ def _shade_skipped(axes: Axes, rows: Sequence[RoundRow]) -> None:
 
 
 def _dress(axes: Axes, rows: Sequence[RoundRow], title: str, *, last: bool = True) -> None:
-    axes.set_title(title, fontsize=10, loc="left", color=INK, pad=6)
     axes.set_xlim(-0.5, max(rows[-1].round, 1) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.tick_params(labelsize=9, colors=GREY, length=0, labelbottom=last)
-    axes.grid(axis="y", color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    if last:
-        axes.set_xlabel("round", fontsize=9, color=GREY)
-
-
-def _legend(axes: Axes, **place: Any) -> None:
-    """Put the legend beside the title, where it hides nothing, or at ``place``."""
-    labels = axes.get_legend_handles_labels()[1]
-    beside = {
-        "loc": "lower right",
-        "bbox_to_anchor": (1.015, 0.97),
-        "borderpad": 0.3,
-        "ncols": len(labels),
-    }
-    if labels:
-        axes.legend(**LEGEND, **(place or beside))
+    dress(axes, title, "round" if last else "")

@@ -6,8 +6,10 @@ The records hold figures only, never a prompt, a completion or anything of a sin
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from functools import cache
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -140,13 +142,10 @@ class Status(Record):
     cure: str
 
 
-R = TypeVar("R", RoundRow, Summary, Status)
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (RoundRow, Summary, Status)
-}
+R = TypeVar("R", bound=Record)
 
 
-def to_json(record: RoundRow | Summary | Status) -> str:
+def to_json(record: Record) -> str:
     """Write a record as one line of JSON.
 
     Raises
@@ -155,7 +154,7 @@ def to_json(record: RoundRow | Summary | Status) -> str:
         A field has the wrong type, or is NaN or infinite, which JSON cannot carry. Names the field
         and its value.
     """
-    text = json.dumps(asdict(record))
+    text = json.dumps(asdict(cast(Any, record)))
     _parse(type(record), text)  # What is written can be read again, or is not written.
     return text
 
@@ -172,9 +171,14 @@ def from_json(kind: type[R], text: str) -> R:
     return record
 
 
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
+
+
 def _parse(kind: type[Any], text: str) -> Any:
     try:
-        return _ADAPTERS[kind].validate_json(text)
+        return _adapter(cast(Hashable, kind)).validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join([kind.__name__, *map(str, fault["loc"])])

@@ -30,6 +30,11 @@ def number(value: float | None, digits: int = 3, missing: str = "-") -> str:
     return f"{value:.1e}" if tiny else f"{value:.{digits}f}"
 
 
+def short_name(function: str) -> str:
+    """A reward function's own name, without the file or module that it comes from."""
+    return function.rpartition(":")[2]
+
+
 def duration(seconds: float) -> str:
     """Write seconds as ``8 s``, ``3:07 min`` or ``1:02:09 h``."""
     whole = round(seconds)

@@ -102,6 +102,25 @@ def test_metrics_that_are_not_named_stay_at_home(unit: str) -> None:
     assert sent[METRICS.index("truncated")] != 0
 
 
+def test_prompts_tell_in_the_release_whether_they_were_clipped() -> None:
+    shares = []
+    for norm in (1e-6, 1e6):
+        settings = make(
+            privacy__adaptive=True,
+            privacy__noise="server",
+            privacy__clipping_norm=norm,
+            grpo__prompts_per_step=60,
+        )
+        start, plan = prepared(settings)
+        release = local_holder(settings, NODE).contribute(start, plan, 1)
+        share = read_aggregate(release, plan).share_below
+        assert share is not None
+        shares.append(share)
+    # All of them, or none; those without a gradient say neither.
+    assert 0.0 <= shares[0] < 0.4
+    assert 0.6 < shares[1] <= 1.0
+
+
 def test_rewards_are_scaled_to_the_unit_interval_and_clipped() -> None:
     figures = {name: np.zeros(3) for name in METRICS}
     figures["reward"] = np.array([-4.0, 0.0, 9.0])

@@ -16,10 +16,10 @@ from flwr.app import Context, RecordDict
 from fedgrpo.federation import make_server_app
 from fedgrpo.federation.checkpoint import FILE, load_checkpoint
 from fedgrpo.federation.node_store import SECRET as NODE_SECRET
-from fedgrpo.federation.run_directory import NODES, SECRET
 from fedgrpo.federation.server_app import ADAPTER, Model
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows, read_summary
+from fedgrpo.run_directory import NODES, SECRET
 from fedgrpo.settings import Settings
 from tests.federation.federation import FakeEvaluator, Federation, make_adapter, make_settings
 from tests.federation.kills import KilledError, Power

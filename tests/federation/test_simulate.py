@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from fedgrpo.federation import reaper
-from fedgrpo.federation.simulate import federation_options, load_scenario
+from fedgrpo.federation.simulate import federation_options
+from fedgrpo.scenario import load_scenario
 from fedgrpo.settings import Settings
 
 SCENARIO = """

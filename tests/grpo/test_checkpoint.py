@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from fedgrpo.errors import RunError
 from fedgrpo.grpo import GRPOTrainer
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer, trainer_state
+from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings
 from tests.models import graded, tiny_trainer
 
@@ -49,6 +51,28 @@ def test_stopping_at_any_step_gives_bit_equal_adapters(
     ours, theirs = trainer_state(second), trainer_state(whole)
     for key in ("steps_done", "order", "prompt_numbers", "recent"):
         assert ours[key] == theirs[key]
+
+
+def test_judges_are_lent_the_adapter_that_the_round_began_with(tmp_path: Path) -> None:
+    class Judge:
+        def bind(self, adapter: Adapter) -> None:
+            self.began = adapter.vector()
+
+        def __call__(self, completions: list[str], **columns: object) -> list[float]:
+            return graded(completions)
+
+    first, second = (tiny_trainer(11, reward=Judge()) for _ in range(2))
+    list(first.train(2))
+    save_trainer(first, tmp_path / "state.pt")
+    load_trainer(second, tmp_path / "state.pt")
+    judge = second.collector.reward._judges[0].function
+    assert np.array_equal(judge.began, first.policy.reference)  # type: ignore[attr-defined]
+    assert not np.array_equal(second.adapter.vector(), first.policy.reference)
+
+
+def test_only_the_owner_may_read_a_state(tmp_path: Path) -> None:
+    save_trainer(trainer(), tmp_path / "state.pt")
+    assert stat.S_IMODE((tmp_path / "state.pt").stat().st_mode) == 0o600
 
 
 def test_the_best_adapter_and_what_warnings_look_back_on_survive(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from fedgrpo.grpo.health import (
     WINDOW,
     constant_rewards,
+    glance,
     missed_ends,
     step_size_advice,
     symptoms,
@@ -164,3 +165,13 @@ def test_a_trainer_warns_of_it_in_the_same_words_and_logs_every_reward() -> None
     assert metrics[0].rewards["dull"] == 0.25
     assert metrics[0].reward_spreads["dull"] == 0.0
     assert metrics[0].reward == pytest.approx(sum(metrics[0].rewards.values()))
+
+
+def test_one_batch_tells_what_is_plain_to_see_without_counting_steps() -> None:
+    assert glance(HEALTHY) == []
+    cut, silent = glance(replace(HEALTHY, truncated=1.0, zero_signal=1.0))
+    assert "grpo.max_completion_length" in cut
+    assert "nothing to learn from" in silent
+    (dead,) = glance(replace(HEALTHY, reward_spreads={"good": 0.0}))
+    assert "'good' never varied within a group, so" in dead
+    assert not any("steps" in sentence for sentence in (cut, silent, dead))

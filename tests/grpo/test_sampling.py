@@ -1,8 +1,9 @@
 import pytest
 import torch
+from scipy.stats import chi2
 
 from fedgrpo.grpo import sampling
-from fedgrpo.grpo.sampling import SamplingPlan, sample
+from fedgrpo.grpo.sampling import SamplingPlan, draw, sample
 from tests.models import random_llama
 
 PROMPTS = [[5, 6, 7], [9, 4, 4, 8, 2, 11], [3], [12, 13, 14, 15]]
@@ -99,3 +100,26 @@ def test_same_seed_same_completions() -> None:
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("columns", [3, 256, 700])
+def test_tokens_are_drawn_in_proportion_to_their_probability(columns: int) -> None:
+    """Pearson's statistic over the columns, against its 99.99 % quantile."""
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.rand(columns, generator=generator) ** 3
+    weights[::3] = 0.0
+    weights[1] = 0.5 * weights.sum()
+    draws = 40_000
+    tokens = draw(weights.expand(draws, columns), generator)[:, 0]
+    counts = torch.bincount(tokens, minlength=columns).double()
+    assert not counts[weights == 0].any()
+    expected = draws * (weights / weights.sum()).double()
+    often = expected > 5
+    statistic = float(((counts - expected)[often] ** 2 / expected[often]).sum())
+    assert statistic < chi2.ppf(0.9999, int(often.sum()) - 1)
+
+
+def test_the_only_possible_token_is_drawn_wherever_it_stands() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.zeros(600, 600).fill_diagonal_(1e-30)
+    assert torch.equal(draw(weights, generator)[:, 0], torch.arange(600))

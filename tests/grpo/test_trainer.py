@@ -42,6 +42,17 @@ def test_micro_batches_do_not_change_the_step() -> None:
     assert np.allclose(*vectors, atol=1e-5)
 
 
+def test_sgd_moves_by_the_clipped_gradient_and_nothing_else() -> None:
+    moved = {}
+    for rate in (0.5, 1.0):
+        trainer = tiny_trainer(learning_rate=rate, optimiser="sgd", max_grad_norm=0.05)
+        before = trainer.adapter.vector()
+        assert trainer.step(range(8)).grad_norm > 0.05
+        moved[rate] = trainer.adapter.vector() - before
+    assert np.allclose(2 * moved[0.5], moved[1.0], atol=1e-6)
+    assert np.linalg.norm(moved[1.0]) == pytest.approx(0.05, rel=1e-3)
+
+
 def test_isolated_prompts_are_judged_as_if_alone() -> None:
     """A reward that compares the whole batch must not carry one prompt into another's gradient."""
 
@@ -218,7 +229,7 @@ def test_entropy_is_measured_without_bias() -> None:
 
 def test_an_entropy_bonus_keeps_the_policy_open() -> None:
     last = []
-    for weight in (0.0, 0.3):
+    for weight in (0.0, 1.0):
         trainer = tiny_trainer(
             16, reward=graded, prompts_per_step=16, entropy_weight=weight, learning_rate=1e-2
         )

@@ -70,7 +70,9 @@ def _private_norm(
     lie: int = 0,
     liars: int = 0,
 ) -> float:
-    """C after 100 rounds on the way that a run takes: release, rule, server noise, read, follow.
+    """C over the last 40 of 100 rounds: release, rule, server noise, read, follow, as in a run.
+
+    Under so much noise C itself wanders by 3 to 5 %, its (geometric) mean over 40 rounds by 2 %.
 
     Without ``prompts`` the norms are the holders'; with them each holder has as many prompts. The
     first ``liars`` holders send ``lie`` times 1,000 where their indicator belongs.
@@ -79,6 +81,7 @@ def _private_norm(
         unit="prompt" if prompts else "client", noise="server", noise_multiplier=_NOISE
     )
     current = start
+    reached = []
     directions = np.eye(2)[np.arange(norms.size) % 2]
     for _ in range(_ROUNDS):
         share = indicator_share(norms.size, _NOISE)
@@ -101,7 +104,8 @@ def _private_norm(
         below = read_aggregate(noisy, plan).share_below
         assert below is not None
         current = next_clipping_norm(current, below, quantile=0.5, rate=0.2, start=start)
-    return current
+        reached.append(current)
+    return float(np.exp(np.log(reached[-40:]).mean()))
 
 
 def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
@@ -115,10 +119,10 @@ def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
 def test_under_noise_a_hundred_holders_reach_their_median(
     factor: float, options: dict[str, Any]
 ) -> None:
-    """sigma_b is 12 of 100 bits: C itself wanders by 4 %, the middle of three runs by less."""
+    """With sigma_b = 12 of 100 bits."""
     norms = np.random.default_rng(5).lognormal(0.4, 0.3, _COHORT)
-    reached = [_private_norm(norms, factor * np.median(norms), **options) for _ in range(3)]
-    assert abs(np.median(reached) / np.median(norms) - 1) < 0.1
+    reached = _private_norm(norms, factor * np.median(norms), **options)
+    assert abs(reached / np.median(norms) - 1) < 0.1
 
 
 @pytest.mark.parametrize("factor", [0.3, 3.0])

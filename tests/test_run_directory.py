@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedgrpo.errors import RunError
-from fedgrpo.federation.run_directory import RunDirectory, choose
+from fedgrpo.run_directory import RunDirectory, choose
 from fedgrpo.settings import Settings
 
 SETTINGS = Settings()
@@ -91,3 +91,21 @@ def test_only_one_command_writes_to_a_directory(tmp_path: Path) -> None:
         assert "--fresh" in caught.value.cure
     with chosen.claim(SETTINGS):
         assert (chosen.path / "settings.json").exists()
+
+
+def test_an_unfinished_run_of_another_command_is_not_continued(tmp_path: Path) -> None:
+    begin(tmp_path, "demo")
+    with pytest.raises(RunError, match="unfinished run of fedgrpo simulate") as caught:
+        choose("demo", SETTINGS, run_dir=None, fresh=False, base=tmp_path, command="train")
+    assert "begin demo-2 with --fresh" in caught.value.cure
+    other = RunDirectory(tmp_path / "runs" / "demo-2", resumes=False, command="train")
+    with other.claim(SETTINGS):
+        pass
+    found = choose("demo", SETTINGS, run_dir=None, fresh=False, base=tmp_path, command="train")
+    assert found == RunDirectory(other.path, resumes=True, command="train")
+
+
+def test_finished_training_is_left_alone_too(tmp_path: Path) -> None:
+    path = begin(tmp_path, "demo")
+    (path / "training.json").write_text("{}")
+    assert pick(tmp_path).path.name == "demo-2"

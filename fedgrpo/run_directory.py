@@ -1,4 +1,4 @@
-"""Which directory a simulation writes to, and that nobody else writes there."""
+"""Which directory a run writes to, and that nobody else writes there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from fedgrpo.errors import RunError
 from fedgrpo.files import replace_file
-from fedgrpo.report.reader import SUMMARY
 from fedgrpo.settings import Settings
 
 SNAPSHOT = "settings.json"
-"""The settings of the run that a directory belongs to, without the ``run`` section."""
+"""The command whose run a directory holds, and its settings without the ``run`` section."""
+OUTCOMES = {"simulate": "summary.json", "train": "training.json"}
+"""The file that a finished run of each command leaves."""
 LOCK = ".lock"
 SECRET, NODES = "run.secret", "nodes"
 """The secret of the server, and the folder of what simulated nodes keep."""
@@ -31,11 +32,14 @@ class RunDirectory:
     path:
         Absolute. Made by :meth:`claim`.
     resumes:
-        Whether an unfinished run of the same settings lies there.
+        Whether an unfinished run of the same command and settings lies there.
+    command:
+        What runs there: a key of :data:`OUTCOMES`.
     """
 
     path: Path
     resumes: bool
+    command: str = "simulate"
 
     @contextmanager
     def claim(self, settings: Settings) -> Iterator[None]:
@@ -59,12 +63,18 @@ class RunDirectory:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            replace_file(self.path / SNAPSHOT, _snapshot(settings).encode())
+            replace_file(self.path / SNAPSHOT, _snapshot(self.command, settings).encode())
             yield
 
 
 def choose(
-    name: str, settings: Settings, *, run_dir: Path | None, fresh: bool, base: Path
+    name: str,
+    settings: Settings,
+    *,
+    run_dir: Path | None,
+    fresh: bool,
+    base: Path,
+    command: str = "simulate",
 ) -> RunDirectory:
     """Decide where to write: a new directory, or one whose unfinished run these settings continue.
 
@@ -74,8 +84,8 @@ def choose(
     Raises
     ------
     RunError
-        If the directory holds a finished run, an unfinished one of other settings, or something
-        else.
+        If the directory holds a finished run, an unfinished one of another command or other
+        settings, or something else.
     """
     if run_dir is not None:
         path = (base / run_dir).resolve()
@@ -83,34 +93,44 @@ def choose(
             raise RunError(
                 f"run directory {path} is not empty", cure="name another --run-dir, or drop --fresh"
             )
-        if (path / SUMMARY).exists():
+        if _is_finished(path):
             raise RunError(
                 f"run directory {path} holds a finished run", cure="name another --run-dir"
             )
-        return _continue_or_begin(path, settings, "name another --run-dir")
+        return _continue_or_begin(path, command, settings, "name another --run-dir")
 
     last, following = _candidates((base / "runs" / name).resolve())
-    if last is None or fresh or (last / SUMMARY).exists():
-        return RunDirectory(following, resumes=False)
-    return _continue_or_begin(last, settings, f"begin {following.name} with --fresh")
+    if last is None or fresh or _is_finished(last):
+        return RunDirectory(following, resumes=False, command=command)
+    return _continue_or_begin(last, command, settings, f"begin {following.name} with --fresh")
 
 
-def _continue_or_begin(path: Path, settings: Settings, other: str) -> RunDirectory:
+def _continue_or_begin(path: Path, command: str, settings: Settings, other: str) -> RunDirectory:
     if not _is_used(path):
-        return RunDirectory(path, resumes=False)
+        return RunDirectory(path, resumes=False, command=command)
     try:
-        kept = Settings.from_mapping(json.loads((path / SNAPSHOT).read_text("utf-8")))
+        tree = dict(json.loads((path / SNAPSHOT).read_text("utf-8")))
+        began, kept = tree.pop("command", "simulate"), Settings.from_mapping(tree)
     except (OSError, ValueError, TypeError):
         raise RunError(
             f"{path} is not empty and holds no run that this version of fedgrpo can read",
             cure=f"{other}, or clear it",
         ) from None
+    if began != command:
+        raise RunError(
+            f"{path} holds an unfinished run of fedgrpo {began}",
+            cure=f"{other}, or finish it with fedgrpo {began}",
+        )
     if kept.fingerprint() != settings.fingerprint():
         raise RunError(
             f"{path} holds an unfinished run with other settings: {_differences(kept, settings)}",
             cure=f"{other}, or use the old settings to finish it",
         )
-    return RunDirectory(path, resumes=True)
+    return RunDirectory(path, resumes=True, command=command)
+
+
+def _is_finished(path: Path) -> bool:
+    return any((path / outcome).exists() for outcome in OUTCOMES.values())
 
 
 def _is_used(path: Path) -> bool:
@@ -133,8 +153,8 @@ def _candidates(first: Path) -> tuple[Path | None, Path]:
     return last, following
 
 
-def _snapshot(settings: Settings) -> str:
-    return json.dumps(settings.model_dump(exclude={"run"}), indent=2) + "\n"
+def _snapshot(command: str, settings: Settings) -> str:
+    return json.dumps({"command": command, **settings.model_dump(exclude={"run"})}, indent=2) + "\n"
 
 
 def _differences(kept: Settings, wanted: Settings) -> str:

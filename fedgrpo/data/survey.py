@@ -1,0 +1,84 @@
+"""What a holder's prompts would be refused for, all of it at once and without stopping."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fedgrpo.data.prompts import Prompt, PromptRow, as_row
+from fedgrpo.data.sources import raw_rows
+from fedgrpo.errors import DataError
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Prompts that can be used, and why the others cannot.
+
+    Attributes
+    ----------
+    rows:
+        Usable ones.
+    lengths:
+        Their tokens.
+    refused:
+        Number of rows by reason. No reason quotes a row.
+    """
+
+    rows: tuple[PromptRow, ...]
+    lengths: tuple[int, ...]
+    refused: Mapping[str, int]
+
+    @property
+    def count(self) -> int:
+        """All rows, usable or not."""
+        return len(self.rows) + sum(self.refused.values())
+
+
+def survey_source(source: str, split: str, measure: Callable[[Prompt], int], limit: int) -> Survey:
+    """Look at every row of a source; see :func:`survey_rows`.
+
+    Raises
+    ------
+    DataError
+        If the source, or a line of it, cannot be read at all.
+    """
+    refused: Counter[str] = Counter()
+    rows = []
+    for number, raw in raw_rows(source, split):
+        try:
+            rows.append(as_row(raw, source, number))
+        except DataError as error:
+            refused[error.problem.partition(f", row {number} ")[2]] += 1
+    return survey_rows(rows, measure, limit, refused)
+
+
+def survey_rows(
+    rows: list[PromptRow],
+    measure: Callable[[Prompt], int],
+    limit: int,
+    refused: Mapping[str, int] | None = None,
+) -> Survey:
+    """Tell rows that fit from those that do not.
+
+    Parameters
+    ----------
+    rows:
+        Well-formed ones.
+    measure:
+        Tokens of a prompt.
+    limit:
+        Most tokens that a prompt may have.
+    refused:
+        Rows that were refused before, by reason.
+    """
+    counts, usable, lengths = Counter(refused or {}), [], []
+    for row in rows:
+        length = measure(row.prompt)
+        if 0 < length <= limit:
+            usable.append(row)
+            lengths.append(length)
+        else:
+            why = f"is longer than grpo.max_prompt_length = {limit} tokens"
+            counts[why if length else "has no token"] += 1
+    return Survey(tuple(usable), tuple(lengths), dict(counts))

@@ -1,0 +1,229 @@
+"""``fedgrpo dry-run``: what taking part would mean for a data holder, measured on its own prompts
+without writing or sending anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from fedgrpo.data.ownership import node_prompts
+from fedgrpo.data.survey import Survey, survey_rows, survey_source
+from fedgrpo.errors import DataError
+from fedgrpo.federation.holder import LocalHolder
+from fedgrpo.federation.traffic import round_traffic
+from fedgrpo.grpo.advantages import ADVANTAGES
+from fedgrpo.grpo.experience import Experience
+from fedgrpo.grpo.health import glance, missed_ends, step_size_advice
+from fedgrpo.grpo.losses import LOSSES
+from fedgrpo.grpo.metrics import BatchFigures, batch_figures
+from fedgrpo.grpo.policy import Sampled
+from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.base import load_base
+from fedgrpo.model.encoding import encode_prompt
+from fedgrpo.model.lora import Adapter
+from fedgrpo.model.memory import peak_gpu_memory, peak_memory
+from fedgrpo.model.quiet import quiet_loading
+from fedgrpo.privacy.accounting import check_budget
+from fedgrpo.report.dry_run import DryRun, histogram
+from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.scenario import absolute_source, load_scenario
+from fedgrpo.settings import Settings
+
+SAMPLE = 32
+"""Prompts that are sampled for, unless told otherwise."""
+VALUE_BYTES = 4
+"""An adapter's values are float32."""
+
+T = TypeVar("T")
+
+
+def dry_run(
+    scenario: Path,
+    *,
+    prompts: str = "",
+    overrides: Mapping[str, object] | None = None,
+    sample: int = SAMPLE,
+) -> DryRun:
+    """Measure one local round on this machine. Nothing is written, and nothing leaves it.
+
+    Adversary: none. Whoever runs it sees figures of its own prompts, without any noise, and should
+    keep them to itself as it keeps the prompts.
+
+    Parameters
+    ----------
+    scenario:
+        TOML file of settings.
+    prompts:
+        The holder's own file or dataset. Without it, the share of the scenario's first holder.
+    overrides:
+        Dotted keys with values that take the place of the scenario's.
+    sample:
+        Most prompts that are sampled for; what they cost is drawn out to a round.
+
+    Raises
+    ------
+    FedGRPOError
+        Of the kind that fits, where the node could not take part at all.
+    """
+    settings = load_scenario(scenario, overrides or {}, Path.cwd())
+    check_budget(settings)
+    ADVANTAGES.check(settings.grpo.advantage)
+    LOSSES.check(settings.grpo.loss)
+    mixture = RewardMixture.from_settings(settings.reward)
+    torch.set_num_threads(settings.simulation.cpus_per_holder)  # As a node does.
+    with quiet_loading():
+        adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
+    trainer = GRPOTrainer(adapter, mixture, survey.rows, settings=settings.grpo, seed=settings.seed)
+    measured = _measure(LocalHolder(settings, trainer, settings.seed), sample)
+    traffic = round_traffic(settings, adapter.state())
+    figures, experience = measured.figures, measured.experience
+    return DryRun(
+        prompts=survey.count,
+        refused=dict(survey.refused),
+        shortest=min(survey.lengths),
+        longest=max(survey.lengths),
+        sampled_prompts=experience.prompts,
+        completions=len(experience.advantages),
+        reward=figures.reward,
+        rewards={
+            name: histogram(values) for name, values in experience.rewards.per_function.items()
+        },
+        zero_signal=figures.zero_signal,
+        truncated=figures.truncated,
+        length=figures.length,
+        tokens_per_second=figures.tokens / measured.sampling_s,
+        judging_s=measured.judging_s,
+        round_s=measured.round_s(settings),
+        round_unit=_round_words(settings),
+        peak_memory_bytes=peak_memory(),
+        peak_gpu_bytes=peak_gpu_memory(adapter.base.device),
+        dimension=adapter.dimension,
+        adapter_bytes=VALUE_BYTES * adapter.dimension,
+        sent_bytes=traffic.sent,
+        received_bytes=traffic.received,
+        warnings=_warnings(settings, survey, measured, adapter),
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One batch of completions, and what its parts cost in seconds.
+
+    Attributes
+    ----------
+    experience, figures:
+        The batch.
+    collecting_s, judging_s:
+        Sampling and judging together, and judging alone.
+    figures_s:
+        Measuring the batch, which prompt-level privacy does not do.
+    update_s:
+        Learning from the whole batch once: a gradient for each prompt under prompt-level privacy.
+    """
+
+    experience: Experience
+    figures: BatchFigures
+    collecting_s: float
+    judging_s: float
+    figures_s: float
+    update_s: float
+
+    @property
+    def sampling_s(self) -> float:
+        """Sampling alone."""
+        return max(self.collecting_s - self.judging_s, 1e-6)
+
+    def round_s(self, settings: Settings) -> float:
+        """Draw the batch out to a round: more prompts, several batches, several updates of each."""
+        grpo = settings.grpo
+        scale = grpo.prompts_per_step / self.experience.prompts
+        if settings.privacy.unit == "prompt":
+            return scale * (self.collecting_s + self.update_s)
+        batches = -(-grpo.steps // (grpo.passes * grpo.minibatches))
+        gathering = batches * (self.collecting_s + self.figures_s)
+        return scale * (gathering + grpo.steps * self.update_s / grpo.minibatches)
+
+
+def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
+    tokenizer, limit = adapter.base.tokenizer, settings.grpo.max_prompt_length
+    if source:
+        survey = survey_source(
+            source, settings.data.split, lambda prompt: len(encode_prompt(tokenizer, prompt)), limit
+        )
+    else:
+        first = {"partition-id": 0, "num-partitions": settings.simulation.holders}
+        rows = node_prompts(settings, first)
+        survey = survey_rows(rows, lambda prompt: len(encode_prompt(tokenizer, prompt)), limit)
+    if not survey.rows:
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in survey.refused.items())
+        raise DataError(
+            f"none of {survey.count} prompts can be used ({reasons or 'there are none'})",
+            cure="mend the rows, or raise grpo.max_prompt_length",
+        )
+    return survey
+
+
+def _measure(holder: LocalHolder, sample: int) -> Measured:
+    """Take one step as the holder would, on a few prompts, and put the adapter back."""
+    trainer, settings = holder.trainer, holder.settings
+    private = settings.privacy.unit == "prompt"
+    chosen = trainer.next_prompts(min(sample, settings.grpo.prompts_per_step))
+    trainer.collect(chosen[:1], isolated=private)  # What is slow only once is no round's cost.
+    experience, collecting_s = _timed(lambda: trainer.collect(chosen, isolated=private))
+    rows = [trainer.collector.rows[i] for i in chosen]
+    _, judging_s = _timed(lambda: trainer.collector.reward_of(experience.rollout, rows))
+    sampled = Sampled(len(experience.rollout.mask), int(experience.rollout.mask.sum()))
+    figures, figures_s = _timed(
+        lambda: batch_figures(trainer.policy, experience, experience, sampled)
+    )
+
+    def update() -> object:
+        if private:
+            return holder.prompt_gradients(experience, settings.privacy.clipping_norm)
+        return trainer.updater.update(experience)
+
+    with trainer.adapter.at(trainer.adapter.vector()):
+        _, update_s = _timed(update)
+    return Measured(experience, figures, collecting_s, judging_s, figures_s, update_s)
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    started = time.monotonic()
+    result = work()
+    return result, time.monotonic() - started
+
+
+def _warnings(
+    settings: Settings, survey: Survey, measured: Measured, adapter: Adapter
+) -> list[str]:
+    found = [*glance(measured.figures), *missed_ends(measured.experience.rollout, adapter.base)]
+    if survey.refused:
+        found.append(
+            f"{sum(survey.refused.values())} rows cannot be used, and a node refuses a source that "
+            "has one. Mend them or take them out."
+        )
+    promised = settings.data.min_prompts
+    if settings.privacy.unit == "prompt" and len(survey.rows) < promised:
+        found.append(
+            f"{len(survey.rows)} prompts are fewer than data.min_prompts = {promised}, for which "
+            "epsilon is stated: the node would refuse. Bring more prompts, or agree on a smaller "
+            "data.min_prompts and a larger epsilon."
+        )
+    if settings.privacy.unit != "prompt":
+        found += step_size_advice(adapter.settings.kind, settings.grpo)
+    return found
+
+
+def _round_words(settings: Settings) -> str:
+    grpo = settings.grpo
+    if settings.privacy.unit == "prompt":
+        return f"one clipped gradient for each of {grpo.prompts_per_step} prompts"
+    steps = f"{grpo.steps} step{'' if grpo.steps == 1 else 's'}"
+    return f"{steps} of {grpo.prompts_per_step} prompts"

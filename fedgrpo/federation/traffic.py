@@ -1,0 +1,151 @@
+"""How many bytes a node sends and receives in a round: one is played, and its messages measured."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_all_nested_objects
+from numpy.typing import NDArray
+
+from fedgrpo.errors import RunError
+from fedgrpo.federation.client_app import make_client_app
+from fedgrpo.federation.local_grid import LocalGrid
+from fedgrpo.federation.messages import write_adapter
+from fedgrpo.federation.strategy import FedGRPO
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.settings import Scalar, Settings
+
+SMALL, LARGE = 64, 1088
+"""Dimensions that are played. Every message is a constant and so many bytes a coordinate."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one node in one round, without the transport's own framing (a few per cent).
+
+    Attributes
+    ----------
+    sent, received:
+        By the node, over all messages of the round.
+    """
+
+    sent: float
+    received: float
+
+
+class CountingGrid(LocalGrid):
+    """A federation in this process that measures the messages of each direction."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, tamper=self._count_reply, **options)  # type: ignore[arg-type]
+        self.sent_bytes = self.received_bytes = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Deliver messages, and count them as received by the nodes."""
+        listed = list(messages)
+        self.received_bytes += sum(wire_bytes(message) for message in listed)
+        return super().push_messages(listed)
+
+    def traffic(self) -> Traffic:
+        """Mean over the nodes."""
+        nodes = len(self.contexts)
+        return Traffic(self.sent_bytes / nodes, self.received_bytes / nodes)
+
+    def _count_reply(self, stage: str, node: int, reply: Message) -> Message:
+        if reply.has_error():
+            raise RunError(
+                f"a played round failed at stage {stage}: {reply.error.reason}",
+                cure="correct the settings that it names",
+            )
+        self.sent_bytes += wire_bytes(reply)
+        return reply
+
+
+class _Silent:
+    """A holder whose release is zero."""
+
+    def contribute(
+        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes
+    ) -> NDArray[np.float64]:
+        return np.zeros(plan.size)
+
+
+def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
+    """Measure a round of the configured protocol among the least number of holders, nobody
+    dropping out.
+
+    Two rounds over tiny adapters are played in this process, with holders that release zeros, and
+    drawn out to the adapter's size. So the figure follows the protocol's own code, whatever it is.
+
+    Parameters
+    ----------
+    settings:
+        Of the run.
+    adapter:
+        Its size and its frozen basis, which the node receives.
+
+    Raises
+    ------
+    RunError
+        If the played round fails.
+    """
+    small, large = (_played(settings, dimension) for dimension in (SMALL, LARGE))
+    stretch = (adapter.vector.size - SMALL) / (LARGE - SMALL)
+    bare = AdapterState(adapter.vector[:1], {}, adapter.layout)
+    basis = object_bytes(write_adapter(AdapterState(bare.vector, adapter.basis, bare.layout)))
+    return Traffic(
+        small.sent + stretch * (large.sent - small.sent),
+        small.received
+        + stretch * (large.received - small.received)
+        + basis
+        - object_bytes(write_adapter(bare)),
+    )
+
+
+def wire_bytes(message: Message) -> int:
+    """Bytes of everything that Flower pushes for a message."""
+    # Of a copy: measuring leaves views in a message that cannot be copied any more.
+    return object_bytes(copy.deepcopy(message))
+
+
+def object_bytes(thing: InflatableObject) -> int:
+    """Bytes of a Flower object with all that it holds, each part once, as it is pushed."""
+    return sum(len(part.deflate()) for part in get_all_nested_objects(thing).values())
+
+
+def _played(settings: Settings, dimension: int) -> Traffic:
+    """Play one round over an adapter of this size without a basis."""
+    chosen = settings.model_copy(
+        update={"rounds": 1, "simulation": type(settings.simulation)(), "run": type(settings.run)()}
+    )
+
+    def silent(_: Settings, __: Mapping[str, Scalar]) -> _Silent:
+        return _Silent()
+
+    grid = CountingGrid(
+        make_client_app(silent),
+        chosen.federation.min_holders,
+        run_config=chosen.to_run_config(),
+    )
+    adapter = AdapterState(np.zeros(dimension, np.float32), {}, "0" * 64)
+    with _quiet():
+        FedGRPO(chosen).start(grid, write_adapter(adapter))
+    return grid.traffic()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Flower from telling of a round that is only played."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,69 @@
+"""A scenario file with what the command line puts in the place of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedgrpo.settings import Scalar, Settings, read_toml
+
+
+def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -> Settings:
+    """Read a scenario, put overrides in place, and make its paths absolute.
+
+    Only the outcome has to be valid: an override may mend what the file alone could not be.
+
+    Parameters
+    ----------
+    scenario:
+        TOML file of settings.
+    overrides:
+        Dotted keys with values that take the place of the file's.
+    base:
+        Folder that relative paths are read from.
+
+    Raises
+    ------
+    SettingsError
+        For every key or value that is not valid.
+    """
+    tree = read_toml(scenario)
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        if section and not isinstance(tree.get(section), dict):
+            tree[section] = {}
+        (tree[section] if section else tree)[name] = value
+    return with_absolute_paths(Settings.from_mapping(tree), base)
+
+
+def with_absolute_paths(settings: Settings, base: Path) -> Settings:
+    """Resolve local paths against ``base``, because the run's processes are at home in other
+    directories.
+
+    Names that are no paths (``tasks``, ``hf:NAME``, Hub models, dotted reward functions) stay as
+    they are.
+    """
+    rewards = (_absolute_reward(name, base) for name in settings.reward.functions)
+    changed: dict[str, Scalar] = {
+        "reward.functions": ", ".join(rewards),
+        "data.source": absolute_source(settings.data.source, base),
+        "evaluation.source": absolute_source(settings.evaluation.source, base),
+    }
+    if (base / Path(settings.model.name).expanduser()).is_dir() and settings.model.name != "tiny":
+        changed["model.name"] = _absolute(settings.model.name, base)
+    return Settings.from_run_config(settings.to_run_config() | changed)
+
+
+def absolute_source(source: str, base: Path) -> str:
+    """Resolve a source of prompts against ``base``, unless it is no path."""
+    named = source in {"", "tasks"} or source.startswith("hf:")
+    return source if named else _absolute(source, base)
+
+
+def _absolute(path: str, base: Path) -> str:
+    return str((base / Path(path).expanduser()).resolve())
+
+
+def _absolute_reward(name: str, base: Path) -> str:
+    place, colon, function = name.rpartition(":")
+    return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name
