@@ -22,7 +22,7 @@ def run(*arguments: str, code: int) -> str:
 def test_a_ledger_that_fits_is_summed_up(tmp_path: Path) -> None:
     printed = run(str(write_run(tmp_path)), "--key", KEY, code=0)
     assert "2 rounds and its end. Everything fits." in printed
-    assert "client: epsilon 0.2378 at delta 1e-05 against server colluding with all" in printed
+    assert "client: epsilon 0.2335 at delta 1e-05 against server colluding with all" in printed
     assert f"signed by {KEY}" in printed
 
 

@@ -112,7 +112,7 @@ def test_prompts_tell_in_the_release_whether_they_were_clipped() -> None:
             grpo__prompts_per_step=60,
         )
         start, plan = prepared(settings)
-        release = local_holder(settings, NODE).contribute(start, plan, 1)
+        release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0])
         share = read_aggregate(release, plan).share_below
         assert share is not None
         shares.append(share)
