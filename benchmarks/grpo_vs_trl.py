@@ -200,8 +200,9 @@ def run_parity(name: str, model: str, turn: Turn) -> None:
     off = 0.03 * torch.randn(sampled.logps.shape, generator=torch.Generator().manual_seed(0))
     rollout = dataclasses.replace(sampled, logps=(sampled.logps + off) * sampled.mask)
     experience = dataclasses.replace(experience, rollout=rollout)
-    totals = ours.totals(experience)
-    loss = sum(float(ours.loss(experience, b, totals).loss) for b in ours.batches(experience))
+    updater = ours.updater
+    totals = updater.totals(experience)
+    loss = sum(float(updater.loss(experience, b, totals).loss) for b in updater.batches(experience))
     width = max(map(len, rollout.prompts))
     rows = [prompt for prompt in rollout.prompts for _ in range(rollout.group_size)]
     inputs = {

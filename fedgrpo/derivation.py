@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedgrpo.errors import RunError
-from fedgrpo.files import make_private_file
+from fedgrpo.files import make_file
 
 KEY_BYTES = 32
 """Length of secrets and keys."""
@@ -49,7 +49,7 @@ def kept_key(path: Path) -> bytes:
         If the file is damaged, or others may read it.
     """
     if not path.exists():
-        make_private_file(path, new_key())
+        make_file(path, new_key())
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         open_to = stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077

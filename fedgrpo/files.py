@@ -9,7 +9,7 @@ from pathlib import Path
 _DRAFT = ".tmp"
 
 
-def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Replace a file whole, making its folder if need be.
 
     The content is on disk before the name points at it, or a crash could leave an empty file; and
@@ -20,23 +20,21 @@ def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
     ----------
     path, content:
         What to write, and where.
-    private:
-        Whether nobody but the owner may read it, from the first byte on.
+    mode:
+        Permissions of the file, less the process's umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_of(path)
     try:
-        _write(draft, content, private=private)
+        _write(draft, content, mode)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
-def make_private_file(path: Path, content: bytes) -> bool:
-    """Make a file that only its owner reads, whole, unless there is one.
-
-    Of several processes that try, the first one's stays.
+def make_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
+    """Make a file whole, unless there is one: of several processes, the first one's stays.
 
     Returns
     -------
@@ -46,7 +44,7 @@ def make_private_file(path: Path, content: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_of(path)
     try:
-        _write(draft, content, private=True)
+        _write(draft, content, mode)
         os.link(draft, path)
     except FileExistsError:
         return False
@@ -88,13 +86,9 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{_DRAFT}")
 
 
-def owner_only(path: str, flags: int) -> int:
-    """Open a file that nobody else may read: an ``opener`` for :func:`open`."""
-    return os.open(path, flags, 0o600)
-
-
-def _write(path: Path, content: bytes, *, private: bool) -> None:
-    with open(path, "wb", opener=owner_only if private else None) as file:
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -106,3 +100,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def owner_only(path: str, flags: int) -> int:
+    """Open a file that nobody else may read: an ``opener`` for :func:`open`."""
+    return os.open(path, flags, 0o600)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.files import append_line, make_private_file, replace_file, sweep_drafts
+from fedgrpo.files import append_line, make_file, replace_file, sweep_drafts
 from tests.federation.kills import KilledError, Power
 
 
@@ -25,15 +25,15 @@ def test_a_killed_writer_leaves_the_old_content_or_the_new(tmp_path: Path, step:
 
 def test_a_file_is_made_once(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
-    assert make_private_file(path, b"first")
-    assert not make_private_file(path, b"second")
+    assert make_file(path, b"first")
+    assert not make_file(path, b"second")
     assert path.read_bytes() == b"first"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_private_file_stays_private_when_it_is_replaced(tmp_path: Path) -> None:
     for content in (b"1", b"2"):
-        replace_file(tmp_path / "file", content, private=True)
+        replace_file(tmp_path / "file", content, mode=0o600)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
 
 

@@ -114,7 +114,7 @@ class FolderShelf:
     def write(self, name: str, note: Note) -> None:
         """See :class:`Shelf`."""
         content = save(dict(note.arrays), metadata={"fedgrpo": json.dumps(dict(note.facts))})
-        replace_file(self._path(name), content, private=True)
+        replace_file(self._path(name), content, mode=0o600)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

@@ -58,6 +58,6 @@ class Openings:
         opened = before | {one for one, fits in zip(sums, admitted, strict=True) if fits}
         if self._path is not None and (round, opened) != (self._round, self._opened):
             kept = {"round": round, "sums": sorted(map(sorted, opened))}
-            replace_file(self._path, json.dumps(kept).encode(), private=True)
+            replace_file(self._path, json.dumps(kept).encode(), mode=0o600)
         self._round, self._opened = round, opened
         return admitted

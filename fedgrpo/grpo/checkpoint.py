@@ -43,7 +43,7 @@ def save_trainer(trainer: GRPOTrainer, path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(trainer_state(trainer), buffer)
-    replace_file(path, buffer.getvalue(), private=True)
+    replace_file(path, buffer.getvalue(), mode=0o600)
 
 
 def load_trainer(trainer: GRPOTrainer, path: Path) -> None:

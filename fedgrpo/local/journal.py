@@ -95,7 +95,7 @@ class Journal:
         if path.exists():
             kept = [line for line in lines(path) if wanted(json.loads(line)["step"])]
             content = "".join(f"{line}\n" for line in kept).encode()
-            replace_file(path, content, private=name in PRIVATE)
+            replace_file(path, content, mode=0o600 if name in PRIVATE else 0o666)
 
     def _append(self, name: str, rows: Sequence[str]) -> None:
         opener = owner_only if name in PRIVATE else None
