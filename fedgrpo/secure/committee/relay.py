@@ -171,6 +171,30 @@ class ReplayableMember(Generic[Result]):
         ]
         return self._seal_all(self._hear(opened))
 
+    def abandon(self, error: ProtocolError) -> ProtocolError:
+        """End the member because of an error outside of it, and return the error to report.
+
+        Parameters
+        ----------
+        error:
+            What went wrong: a message that :meth:`deliver` refused, or a
+            :class:`~fedgrpo.errors.MemberLostError` where one did not come in time.
+
+        Returns
+        -------
+        ProtocolError
+            The same, or an :class:`~fedgrpo.errors.OpenedError` if the member's part of the result
+            is out already and the round counts as released.
+        """
+        if self._step is None:
+            return error
+        self._step = None
+        try:
+            self._member.throw(error)
+        except ProtocolError as reported:
+            return reported
+        raise self._refusal("went on after an error", "update it: its version is not this one")
+
     def to_bytes(self) -> bytes:
         """Serialise secret and transcript, in clear: keep it in a file of mode 0600."""
         tree = {

@@ -8,10 +8,14 @@ import pytest
 from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
 from fedgrpo.secure.committee.circuits import CIRCUITS
 from fedgrpo.secure.committee.driving import drive
+from fedgrpo.secure.committee.handshake import Party
 from fedgrpo.secure.committee.in_process import run
 from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.secure.committee.relay import ReplayableMember
 from fedgrpo.secure.committee.steps import MEMBERS, Step
 
+from .parts import COMMITTEE, IDENTITIES
+from .parts import SESSION as PARTS_SESSION
 from .rounds import Tap, members, trimmed_sum
 
 PLAN = Plan(5, 100, trim=1, bits=4, sigma=50.0, circuit="log")
@@ -105,3 +109,26 @@ def test_a_driver_learns_whether_the_member_had_opened(error: ProtocolError) -> 
         with pytest.raises(ProtocolError) as caught:
             drive(MAKE(0, None), Recorded(step, error))
         assert caught.value is error
+
+
+@pytest.mark.parametrize("deliveries", range(LAST + 2))
+def test_a_relayed_member_learns_whether_it_had_opened(deliveries: int) -> None:
+    relayed = {
+        m: ReplayableMember(
+            Party(m, IDENTITIES[m], COMMITTEE, PARTS_SESSION),
+            lambda secret: MAKE(secret[0], None),
+            bytes([m]),
+        )
+        for m in range(MEMBERS)
+    }
+    sealed = {m: member.begin() for m, member in relayed.items()}
+    for _ in range(deliveries):
+        sealed = {
+            m: member.deliver({s: sent[m] for s, sent in sealed.items() if m in sent})
+            for m, member in relayed.items()
+        }
+    error = MemberLostError(2, "member 2 is gone")
+    reported = relayed[0].abandon(error)
+    assert isinstance(reported, OpenedError) if deliveries == LAST else reported is error
+    with pytest.raises(ProtocolError):
+        relayed[0].deliver({})
