@@ -18,7 +18,8 @@ SNAPSHOT = "settings.json"
 """The command whose run a directory holds, and its settings without the ``run`` section."""
 OUTCOMES = {"simulate": "summary.json", "train": "training.json"}
 """The file that a finished run of each command leaves."""
-LOCK = ".lock"
+LOCK, SERVER_LOCK = ".lock", ".server.lock"
+"""Held by the command, and by the server."""
 SECRET, NODES = "run.secret", "nodes"
 """The secret of the server, and the folder of what simulated nodes keep."""
 
@@ -50,21 +51,41 @@ class RunDirectory:
         RunError
             If another process holds the lock.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise RunError(
-                    f"run directory {self.path} is in use by process {lock.read().strip() or '?'}",
-                    cure="wait for it, or start another run with --fresh",
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+        with alone(self.path, LOCK, cure="wait for it, or start another run with --fresh"):
             replace_file(self.path / SNAPSHOT, _snapshot(self.command, settings).encode())
             yield
+
+
+@contextmanager
+def alone(directory: Path, name: str, *, cure: str) -> Iterator[None]:
+    """Hold a lock of a run directory, which is made if need be; it ends with the process.
+
+    Parameters
+    ----------
+    directory, name:
+        Where the lock is.
+    cure:
+        For whoever comes second.
+
+    Raises
+    ------
+    RunError
+        If another process holds the lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / name).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunError(
+                f"run directory {directory} is in use by process {lock.read().strip() or '?'}",
+                cure=cure,
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def choose(

@@ -29,6 +29,8 @@ from fedgrpo.settings import Scalar, Settings
 if TYPE_CHECKING:
     # Loaded by the train handler only: a deployed node starts a process for every message.
     from fedgrpo.federation.interfaces import Holder, HolderFactory
+    from fedgrpo.federation.node_store import Ask, NodeStore
+    from fedgrpo.privacy.release import ReleasePlan
 
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
@@ -89,7 +91,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     What was released by the same plan before is released again, without training. Under the plain
     protocol, answer with the release itself.
     """
-    from fedgrpo.federation.faults import SimulatedDropoutError, attack, simulated_faults
+    from fedgrpo.federation.faults import SimulatedDropoutError, simulated_faults
     from fedgrpo.federation.gate import Gate
     from fedgrpo.federation.node_store import Ask, NodeStore
     from fedgrpo.federation.plans import release_plan
@@ -113,12 +115,10 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     gate.charge()
     if release is None:
         holder = factory(settings, context.node_config)
-        release = _checked(
-            holder.contribute(order.adapter, plan, round_, store.key(ask)), plan.size
-        )
+        release = holder.contribute(order.adapter, plan, round_, store.key(ask))
+        release = _checked(release, plan.size)
         if faults.byzantine:
-            before = store.adapter_before(ask, order.adapter.vector)
-            release = attack(settings, release, plan.bound, order.adapter, before, round_)
+            release = _attacked(settings, release, plan, order, store, ask)
         store.keep(ask, release)
     tag = store.tag(ask, release)
     if settings.aggregation.protocol == "plain":
@@ -127,6 +127,21 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
     memory.keep(release, plan.bound, masks)
     return messages.write_keys(order.header, masks.public_keys, tag)
+
+
+def _attacked(
+    settings: Settings,
+    release: NDArray[np.float64],
+    plan: ReleasePlan,
+    order: messages.TrainOrder,
+    store: NodeStore,
+    ask: Ask,
+) -> NDArray[np.float64]:
+    """What a simulated attacker sends in the place of its release."""
+    from fedgrpo.federation.faults import attack
+
+    before = store.adapter_before(ask, order.adapter.vector)
+    return attack(settings, release, plan.bound, order.adapter, before, ask.round)
 
 
 def _share(message: Message, context: Context) -> RecordDict:

@@ -24,7 +24,7 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
 from fedgrpo.report.writer import RunWriter
-from fedgrpo.run_directory import SECRET
+from fedgrpo.run_directory import SECRET, SERVER_LOCK, alone
 from fedgrpo.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -74,17 +74,18 @@ def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = 
         started = time.time()
         settings = Settings.from_run_config(context.run_config)
         writer = RunWriter(_run_dir(settings, context.run_id))
-        # Another run's directory is refused before its status can be touched.
-        load_checkpoint(writer.run_dir / FILE, settings.fingerprint())
-        try:
-            _serve(grid, settings, writer, strategy, model or _local_model(), started)
-        except (KeyboardInterrupt, SystemExit):
-            # Ctrl-C, or Flower's way to end a server on SIGTERM.
-            writer.interrupt("the server was stopped", "the same command resumes")
-            raise
-        except BaseException as error:
-            writer.fail(*_explain(error))
-            raise
+        with alone(writer.run_dir, SERVER_LOCK, cure="wait for it, or end it"):
+            # Another run's directory is refused before its status can be touched.
+            load_checkpoint(writer.run_dir / FILE, settings.fingerprint())
+            try:
+                _serve(grid, settings, writer, strategy, model or _local_model(), started)
+            except (KeyboardInterrupt, SystemExit):
+                # Ctrl-C, or Flower's way to end a server on SIGTERM.
+                writer.interrupt("the server was stopped", "the same command resumes")
+                raise
+            except BaseException as error:
+                writer.fail(*_explain(error))
+                raise
 
     return app
 

@@ -86,8 +86,10 @@ def _leaves(policy: Policy) -> Iterator[str]:
         )
     yield _metrics(policy)
     yield (
-        "Besides: temporary keys for the masks, the time at which this machine answers, and, if it "
-        "refuses, a one-word reason from a fixed list."
+        "Besides: temporary keys for the masks, a name that this machine has in this run only, a "
+        "seal by which it can prove later what its update was and which tells nothing by itself, "
+        "the time at which this machine answers, and, if it refuses, a one-word reason from a "
+        "fixed list."
     )
 
 

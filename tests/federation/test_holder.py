@@ -63,6 +63,25 @@ def test_prompt_release_points_downhill_and_is_bounded() -> None:
     assert evaluator.evaluate(moved).greedy > evaluator.evaluate(start).greedy + 0.1
 
 
+@pytest.mark.parametrize("unit", ["prompt", "client"])
+def test_a_release_is_a_function_of_its_key(unit: str) -> None:
+    """Coins, completions and noise: bit for bit, whatever the process did before."""
+    settings = make(privacy__unit=unit)
+    first, again = (contribution(settings, NODE, key=KEYS[0]) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    other = contribution(settings, NODE, key=KEYS[1])
+    assert abs(np.corrcoef(first, other)[0, 1]) < 0.2
+    assert (first != other).mean() > 0.95
+
+
+def test_the_order_in_which_holders_share_the_resident_model_changes_nothing() -> None:
+    settings = make(privacy__noise="server")
+    nodes: list[dict[str, Scalar]] = [{**NODE, "partition-id": number} for number in range(3)]
+    forwards = [contribution(settings, node) for node in nodes]
+    backwards = [contribution(settings, node) for node in reversed(nodes)]
+    np.testing.assert_array_equal(forwards, backwards[::-1])
+
+
 def test_prompt_release_is_noised_by_the_holder_itself() -> None:
     settings = make(privacy__noise_multiplier=1.5)
     start, plan = prepared(settings)

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
+from fedgrpo.errors import LedgerError, RunError
 from fedgrpo.federation import make_server_app
 from fedgrpo.federation.checkpoint import FILE, load_checkpoint
 from fedgrpo.federation.node_store import SECRET as NODE_SECRET
 from fedgrpo.federation.server_app import ADAPTER, Model
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows, read_summary
-from fedgrpo.run_directory import NODES, SECRET
+from fedgrpo.run_directory import NODES, SECRET, SERVER_LOCK, alone
 from fedgrpo.settings import Settings
 from tests.federation.federation import FakeEvaluator, Federation, make_adapter, make_settings
 from tests.federation.kills import KilledError, Power
@@ -224,16 +225,30 @@ def test_a_ledger_without_its_checkpoint_is_not_written_over(tmp_path: Path) -> 
     runs.go(directory)
     before = (directory / "ledger.jsonl").read_bytes()
     (directory / FILE).unlink()
-    with pytest.raises(Exception, match="a run whose checkpoint is gone"):
+    with pytest.raises(LedgerError, match="a run whose checkpoint is gone"):
         runs.go(directory, attempt=2)
     assert (directory / "ledger.jsonl").read_bytes() == before
+
+
+def test_two_servers_never_share_a_directory(tmp_path: Path) -> None:
+    """One that lost its connection may live when the run is submitted again."""
+    runs = Runs(tmp_path, 6, **SMALL, privacy__unit="none")
+    directory = runs.prepare("run")
+    runs.go(directory)
+    before = {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+    with (
+        alone(directory, SERVER_LOCK, cure=""),
+        pytest.raises(RunError, match="is in use by process"),
+    ):
+        runs.go(directory, attempt=2)
+    assert {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()} == before
 
 
 def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
     runs = Runs(tmp_path, 6, **SMALL, privacy__unit="none")
     directory = runs.prepare("run")
     (directory / SECRET).chmod(0o644)
-    with pytest.raises(Exception, match="other users may read or write the secret"):
+    with pytest.raises(RunError, match="other users may read or write the secret"):
         runs.go(directory)
 
 
@@ -272,5 +287,5 @@ def test_the_final_adapter_is_the_one_in_the_ledger(tmp_path: Path) -> None:
     vector = np.load(saved)
     vector[0] = np.nextafter(vector[0], np.float32(1))
     np.save(saved, vector)
-    with pytest.raises(Exception, match=r"adapter/adapter\.npy is not the file"):
+    with pytest.raises(LedgerError, match=r"adapter/adapter\.npy is not the file"):
         verify(directory)
