@@ -62,6 +62,26 @@ class ProtocolError(FedGRPOError, RuntimeError):
     """A peer broke the secure aggregation protocol, or asked a node to break it."""
 
 
+class MemberLostError(ProtocolError):
+    """A committee member crashed, was cut off or fell silent; nothing says that it cheated.
+
+    Parameters
+    ----------
+    member:
+        Its number.
+    problem, cure:
+        As for :class:`FedGRPOError`.
+    """
+
+    def __init__(self, member: int, problem: str, *, cure: str = "") -> None:
+        super().__init__(problem, cure=cure)
+        self.member = member
+
+
+class OpenedError(ProtocolError):
+    """A committee's round failed after its result may have been opened: it counts as released."""
+
+
 class CohortError(FedGRPOError, RuntimeError):
     """Too few holders for the configured buckets and attackers, or too few in time."""
 

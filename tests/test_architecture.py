@@ -17,7 +17,7 @@ FORBIDDEN = {
     "privacy": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
     "policy": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "secure": ("flwr", "torch", "transformers", "fedgrpo.federation", "fedgrpo.grpo"),
-    "robust": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
+    "robust": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
     "simulation": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
     "report": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
 }

@@ -72,6 +72,10 @@ class ServerState:
         """Return the state with one more round started."""
         return replace(self, progress=replace(self.progress, charged=self.progress.charged + 1))
 
+    def refunded(self) -> ServerState:
+        """Return the state with one round less that was charged: nothing of it came out."""
+        return replace(self, progress=replace(self.progress, charged=self.progress.charged - 1))
+
     def finished(self, round: int, dropped: int, *, skipped: bool) -> ServerState:
         """Return the state after a round, with the nodes that it lost."""
         before = self.progress

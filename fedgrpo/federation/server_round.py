@@ -52,6 +52,8 @@ class RoundOutcome:
         Nodes that were asked and lost on the way.
     buckets:
         Bucket means that the rule saw.
+    members:
+        Committee members that computed the result; None without a committee.
     """
 
     reason: str = ""
@@ -59,6 +61,7 @@ class RoundOutcome:
     finished: int = 0
     dropped: int = 0
     buckets: int = 0
+    members: int | None = None
 
 
 @dataclass
@@ -116,6 +119,11 @@ def robust_aggregate(
         rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
     )
     return _sent(settings, read_aggregate(add_noise(combined, std), plan))
+
+
+def read_opened(settings: Settings, plan: ReleasePlan, mean: NDArray[np.float64]) -> Aggregate:
+    """Read what a committee opened: trimmed and noised already."""
+    return _sent(settings, read_aggregate(mean, plan))
 
 
 def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
@@ -184,6 +192,7 @@ def make_row(
         finished=outcome.finished,
         dropped=outcome.dropped,
         buckets=outcome.buckets,
+        members=outcome.members,
         epsilon=worst_epsilon(settings, state.progress.charged),
         seconds=dict(clock.seconds),
         sampled=evaluation.sampled if evaluation else None,

@@ -14,6 +14,9 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fedgrpo.errors import CohortError, RunError
 from fedgrpo.federation.checkpoint import ServerState, resume, save_checkpoint
+from fedgrpo.federation.committee_messages import Finisher
+from fedgrpo.federation.committee_messages import read_finisher as read_committee_finisher
+from fedgrpo.federation.committee_round import CommitteeError, CommitteeServer
 from fedgrpo.federation.exchange import Replies, round_trip, wait_for_nodes
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.link import Answers, Link, read_answers
@@ -39,13 +42,14 @@ from fedgrpo.federation.server_round import (
     apply_aggregate,
     count_reasons,
     make_row,
+    read_opened,
     robust_aggregate,
 )
 from fedgrpo.privacy.accounting import check_budget
-from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.privacy.release import Aggregate, ReleasePlan
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import group_size
+from fedgrpo.settings_checks import group_size, noise_by
 
 LOG = logging.getLogger(__name__)
 
@@ -130,6 +134,7 @@ class FedGRPO(Strategy):
         self._evaluator, self._writer, self._checkpoint = evaluator, writer, checkpoint
         self._run: _Run | None = None
         self._round: _Round | None = None
+        self._committee = CommitteeServer(settings)
 
     def summary(self) -> None:
         """Log what this strategy does."""
@@ -137,7 +142,7 @@ class FedGRPO(Strategy):
         LOG.info(
             f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over groups of "
             f"at least {group_size(s)} ({s.aggregation.protocol}), privacy unit {s.privacy.unit}, "
-            f"noise by the {s.privacy.noise}, {s.server.optimiser}"
+            f"noise by the {noise_by(s)}, {s.server.optimiser}"
         )
 
     def start(
@@ -261,6 +266,10 @@ class FedGRPO(Strategy):
             if (problem := self._missing(releases)) is not None:
                 return self._skip(problem, releases.failures)
             return self._apply(plain_groups(releases.values), releases.failures, releases.asked)
+        if self.settings.aggregation.protocol == "committee":
+            return self._aggregate_by_committee(
+                read_answers(arrived, header, lambda _, c: read_committee_finisher(c))
+            )
         finishers = read_answers(arrived, header, lambda _, c: read_finisher(c))
         if (problem := self._missing(finishers)) is not None:
             return self._skip(problem, finishers.failures)
@@ -272,6 +281,37 @@ class FedGRPO(Strategy):
             current.clock.phase,
         )
         return self._apply(sums, finishers.failures | sums.failures, finishers.asked)
+
+    def _aggregate_by_committee(
+        self, finishers: Answers[Finisher]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Have the committee combine the finishers' releases, and step the adapter."""
+        current = _started(self._round)
+        # A round in which nothing is opened shows nobody anything, so it costs nothing.
+        if (problem := self._missing(finishers)) is not None:
+            self.state = self._state.refunded()
+            return self._skip(problem, finishers.failures)
+        try:
+            result = self._committee.run(
+                current.link, finishers.values, current.plan, current.clock.phase
+            )
+        except CohortError as error:
+            if not (isinstance(error, CommitteeError) and error.released):
+                self.state = self._state.refunded()
+            return self._skip(error.problem, finishers.failures)
+        with current.clock.phase("aggregate"):
+            aggregate = read_opened(self.settings, current.plan, result.mean)
+            return self._step(
+                RoundOutcome(
+                    aggregate=aggregate,
+                    finished=len(result.clients),
+                    dropped=finishers.asked - len(result.clients),
+                    buckets=result.groups,
+                    members=result.members,
+                ),
+                aggregate,
+                finishers.failures | result.failures,
+            )
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -351,16 +391,24 @@ class FedGRPO(Strategy):
                 aggregate = robust_aggregate(self.settings, current.plan, sums.means)
             except CohortError as error:
                 return self._skip(error.problem, failures, len(sums.means))
-            self.state = apply_aggregate(self.settings, self._state, aggregate, sums.survivors)
-        dropped = cohort - sums.survivors
-        if dropped:
-            LOG.warning(f"{dropped} of {cohort} nodes dropped: {count_reasons(failures.values())}")
-        current.outcome = RoundOutcome(
-            aggregate=aggregate,
-            finished=sums.survivors,
-            dropped=dropped,
-            buckets=len(sums.means),
-        )
+            outcome = RoundOutcome(
+                aggregate=aggregate,
+                finished=sums.survivors,
+                dropped=cohort - sums.survivors,
+                buckets=len(sums.means),
+            )
+            return self._step(outcome, aggregate, failures)
+
+    def _step(
+        self, outcome: RoundOutcome, aggregate: Aggregate, failures: Failures
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Move the adapter by what came out of a round."""
+        self.state = apply_aggregate(self.settings, self._state, aggregate, outcome.finished)
+        if outcome.dropped:
+            asked = outcome.finished + outcome.dropped
+            reasons = count_reasons(failures.values())
+            LOG.warning(f"{outcome.dropped} of {asked} nodes dropped: {reasons}")
+        _started(self._round).outcome = outcome
         return write_adapter(self.state.adapter), MetricRecord(dict(aggregate.metrics))
 
     def _skip(self, problem: str, failures: Failures, buckets: int = 0) -> tuple[None, None]:

@@ -87,11 +87,7 @@ def encode(values: NDArray[np.float64], bits: int, bound: float) -> NDArray[np.u
             cure=f"use at most {fraction_bits(1, bound)} bits: see fraction_bits(members, bound)",
         )
     values = np.asarray(values, dtype=np.float64)
-    if bad := int(values.size - np.count_nonzero(np.isfinite(values))):
-        raise ProtocolError(
-            f"{bad} of {values.size} values to be encoded are NaN or infinite",
-            cure="leave this round out: find the non-finite step in local training",
-        )
+    check_finite(values)
     scaled = np.rint(np.ldexp(np.clip(values, -bound, bound), bits))
     return scaled.astype(np.int32).view(np.uint32)
 
@@ -114,6 +110,21 @@ def decode_sum(total: NDArray[np.uint32], bits: int) -> NDArray[np.float64]:
     """
     signed = np.ascontiguousarray(total, dtype=np.uint32).view(np.int32)
     return np.ldexp(signed.astype(np.float64), -bits)
+
+
+def check_finite(values: NDArray[np.float64]) -> None:
+    """Refuse values that have no encoding.
+
+    Raises
+    ------
+    ProtocolError
+        If a value is NaN or infinite.
+    """
+    if bad := int(values.size - np.count_nonzero(np.isfinite(values))):
+        raise ProtocolError(
+            f"{bad} of {values.size} values to be encoded are NaN or infinite",
+            cure="leave this round out: find the non-finite step in local training",
+        )
 
 
 def _largest_code(bits: int, bound: float) -> float:

@@ -58,7 +58,9 @@ def test_median_and_mean_equal_numpy(case: tuple[Matrix, int]) -> None:
 def test_sorting_network_sorts_every_input_of_zeros_and_ones(count: int) -> None:
     # By the 0-1 principle it then sorts every input (Knuth, TAOCP volume 3, 5.3.4, theorem Z).
     block = ((np.arange(2**count) >> np.arange(count)[:, None]) & 1).astype(np.float64)
-    np.testing.assert_array_equal(np.stack(rules._sorted_rows(block)), np.sort(block, axis=0))
+    for trim in range((count + 1) // 2):
+        middle = np.sort(block, axis=0)[trim : count - trim]
+        np.testing.assert_array_equal(np.stack(rules._middle_rows(block, trim)), middle)
 
 
 @given(cohorts(), st.sampled_from(BUILT_IN), st.randoms(use_true_random=False))
@@ -71,16 +73,26 @@ def test_order_of_buckets_does_not_matter_to_the_last_bit(
     np.testing.assert_array_equal(combine(rule, means, trim), combine(rule, means[order], trim))
 
 
-@given(cohorts(), st.integers(1, 7))
-def test_chunking_has_no_effect(case: tuple[Matrix, int], chunk: int) -> None:
+@given(cohorts(), st.integers(1, 7), st.sampled_from(BUILT_IN))
+def test_blocks_have_no_effect(case: tuple[Matrix, int], size: int, rule: str) -> None:
     means, trim = case
-    np.testing.assert_array_equal(
-        rules._middle_mean(means, trim, chunk), rules._middle_mean(means, trim)
+    whole = combine(rule, means, trim)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "_BLOCK", size)
+        np.testing.assert_array_equal(combine(rule, means, trim), whole)
+
+
+def test_sums_beyond_float64_do_not_spoil_the_mean() -> None:
+    means = np.full((5, 4), 1.5e308)
+    means[:, 0] = [1.0, 2.0, 4.0, 8.0, 16.0]
+    means[:, 1] *= -1
+    np.testing.assert_allclose(
+        combine("trimmed_mean", means, 1), [14 / 3, -1.5e308, 1.5e308, 1.5e308], rtol=1e-15
     )
 
 
-def test_more_coordinates_than_a_chunk_are_all_combined() -> None:
-    means = np.random.default_rng(0).standard_normal((5, 2 * rules._CHUNK + 3))
+def test_more_coordinates_than_a_block_are_all_combined() -> None:
+    means = np.random.default_rng(0).standard_normal((5, 2 * rules._BLOCK + 3))
     np.testing.assert_allclose(
         combine("trimmed_mean", means, 1), np.sort(means, 0)[1:4].mean(0), rtol=1e-12, atol=1e-15
     )

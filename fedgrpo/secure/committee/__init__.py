@@ -1,0 +1,61 @@
+"""The committee: four data holders who compute a robust aggregate on shares and open only that.
+
+Clients :func:`deal`, members :func:`admit` what was dealt, :func:`aggregate` it on shares and open
+the result. A member's part is a generator without I/O; :func:`drive` runs it over direct TLS links
+(:func:`connect`), :class:`ReplayableMember` through an untrusted relay.
+"""
+
+from fedgrpo.secure.committee.admission import Admitted, admit
+from fedgrpo.secure.committee.costs import choose_circuit
+from fedgrpo.secure.committee.dealing import deal
+from fedgrpo.secure.committee.driving import Links, drive
+from fedgrpo.secure.committee.encoding import Encoding, decode_sum, encode
+from fedgrpo.secure.committee.handshake import Party
+from fedgrpo.secure.committee.identity import (
+    Committee,
+    ComponentKeys,
+    Identity,
+    MemberKeys,
+    toss_keys,
+)
+from fedgrpo.secure.committee.in_process import Finished, run
+from fedgrpo.secure.committee.noise import EffectiveNoise, discrete_gaussian, effective_noise
+from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.secure.committee.planes import slice_planes
+from fedgrpo.secure.committee.relay import ReplayableMember
+from fedgrpo.secure.committee.round import Opened, aggregate
+from fedgrpo.secure.committee.steps import Member, Step
+from fedgrpo.secure.committee.tls import TlsLinks, connect, listen
+
+__all__ = [
+    "Admitted",
+    "Committee",
+    "ComponentKeys",
+    "EffectiveNoise",
+    "Encoding",
+    "Finished",
+    "Identity",
+    "Links",
+    "Member",
+    "MemberKeys",
+    "Opened",
+    "Party",
+    "Plan",
+    "ReplayableMember",
+    "Step",
+    "TlsLinks",
+    "admit",
+    "aggregate",
+    "choose_circuit",
+    "connect",
+    "deal",
+    "decode_sum",
+    "discrete_gaussian",
+    "drive",
+    "effective_noise",
+    "encode",
+    "listen",
+    "run",
+    "slice_planes",
+    "toss_keys",
+]

@@ -1,0 +1,94 @@
+"""Before and after the computation: that all mean the same round, and that all are content."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.inbox import Inbox, suspicion
+from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
+from fedgrpo.secure.primitives import SECRET_BYTES, derive
+
+
+def greet(index: int, keys: ComponentKeys, session: bytes, lost: int | None) -> Member[bytes]:
+    """Compare settings and keys with each peer, and toss a joint coin; one step.
+
+    Each member proves to each other that it holds the keys that both should hold, and tells it the
+    coin of the key that it lacks.
+
+    Adversary: one member is malicious. Coins are functions of keys tossed at the start of the run,
+    so it chooses none, and a wrong one does not fit what the other two say. It lacks one of the
+    four until the members greet, by which time all inputs are dealt.
+
+    Parameters
+    ----------
+    index, lost:
+        As for :func:`~fedgrpo.secure.committee.round.aggregate`.
+    keys, session:
+        The session, bound to all that members must agree on, and its keys.
+
+    Returns
+    -------
+    bytes
+        The coin, 32 bytes, the same at all members.
+
+    Raises
+    ------
+    ProtocolError
+        If a member has another session or another key, or says another coin.
+    """
+    peers = _peers(index, lost)
+    digest = hashlib.sha256(context(session, "greeting among", *sorted([index, *peers]))).digest()
+
+    def drawn(component: int, purpose: str, *parties: int) -> bytes:
+        return derive(keys.keys[component], context(session, purpose, component, *parties))
+
+    def greeting(sender: int, receiver: int) -> list[bytes]:
+        common = [m for m in range(MEMBERS) if m not in (sender, receiver)]
+        return [digest, *(drawn(m, "proof of key", sender, receiver) for m in common)]
+
+    outgoing = {peer: b"".join([*greeting(index, peer), drawn(peer, "coin")]) for peer in peers}
+    inbox = Inbox((yield Step(outgoing, frozenset(peers))))
+    told = {}
+    for peer in peers:
+        expected = greeting(peer, index)
+        if inbox.take(peer, SECRET_BYTES) != expected[0]:
+            raise suspicion(peer, "it has another round, other settings or another plan")
+        if any(inbox.take(peer, SECRET_BYTES) != proof for proof in expected[1:]):
+            raise suspicion(peer, "it holds another component key")
+        told[peer] = inbox.take(peer, SECRET_BYTES)
+    inbox.close()
+    if len(set(told.values())) != 1:
+        raise suspicion(_odd_one_out(told), "its coin is not the one of the others")
+    coins = {m: drawn(m, "coin") for m in holders(index)} | {index: told[peers[0]]}
+    return hashlib.sha256(b"".join(coins[m] for m in range(MEMBERS))).digest()
+
+
+def confirm(index: int, session: bytes, lost: int | None) -> Member[None]:
+    """Tell each peer that nothing was found wrong, and hear the same from all; one step.
+
+    Raises
+    ------
+    ProtocolError
+        If a member says anything else.
+    """
+    peers = _peers(index, lost)
+
+    def word(sender: int, receiver: int) -> bytes:
+        return hashlib.sha256(context(session, "content", sender, receiver)).digest()
+
+    outgoing = {peer: word(index, peer) for peer in peers}
+    inbox = Inbox((yield Step(outgoing, frozenset(peers))))
+    for peer in peers:
+        if inbox.take(peer, SECRET_BYTES) != word(peer, index):
+            raise suspicion(peer, "it does not confirm the round")
+    inbox.close()
+
+
+def _peers(index: int, lost: int | None) -> tuple[int, ...]:
+    return tuple(peer for peer in holders(index) if peer != lost)
+
+
+def _odd_one_out(told: dict[int, bytes]) -> int:
+    words = list(told.values())
+    return min(told, key=lambda peer: words.count(told[peer]))

@@ -1,0 +1,212 @@
+"""One member's part in one round: agree on it, compute on shares, confirm, and open once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import OpenedError, ProtocolError
+from fedgrpo.secure.committee.adders import columns_of
+from fedgrpo.secure.committee.buckets import sum_buckets
+from fedgrpo.secure.committee.circuits import CIRCUITS
+from fedgrpo.secure.committee.engine import Engine, Share
+from fedgrpo.secure.committee.four_party import FourParty
+from fedgrpo.secure.committee.greeting import confirm, greet
+from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.noise import discrete_gaussian, share_sigma
+from fedgrpo.secure.committee.norms import blank_long_vectors
+from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.secure.committee.planes import Words, join_planes, lane_mask, slice_planes, words_for
+from fedgrpo.secure.committee.steps import MEMBERS, Member
+from fedgrpo.secure.committee.three_party import ThreeParty
+from fedgrpo.secure.primitives import derive
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the committee opened for one plan: all that anyone learns."""
+
+    totals: Words
+    """uint64, shape (d,): the sum of the kept values, in offset binary, and the noise; modulo
+    ``2**bits``."""
+    kept: int
+    """Clients' values in the sum: what the mean divides by."""
+    bits: int
+    """Width of the sum."""
+
+
+def aggregate(
+    index: int,
+    keys: ComponentKeys,
+    session: bytes,
+    plans: Sequence[Plan],
+    components: Mapping[int, Words],
+    lost: int | None = None,
+) -> Member[tuple[Opened, ...]]:
+    """Play one member's part in aggregating what the clients dealt.
+
+    Greet, so that members with other settings, keys or rounds are found out; trim, sum and add
+    noise on shares; confirm that nobody found anything wrong; only then open.
+
+    Adversary, all four members present: one is malicious, and colludes with any clients. It learns
+    the opened totals and nothing else, and they are right, or an honest member raises. Nobody
+    opens before having heard from all others that their checks passed, so a tampered computation
+    opens nothing. At the very end a malicious member can keep the others from hearing a result
+    that it gets itself: they raise :class:`~fedgrpo.errors.OpenedError`, and the round counts as
+    released. Two colluding members learn every input.
+
+    The noise of a round is a function of component keys and session, no member's choice: the
+    opened totals have joint noise ``sigma``, of which one curious member can subtract all but a
+    share of ``sigma / 2`` (:func:`~fedgrpo.secure.committee.noise.effective_noise`).
+
+    Adversary, one member lost: the other three follow the protocol; one is curious. See
+    :class:`~fedgrpo.secure.committee.three_party.ThreeParty`. Go on with three only if each of
+    them lost the same member on its own link, and none has seen a check fail: then a malicious
+    member could only have pushed out itself. The noise is the one of the first attempt, so if that
+    one was opened after all, this opens nothing new.
+
+    Parameters
+    ----------
+    index:
+        The member, 0 to 3.
+    keys:
+        The member's component keys of the run.
+    session:
+        32 bytes that name this use of the committee and bind its settings and the clients taken
+        (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use it for other
+        inputs: masks would serve twice. Run it again only without a member that crashed.
+    plans:
+        What to compute, one after the other: the update, and whatever goes the same way.
+    components:
+        ``{component: uint64, shape (clients, words)}`` for the member's three; a client's words are
+        those of all plans, one after the other, each ``plan.bits`` planes
+        (:func:`~fedgrpo.secure.committee.planes.slice_planes`).
+    lost:
+        A member that crashed in an earlier attempt.
+
+    Returns
+    -------
+    tuple[Opened, ...]
+        One for each plan, the same at all members.
+
+    Raises
+    ------
+    ProtocolError
+        If a member's message is malformed or does not fit another's tag; the members that can have
+        done it are named. Nothing was opened.
+    OpenedError
+        The same, but when this member had already sent its part of the opening.
+    """
+    _check_shapes(index, plans, components)
+    session = bind(session, plans)
+    keys = keys.for_session(session)
+    joint = yield from greet(index, keys, session, lost)
+    engine: Engine = (
+        FourParty(index, keys, session) if lost is None else ThreeParty(index, lost, keys, session)
+    )
+    totals, start = [], 0
+    for section, plan in enumerate(plans):
+        planes = {
+            m: words[:, start : start + plan.words].reshape(plan.clients, plan.bits, -1)
+            for m, words in components.items()
+        }
+        start += plan.words
+        noise = _noise(index, keys, session, section, plan, engine)
+        totals.append((yield from _compute(engine, plan, engine.shared(planes), noise, joint)))
+    yield from confirm(index, session, lost)
+    try:
+        flat = yield from engine.open(np.concatenate([_flat(total) for total in totals], axis=1))
+    except ProtocolError as error:
+        raise OpenedError(
+            f"the opening failed: {error.problem}",
+            cure="count the round as released; " + error.cure,
+        ) from error
+    return tuple(_opened(plan, part) for plan, part in zip(plans, _split(flat, plans), strict=True))
+
+
+def _compute(
+    engine: Engine, plan: Plan, values: Share, noise: list[Share], joint: bytes
+) -> Member[Share]:
+    """Aggregate shares (held, n, w, W) by the plan; returns (held, output bits, W)."""
+    circuit = CIRCUITS[plan.circuit]
+    if plan.rule == "norm_checked_mean":
+        values = yield from blank_long_vectors(engine, values, plan)
+    if plan.bucket > 1:
+        values = yield from sum_buckets(engine, values, plan, joint)
+    kept = yield from circuit.keep(engine, values, plan.trimmed)
+    total = yield from circuit.add(engine, columns_of([*kept, *noise], plan.output_bits))
+    return total & lane_mask(plan.dimension)
+
+
+def _noise(
+    index: int, keys: ComponentKeys, session: bytes, section: int, plan: Plan, engine: Engine
+) -> list[Share]:
+    """Share the four parts of the joint noise; part m is component m, from key m alone."""
+    if not plan.sigma:
+        return []
+    zeros = np.zeros((plan.output_bits, words_for(plan.dimension)), np.uint64)
+    parts = {
+        m: slice_planes(draw_noise(m, keys, session, section, plan), plan.output_bits)
+        for m in holders(index)
+    }
+    return [
+        engine.shared({m: parts[m] if m == part else zeros for m in parts})
+        for part in range(MEMBERS)
+    ]
+
+
+def draw_noise(
+    component: int, keys: ComponentKeys, session: bytes, section: int, plan: Plan
+) -> NDArray[np.int64]:
+    """Draw one of the four parts of a plan's joint noise; int64, shape (d,), in steps.
+
+    Parameters
+    ----------
+    component:
+        The part, which is that component of a shared value.
+    keys, session:
+        The session, bound by :func:`bind`, and its keys.
+    section:
+        Place of the plan in the round.
+    plan:
+        With a positive ``sigma``.
+    """
+    key = derive(keys.keys[component], context(session, "noise", section, component))
+    return discrete_gaussian(key, share_sigma(plan.sigma), plan.dimension)
+
+
+def bind(session: bytes, plans: Sequence[Plan]) -> bytes:
+    """Bind a session to what is computed in it; 32 bytes, from which all keys are derived.
+
+    Another plan in the same session then uses other masks, tags and noise.
+    """
+    return hashlib.sha256(session + repr(tuple(plans)).encode()).digest()
+
+
+def _check_shapes(index: int, plans: Sequence[Plan], components: Mapping[int, Words]) -> None:
+    expected = (plans[0].clients, sum(plan.words for plan in plans))
+    shapes = {m: words.shape for m, words in components.items()}
+    if shapes != dict.fromkeys(holders(index), expected):
+        raise ProtocolError(
+            f"member {index} was given components of shapes {shapes}, the plans need {expected} "
+            f"of each of {holders(index)}",
+            cure="make plan and dealing from the same settings and the clients that were admitted",
+        )
+
+
+def _flat(share: Share) -> Share:
+    return share.reshape(len(share), -1)
+
+
+def _split(flat: Words, plans: Sequence[Plan]) -> list[Words]:
+    sizes = [plan.output_bits * words_for(plan.dimension) for plan in plans]
+    return np.split(flat, np.cumsum(sizes)[:-1])
+
+
+def _opened(plan: Plan, words: Words) -> Opened:
+    planes = words.reshape(plan.output_bits, -1)
+    return Opened(join_planes(planes, plan.dimension), plan.kept, plan.output_bits)
