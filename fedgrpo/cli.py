@@ -10,6 +10,7 @@ import typer
 from fedgrpo.commands import ledger, policy
 from fedgrpo.commands.budget import budget
 from fedgrpo.commands.calibrate import calibrate
+from fedgrpo.commands.committee_key import committee_key
 from fedgrpo.commands.dry_run import dry_run
 from fedgrpo.commands.report import report
 from fedgrpo.commands.settings import settings
@@ -30,6 +31,7 @@ app.command("report")(report)
 app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
+app.command("committee-key")(committee_key)
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")
 

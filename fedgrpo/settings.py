@@ -130,7 +130,10 @@ class PrivacySettings(Section):
     or nobody's.
     """
     noise: Literal["client", "server"] = "client"
-    """Each holder adds noise before masking, or the server once after the robust rule."""
+    """``client``: each holder adds noise before anything leaves it. ``server``: noise is added
+    once, after the robust rule, by whoever aggregates: the server, or the committee's members
+    jointly.
+    """
     noise_multiplier: float = Field(default=1.0, gt=0)
     """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
     honest_mates: int = Field(default=0, ge=0)
@@ -165,11 +168,21 @@ class PrivacySettings(Section):
 
 
 class AggregationSettings(Section):
-    """How what the robust rule combines comes to the server."""
+    """Who applies the robust rule, and to what."""
 
-    protocol: Literal["buckets", "plain"] = "buckets"
-    """``buckets``: sums of at least ``secure.bucket_size`` holders under masks. ``plain``: each
-    holder's release as it is, for a server that holders trust with it.
+    protocol: Literal["buckets", "committee", "plain"] = "buckets"
+    """``buckets``: the server, to sums of at least ``secure.bucket_size`` holders under masks.
+    ``committee``: four holders, to shares of each holder's release; the server sees the result.
+    ``plain``: the server, to each holder's release, for a server that holders trust with it.
+    """
+    committee: Names = ()
+    """The four members, each as ``KEYS`` or ``KEYS@HOST:PORT``, with the keys that ``fedgrpo
+    committee-key`` prints. With addresses they connect directly, else through the server. Empty
+    takes four nodes, which is for simulations.
+    """
+    allow_three: bool = False
+    """Whether three members go on after the fourth fell silent. The result is then right, and
+    inputs stay secret, only if none of the three deviates from the protocol. False skips the round.
     """
 
 

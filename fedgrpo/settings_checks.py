@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from fedgrpo.errors import SettingsError
 
 if TYPE_CHECKING:
     from fedgrpo.settings import Settings
+
+_MEMBER = re.compile(r"[0-9a-f]{128}(@\S+:\d{1,5})?")
 
 
 def secret_threshold(bucket_size: int) -> int:
@@ -26,7 +29,14 @@ def required_holders(bucket_size: int, trim: int) -> int:
 
 def group_size(settings: Settings) -> int:
     """Least number of holders in one of the vectors that the robust rule combines."""
-    return 1 if settings.aggregation.protocol == "plain" else settings.secure.bucket_size
+    return settings.secure.bucket_size if settings.aggregation.protocol == "buckets" else 1
+
+
+def noise_by(settings: Settings) -> str:
+    """Who adds the noise: ``client``, ``server`` or ``committee``."""
+    if settings.aggregation.protocol == "committee":
+        return "committee"
+    return settings.privacy.noise
 
 
 def check_together(settings: Settings) -> None:
@@ -38,6 +48,7 @@ def check_together(settings: Settings) -> None:
         Names the settings, their values and the cure.
     """
     for check in (
+        _check_committee,
         _check_buckets,
         _check_prompt_unit,
         _check_noise,
@@ -61,6 +72,36 @@ def _check_buckets(settings: Settings) -> None:
             f"of {size}: {needed} holders are needed",
             f"set federation.min_holders >= {needed}, or robust.trim <= "
             f"{max(0, (cohort // size - 1) // 2)}",
+        )
+
+
+def _check_committee(settings: Settings) -> None:
+    named = settings.aggregation.committee
+    if len(named) not in (0, 4) or not all(_MEMBER.fullmatch(name) for name in named):
+        raise _impossible(
+            f"aggregation.committee = {', '.join(named)!r} does not name four members",
+            "give KEYS or KEYS@HOST:PORT of each, with the 128 hex digits that 'fedgrpo "
+            "committee-key' prints",
+        )
+    if settings.aggregation.protocol != "committee":
+        return
+    if settings.privacy.unit != "none" and settings.privacy.noise == "client":
+        raise _impossible(
+            "privacy.noise = 'client' cannot go with aggregation.protocol = 'committee', whose "
+            "members add the noise jointly after trimming",
+            "set privacy.noise = 'server'",
+        )
+    if (rule := settings.robust.rule) not in (rules := ("trimmed_mean", "median", "mean")):
+        raise _impossible(
+            f"robust.rule = {rule!r} cannot be computed by a committee",
+            f"choose from {', '.join(rules)}",
+        )
+    trim = settings.robust.trim if rule == "trimmed_mean" else 0
+    if (cohort := settings.federation.min_holders) < (needed := 2 * trim + 3):
+        raise _impossible(
+            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} over a "
+            f"committee: {needed} holders are needed",
+            f"set federation.min_holders >= {needed}, or lower robust.trim",
         )
 
 
@@ -109,7 +150,7 @@ def _check_noise(settings: Settings) -> None:
             f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
             f"are sure to survive in a group of {size}",
             f"set it to at most {honest}, or raise secure.bucket_size (there are no mates where "
-            "aggregation.protocol = 'plain')",
+            "aggregation.protocol is not 'buckets')",
         )
 
 

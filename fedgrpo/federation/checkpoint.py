@@ -46,7 +46,7 @@ class Progress:
     clipping_norm:
         L2 norm C of that round.
     charged:
-        Rounds started so far, repeated ones once: what epsilon is computed from.
+        Rounds started so far, repeated ones once, less the unspent: what epsilon is computed from.
     dropped:
         Nodes lost so far, summed over rounds.
     skipped:
@@ -55,6 +55,8 @@ class Progress:
         Steps of the server's optimiser.
     in_a_row:
         Rounds skipped since the last one that was not.
+    unspent:
+        Rounds so far of which nothing can have come out, so that they cost nothing.
     """
 
     round: int = 1
@@ -64,6 +66,7 @@ class Progress:
     skipped: int = 0
     steps: int = 0
     in_a_row: int = 0
+    unspent: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,23 @@ class ServerState:
 
     def charged(self) -> ServerState:
         """Return the state with the next round started: again, perhaps, which changes nothing."""
-        return replace(self, progress=replace(self.progress, charged=self.progress.round))
+        before = self.progress
+        return replace(self, progress=replace(before, charged=before.round - before.unspent))
+
+    @property
+    def begun(self) -> bool:
+        """Whether the next round was started before, and interrupted."""
+        return self.progress.charged == self.progress.round - self.progress.unspent
 
     def patient(self) -> ServerState:
         """Return the state of a run that is taken up: skipped rounds are counted from here."""
         return replace(self, progress=replace(self.progress, in_a_row=0))
+
+    def refunded(self) -> ServerState:
+        """Return the state with the round that was started not charged: nothing of it came out."""
+        before = self.progress
+        progress = replace(before, charged=before.charged - 1, unspent=before.unspent + 1)
+        return replace(self, progress=progress)
 
     def finished(self, round: int, dropped: int, *, skipped: bool) -> ServerState:
         """Return the state after a round, with the nodes that it lost."""

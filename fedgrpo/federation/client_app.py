@@ -1,4 +1,4 @@
-"""The data holder's side: a Flower ClientApp of four handlers, one for each message of a round.
+"""The data holder's side: a Flower ClientApp with one handler for each message of a round.
 
 Adversary: a server that may send anything. What a node never does, whatever it is asked: release
 twice for one round, release under a plan other than the settings', release into a roster below its
@@ -64,7 +64,8 @@ def make_client_app(
     Returns
     -------
     ClientApp
-        Answers ``train``, ``query.share``, ``query.mask`` and ``query.unmask``.
+        Answers ``train``; ``query.share``, ``query.mask`` and ``query.unmask`` in buckets; and
+        ``query.deal`` and ``query.committee`` over a committee.
     """
     app = ClientApp()
     factory = holder_factory or _local_holder
@@ -76,6 +77,8 @@ def make_client_app(
     app.query("share")(_answering(_share))
     app.query("mask")(_answering(_mask))
     app.query("unmask")(_answering(_unmask))
+    app.query("deal")(_answering(_deal))
+    app.query("committee")(_answering(_committee))
     return app
 
 
@@ -91,6 +94,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     What was released by the same plan before is released again, without training. Under the plain
     protocol, answer with the release itself.
     """
+    from fedgrpo.federation import committee_client
     from fedgrpo.federation.faults import SimulatedDropoutError, simulated_faults
     from fedgrpo.federation.gate import Gate
     from fedgrpo.federation.node_store import Ask, NodeStore
@@ -107,6 +111,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     if gate.site is None:
         _check_trust(settings, context.node_config)
     memory.begin_round(round_, order.adapter)
+    memory.keep_plan(order.run, plan.dimension, plan.clipping_norm)
     faults = simulated_faults(settings, context.node_config, round_)
     if faults.drops:
         raise SimulatedDropoutError("simulated dropout")
@@ -123,6 +128,8 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     tag = store.tag(ask, release)
     if settings.aggregation.protocol == "plain":
         return messages.write_release(order.header, release, tag)
+    if settings.aggregation.protocol == "committee":
+        return committee_client.finish(order.header, context, settings, ask, release)
     least = max(minimum, settings.secure.bucket_size)
     masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
     memory.keep(release, plan.bound, masks)
@@ -177,6 +184,24 @@ def _unmask(message: Message, context: Context) -> RecordDict:
             header.run_id, header.round, order.bucket, order.survivors, order.dropped
         )
     return messages.write_revealed(header, revealed)
+
+
+def _deal(message: Message, context: Context) -> RecordDict:
+    """Share the release out to the committee."""
+    from fedgrpo.federation import committee_client
+
+    _expect_round(message, context, NodeMemory(context.state))
+    settings = Settings.from_run_config(context.run_config)
+    return committee_client.deal(message.content, context, settings)
+
+
+def _committee(message: Message, context: Context) -> RecordDict:
+    """Do this node's part as a member of the committee."""
+    from fedgrpo.federation import committee_member
+
+    _expect_round(message, context, NodeMemory(context.state))
+    settings = Settings.from_run_config(context.run_config)
+    return committee_member.work(message.content, context, settings)
 
 
 def _answering(handler: Handler) -> Callable[[Message, Context], Message]:

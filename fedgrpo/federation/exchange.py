@@ -36,6 +36,11 @@ class Replies:
     messages: dict[int, Message]
     failures: dict[int, str]
 
+    @property
+    def asked(self) -> int:
+        """Nodes that were asked."""
+        return len(self.messages) + len(self.failures)
+
     def among(self, kept: Iterable[Message]) -> Replies:
         """Keep the replies that are among some messages; the other nodes count as failed."""
         ids = {reply.metadata.reply_to_message_id for reply in kept}

@@ -16,6 +16,9 @@ from fedgrpo.policy.refusals import CURES
 
 T = TypeVar("T")
 
+APP_RAISED = 2
+"""Flower's error code for an app that failed: of a node that is there."""
+
 _REASON_LENGTH = 200
 """Characters kept of what a node says about its failure."""
 
@@ -26,6 +29,8 @@ class Answers(Generic[T]):
 
     values: dict[int, T]
     failures: dict[int, str]
+    lost: frozenset[int] = frozenset()
+    """Nodes among the failures that did not answer at all: gone or silent, not refusing."""
 
     @property
     def asked(self) -> int:
@@ -87,9 +92,11 @@ def read_answers(
         ``(node, content) -> value``; raises ProtocolError on content that it refuses.
     """
     values: dict[int, T] = {}
-    failures = dict(replies.failures)
+    failures, lost = dict(replies.failures), set(replies.failures)
     for node, reply in replies.messages.items():
         if not reply.has_content():
+            if reply.error.code != APP_RAISED:
+                lost.add(node)
             failures[node] = _printable(reply.error.reason or f"error code {reply.error.code}")
             continue
         try:
@@ -100,7 +107,7 @@ def read_answers(
             values[node] = read(node, reply.content)
         except ProtocolError as error:
             failures[node] = _printable(f"bad reply: {error.problem}")
-    return Answers(values, failures)
+    return Answers(values, failures, frozenset(lost))
 
 
 def _printable(reason: str) -> str:

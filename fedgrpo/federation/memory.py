@@ -18,9 +18,14 @@ from numpy.typing import NDArray
 from fedgrpo.errors import AdapterError, ProtocolError
 from fedgrpo.federation.records import array, array_record, config_record, scalar
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.secure.committee.identity import MemberKeys
 from fedgrpo.secure.masking import MaskingClient
 
 _PINS, _MASKS, _RELEASE = "fedgrpo.pins", "fedgrpo.masks", "fedgrpo.release"
+_PLAN, _SIGNING, _PINNED = "fedgrpo.plan", "fedgrpo.signing", "fedgrpo.committee"
+
+WORK = "fedgrpo.work"
+"""What the names of a committee member's records of one round begin with."""
 
 
 @dataclass
@@ -70,6 +75,55 @@ class NodeMemory:
             {"client": masks.to_bytes(), "bound": bound, "members": 0}
         )
 
+    def keep_plan(self, run: str, dimension: int, clipping_norm: float) -> None:
+        """Keep the run's name and what a round's plan follows from, for later stages."""
+        self.state[_PLAN] = ConfigRecord(
+            {"run": run, "dimension": dimension, "norm": clipping_norm}
+        )
+
+    @property
+    def run(self) -> str:
+        """Name of the run; raises ProtocolError if no round is open."""
+        return scalar(config_record(self.state, _PLAN), "run", str)
+
+    @property
+    def plan(self) -> tuple[int, float]:
+        """Dimension and clipping norm of the round; raises ProtocolError if there is none."""
+        record = config_record(self.state, _PLAN)
+        return scalar(record, "dimension", int), scalar(record, "norm", float)
+
+    def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
+        """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
+        self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
+        self.state[_SIGNING] = ConfigRecord({"key": signing})
+
+    def take_signing(self) -> bytes:
+        """Return the round's signing key, once; raises ProtocolError if there is none."""
+        key = scalar(config_record(self.state, _SIGNING), "key", bytes)
+        del self.state[_SIGNING]
+        return key
+
+    def pin_committee(self, members: tuple[MemberKeys, ...], named: tuple[MemberKeys, ...]) -> None:
+        """Accept a committee: the one that the settings name, and the same for a whole run.
+
+        Raises
+        ------
+        ProtocolError
+            If it is another one.
+        """
+        keys = b"".join(key.signing + key.agreement for key in members)
+        before = keys
+        if _PINNED in self.state:
+            before = scalar(config_record(self.state, _PINNED), "keys", bytes)
+        strange = bool(named) and members != named
+        if strange or before != keys:
+            raise ProtocolError(
+                "the server names another committee than "
+                + ("the settings" if strange else "earlier in this run"),
+                cure="pin the members in aggregation.committee and start a new run",
+            )
+        self.state[_PINNED] = ConfigRecord({"keys": keys})
+
     @contextmanager
     def masks(self) -> Iterator[MaskingClient]:
         """Lend the round's masking client, and store what became of it whether the call succeeds or
@@ -117,9 +171,11 @@ class NodeMemory:
 
     def forget_round(self) -> None:
         """Wipe release and secrets."""
-        for name in (_RELEASE, _MASKS):
+        for name in (_RELEASE, _MASKS, _SIGNING, _PLAN):
             if name in self.state:
                 del self.state[name]
+        for name in [name for name in self.state if name.startswith(WORK)]:
+            del self.state[name]
 
     @property
     def round(self) -> int:

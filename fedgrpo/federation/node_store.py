@@ -220,6 +220,18 @@ class NodeStore:
         note = Note({"round": ask.round, "plan": ask.plan}, {"release": release})
         self._shelf.write(f"release-{ask.run}", note)
 
+    def derive(self, purpose: str, *context: str | int) -> bytes:
+        """Return a key (32 bytes) of the node's for one more purpose, always the same."""
+        return derive_key(self._secret, purpose, *context)
+
+    def read_note(self, name: str) -> Note | None:
+        """Return a note kept under a name, or None if there is none."""
+        return self._shelf.read(name)
+
+    def write_note(self, name: str, note: Note) -> None:
+        """Keep a note in the place of the one before; it is durable when this returns."""
+        self._shelf.write(name, note)
+
     def adapter_before(self, ask: Ask, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Return the global adapter of the round before, of which a simulated attacker makes use.
 

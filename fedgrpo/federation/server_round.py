@@ -34,6 +34,7 @@ from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.robust.rules import combine, sensitivity
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import noise_by
 
 REASONS_SHOWN = 5
 """Different reasons of nodes that are named in a message."""
@@ -59,6 +60,10 @@ class RoundOutcome:
         Nodes that were asked.
     commitments:
         Of the nodes in the result to their releases.
+    members:
+        Signing keys (hex) of the committee members that computed the result; none without one.
+    released:
+        Whether anything of the round can have come out, so that it counts for epsilon.
     """
 
     reason: str = ""
@@ -68,6 +73,8 @@ class RoundOutcome:
     buckets: int = 0
     cohort: int = 0
     commitments: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    released: bool = True
 
 
 @dataclass
@@ -129,6 +136,11 @@ def robust_aggregate(
         rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
     )
     return _sent(settings, read_aggregate(add_noise(combined, std, key), plan))
+
+
+def read_opened(settings: Settings, plan: ReleasePlan, mean: NDArray[np.float64]) -> Aggregate:
+    """Read what a committee opened: trimmed and noised already."""
+    return _sent(settings, read_aggregate(mean, plan))
 
 
 def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
@@ -198,6 +210,7 @@ def make_row(
         dropped=outcome.dropped,
         buckets=outcome.buckets,
         epsilon=worst_epsilon(settings, state.progress.charged),
+        members=len(outcome.members) or None,
         seconds=dict(clock.seconds),
         sampled=evaluation.sampled if evaluation else None,
         greedy=evaluation.greedy if evaluation else None,
@@ -238,13 +251,15 @@ def make_entry(
         rule=settings.robust.rule,
         trim=settings.robust.trim,
         clipping_norm=clipping_norm,
-        noise=privacy.noise,
+        noise=noise_by(settings),
         noise_multiplier=0.0 if privacy.unit == "none" else privacy.noise_multiplier,
         epsilon=guarantees(settings, state.progress.charged),
         aborted=outcome.reason,
         protocol=settings.aggregation.protocol,
         version=VERSION,
         commitments=outcome.commitments,
+        committee=outcome.members,
+        released=outcome.released,
     )
 
 

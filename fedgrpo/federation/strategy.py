@@ -12,14 +12,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedgrpo.derivation import derive_key, new_key
+from fedgrpo.derivation import new_key
 from fedgrpo.errors import CohortError, RunError
 from fedgrpo.federation.checkpoint import ServerState
-from fedgrpo.federation.exchange import Replies, round_trip, wait_for_nodes
-from fedgrpo.federation.finishers import Finisher, read_finishers
+from fedgrpo.federation.exchange import round_trip, wait_for_nodes
+from fedgrpo.federation.gathering import Gathering, Round
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.journal import Journal
-from fedgrpo.federation.link import Answers, Link
+from fedgrpo.federation.link import Link
 from fedgrpo.federation.messages import (
     TRAIN,
     Header,
@@ -28,14 +28,7 @@ from fedgrpo.federation.messages import (
     write_adapter,
     write_order,
 )
-from fedgrpo.federation.plain_round import plain_groups, read_plain
 from fedgrpo.federation.plans import last_round, release_plan
-from fedgrpo.federation.secure_round import (
-    Failures,
-    SecureResult,
-    read_finisher,
-    secure_bucket_means,
-)
 from fedgrpo.federation.server_round import (
     RoundClock,
     RoundOutcome,
@@ -43,15 +36,13 @@ from fedgrpo.federation.server_round import (
     count_reasons,
     make_entry,
     make_row,
-    robust_aggregate,
 )
 from fedgrpo.ledger import Entry, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import check_budget
-from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import group_size
+from fedgrpo.settings_checks import group_size, noise_by
 
 LOG = logging.getLogger(__name__)
 
@@ -74,18 +65,6 @@ class _Run:
     evaluate_config: ConfigRecord
     evaluate_fn: EvaluateFn | None
     result: Result = field(default_factory=Result)
-
-
-@dataclass
-class _Round:
-    """The round that is running, and what came of it so far."""
-
-    clock: RoundClock
-    link: Link
-    plan: ReleasePlan
-    adapter: AdapterState
-    replies: Replies = field(default_factory=lambda: Replies({}, {}))
-    outcome: RoundOutcome = field(default_factory=RoundOutcome)
 
 
 class FedGRPO(Strategy):
@@ -146,9 +125,9 @@ class FedGRPO(Strategy):
         self._journal = Journal(
             settings, self._secret, writer=writer, checkpoint=checkpoint, ledger=ledger
         )
-        self._openings = self._journal.openings()
+        self._gathering = Gathering(settings, self._secret, self._journal.openings())
         self._run: _Run | None = None
-        self._round: _Round | None = None
+        self._round: Round | None = None
 
     def summary(self) -> None:
         """Log what this strategy does."""
@@ -156,7 +135,7 @@ class FedGRPO(Strategy):
         LOG.info(
             f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over groups of "
             f"at least {group_size(s)} ({s.aggregation.protocol}), privacy unit {s.privacy.unit}, "
-            f"noise by the {s.privacy.noise}, {s.server.optimiser}"
+            f"noise by the {noise_by(s)}, {s.server.optimiser}"
         )
 
     def start(
@@ -284,29 +263,24 @@ class FedGRPO(Strategy):
             The next adapter and the round's metrics; two None if the round is skipped.
         """
         current = _started(self._round)
-        arrived, header = current.replies.among(replies), current.link.header
-        if self.settings.aggregation.protocol == "plain":
-            releases = read_finishers(arrived, header, lambda c: read_plain(c, current.plan))
-            if (problem := self._missing(releases)) is not None:
-                return self._skip(problem, releases.failures)
-            vectors = {node: finisher.value for node, finisher in releases.values.items()}
-            return self._apply(plain_groups(vectors), releases)
-        finishers = read_finishers(arrived, header, read_finisher)
-        if (problem := self._missing(finishers)) is not None:
-            return self._skip(problem, finishers.failures)
-        names = {node: finisher.tag.name for node, finisher in finishers.values.items()}
-        sums = secure_bucket_means(
-            current.link,
-            {node: finisher.value for node, finisher in finishers.values.items()},
-            current.plan,
-            self.settings.secure.bucket_size,
-            current.clock.phase,
-            key=self._key("buckets"),
-            admit=lambda opened: self._openings.admit(
-                current.clock.round, [frozenset(names[node] for node in one) for one in opened]
-            ),
-        )
-        return self._apply(sums, finishers)
+        arrived = current.replies.among(replies)
+        outcome, failures = self._gathering.gather(current, arrived)
+        reasons = count_reasons(failures.values())
+        if not outcome.released:
+            self.state = self._state.refunded()
+        if outcome.aggregate is None:
+            nodes = f" ({reasons})" if reasons else ""
+            current.outcome = replace(outcome, reason=outcome.reason + nodes, dropped=len(failures))
+            LOG.warning(f"round skipped: {current.outcome.reason}")
+            return None, None
+        if dropped := arrived.asked - outcome.finished:
+            LOG.warning(f"{dropped} of {arrived.asked} nodes dropped: {reasons}")
+        current.outcome = replace(outcome, dropped=dropped)
+        with current.clock.phase("aggregate"):
+            self.state = apply_aggregate(
+                self.settings, self._state, outcome.aggregate, outcome.finished
+            )
+        return write_adapter(self.state.adapter), MetricRecord(dict(outcome.aggregate.metrics))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -320,23 +294,12 @@ class FedGRPO(Strategy):
         """Aggregate nothing, as nobody was asked."""
         return None
 
-    def _missing(self, finishers: Answers[T]) -> str | None:
-        """Say so if too few finished."""
-        finished, least = len(finishers.values), self.settings.federation.min_holders
-        if finished >= least:
-            return None
-        return f"{finished} of {finishers.asked} holders finished, {least} are needed"
-
     @property
     def _state(self) -> ServerState:
         return _started(self.state)
 
     def _clock(self, number: int) -> RoundClock:
         return RoundClock(number, _started(self._run).last, self._writer)
-
-    def _key(self, purpose: str) -> bytes:
-        """Return the server's key for one purpose in the round that is running."""
-        return derive_key(self._secret, purpose, _started(self._round).clock.round)
 
     def _run_rounds(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -352,7 +315,7 @@ class FedGRPO(Strategy):
     def _run_round(self, number: int) -> RoundOutcome:
         run, state, clock = _started(self._run), self._state, self._clock(number)
         norm, arrays = state.progress.clipping_norm, write_adapter(state.adapter)
-        self._round = _Round(
+        self._round = Round(
             clock,
             Link(
                 run.grid,
@@ -361,6 +324,7 @@ class FedGRPO(Strategy):
             ),
             release_plan(self.settings, state.adapter.vector.size, norm),
             state.adapter,
+            repeated=state.begun,
         )
         clock.announce(WAITING)
         orders = list(self.configure_train(number, arrays, run.train_config, run.grid))
@@ -379,45 +343,6 @@ class FedGRPO(Strategy):
         outcome = replace(self._round.outcome, cohort=len(orders))
         self._close_round(clock, outcome, state.adapter, norm)
         return self._round.outcome
-
-    def _apply(
-        self, sums: SecureResult, finishers: Answers[Finisher[T]]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Take a round's bucket means into the state."""
-        current, cohort = _started(self._round), finishers.asked
-        failures = finishers.failures | sums.failures
-        with current.clock.phase("aggregate"):
-            try:
-                aggregate = robust_aggregate(
-                    self.settings, current.plan, sums.means, self._key("server noise")
-                )
-            except CohortError as error:
-                return self._skip(error.problem, failures, len(sums.means))
-            self.state = apply_aggregate(self.settings, self._state, aggregate, sums.survivors)
-        dropped = cohort - sums.survivors
-        if dropped:
-            LOG.warning(f"{dropped} of {cohort} nodes dropped: {count_reasons(failures.values())}")
-        current.outcome = RoundOutcome(
-            aggregate=aggregate,
-            finished=sums.survivors,
-            dropped=dropped,
-            buckets=len(sums.means),
-            commitments=tuple(
-                finisher.tag.commitment
-                for node, finisher in finishers.values.items()
-                if any(node in bucket.survivors for bucket in sums.means)
-            ),
-        )
-        return write_adapter(self.state.adapter), MetricRecord(dict(aggregate.metrics))
-
-    def _skip(self, problem: str, failures: Failures, buckets: int = 0) -> tuple[None, None]:
-        """Leave the adapter as it was, and say why."""
-        nodes = f" ({reasons})" if (reasons := count_reasons(failures.values())) else ""
-        LOG.warning(f"round skipped: {problem}{nodes}")
-        _started(self._round).outcome = RoundOutcome(
-            reason=problem + nodes, dropped=len(failures), buckets=buckets
-        )
-        return None, None
 
     def _evaluate_on_nodes(self, clock: RoundClock) -> None:
         """Run federated evaluation, if a subclass asks for it."""

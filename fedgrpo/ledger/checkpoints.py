@@ -58,7 +58,7 @@ class Cosignature(Record):
     checkpoint:
         What it vouches for.
     member:
-        Its Ed25519 key (hex), which the ledger's head lists.
+        Its Ed25519 key (hex), which the rounds that it computed name.
     signature:
         Over label and body (hex).
     """

@@ -30,8 +30,6 @@ class Head(Record):
     """Name of the run, the same after a resume."""
     public_key: str
     """The server's Ed25519 key (hex)."""
-    members: tuple[str, ...] = ()
-    """Ed25519 keys (hex) of the committee, where there is one."""
     settings: dict[str, Any]
     """All settings but the ``run`` section."""
     fingerprint: str
@@ -88,6 +86,14 @@ class RoundEntry(Record):
     commitments: tuple[str, ...]
     """Salted commitments of the holders in the result to their releases, see
     :func:`fedgrpo.ledger.commitment`.
+    """
+    committee: tuple[str, ...] = ()
+    """Ed25519 keys (hex) of the committee's members that computed the result: four, or three after
+    one was lost.
+    """
+    released: bool = True
+    """Whether anything of the round can have come out; a round of a committee that opened nothing
+    does not count for epsilon.
     """
 
 

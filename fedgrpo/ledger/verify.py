@@ -19,6 +19,7 @@ from fedgrpo.privacy.accounting import guarantees
 from fedgrpo.report.reader import SUMMARY
 from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import noise_by
 
 COSIGNATURES = "cosignatures.jsonl"
 """Members' signatures in the run directory, one a line."""
@@ -87,14 +88,12 @@ def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
     if key is not None and read.head.public_key != key.strip().lower():
         raise _misfit(1, f"its key is {read.head.public_key}, not {key}")
     settings = _settings(read.head)
-    last: tuple[Head | RoundEntry, int] = (read.head, 0)
     rounds: list[RoundEntry] = []
     for number, entry in enumerate(read.entries[1:], start=2):
-        for fault in _faults(entry, settings, *last, ended=number < len(read.entries)):
+        for fault in _faults(entry, settings, read.head, rounds, ended=number < len(read.entries)):
             raise _misfit(number, fault)
         if isinstance(entry, RoundEntry):
             rounds.append(entry)
-            last = (entry, entry.round)
     ended = isinstance(read.entries[-1], End)
     _check_files(run_dir, read.entries[-1], len(read.entries))
     return Verdict(
@@ -126,47 +125,71 @@ def _settings(head: Head) -> Settings:
 
 
 def _faults(
-    entry: object, settings: Settings, before: Head | RoundEntry, done: int, *, ended: bool
+    entry: object, settings: Settings, head: Head, done: list[RoundEntry], *, ended: bool
 ) -> Iterator[str]:
-    """What about an entry does not follow from the one before it, the settings or the accountant.
+    """What about an entry does not follow from those before it, the settings or the accountant.
 
     ``done`` are the rounds before it; ``ended`` says that other entries follow.
     """
-    adapter = before.adapter if isinstance(before, Head) else before.result
+    adapter = done[-1].result if done else head.adapter
     if isinstance(entry, End):
         if ended:
             yield "entries follow the end"
-        if entry.rounds != done or entry.adapter != adapter:
+        if entry.rounds != len(done) or entry.adapter != adapter:
             yield "it does not end where the last round did"
     if not isinstance(entry, RoundEntry):
         return
-    if entry.round != done + 1:
-        yield f"round {entry.round} follows round {done}"
+    if entry.round != len(done) + 1:
+        yield f"round {entry.round} follows round {len(done)}"
     if entry.adapter != adapter:
         yield "it does not begin with the adapter that the entry before it ended with"
     if entry.aborted and entry.result != entry.adapter:
         yield "an aborted round changed the adapter"
-    for name, expected in _expected(settings, before).items():
+    for name, expected in _expected(settings, head).items():
         if (found := getattr(entry, name)) != expected:
             yield f"{name} is {found!r}, the settings and the head say {expected!r}"
-    if not _same_guarantees(entry.epsilon, guarantees(settings, entry.round)):
+    yield from _committee_faults(entry, settings)
+    spent = sum(one.released for one in [*done, entry])
+    if not _same_guarantees(entry.epsilon, guarantees(settings, spent)):
         yield "its epsilon is not what the accountant computes"
 
 
-def _expected(settings: Settings, before: Head | RoundEntry) -> dict[str, object]:
+def _committee_faults(entry: RoundEntry, settings: Settings) -> Iterator[str]:
+    """What does not fit who computed the round, and whether it counts."""
+    aggregation = settings.aggregation
+    committee = aggregation.protocol == "committee"
+    if not entry.released and not (committee and entry.aborted):
+        yield "it claims to have released nothing, which only an aborted round of a committee can"
+    members = entry.committee
+    least = 3 if aggregation.allow_three else 4
+    if entry.aborted or not committee:
+        if members:
+            yield "it names members of a committee that did not compute it"
+    elif len(set(members)) != len(members) or not least <= len(members) <= 4:
+        yield f"{len(members)} members computed it, the settings want at least {least} of 4"
+    elif aggregation.committee and not set(members) <= signing_keys(settings):
+        yield "a member that computed it is not on the committee that the settings name"
+
+
+def signing_keys(settings: Settings) -> set[str]:
+    """Signing keys (hex) of the committee that the settings name."""
+    return {name[:64] for name in settings.aggregation.committee}
+
+
+def _expected(settings: Settings, head: Head) -> dict[str, object]:
     """What must be the same in every round."""
     privacy, private = settings.privacy, settings.privacy.unit != "none"
     fixed = {} if privacy.adaptive else {"clipping_norm": privacy.clipping_norm}
     return fixed | {
-        "model": before.model,
-        "basis": before.basis,
+        "model": head.model,
+        "basis": head.basis,
         "settings": settings.fingerprint(),
         "rule": settings.robust.rule,
         "trim": settings.robust.trim,
-        "noise": privacy.noise,
+        "noise": noise_by(settings),
         "noise_multiplier": privacy.noise_multiplier if private else 0.0,
         "protocol": settings.aggregation.protocol,
-        "version": before.version,
+        "version": head.version,
     }
 
 
@@ -212,6 +235,7 @@ def _cosigned(path: Path, read: Replay) -> dict[str, int]:
     LedgerError
         If a co-signature is of another ledger, of nobody on the committee, or was not made by it.
     """
+    members = _members(read)
     reached: dict[str, int] = {}
     lines = path.read_bytes().splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -219,7 +243,7 @@ def _cosigned(path: Path, read: Replay) -> dict[str, int]:
             signed = _COSIGNATURE.validate_json(line)
         except ValidationError:
             raise LedgerError(f"{COSIGNATURES}, line {number}: it is none", cure=CURE) from None
-        if signed.member not in read.head.members or not signed.holds:
+        if signed.member not in members or not signed.holds:
             raise LedgerError(f"{COSIGNATURES}, line {number}: it is not a member's own", cure=CURE)
         if signed.checkpoint not in read.checkpoints:
             raise LedgerError(
@@ -229,6 +253,13 @@ def _cosigned(path: Path, read: Replay) -> dict[str, int]:
             )
         reached[signed.member] = max(reached.get(signed.member, 0), signed.checkpoint.size)
     return reached
+
+
+def _members(read: Replay) -> set[str]:
+    """Who computed any of the rounds."""
+    return {
+        key for entry in read.entries if isinstance(entry, RoundEntry) for key in entry.committee
+    }
 
 
 def _misfit(number: int, fault: str) -> LedgerError:

@@ -10,6 +10,7 @@ from fedgrpo.policy.limits import ANY, Policy
 from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.privacy.accounting import round_cost
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import noise_by
 
 
 def check_round(policy: Policy, settings: Settings, clipping_norm: float, now: datetime) -> None:
@@ -88,8 +89,8 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
             Refusal.NOISE,
             f"noise multiplier {cost.noise_multiplier:g} is below {limits.least_noise:g}",
         )
-    if not _allowed(privacy.noise, policy.noise_by):
-        yield Refusal.NOISE_PLACE, f"privacy.noise = {privacy.noise!r} is not allowed"
+    if not _allowed(place := noise_by(settings), policy.noise_by):
+        yield Refusal.NOISE_PLACE, f"noise by the {place} is not allowed"
     if privacy.honest_mates > policy.most_honest_mates:
         yield (
             Refusal.HONEST_MATES,

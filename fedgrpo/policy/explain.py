@@ -24,10 +24,12 @@ _HIDDEN = {
 }
 _PROTOCOLS = {
     "buckets": "sums over groups under one-time secret masks",
+    "committee": "secret shares; two of the four participants who hold them could rebuild it",
     "plain": "your update by itself",
 }
 _NOISE = {
     "client": "this machine itself, before anything leaves it",
+    "committee": "four chosen participants together, before anything is opened",
     "server": "the server, after it has added the sums up; it sees sums without noise",
 }
 

@@ -11,7 +11,7 @@ from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.composition import Mechanism, epsilon_sampled
 from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import group_size, secret_threshold
+from fedgrpo.settings_checks import group_size, noise_by, secret_threshold
 
 _LARGEST_CURE = 10**6
 """Hundredths of a noise multiplier up to which a cure is sought."""
@@ -21,6 +21,12 @@ _TRUSTING = (
     "reader of the released models, all other holders among them; "
     "the server is trusted: it sees un-noised {sees}"
 )
+
+_OUTSIDER = (
+    "everybody but the committee, the server and all other holders among them; "
+    "no two members of the committee collude"
+)
+_MEMBER = "one curious committee member, who knows three of the four shares of the noise"
 
 _SEEN = {"buckets": "bucket sums", "plain": "vectors of single holders"}
 
@@ -172,7 +178,11 @@ def guarantees(
 
 
 def worst_epsilon(settings: Settings, rounds: int) -> float | None:
-    """Return epsilon after that many rounds for the strongest adversary; None without a unit."""
+    """Return epsilon of that many rounds for the adversary that ``privacy.max_epsilon`` means.
+
+    That is the strongest one, but over a committee everybody except its members, of whom one
+    curious member's larger figure is stated beside it. None without a unit.
+    """
     adversaries = _adversaries(settings, None)
     return _epsilon(settings, adversaries[0][1], rounds) if adversaries else None
 
@@ -186,7 +196,7 @@ def round_cost(settings: Settings) -> Mechanism | None:
     adversaries = _adversaries(settings, None)
     if not adversaries:
         return None
-    return Mechanism(adversaries[0][1], _sample_rate(settings))
+    return Mechanism(min(noise for _, noise in adversaries), _sample_rate(settings))
 
 
 def check_budget(settings: Settings) -> None:
@@ -215,7 +225,7 @@ def check_budget(settings: Settings) -> None:
 
 
 def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[str, float]]:
-    """Adversaries with the noise multiplier that each of them faces, strongest first."""
+    """Adversaries with the noise multiplier that each faces, the one of max_epsilon first."""
     privacy, least = settings.privacy, group_size(settings)
     size = least if smallest_bucket is None else smallest_bucket
     if size < least:
@@ -226,6 +236,8 @@ def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[
     noise = privacy.noise_multiplier
     if privacy.unit == "none":
         return []
+    if noise_by(settings) == "committee":
+        return [(_OUTSIDER, noise), (_MEMBER, noise / 2)]
     if privacy.noise == "server":
         return [(_TRUSTING.format(sees=_SEEN[settings.aggregation.protocol]), noise)]
     if size == 1:

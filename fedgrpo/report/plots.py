@@ -32,7 +32,8 @@ from fedgrpo.report.style import (
     legend,
 )
 
-PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, RED, PURPLE), strict=True))
+# No run has both the stages of buckets and those of a committee.
+PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, SKY, GREEN, RED, PURPLE), strict=True))
 
 SMALL_KL = 1e-3
 MANY_ROUNDS = 60
@@ -178,8 +179,9 @@ def _nodes(axes: Axes, rows: Sequence[RoundRow]) -> None:
 
 
 def _time(axes: Axes, rows: Sequence[RoundRow]) -> None:
-    spent = {phase: [row.seconds.get(phase, 0.0) for row in rows] for phase in PHASES}
-    _stack(axes, rows, [(phase, PHASE_COLOURS[phase], spent[phase]) for phase in PHASES])
+    timed = [phase for phase in PHASES if any(phase in row.seconds for row in rows)]
+    spent = {phase: [row.seconds.get(phase, 0.0) for row in rows] for phase in timed}
+    _stack(axes, rows, [(phase, PHASE_COLOURS[phase], spent[phase]) for phase in timed])
     _dress(axes, rows, "Time, s")
     legend(axes)
 

@@ -17,7 +17,7 @@ from fedgrpo.errors import RunError
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
-PHASES = ("train", "share", "mask", "unmask", "aggregate", "evaluate")
+PHASES = ("train", "share", "mask", "unmask", "deal", "committee", "aggregate", "evaluate")
 """Phases of a round in their order; the keys of :attr:`RoundRow.seconds`."""
 
 
@@ -67,6 +67,8 @@ class RoundRow(Record):
     """Held-out accuracy of the most likely completions."""
     kl_base: float | None
     """KL divergence (nats) of the global adapter from the start."""
+    members: int | None = None
+    """Committee members that computed the result: 4, or 3 after one was lost."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
+from safetensors.numpy import load_file
 
 from fedgrpo.errors import LedgerError, RunError
 from fedgrpo.federation import make_server_app
@@ -39,6 +40,11 @@ SMALL = {
 }
 CLIENT_NOISE = SMALL | {"privacy__unit": "client", "privacy__adaptive": True}
 SERVER_NOISE = SMALL | {"privacy__unit": "prompt", "privacy__noise": "server"}
+COMMITTEE = SERVER_NOISE | {
+    "aggregation__protocol": "committee",
+    "robust__rule": "trimmed_mean",
+    "robust__trim": 1,
+}
 WITH_FAULTS = {
     "rounds": 4,
     "privacy__unit": "none",
@@ -149,6 +155,57 @@ def test_a_kill_at_any_step_changes_nothing(tmp_path: Path, kind: dict[str, Any]
             runs.go(broken, attempt=2)
             assert not untidy(broken)
         assert runs.outcome(broken) == expected, f"killed at step {step}"
+
+
+def is_tossing(directory: Path) -> bool:
+    """Whether the members toss keys: then, before anything is dealt, they will toss others."""
+    notes = [load_file(path) for path in directory.glob("nodes/*/member-*.safetensors")]
+    return bool(notes) and sum(bool(keys) for keys in notes) < 4
+
+
+@pytest.mark.parametrize("share", range(4))
+def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share: int) -> None:
+    """Members begin anew with other masks, and open the same. Forty places of some 700."""
+    runs = Runs(tmp_path, 6, **COMMITTEE)
+    whole = runs.prepare("whole")
+    steps, expected = runs.steps(whole), runs.outcome(whole)
+    assert verify(whole).ended
+    for step in sorted(random.Random(share).sample(range(1, steps + 1), 10)):
+        broken = runs.prepare(f"broken-{step}")
+        assert runs.killed(broken, step)
+        others = is_tossing(broken)
+        if not (broken / "summary.json").exists():
+            runs.go(broken, attempt=2)
+        assert verify(broken).ended
+        assert others or runs.outcome(broken) == expected, f"killed at step {step}"
+
+
+def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
+    """Killed when the result is out; after that, another holder drops out."""
+    runs = Runs(tmp_path, 7, **COMMITTEE)
+    whole, broken = runs.prepare("whole"), runs.prepare("broken")
+    steps = runs.steps(whole)
+    with pytest.MonkeyPatch.context() as patches:
+        power = Power(patches, steps)
+
+        def at_the_end(*arguments: Any) -> Any:
+            power.fails_at = power.steps + 1
+            power.step()
+
+        patches.setattr("fedgrpo.federation.gathering.read_opened", at_the_end)
+        with pytest.raises(KilledError):
+            runs.go(broken, power=power)
+    settings = runs.settings(broken)
+    federation = Federation(
+        settings, 7, drop=lambda stage, node: (stage, node) == ("train", 1007), run_id=2
+    )
+    context = Context(2, 1, {}, RecordDict(), settings.to_run_config())
+    make_server_app(model=MODEL)(federation.grid, context)
+    first, second = read_rows(broken)[1:]
+    assert "computed on other inputs before it was interrupted" in first.reason
+    assert first.epsilon == read_rows(whole)[1].epsilon, "what may have come out is charged"
+    assert (second.applied, second.finished) == (True, 6)
+    assert verify(broken).aborted == 1
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedgrpo.ledger import FILE, End, Head, Ledger, RoundEntry, hash_file
+from fedgrpo.ledger.checkpoints import public_key
 from fedgrpo.privacy.accounting import guarantees
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import noise_by
 
 SEED = bytes(range(32))
 SETTINGS = Settings.from_mapping(
@@ -16,15 +18,25 @@ SETTINGS = Settings.from_mapping(
         "privacy": {"unit": "client", "noise_multiplier": 20.0, "adaptive": True, "quantile": 0.5},
     }
 )
+MEMBER_SEEDS = tuple(bytes([number]) * 32 for number in range(1, 5))
+MEMBERS = tuple(public_key(seed) for seed in MEMBER_SEEDS)
+COMMITTEE = Settings.from_mapping(
+    {
+        "rounds": 3,
+        "privacy": {"unit": "client", "noise_multiplier": 20.0, "noise": "server"},
+        "aggregation": {"protocol": "committee", "committee": [k + "0" * 64 for k in MEMBERS]},
+        "robust": {"trim": 1},
+    }
+)
+"""Of a run over a committee that the settings name."""
 HASHES = tuple(f"{number:064x}" for number in range(10))
 WEIGHTS = "adapter/weights.bin"
 
 
-def head(members: tuple[str, ...] = (), settings: Settings = SETTINGS) -> Head:
+def head(settings: Settings = SETTINGS) -> Head:
     return Head(
         run="ab" * 16,
         public_key=Ledger(Path("unused"), SEED).public_key,
-        members=members,
         settings=settings.model_dump(mode="json", exclude={"run"}),
         fingerprint=settings.fingerprint(),
         model=HASHES[8],
@@ -49,14 +61,15 @@ def round_entry(round: int, settings: Settings = SETTINGS, aborted: str = "") ->
         groups=4,
         rule=settings.robust.rule,
         trim=settings.robust.trim,
-        clipping_norm=1.0 / round,
-        noise=settings.privacy.noise,
+        clipping_norm=1.0 / round if settings.privacy.adaptive else 1.0,
+        noise=noise_by(settings),
         noise_multiplier=settings.privacy.noise_multiplier,
         epsilon=guarantees(settings, round),
         aborted=aborted,
         protocol=settings.aggregation.protocol,
         version="1",
         commitments=HASHES[:2],
+        committee=MEMBERS if settings is COMMITTEE and not aborted else (),
     )
 
 

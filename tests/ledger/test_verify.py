@@ -19,11 +19,14 @@ from fedgrpo.ledger import (
     replay,
     verify,
 )
-from fedgrpo.ledger.checkpoints import MEMBER, public_key, sign
+from fedgrpo.ledger.checkpoints import MEMBER, sign
 from fedgrpo.ledger.entries import canonical
-from fedgrpo.privacy.accounting import epsilon_gaussian
+from fedgrpo.privacy.accounting import epsilon_gaussian, guarantees
 from tests.ledger.runs import (
+    COMMITTEE,
     HASHES,
+    MEMBER_SEEDS,
+    MEMBERS,
     SEED,
     SETTINGS,
     WEIGHTS,
@@ -33,9 +36,6 @@ from tests.ledger.runs import (
     round_entry,
     write_run,
 )
-
-MEMBERS = [bytes([number]) * 32 for number in (1, 2)]
-KEYS = tuple(public_key(seed) for seed in MEMBERS)
 
 
 def test_a_ledger_that_fits_is_accepted_with_what_it_says(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_another_key_than_the_one_known_is_rejected(tmp_path: Path) -> None:
     known = Ledger(tmp_path / FILE, SEED).public_key
     verify(tmp_path, key=known)
     with pytest.raises(LedgerError, match="its key is"):
-        verify(tmp_path, key=KEYS[0])
+        verify(tmp_path, key=MEMBERS[0])
 
 
 def test_a_directory_without_a_ledger_is_told_apart(tmp_path: Path) -> None:
@@ -175,30 +175,37 @@ def test_a_directory_without_a_ledger_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_members_vouch_for_what_they_saw(tmp_path: Path) -> None:
-    write_run(tmp_path, head(KEYS), round_entry(1), round_entry(2), last_of(tmp_path))
+    write_run(
+        tmp_path,
+        head(COMMITTEE),
+        round_entry(1, COMMITTEE),
+        round_entry(2, COMMITTEE),
+        last_of(tmp_path),
+    )
     checkpoints = replay((tmp_path / FILE).read_bytes()).checkpoints
-    add_cosignature(tmp_path, cosign(checkpoints[1], MEMBERS[0]))
-    add_cosignature(tmp_path, cosign(checkpoints[3], MEMBERS[0]))
-    add_cosignature(tmp_path, cosign(checkpoints[2], MEMBERS[1]))
-    assert verify(tmp_path).cosigned == {KEYS[0]: 4, KEYS[1]: 3}
+    add_cosignature(tmp_path, cosign(checkpoints[1], MEMBER_SEEDS[0]))
+    add_cosignature(tmp_path, cosign(checkpoints[3], MEMBER_SEEDS[0]))
+    add_cosignature(tmp_path, cosign(checkpoints[2], MEMBER_SEEDS[1]))
+    assert verify(tmp_path).cosigned == {MEMBERS[0]: 4, MEMBERS[1]: 3}
 
 
 def test_two_ledgers_of_one_run_cannot_both_be_vouched_for(tmp_path: Path) -> None:
-    write_run(tmp_path / "shown", head(KEYS), round_entry(1), round_entry(2))
-    fork = changed(round_entry(2), finished=9)
-    write_run(tmp_path / "told", head(KEYS), round_entry(1), fork)
+    first, second = round_entry(1, COMMITTEE), round_entry(2, COMMITTEE)
+    write_run(tmp_path / "shown", head(COMMITTEE), first, second)
+    fork = changed(second, finished=9)
+    write_run(tmp_path / "told", head(COMMITTEE), first, fork)
     seen = replay((tmp_path / "shown" / FILE).read_bytes()).checkpoints[-1]
-    add_cosignature(tmp_path / "told", cosign(seen, MEMBERS[0]))
+    add_cosignature(tmp_path / "told", cosign(seen, MEMBER_SEEDS[0]))
     with pytest.raises(LedgerError, match="vouches for another ledger of 3 entries"):
         verify(tmp_path / "told")
 
 
 def test_nobody_else_vouches_in_a_members_place(tmp_path: Path) -> None:
-    write_run(tmp_path, head(KEYS), round_entry(1))
+    write_run(tmp_path, head(COMMITTEE), round_entry(1, COMMITTEE))
     checkpoint = replay((tmp_path / FILE).read_bytes()).checkpoints[-1]
     outsider = cosign(checkpoint, bytes(32))
-    forged = type(outsider)(checkpoint, KEYS[0], outsider.signature)
-    as_server = type(outsider)(checkpoint, KEYS[0], sign(checkpoint, MEMBERS[0]))
+    forged = type(outsider)(checkpoint, MEMBERS[0], outsider.signature)
+    as_server = type(outsider)(checkpoint, MEMBERS[0], sign(checkpoint, MEMBER_SEEDS[0]))
     for cosignature in (outsider, forged, as_server):
         (tmp_path / "cosignatures.jsonl").unlink(missing_ok=True)
         add_cosignature(tmp_path, cosignature)
@@ -224,3 +231,43 @@ def test_entries_say_nothing_of_a_single_holder_but_its_commitment() -> None:
     names = set(RoundEntry.__dataclass_fields__)
     assert not names & {"reward", "loss", "nodes", "members", "updates"}
     assert SETTINGS.fingerprint() == round_entry(1).settings
+
+
+def unopened(round: int) -> RoundEntry:
+    """A round of the committee that opened nothing."""
+    entry = round_entry(round, COMMITTEE, aborted="a member was lost")
+    epsilon = guarantees(COMMITTEE, round - 1)
+    return changed(entry, result=entry.adapter, released=False, epsilon=epsilon)
+
+
+def test_a_round_of_a_committee_that_opened_nothing_costs_nothing(tmp_path: Path) -> None:
+    second = changed(round_entry(2, COMMITTEE), adapter=HASHES[0], epsilon=guarantees(COMMITTEE, 1))
+    verdict = verify(write_run(tmp_path, head(COMMITTEE), unopened(1), second))
+    assert (verdict.rounds, verdict.aborted) == (2, 1)
+    assert verdict.epsilon == guarantees(COMMITTEE, 1)
+
+
+@pytest.mark.parametrize(
+    ("lie", "fault"),
+    [
+        (changed(unopened(1), epsilon=guarantees(COMMITTEE, 1)), "epsilon is not"),
+        (changed(unopened(1), aborted=""), "released nothing"),
+        (changed(round_entry(1, COMMITTEE), committee=MEMBERS[:3]), "3 members computed it"),
+        (changed(round_entry(1, COMMITTEE), committee=(*MEMBERS[:3], "0" * 64)), "not on the"),
+        (changed(round_entry(1, COMMITTEE), committee=MEMBERS[:1] * 4), "4 members"),
+    ],
+    ids=["charged", "not aborted", "three", "stranger", "one fourfold"],
+)
+def test_what_an_entry_says_of_the_committee_must_fit(
+    tmp_path: Path, lie: RoundEntry, fault: str
+) -> None:
+    with pytest.raises(LedgerError, match=fault):
+        verify(write_run(tmp_path, head(COMMITTEE), lie))
+
+
+def test_no_round_without_a_committee_is_free_or_names_members(tmp_path: Path) -> None:
+    free = changed(round_entry(1), released=False, epsilon=guarantees(SETTINGS, 0))
+    with pytest.raises(LedgerError, match="only an aborted round of a committee"):
+        verify(write_run(tmp_path / "free", head(), free))
+    with pytest.raises(LedgerError, match="did not compute it"):
+        verify(write_run(tmp_path / "named", head(), changed(round_entry(1), committee=MEMBERS)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ class Admitted:
     """Clients of whom all members now hold shares, ascending; the same at all members."""
     dropped: tuple[int, ...]
     """Clients left out of the round, ascending; the same at all members."""
+    digest: bytes
+    """SHA-256 over what each client that was taken signed, 32 bytes; the same at all members. Equal
+    digests mean equal components: the salted hashes of all four are in what is signed."""
     components: Mapping[int, Words] = field(repr=False)
     """``{component: uint64, shape (clients, words)}``, for the member's three components."""
 
@@ -126,6 +130,7 @@ def admit(
     return Admitted(
         clients=tuple(ballot.taken),
         dropped=tuple(client for client in roster if client not in ballot.taken),
+        digest=hashlib.sha256(session + b"".join(ballot.taken.values())).digest(),
         components={
             m: np.array(
                 [shares[client].component(m) for client in ballot.taken], np.uint64

@@ -13,7 +13,6 @@ bit and the metrics ride in the payload.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -33,7 +32,6 @@ from fedgrpo.secure.primitives import (
     agree,
     derive,
     keystream,
-    new_private_key,
     public_key,
     seal,
     unseal,
@@ -77,6 +75,10 @@ def deal(
     Messages are bound to committee, settings and session by the keys that encrypt them and by the
     signature, so nobody can reuse them elsewhere, or pass them off as another client's.
 
+    All randomness is derived from the signing key, the session and the payload (HKDF, a
+    pseudorandom function): dealing the same payload again in the same session makes the same
+    shares, which tells nothing new, and any other payload or session makes unrelated ones.
+
     Parameters
     ----------
     payload:
@@ -88,7 +90,7 @@ def deal(
     client:
         The client's number in the round's roster.
     signing:
-        The client's Ed25519 private key, 32 bytes.
+        The client's Ed25519 private key, 32 bytes: secret, and of this round only.
 
     Returns
     -------
@@ -101,11 +103,12 @@ def deal(
         If a member's public key has low order.
     """
     payload = np.asarray(payload, dtype=np.uint64)
-    secrets = [os.urandom(SECRET_BYTES) for _ in range(MEMBERS)]
-    salts = [os.urandom(SECRET_BYTES) for _ in range(MEMBERS)]
+    root = _randomness(signing, session, client, payload)
+    secrets = [derive(root, context(session, "secret", m)) for m in range(MEMBERS)]
+    salts = [derive(root, context(session, "salt", m)) for m in range(MEMBERS)]
     components = [_stream(secrets[m], session, client, m, payload.size) for m in range(FULL)]
     components.append(payload ^ np.bitwise_xor.reduce(components))
-    ephemeral = new_private_key()
+    ephemeral = derive(root, context(session, "ephemeral key"))
     hashes = [
         _hash(session, client, m, salt + _to_bytes(component))
         for m, (salt, component) in enumerate(zip(salts, components, strict=True))
@@ -189,6 +192,12 @@ def is_opening(session: bytes, client: int, statement: bytes, m: int, opening: b
     """Whether salt and component m are those that the client's statement has the hash of."""
     stated = statement[(1 + m) * SECRET_BYTES :][:SECRET_BYTES]
     return _hash(session, client, m, opening) == stated
+
+
+def _randomness(signing: bytes, session: bytes, client: int, payload: Words) -> bytes:
+    """Draw what all of a dealing's randomness is derived from, 32 bytes."""
+    dealt = hashlib.sha256(_to_bytes(payload)).digest()
+    return derive(signing, context(session, "randomness", client) + dealt)
 
 
 def _hash(session: bytes, client: int, m: int, opening: bytes) -> bytes:

@@ -127,18 +127,18 @@ class Committee:
         keys = b"".join(member.signing + member.agreement for member in self.members)
         return hashlib.sha256(_PROTOCOL + keys + self.settings).digest()
 
-    def session(self, run_id: int, round: int, *public: bytes) -> bytes:
+    def session(self, run: str, round: int, *public: bytes) -> bytes:
         """Name one use of the committee, 32 bytes: every key and message is bound to it.
 
         Parameters
         ----------
-        run_id, round:
-            Never both used twice.
+        run, round:
+            Never both used twice, unless ``public`` differs.
         public:
             32-byte hashes of what else all must agree on: the model, the roster of clients.
         """
-        names = f"session|{run_id}|{round}|".encode()
-        return hashlib.sha256(self.digest + names + b"".join(public)).digest()
+        named = hashlib.sha256(run.encode()).digest() + b"%d|" % round
+        return hashlib.sha256(self.digest + named + b"".join(public)).digest()
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ def aggregate(
     plans: Sequence[Plan],
     components: Mapping[int, Words],
     lost: int | None = None,
+    *,
+    inputs: bytes | None = None,
 ) -> Member[tuple[Opened, ...]]:
     """Play one member's part in aggregating what the clients dealt.
 
@@ -59,15 +61,17 @@ def aggregate(
     that it gets itself: they raise :class:`~fedgrpo.errors.OpenedError`, and the round counts as
     released. Two colluding members learn every input.
 
-    The noise of a round is a function of component keys and session, no member's choice: the
-    opened totals have joint noise ``sigma``, of which one curious member can subtract all but a
-    share of ``sigma / 2`` (:func:`~fedgrpo.secure.committee.noise.effective_noise`).
+    The noise of a round is a function of component keys, plans and inputs, no member's choice:
+    the opened totals have joint noise ``sigma``, of which one curious member can subtract all but
+    a share of ``sigma / 2`` (:func:`~fedgrpo.secure.committee.noise.effective_noise`). Computing on
+    the same inputs again opens the same totals, so nobody averages noise away by asking twice; and
+    other inputs have independent noise.
 
     Adversary, one member lost: the other three follow the protocol; one is curious. See
     :class:`~fedgrpo.secure.committee.three_party.ThreeParty`. Go on with three only if each of
     them lost the same member on its own link, and none has seen a check fail: then a malicious
-    member could only have pushed out itself. The noise is the one of the first attempt, so if that
-    one was opened after all, this opens nothing new.
+    member could only have pushed out itself. With the same ``inputs``, the noise is that of the
+    first attempt, so if that one was opened after all, this opens nothing new.
 
     Parameters
     ----------
@@ -77,8 +81,9 @@ def aggregate(
         The member's component keys of the run.
     session:
         32 bytes that name this use of the committee and bind its settings and the clients taken
-        (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use it for other
-        inputs: masks would serve twice. Run it again only without a member that crashed.
+        (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use one twice: masks
+        would serve twice, and differ in what a malicious member tampered with. Only three that go
+        on without a lost member may keep it, whose masks are others.
     plans:
         What to compute, one after the other: the update, and whatever goes the same way.
     components:
@@ -87,6 +92,10 @@ def aggregate(
         (:func:`~fedgrpo.secure.committee.planes.slice_planes`).
     lost:
         A member that crashed in an earlier attempt.
+    inputs:
+        32 bytes that differ whenever ``components`` do, at whichever member
+        (:attr:`~fedgrpo.secure.committee.admission.Admitted.digest`): the noise is bound to them.
+        None takes the session.
 
     Returns
     -------
@@ -102,6 +111,8 @@ def aggregate(
         The same, but when this member had already sent its part of the opening.
     """
     _check_shapes(index, plans, components)
+    drawn_for = bind(inputs or session, plans)
+    noise_keys = keys.for_session(drawn_for)
     session = bind(session, plans)
     keys = keys.for_session(session)
     joint = yield from greet(index, keys, session, lost)
@@ -115,7 +126,7 @@ def aggregate(
             for m, words in components.items()
         }
         start += plan.words
-        noise = _noise(index, keys, session, section, plan, engine)
+        noise = _noise(index, noise_keys, drawn_for, section, plan, engine)
         totals.append((yield from _compute(engine, plan, engine.shared(planes), noise, joint)))
     yield from confirm(index, session, lost)
     try:
@@ -169,7 +180,7 @@ def draw_noise(
     component:
         The part, which is that component of a shared value.
     keys, session:
-        The session, bound by :func:`bind`, and its keys.
+        What the noise is drawn for, bound by :func:`bind`, and the keys of that.
     section:
         Place of the plan in the round.
     plan:

@@ -77,7 +77,7 @@ class Network:
     wires: tuple[Wire, ...]
 
     def party(self, index: int, session: bytes | None = None, **changes: object) -> Party:
-        session = self.committee.session(1, 2) if session is None else session
+        session = self.committee.session("1", 2) if session is None else session
         party = Party(index, IDENTITIES[index], self.committee, session)
         return replace(party, **changes)  # type: ignore[arg-type]
 

@@ -20,7 +20,7 @@ IDENTITIES = tuple(
     for m in range(4)
 )
 COMMITTEE = Committee(tuple(i.public for i in IDENTITIES), ("",) * 4, SETTINGS)
-SESSION = COMMITTEE.session(1, 2)
+SESSION = COMMITTEE.session("1", 2)
 
 
 def secret(name: str) -> bytes:

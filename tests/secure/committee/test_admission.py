@@ -56,12 +56,13 @@ def agreed(ends: dict[int, Admitted | Exception], honest: list[int]) -> Admitted
         end = ends[m]
         assert isinstance(end, Admitted), end
         assert set(end.components) == set(holders(m))
-        results.append((end.clients, end.dropped))
+        results.append((end.clients, end.dropped, end.digest))
         for component, rows in end.components.items():
             assert rows.shape == (len(end.clients), WORDS)
             np.testing.assert_array_equal(joint.setdefault(component, rows), rows)
     assert len(set(results)) == 1
-    return Admitted(*results[0], joint)
+    clients, dropped, digest = results[0]
+    return Admitted(clients, dropped, digest, joint)
 
 
 def payloads(admitted: Admitted) -> dict[int, list[int]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,15 +43,7 @@ def shares_of(messages: tuple[bytes, ...], words: int = 5) -> list[Share]:
 
 
 def fixed_randomness(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
-    counter = iter(range(1000))
-
-    def urandom(count: int) -> bytes:
-        return hashlib.shake_256(f"{seed}{next(counter)}".encode()).digest(count)
-
-    monkeypatch.setattr("os.urandom", urandom)
-    monkeypatch.setattr(
-        "fedgrpo.secure.committee.dealing.new_private_key", lambda: secret(f"{seed}ephemeral")
-    )
+    monkeypatch.setattr("fedgrpo.secure.committee.dealing._randomness", lambda *_: secret(seed))
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
@@ -102,13 +94,33 @@ def test_what_a_member_holds_does_not_depend_on_the_payload(
         assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_no_message_holds_a_word_of_the_payload_and_no_two_dealings_are_alike() -> None:
-    again = deal(PAYLOAD, COMMITTEE, SESSION, CLIENT, SIGNING)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"session": COMMITTEE.session("1", 3)},
+        {"client": CLIENT + 1},
+        {"signing": bytes(31) + b"1"},
+        {"payload": PAYLOAD ^ np.uint64(1)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_no_message_holds_a_word_of_the_payload_and_no_two_dealings_are_alike(
+    changed: dict[str, Any],
+) -> None:
+    asked = {"payload": PAYLOAD, "session": SESSION, "client": CLIENT, "signing": SIGNING}
+    again = deal(committee=COMMITTEE, **asked | changed)
     for one, other in zip(DEALT, again, strict=True):
         assert not any(word.tobytes() in one for word in PAYLOAD[1:])
-        # Same payload, no common part: hashes are salted, so not even equality shows.
+        # No common part: hashes are salted, so not even equality of payloads shows.
         parts = [one[at : at + 32] for at in range(0, len(one) - 31, 32)]
         assert not any(part in other for part in parts)
+
+
+def test_dealing_again_in_the_same_session_makes_the_same_shares() -> None:
+    again = deal(PAYLOAD, COMMITTEE, SESSION, CLIENT, SIGNING)
+    assert [share.statement for share in shares_of(again, PAYLOAD.size)] == [
+        share.statement for share in shares_of(DEALT, PAYLOAD.size)
+    ]
 
 
 @given(st.integers(0, 3), st.integers(0, 10**6), st.integers(0, 7))
@@ -123,8 +135,8 @@ def test_any_altered_bit_is_noticed(member: int, at: int, bit: int) -> None:
 def test_a_message_is_good_for_its_member_client_session_and_length_only(member: int) -> None:
     message = DEALT[member]
     agreement = IDENTITIES[member].agreement
-    other_session = COMMITTEE.session(1, 3)
-    other_settings = replace(COMMITTEE, settings=bytes(32)).session(1, 2)
+    other_session = COMMITTEE.session("1", 3)
+    other_settings = replace(COMMITTEE, settings=bytes(32)).session("1", 2)
     assert opened(member, message)
     assert opened((member + 1) % 4, message) is None
     assert opened(member, message, client=CLIENT + 1) is None

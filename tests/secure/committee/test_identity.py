@@ -107,8 +107,8 @@ def test_a_message_cut_short_is_refused_with_its_length() -> None:
 
 def test_keys_of_two_sessions_have_nothing_in_common() -> None:
     keys = ComponentKeys(good(toss()[0]))
-    first = keys.for_session(COMMITTEE.session(1, 1)).keys
-    second = keys.for_session(COMMITTEE.session(1, 2)).keys
+    first = keys.for_session(COMMITTEE.session("1", 1)).keys
+    second = keys.for_session(COMMITTEE.session("1", 2)).keys
     assert not {*first.values(), *second.values()} & set(keys.keys.values())
     assert not set(first.values()) & set(second.values())
     bits = np.unpackbits(np.frombuffer(b"".join(first.values()), np.uint8))
@@ -117,17 +117,17 @@ def test_keys_of_two_sessions_have_nothing_in_common() -> None:
 
 def test_sessions_depend_on_all_that_members_must_agree_on() -> None:
     sessions = {
-        COMMITTEE.session(1, 2),
-        COMMITTEE.session(1, 3),
-        COMMITTEE.session(2, 2),
-        COMMITTEE.session(12, 3),
-        COMMITTEE.session(1, 2, bytes(32)),
-        replace(COMMITTEE, settings=bytes(32)).session(1, 2),
-        replace(COMMITTEE, members=COMMITTEE.members[::-1]).session(1, 2),
+        COMMITTEE.session("1", 2),
+        COMMITTEE.session("1", 3),
+        COMMITTEE.session("2", 2),
+        COMMITTEE.session("12", 3),
+        COMMITTEE.session("1", 2, bytes(32)),
+        replace(COMMITTEE, settings=bytes(32)).session("1", 2),
+        replace(COMMITTEE, members=COMMITTEE.members[::-1]).session("1", 2),
     }
     assert len(sessions) == 7
     moved = replace(COMMITTEE, addresses=("a:1", "b:2", "c:3", "d:4"))
-    assert moved.session(1, 2) == COMMITTEE.session(1, 2)
+    assert moved.session("1", 2) == COMMITTEE.session("1", 2)
 
 
 def test_identity_survives_its_file_and_shows_no_secret() -> None:

@@ -79,7 +79,7 @@ def plan_for(admitted: Admitted) -> Plan:
 
 def session_of(admitted: Admitted) -> bytes:
     taken = hashlib.sha256(repr(admitted.clients).encode()).digest()
-    return COMMITTEE.session(1, 2, taken)
+    return COMMITTEE.session("1", 2, taken)
 
 
 def serve(net: Network, index: int, dies: bool = False) -> Outcome:

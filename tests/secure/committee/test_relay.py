@@ -112,7 +112,7 @@ def test_any_altered_bit_of_a_sealed_message_is_refused(text: bytes, at: int, bi
 
 def test_a_sealed_message_is_good_for_one_place_only() -> None:
     sealed = seal(party(1), 2, 5, b"text")
-    old = COMMITTEE.session(1, 1)
+    old = COMMITTEE.session("1", 1)
     settings = replace(COMMITTEE, settings=bytes(32))
     for receiver, sender, number in [
         (party(2), 1, 4),  # replayed or out of order
@@ -120,7 +120,7 @@ def test_a_sealed_message_is_good_for_one_place_only() -> None:
         (party(3), 1, 5),  # another receiver's
         (party(1), 2, 5),  # returned to its sender
         (party(2, old), 1, 5),  # of an old round
-        (Party(2, IDENTITIES[2], settings, settings.session(1, 2)), 1, 5),  # of other settings
+        (Party(2, IDENTITIES[2], settings, settings.session("1", 2)), 1, 5),  # of other settings
     ]:
         with pytest.raises(ProtocolError, match="replayed"):
             open_sealed(receiver, sender, number, sealed)
@@ -165,7 +165,7 @@ def test_states_of_another_member_or_round_and_nonsense_are_refused() -> None:
     with pytest.raises(ProtocolError, match="of member 0 in round"):
         ReplayableMember.from_bytes(party(1), toss(1), data)
     with pytest.raises(ProtocolError, match="old round"):
-        ReplayableMember.from_bytes(party(0, COMMITTEE.session(1, 1)), toss(0), data)
+        ReplayableMember.from_bytes(party(0, COMMITTEE.session("1", 1)), toss(0), data)
     for nonsense in (b"", b"{}", b"[]", data[:-5], b'{"format": 1, "secret": 3}'):
         with pytest.raises(ProtocolError, match="unreadable"):
             ReplayableMember.from_bytes(party(0), toss(0), nonsense)

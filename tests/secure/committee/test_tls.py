@@ -108,7 +108,7 @@ def test_a_member_with_a_wrong_key_is_refused_and_named() -> None:
     with network() as net:
         pinned = net.committee.members
         wrong = replace(net.committee, members=(*pinned[:3], STRANGER.public))
-        liar = Party(3, STRANGER, wrong, net.committee.session(1, 2))
+        liar = Party(3, STRANGER, wrong, net.committee.session("1", 2))
         ends = together(
             *(partial(chat, net.party(m), net, wait=2) for m in range(3)),
             partial(chat, liar, net, wait=1),
@@ -120,7 +120,7 @@ def test_a_member_with_a_wrong_key_is_refused_and_named() -> None:
 def test_somebody_who_poses_as_a_member_is_turned_away_and_the_round_goes_on() -> None:
     with network() as net:
         wrong = replace(net.committee, members=(*net.committee.members[:3], STRANGER.public))
-        imposter = Party(3, STRANGER, wrong, net.committee.session(1, 2))
+        imposter = Party(3, STRANGER, wrong, net.committee.session("1", 2))
         with listen("127.0.0.1:0") as elsewhere:
             ends = together(
                 *(partial(chat, net.party(m), net) for m in range(4)),
@@ -163,7 +163,7 @@ def test_members_that_differ_are_refused_and_both_named(change: str, match: str)
         if change == "settings":
             other = net.party(2, committee=replace(net.committee, settings=bytes(32)))
         elif change == "session":
-            other = net.party(2, session=net.committee.session(1, 1))
+            other = net.party(2, session=net.committee.session("1", 1))
         else:
             other = net.party(2, present=frozenset({0, 1, 2}))
         ends = together(
@@ -213,7 +213,7 @@ def test_a_killed_member_is_noticed_at_once_by_all_others() -> None:
 def test_three_members_meet_again_without_the_lost_one() -> None:
     present = frozenset({0, 1, 3})
     with network() as net:
-        session = net.committee.session(1, 3)
+        session = net.committee.session("1", 3)
         again = [net.party(m, session=session, present=present) for m in sorted(present)]
         ends = together(*(partial(chat, party, net) for party in again))
     expected = play({m: gossip(m, 5, 1000, present) for m in present})
@@ -337,7 +337,7 @@ class Pipe:
 
 def test_an_old_round_s_message_replayed_is_refused() -> None:
     pipe = Pipe()
-    FrameWriter(pipe, COMMITTEE.session(1, 1)).write(Kind.MESSAGE, b"old")
+    FrameWriter(pipe, COMMITTEE.session("1", 1)).write(Kind.MESSAGE, b"old")
     with pytest.raises(ProtocolError, match="member 2 sent a message of another round"):
         FrameReader(pipe, SESSION, 2).next()
 

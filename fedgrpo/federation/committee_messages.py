@@ -1,0 +1,285 @@
+"""The messages of a round over the committee, beside those of :mod:`fedgrpo.federation.messages`.
+
+=========  ===============================================  ====================================
+stage      to each node                                     back
+=========  ===============================================  ====================================
+train      the order to train                               :class:`Dealer`, a tag
+deal       :class:`DealOrder`, to each finisher             four ciphertexts, one for each member
+committee  :class:`Work`, to each member, step by step      :class:`Progress`
+=========  ===============================================  ====================================
+
+The server passes on ciphertexts only: those of clients to members, and members' to each other.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from fedgrpo.errors import ProtocolError
+from fedgrpo.federation.committee_plan import KEYS_BYTES, read_keys, write_keys
+from fedgrpo.federation.messages import (
+    BODY,
+    HEADER,
+    TAG,
+    Header,
+    Tag,
+    read_header,
+    write_header,
+    write_tag,
+)
+from fedgrpo.federation.records import array, array_record, config_record, pairs, scalar, values
+from fedgrpo.secure.committee import MemberKeys
+from fedgrpo.secure.committee.planes import Words
+from fedgrpo.secure.committee.steps import MEMBERS
+from fedgrpo.secure.primitives import SECRET_BYTES
+
+DEAL, COMMITTEE = "query.deal", "query.committee"
+"""Flower's types of the messages."""
+TOSS, AGGREGATE, GO_ON, ABANDON = "toss", "aggregate", "go-on", "abandon"
+"""Tasks of a member: toss the run's keys, begin a round, take messages, end it."""
+
+NOBODY = -1
+"""Number of the lost member where none is."""
+
+_ENTRY = struct.Struct("<qQ")
+_DEALT, _TOTALS = "dealt", "totals"
+
+Post = Mapping[int, list[bytes]]
+"""Messages by the other member, in order: by sender on their way in, by receiver on their way out.
+"""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a member says of itself."""
+
+    keys: MemberKeys
+    attempt: int
+    """Number of its last attempt in this run."""
+    tossed: int
+    """Number of the attempt that tossed the component keys that it holds; 0 if it has none."""
+
+
+@dataclass(frozen=True)
+class Dealer:
+    """What a node says of itself once it has trained."""
+
+    signing: bytes
+    """Its Ed25519 public key of this round."""
+    seat: Seat | None
+    """If it can be a member."""
+
+
+@dataclass(frozen=True)
+class DealOrder:
+    """Who computes, and whose releases are dealt to them."""
+
+    header: Header
+    members: tuple[MemberKeys, ...]
+    clients: Mapping[int, bytes]
+    """Signing keys by number in the round."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the server asks of one member."""
+
+    task: str
+    attempt: int = 0
+    """Number of the attempt through the run, where one begins."""
+    members: tuple[MemberKeys, ...] = ()
+    clients: Mapping[int, bytes] = field(default_factory=dict)
+    dealt: Mapping[int, bytes] = field(default_factory=dict)
+    """Ciphertexts for this member by client."""
+    lost: int = NOBODY
+    post: Post = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one member has come."""
+
+    done: bool
+    post: Post = field(default_factory=dict)
+    lost: int = NOBODY
+    """A member that this one lost on a direct link."""
+    released: bool = False
+    """Whether its part of the result was out when it was told to end."""
+    clients: tuple[int, ...] = ()
+    """Whose releases are in the result."""
+    totals: Words | None = None
+    """The opened totals, uint64, shape (size,)."""
+
+
+def write_dealer(header: Header, dealer: Dealer, tag: Tag) -> RecordDict:
+    """Write a node's public keys and tag: all that leaves it after training."""
+    body: dict[str, object] = {"signing": dealer.signing, "member": b""}
+    if seat := dealer.seat:
+        body |= {"member": write_keys(seat.keys), "attempt": seat.attempt, "tossed": seat.tossed}
+    content = _message(header, body)
+    content[TAG] = write_tag(tag)
+    return content
+
+
+def read_dealer(content: RecordDict) -> Dealer:
+    """Read a node's public keys; raises ProtocolError."""
+    body = config_record(content, BODY)
+    signing, member = _signing(scalar(body, "signing", bytes)), scalar(body, "member", bytes)
+    if not member:
+        return Dealer(signing, None)
+    numbers = scalar(body, "attempt", int), scalar(body, "tossed", int)
+    return Dealer(signing, Seat(_members([member])[0], *numbers))
+
+
+def write_deal(order: DealOrder) -> RecordDict:
+    """Write the order to deal."""
+    return _message(order.header, _who(order.members, order.clients))
+
+
+def read_deal(content: RecordDict) -> DealOrder:
+    """Read the order to deal; raises ProtocolError."""
+    return DealOrder(read_header(content), *_read_who(config_record(content, BODY)))
+
+
+def write_dealt(header: Header, ciphertexts: tuple[bytes, ...]) -> RecordDict:
+    """Write a client's four ciphertexts."""
+    return _message(header, {_DEALT: list(ciphertexts)})
+
+
+def read_dealt(content: RecordDict) -> tuple[bytes, ...]:
+    """Read a client's four ciphertexts; what is in them is for the members to judge."""
+    dealt = values(config_record(content, BODY), _DEALT, bytes)
+    if len(dealt) != MEMBERS:
+        raise ProtocolError(f"{len(dealt)} ciphertexts for {MEMBERS} members", cure="leave it out")
+    return tuple(dealt)
+
+
+def write_work(header: Header, work: Work) -> RecordDict:
+    """Write what is asked of a member."""
+    content = _message(
+        header,
+        {
+            "task": work.task,
+            "attempt": work.attempt,
+            "lost": work.lost,
+            **_who(work.members, work.clients),
+            **_post(work.post),
+        },
+    )
+    content[_DEALT] = ConfigRecord({"nodes": list(work.dealt), _DEALT: list(work.dealt.values())})
+    return content
+
+
+def read_work(content: RecordDict) -> Work:
+    """Read what is asked of a member; raises ProtocolError."""
+    body = config_record(content, BODY)
+    members, clients = _read_who(body)
+    return Work(
+        task=scalar(body, "task", str),
+        attempt=scalar(body, "attempt", int),
+        members=members,
+        clients=clients,
+        dealt=pairs(config_record(content, _DEALT), "nodes", _DEALT, bytes),
+        lost=scalar(body, "lost", int),
+        post=_read_post(body),
+    )
+
+
+def write_progress(header: Header, progress: Progress) -> RecordDict:
+    """Write how far a member has come."""
+    content = _message(
+        header,
+        {
+            "done": progress.done,
+            "lost": progress.lost,
+            "released": progress.released,
+            "clients": list(progress.clients),
+            **_post(progress.post),
+        },
+    )
+    if progress.totals is not None:
+        content[_TOTALS] = ArrayRecord({_TOTALS: Array(progress.totals)})
+    return content
+
+
+def read_progress(content: RecordDict, size: int) -> Progress:
+    """Read how far a member has come; raises ProtocolError."""
+    body = config_record(content, BODY)
+    totals = None
+    if _TOTALS in content:
+        totals = array(array_record(content, _TOTALS), _TOTALS, "uint64", (size,))
+    return Progress(
+        done=scalar(body, "done", bool),
+        post=_read_post(body),
+        lost=scalar(body, "lost", int),
+        released=scalar(body, "released", bool),
+        clients=tuple(values(body, "clients", int)),
+        totals=totals,
+    )
+
+
+def write_post(post: Post) -> bytes:
+    """Write messages by peer as bytes, to be kept."""
+    flat = [(peer, message) for peer in sorted(post) for message in post[peer]]
+    return b"".join(_ENTRY.pack(peer, len(message)) + message for peer, message in flat)
+
+
+def read_post(data: bytes) -> dict[int, list[bytes]]:
+    """Invert :func:`write_post`."""
+    post: dict[int, list[bytes]] = {}
+    at = 0
+    while at < len(data):
+        peer, length = _ENTRY.unpack_from(data, at)
+        at += _ENTRY.size
+        post.setdefault(peer, []).append(data[at : at + length])
+        at += length
+    return post
+
+
+def _message(header: Header, body: dict[str, object]) -> RecordDict:
+    return RecordDict({HEADER: write_header(header), BODY: ConfigRecord(body)})  # type: ignore[arg-type]
+
+
+def _who(members: tuple[MemberKeys, ...], clients: Mapping[int, bytes]) -> dict[str, object]:
+    return {
+        "members": [write_keys(keys) for keys in members],
+        "clients": list(clients),
+        "signing": list(clients.values()),
+    }
+
+
+def _read_who(body: ConfigRecord) -> tuple[tuple[MemberKeys, ...], dict[int, bytes]]:
+    clients = pairs(body, "clients", "signing", bytes)
+    members = _members(values(body, "members", bytes))
+    return members, {client: _signing(key) for client, key in clients.items()}
+
+
+def _post(post: Post) -> dict[str, object]:
+    flat = [(peer, message) for peer in sorted(post) for message in post[peer]]
+    return {"peers": [peer for peer, _ in flat], "post": [message for _, message in flat]}
+
+
+def _read_post(body: ConfigRecord) -> dict[int, list[bytes]]:
+    peers, messages = values(body, "peers", int), values(body, "post", bytes)
+    if len(peers) != len(messages):
+        raise ProtocolError("messages without their peers", cure="leave that node out")
+    post: dict[int, list[bytes]] = {}
+    for peer, message in zip(peers, messages, strict=True):
+        post.setdefault(peer, []).append(message)
+    return post
+
+
+def _members(found: list[bytes]) -> tuple[MemberKeys, ...]:
+    if any(len(keys) != KEYS_BYTES for keys in found):
+        raise ProtocolError("a member's keys of a wrong length", cure="leave that node out")
+    return tuple(read_keys(keys) for keys in found)
+
+
+def _signing(key: bytes) -> bytes:
+    if len(key) != SECRET_BYTES:
+        raise ProtocolError("a signing key of a wrong length", cure="leave that node out")
+    return key
