@@ -65,7 +65,7 @@ def make_client_app(
     -------
     ClientApp
         Answers ``train``; ``query.share``, ``query.mask`` and ``query.unmask`` in buckets; and
-        ``query.deal`` and ``query.committee`` over a committee.
+        ``query.deal``, ``query.committee`` and ``query.cosign`` over a committee.
     """
     app = ClientApp()
     factory = holder_factory or _local_holder
@@ -79,6 +79,7 @@ def make_client_app(
     app.query("unmask")(_answering(_unmask))
     app.query("deal")(_answering(_deal))
     app.query("committee")(_answering(_committee))
+    app.query("cosign")(_answering(_cosign))
     return app
 
 
@@ -202,6 +203,15 @@ def _committee(message: Message, context: Context) -> RecordDict:
     _expect_round(message, context, NodeMemory(context.state))
     settings = Settings.from_run_config(context.run_config)
     return committee_member.work(message.content, context, settings)
+
+
+def _cosign(message: Message, context: Context) -> RecordDict:
+    """Vouch for the server's ledger as a member of the committee."""
+    from fedgrpo.federation import cosigning
+
+    _expect_round(message, context, NodeMemory(context.state))
+    settings = Settings.from_run_config(context.run_config)
+    return cosigning.vouch(message.content, context, settings)
 
 
 def _answering(handler: Handler) -> Callable[[Message, Context], Message]:

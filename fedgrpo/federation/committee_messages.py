@@ -6,6 +6,7 @@ stage      to each node                                     back
 train      the order to train                               :class:`Dealer`, a tag
 deal       :class:`DealOrder`, to each finisher             four ciphertexts, one for each member
 committee  :class:`Work`, to each member, step by step      :class:`Progress`
+cosign     :class:`Growth` of the ledger, to each member    :class:`Vouched`
 =========  ===============================================  ====================================
 
 The server passes on ciphertexts only: those of clients to members, and members' to each other.
@@ -37,7 +38,7 @@ from fedgrpo.secure.committee.planes import Words
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.secure.primitives import SECRET_BYTES
 
-DEAL, COMMITTEE = "query.deal", "query.committee"
+DEAL, COMMITTEE, COSIGN = "query.deal", "query.committee", "query.cosign"
 """Flower's types of the messages."""
 TOSS, AGGREGATE, GO_ON, ABANDON = "toss", "aggregate", "go-on", "abandon"
 """Tasks of a member: toss the run's keys, begin a round, take messages, end it."""
@@ -113,6 +114,26 @@ class Progress:
     """Whose releases are in the result."""
     totals: Words | None = None
     """The opened totals, uint64, shape (size,)."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What the server's ledger has grown by."""
+
+    start: int
+    """Entries before these lines."""
+    lines: tuple[bytes, ...]
+    """Each with its line break."""
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """Up to which size a member vouches for the ledger."""
+
+    size: int
+    """Entries, the head included."""
+    signature: str
+    """Over the checkpoint (hex); empty if the growth begins behind what the member has seen."""
 
 
 def write_dealer(header: Header, dealer: Dealer, tag: Tag) -> RecordDict:
@@ -220,6 +241,28 @@ def read_progress(content: RecordDict, size: int) -> Progress:
         clients=tuple(values(body, "clients", int)),
         totals=totals,
     )
+
+
+def write_growth(header: Header, growth: Growth) -> RecordDict:
+    """Write what the ledger has grown by."""
+    return _message(header, {"start": growth.start, "lines": list(growth.lines)})
+
+
+def read_growth(content: RecordDict) -> Growth:
+    """Read what the ledger has grown by; raises ProtocolError."""
+    body = config_record(content, BODY)
+    return Growth(scalar(body, "start", int), tuple(values(body, "lines", bytes)))
+
+
+def write_vouched(header: Header, vouched: Vouched) -> RecordDict:
+    """Write a member's signature."""
+    return _message(header, {"size": vouched.size, "signature": vouched.signature})
+
+
+def read_vouched(content: RecordDict) -> Vouched:
+    """Read a member's signature, which is still to be checked; raises ProtocolError."""
+    body = config_record(content, BODY)
+    return Vouched(scalar(body, "size", int), scalar(body, "signature", str))
 
 
 def write_post(post: Post) -> bytes:

@@ -109,6 +109,11 @@ class CommitteeServer:
     attempt: int = 0
     """Number of the last attempt, through the whole run."""
 
+    @property
+    def signers(self) -> dict[int, str]:
+        """Signing keys (hex) of the members by node, as far as known."""
+        return {node: self.keys[m].signing.hex() for m, node in self.seats.items()}
+
     def run(
         self, link: Link, dealers: Mapping[int, Dealer], plan: ReleasePlan, phase: Phase
     ) -> CommitteeMean:

@@ -70,6 +70,11 @@ class Gathering:
         The server's (32 bytes), from which its randomness is derived.
     openings:
         Which sums it has opened.
+
+    Attributes
+    ----------
+    committee:
+        What the server knows of it, where there is one.
     """
 
     settings: Settings
@@ -77,7 +82,7 @@ class Gathering:
     openings: Openings
 
     def __post_init__(self) -> None:
-        self._committee = CommitteeServer(self.settings)
+        self.committee = CommitteeServer(self.settings)
         self._protocols = {
             "buckets": self._by_buckets,
             "plain": self._plainly,
@@ -147,7 +152,7 @@ class Gathering:
         if problem := self._missing(finishers):
             return replace(unopened, reason=problem), finishers.failures
         try:
-            result = self._committee.run(
+            result = self.committee.run(
                 current.link, _values(finishers), current.plan, current.clock.phase
             )
         except CommitteeError as error:

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedgrpo.derivation import new_key
 from fedgrpo.errors import CohortError, RunError
 from fedgrpo.federation.checkpoint import ServerState
+from fedgrpo.federation.cosigning import Cosigning
 from fedgrpo.federation.exchange import round_trip, wait_for_nodes
 from fedgrpo.federation.gathering import Gathering, Round
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
@@ -126,6 +127,7 @@ class FedGRPO(Strategy):
             settings, self._secret, writer=writer, checkpoint=checkpoint, ledger=ledger
         )
         self._gathering = Gathering(settings, self._secret, self._journal.openings())
+        self._cosigning = Cosigning(ledger) if ledger else None
         self._run: _Run | None = None
         self._round: Round | None = None
 
@@ -211,6 +213,7 @@ class FedGRPO(Strategy):
             SHA-256 (hex) by path in the run directory.
         """
         self._journal.end(self._state, files)
+        self._cosign()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -394,6 +397,12 @@ class FedGRPO(Strategy):
         else:
             entry = self._journal.head(before)
         self._journal.commit(self._state, row, entry)
+        self._cosign()
+
+    def _cosign(self) -> None:
+        """Have the committee's members vouch for the ledger, where there are any."""
+        if self._cosigning and self._round:
+            self._cosigning.collect(self._round.link, self._gathering.committee.signers)
 
 
 def _started(value: T | None) -> T:

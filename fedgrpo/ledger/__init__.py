@@ -5,10 +5,12 @@ Knows neither Flower nor torch.
 
 from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature, cosign
 from fedgrpo.ledger.commitments import commitment
+from fedgrpo.ledger.cosignatures import add_cosignature
 from fedgrpo.ledger.entries import End, Entry, Head, RoundEntry
 from fedgrpo.ledger.merkle import MerkleTree
 from fedgrpo.ledger.replay import Replay, replay
-from fedgrpo.ledger.verify import Verdict, add_cosignature, hash_file, verify
+from fedgrpo.ledger.verify import Verdict, hash_file, verify
+from fedgrpo.ledger.witness import Expected, Witness
 from fedgrpo.ledger.writer import FILE, Ledger
 
 __all__ = [
@@ -17,12 +19,14 @@ __all__ = [
     "Cosignature",
     "End",
     "Entry",
+    "Expected",
     "Head",
     "Ledger",
     "MerkleTree",
     "Replay",
     "RoundEntry",
     "Verdict",
+    "Witness",
     "add_cosignature",
     "commitment",
     "cosign",

@@ -34,6 +34,18 @@ class MerkleTree:
         # Roots of complete subtrees, largest first; their sizes are the powers of two in `size`.
         self._complete: list[bytes] = []
 
+    @classmethod
+    def resumed(cls, size: int, complete: list[bytes]) -> MerkleTree:
+        """Return the tree of so many leaves whose :attr:`complete` subtrees have these roots."""
+        tree = cls()
+        tree.size, tree._complete = size, list(complete)
+        return tree
+
+    @property
+    def complete(self) -> tuple[bytes, ...]:
+        """Roots of complete subtrees, largest first: all that the tree needs to grow."""
+        return tuple(self._complete)
+
     def append(self, leaf: bytes) -> None:
         """Add a leaf at the right end."""
         subtree, carried = leaf_hash(leaf), self.size
@@ -44,9 +56,7 @@ class MerkleTree:
 
     def copy(self) -> MerkleTree:
         """Return a tree that grows by itself from here."""
-        other = MerkleTree()
-        other.size, other._complete = self.size, list(self._complete)
-        return other
+        return MerkleTree.resumed(self.size, self._complete)
 
     @property
     def root(self) -> bytes:

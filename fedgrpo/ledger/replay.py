@@ -8,7 +8,7 @@ from typing import Any
 
 from fedgrpo.errors import LedgerError
 from fedgrpo.ledger.checkpoints import Checkpoint, is_signed, sign
-from fedgrpo.ledger.entries import START, Entry, Head, canonical, from_tree, to_tree
+from fedgrpo.ledger.entries import START, Entry, Head, RoundEntry, canonical, from_tree, to_tree
 from fedgrpo.ledger.merkle import MerkleTree, leaf_hash
 
 _KEYS = {"entry", "root", "signature"}
@@ -45,6 +45,17 @@ class Replay:
             raise LedgerError("the ledger has no head")
         return self.entries[0]
 
+    @property
+    def members(self) -> set[str]:
+        """Signing keys (hex) of members that computed any of the rounds."""
+        rounds = (entry for entry in self.entries if isinstance(entry, RoundEntry))
+        return {key for entry in rounds for key in entry.committee}
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What there is to sign; LedgerError if there is nothing."""
+        return Checkpoint(self.head.run, self.tree.size, self.tree.root.hex())
+
     def signed_line(self, entry: Entry, seed: bytes) -> bytes:
         """Return the line, with its line break, by which an entry joins this ledger."""
         linked = to_tree(replace(entry, previous=self.last))
@@ -76,7 +87,7 @@ class Replay:
         leaf = canonical(tree["entry"])
         self.tree.append(leaf)
         self.entries.append(entry)
-        checkpoint = Checkpoint(self.head.run, self.tree.size, self.tree.root.hex())
+        checkpoint = self.checkpoint
         if tree["root"] != checkpoint.root:
             raise LedgerError("its root is not that of the entries up to it")
         if not is_signed(checkpoint, str(tree["signature"]), self.head.public_key):

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from fedgrpo.errors import LedgerError, RunError, SettingsError
-from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature
-from fedgrpo.ledger.entries import End, Head, RoundEntry, canonical
-from fedgrpo.ledger.replay import CURE, Replay, replay
+from fedgrpo.ledger.checkpoints import Checkpoint
+from fedgrpo.ledger.cosignatures import cosigned
+from fedgrpo.ledger.entries import End, Head, RoundEntry
+from fedgrpo.ledger.replay import CURE, replay
 from fedgrpo.ledger.writer import FILE
 from fedgrpo.privacy.accounting import guarantees
 from fedgrpo.report.reader import SUMMARY
@@ -21,14 +20,9 @@ from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
 from fedgrpo.settings_checks import noise_by
 
-COSIGNATURES = "cosignatures.jsonl"
-"""Members' signatures in the run directory, one a line."""
-
 _TOLERANCE = 1e-6
 """Relative difference of epsilon between machines: another libm, another version of the accountant.
 """
-
-_COSIGNATURE = TypeAdapter(Cosignature)
 
 
 @dataclass(frozen=True)
@@ -103,15 +97,8 @@ def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
         epsilon=rounds[-1].epsilon if rounds else (),
         checkpoint=read.checkpoints[-1],
         public_key=read.head.public_key,
-        cosigned=_cosigned(run_dir / COSIGNATURES, read),
+        cosigned=cosigned(run_dir, read),
     )
-
-
-def add_cosignature(run_dir: Path, cosignature: Cosignature) -> None:
-    """Keep a member's signature with the run."""
-    line = canonical(_COSIGNATURE.dump_python(cosignature)) + b"\n"
-    with (run_dir / COSIGNATURES).open("ab") as file:
-        file.write(line)
 
 
 def _settings(head: Head) -> Settings:
@@ -225,41 +212,6 @@ def hash_file(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _cosigned(path: Path, read: Replay) -> dict[str, int]:
-    """Up to which size each member vouches.
-
-    Raises
-    ------
-    LedgerError
-        If a co-signature is of another ledger, of nobody on the committee, or was not made by it.
-    """
-    members = _members(read)
-    reached: dict[str, int] = {}
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            signed = _COSIGNATURE.validate_json(line)
-        except ValidationError:
-            raise LedgerError(f"{COSIGNATURES}, line {number}: it is none", cure=CURE) from None
-        if signed.member not in members or not signed.holds:
-            raise LedgerError(f"{COSIGNATURES}, line {number}: it is not a member's own", cure=CURE)
-        if signed.checkpoint not in read.checkpoints:
-            raise LedgerError(
-                f"{COSIGNATURES}, line {number}: member {signed.member[:12]} vouches for another "
-                f"ledger of {signed.checkpoint.size} entries",
-                cure="the server has shown two ledgers of one run: ask that member for its copy",
-            )
-        reached[signed.member] = max(reached.get(signed.member, 0), signed.checkpoint.size)
-    return reached
-
-
-def _members(read: Replay) -> set[str]:
-    """Who computed any of the rounds."""
-    return {
-        key for entry in read.entries if isinstance(entry, RoundEntry) for key in entry.committee
-    }
 
 
 def _misfit(number: int, fault: str) -> LedgerError:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fedgrpo.errors import LedgerError
 from fedgrpo.files import append_line
-from fedgrpo.ledger.checkpoints import public_key
+from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature, public_key
+from fedgrpo.ledger.cosignatures import add_cosignature
 from fedgrpo.ledger.entries import End, Entry
 from fedgrpo.ledger.replay import Replay, replay
 
@@ -45,6 +46,16 @@ class Ledger:
         return len(self._read.entries)
 
     @property
+    def checkpoint(self) -> Checkpoint:
+        """The last one; there must be an entry."""
+        return self._read.checkpoint
+
+    @property
+    def members(self) -> set[str]:
+        """Signing keys (hex) of members that computed any of the rounds."""
+        return self._read.members
+
+    @property
     def ended(self) -> bool:
         """Whether the last entry is the end of the run."""
         return bool(self._read.entries) and isinstance(self._read.entries[-1], End)
@@ -62,6 +73,14 @@ class Ledger:
                 f"{self._path} is the ledger of a run whose checkpoint is gone",
                 cure="restore the checkpoint, or begin a new run in an empty directory",
             )
+
+    def lines(self, start: int) -> list[bytes]:
+        """Return the lines behind the first ``start`` entries, each with its line break."""
+        return self._path.read_bytes().splitlines(keepends=True)[start:]
+
+    def keep(self, cosignature: Cosignature) -> None:
+        """Keep a member's signature beside the ledger."""
+        add_cosignature(self._path.parent, cosignature)
 
     def prepare(self, entry: Entry) -> str:
         """Sign an entry as the next one and return its line, which is not yet in the ledger."""

@@ -1,0 +1,105 @@
+"""Members vouch for the server's ledger, round by round.
+
+Adversary: a server that shows two ledgers of one run, or takes entries back; see
+:mod:`fedgrpo.ledger.witness`. A member that is away vouches later; none can hold a run up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Context, RecordDict
+
+from fedgrpo.federation.committee_identity import member_identity
+from fedgrpo.federation.committee_messages import (
+    COSIGN,
+    Growth,
+    Vouched,
+    read_growth,
+    read_vouched,
+    write_growth,
+    write_vouched,
+)
+from fedgrpo.federation.link import Link
+from fedgrpo.federation.memory import NodeMemory
+from fedgrpo.federation.messages import Header
+from fedgrpo.federation.node_store import NodeStore, Note
+from fedgrpo.ledger import Cosignature, Expected, Ledger, Witness
+from fedgrpo.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+
+def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
+    """Sign the ledger as a member, if it extends what this one has signed.
+
+    Raises
+    ------
+    LedgerError
+        If it does not.
+    ProtocolError
+        If this node is no member.
+    """
+    growth, memory = read_growth(content), NodeMemory(context.state)
+    store = NodeStore.of(context, settings)
+    identity, name = member_identity(context, store), f"witness-{memory.run}"
+    note = store.read_note(name)
+    expected = Expected(memory.run, settings.fingerprint())
+    witness = Witness(expected, note.facts["kept"] if note else "")
+    header = Header(context.run_id, memory.round)
+    if growth.start > witness.size:
+        return write_vouched(header, Vouched(witness.size, ""))
+    witness.take(growth.start, growth.lines)
+    store.write_note(name, Note({"kept": witness.to_json()}, {}))
+    signature = witness.sign(identity.signing).signature
+    return write_vouched(header, Vouched(witness.size, signature))
+
+
+@dataclass
+class Cosigning:
+    """The server's side of it."""
+
+    ledger: Ledger
+    seen: dict[str, int] = field(default_factory=dict)
+    """Entries that each member, by its key, has signed, as far as known."""
+
+    def collect(self, link: Link, seats: Mapping[int, str]) -> None:
+        """Ask members to vouch for all entries so far, and keep their signatures.
+
+        Parameters
+        ----------
+        link:
+            To the nodes of the last round.
+        seats:
+            Signing keys (hex) by node. Members that have computed no round yet are not asked:
+            nobody could tell that they are members.
+        """
+        asked = {node: key for node, key in seats.items() if key in self.ledger.members}
+        # Twice, as a member first has to say how far it has come.
+        for _ in range(2):
+            asked = self._ask(link, asked)
+
+    def _ask(self, link: Link, asked: Mapping[int, str]) -> dict[int, str]:
+        """Ask once; returns whom to ask again."""
+        now = self.ledger.checkpoint
+        contents = {node: self._growth(link.header, key) for node, key in asked.items()}
+        answers = link.ask(COSIGN, contents, lambda _, content: read_vouched(content))
+        for node, reason in answers.failures.items():
+            LOG.warning(f"member {asked[node][:12]} does not vouch for the ledger: {reason}")
+        again = {}
+        for node, vouched in answers.values.items():
+            key = asked[node]
+            cosignature = Cosignature(now, key, vouched.signature)
+            if cosignature.holds:
+                self.ledger.keep(cosignature)
+                self.seen[key] = now.size
+            elif vouched.size < now.size:
+                self.seen[key] = max(vouched.size, 0)
+                again[node] = key
+        return again
+
+    def _growth(self, header: Header, key: str) -> RecordDict:
+        start = self.seen.get(key, self.ledger.size)
+        return write_growth(header, Growth(start, tuple(self.ledger.lines(start))))
