@@ -72,9 +72,10 @@ class FedGRPO(Strategy):
     """Federated GRPO over Flower.
 
     One round: holders train and keep their releases; finishers are drawn into buckets and summed
-    under masks; the bucket means are combined by the robust rule; the server's optimiser applies
-    the result. A bad reply costs its node the round. A round in which too few are left is skipped,
-    and the run goes on unless that happens three times in a row.
+    under masks; the bucket means are combined by the robust rule, or a committee of holders applies
+    it to shares; the server's optimiser applies the result. A bad reply costs its node the round. A
+    round in which too few are left is skipped, and the run goes on unless that happens three times
+    in a row.
 
     Adversary: up to ``robust.trim`` holders that send anything, and a server that is honest but
     curious. What each party can learn is said where it could: :mod:`fedgrpo.secure.masking` and

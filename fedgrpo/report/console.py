@@ -208,7 +208,7 @@ def _lines(rows: Sequence[RoundRow]) -> list[tuple[str, str, str, str, str]]:
     lost = sum(row.dropped for row in trained)
     nodes = f"{trained[-1].finished} finished the last round, {lost} lost in all" if trained else ""
     local = line("KL to the round", [row.kl for row in trained], 4, "nodes from the global adapter")
-    spent = line("Epsilon", [row.epsilon for row in rows], 2, "privacy spent so far, at worst")
+    spent = line("Epsilon", [row.epsilon for row in rows], 2, "privacy spent so far")
     return [
         line("Reward", [row.reward for row in trained], 3, "in training, on the nodes' prompts"),
         line("Held-out, sampled", [row.sampled for row in rows], 3, "accuracy at the server"),

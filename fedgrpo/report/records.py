@@ -58,7 +58,9 @@ class RoundRow(Record):
     buckets: int
     """Bucket means that the robust rule saw."""
     epsilon: float | None
-    """Privacy spent so far, against the worst adversary. None: no differential privacy."""
+    """Privacy spent so far against the adversary of ``privacy.max_epsilon``: the worst one, or
+    everybody but the committee. None: no differential privacy.
+    """
     seconds: dict[str, float]
     """Wall time of each phase in :data:`PHASES`, in seconds."""
     sampled: float | None
@@ -67,7 +69,7 @@ class RoundRow(Record):
     """Held-out accuracy of the most likely completions."""
     kl_base: float | None
     """KL divergence (nats) of the global adapter from the start."""
-    members: int | None = None
+    members: int | None
     """Committee members that computed the result: 4, or 3 after one was lost."""
 
 
@@ -93,11 +95,19 @@ class RewardSummary(Record):
 
 @dataclass(frozen=True)
 class RobustSummary(Record):
-    """The robust rule, how many bucket means it drops at either end, and of how many."""
+    """The robust rule, how many group means it drops at either end, and of how many.
+
+    A group is a bucket, or a single holder where there are none.
+    """
 
     rule: str
     trim: int
     buckets: int
+
+    @property
+    def words(self) -> str:
+        """For reading: ``trimmed mean of 4 group means``."""
+        return f"{self.rule.replace('_', ' ')} of {self.buckets} group means"
 
 
 @dataclass(frozen=True, kw_only=True)

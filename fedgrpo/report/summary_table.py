@@ -64,7 +64,7 @@ def _overhead(summary: Summary) -> str:
 
 
 def _rule(robust: RobustSummary) -> str:
-    text = f"{robust.rule.replace('_', ' ')} of {robust.buckets} bucket means"
+    text = robust.words
     count = "" if robust.trim == 1 else f"{robust.trim} "
     dropped = f", each coordinate without its {count}lowest and {count}highest"
     return text + (dropped if robust.trim else "")

@@ -22,6 +22,7 @@ START = RoundRow(
     sampled=0.16,
     greedy=0.29,
     kl_base=0.0,
+    members=None,
 )
 
 
@@ -46,6 +47,7 @@ def round_row(number: int, **changes: object) -> RoundRow:
         sampled=0.16 + 0.05 * number if evaluated else None,
         greedy=0.29 + 0.05 * number if evaluated else None,
         kl_base=0.02 * number if evaluated else None,
+        members=None,
     )
     return replace(row, **changes)  # type: ignore[arg-type]
 

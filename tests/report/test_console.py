@@ -201,7 +201,7 @@ def test_the_closing_table_shows_what_was_achieved_and_guaranteed(
         "23 over all rounds",
         "2:51 min, 8 % of it",
         "epsilon 5.39, delta 1e-05 for one prompt, against the server",
-        "trimmed mean of 4 bucket means",
+        "trimmed mean of 4 group means",
         "runs/[red]demo/adapter",
     ):
         assert figure in text

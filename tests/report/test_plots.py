@@ -61,7 +61,7 @@ def test_the_picture_says_what_was_learnt_and_spent() -> None:
     assert "Held-out accuracy: sampled 0.16 → 0.36, greedy 0.29 → 0.49" in titles
     words = " ".join(text.get_text() for text in figure.texts)
     assert "epsilon 5.39" in words
-    assert "trimmed mean of 4 bucket means" in words
+    assert "trimmed mean of 4 group means" in words
     assert "5.00" in [text.get_text() for axes in figure.axes for text in axes.texts]
 
 

@@ -30,6 +30,7 @@ rows = st.builds(
     sampled=maybe,
     greedy=maybe,
     kl_base=maybe,
+    members=st.none() | st.integers(3, 4),
 )
 
 
