@@ -1,12 +1,13 @@
 """Where the noise goes: every placement at one epsilon, with and without attackers, several seeds.
 
-Runs the two scenarios ``private_prompts.toml`` (noise once, after trimming) and
+Runs the two scenarios ``private_prompts.toml`` (noise once, after trimming; by
+the server and by a committee) and
 ``private_prompts_client_noise.toml`` (noise by each holder) in one process, without Flower's
 runtime, and the same without noise. A run that is in the results already is not repeated.
 
 Usage::
 
-    python simulations/placements.py run [--seeds 0,1,2] [--placements trimmed,holders,none]
+    python simulations/placements.py run [--seeds 0,1,2] [--placements trimmed,committee,holders,none]
     python simulations/placements.py table
 """
 
@@ -34,12 +35,14 @@ RESULTS = HERE / "results" / "placements.jsonl"
 
 PLACEMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trimmed": ("private_prompts.toml", {}),
+    "committee": ("private_prompts.toml", {"aggregation.protocol": "committee"}),
     "holders": ("private_prompts_client_noise.toml", {}),
     # The same clipped gradients with next to no noise: epsilon is beside the point.
     "none": ("private_prompts.toml", {"privacy.noise_multiplier": 1e-6}),
 }
 TITLES = {
     "trimmed": "once, after trimming, by a trusted server",
+    "committee": "once, after trimming, by a committee",
     "holders": "by each holder, in the values that are trimmed",
     "none": "none",
 }
