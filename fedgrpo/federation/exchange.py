@@ -12,7 +12,9 @@ from flwr.serverapp import Grid
 from fedgrpo.errors import CohortError
 
 POLL_S = 0.1
-"""Seconds between two looks for replies. Flower's own ``send_and_receive`` looks every 3 s."""
+"""Most seconds between two looks for replies. Flower's own ``send_and_receive`` looks every 3 s."""
+_PATIENCE = 0.1
+"""Share of the time waited so far after which to look again: short stages are seen at once."""
 
 SILENT = "no reply in time"
 UNSENT = "message could not be sent"
@@ -90,7 +92,8 @@ def _collect(
     grid: Grid, asked: dict[str, int], timeout: float, poll_s: float
 ) -> dict[int, list[Message]]:
     """Pull until every message has a reply or the time is over."""
-    deadline = time.monotonic() + timeout
+    asked_at = time.monotonic()
+    deadline = asked_at + timeout
     replied: dict[int, list[Message]] = {}
     pending = set(asked)
     while pending:
@@ -99,10 +102,10 @@ def _collect(
             if answered in asked:
                 replied.setdefault(asked[answered], []).append(reply)
                 pending.discard(answered)
-        if time.monotonic() >= deadline:
+        if (now := time.monotonic()) >= deadline:
             break
         if pending:
-            time.sleep(poll_s)
+            time.sleep(min(poll_s, 0.005 + _PATIENCE * (now - asked_at)))
     return replied
 
 
