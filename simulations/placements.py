@@ -1,13 +1,12 @@
 """Where the noise goes: every placement at one epsilon, with and without attackers, several seeds.
 
-Runs the two scenarios ``private_prompts.toml`` (noise once, after trimming; by
-the server and by a committee) and
-``private_prompts_client_noise.toml`` (noise by each holder) in one process, without Flower's
-runtime, and the same without noise. A run that is in the results already is not repeated.
+Runs the two scenarios ``private_prompts.toml`` (noise once, after trimming, by the server or by a
+committee) and ``private_prompts_client_noise.toml`` (noise by each holder) in one process, without
+Flower's runtime, and the same without noise. A run that is in the results already is not repeated.
 
 Usage::
 
-    python simulations/placements.py run [--seeds 0,1,2] [--placements trimmed,committee,holders,none]
+    python simulations/placements.py run [--seeds 0,1,2] [--placements trimmed,committee]
     python simulations/placements.py table
 """
 

@@ -258,3 +258,43 @@ def test_a_deployed_node_deals_to_no_committee_that_only_the_server_names():
     strategy = federation.run()
     assert "no client is left" in strategy._round.outcome.reason
     assert strategy.state.progress.charged == 0
+
+
+def test_what_passes_the_server_holds_no_word_of_any_release():
+    federation = Federation(make_settings(**COMMITTEE), nodes=9, delta=wide_delta)
+    passed = []
+    push = federation.grid._run_app
+
+    def record(message, node):
+        answer = push(message, node)
+        passed.extend([message.content, answer.content])
+        return answer
+
+    federation.grid._run_app = record
+    federation.run(adapter=make_adapter(64))
+    trace = b"".join(bytes_of(content) for content in passed)
+    plan = release_plan(federation.settings, 64, federation.settings.privacy.clipping_norm)
+    assert len(trace) > 300_000
+    for release in federation.releases.values():
+        assert np.count_nonzero(release) > 32
+        for word in release[release != 0]:
+            assert word.tobytes() not in trace
+        words = payload_of(release, plan)
+        # A word of 64 equal bits, as in the planes of small values, is everywhere.
+        for word in words[(words != 0) & (words != 2**64 - 1)]:
+            assert word.tobytes() not in trace
+
+
+def wide_delta(partition, round):
+    return np.random.default_rng([partition, round]).normal(scale=0.05, size=64)
+
+
+def bytes_of(content):
+    """All bytes of a message's records."""
+    parts = []
+    for record in content.values():
+        for value in record.values():
+            entries = value if isinstance(value, list) else [value]
+            parts += [entry for entry in entries if isinstance(entry, bytes)]
+            parts += [entry.data for entry in entries if hasattr(entry, "data")]
+    return b"".join(parts)

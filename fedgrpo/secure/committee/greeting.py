@@ -10,15 +10,24 @@ from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 from fedgrpo.secure.primitives import SECRET_BYTES, derive
 
 
-def greet(index: int, keys: ComponentKeys, session: bytes, lost: int | None) -> Member[bytes]:
+def greet(
+    index: int,
+    keys: ComponentKeys,
+    session: bytes,
+    lost: int | None,
+    coin_keys: ComponentKeys,
+    inputs: bytes,
+) -> Member[bytes]:
     """Compare settings and keys with each peer, and toss a joint coin; one step.
 
     Each member proves to each other that it holds the keys that both should hold, and tells it the
     coin of the key that it lacks.
 
-    Adversary: one member is malicious. Coins are functions of keys tossed at the start of the run,
-    so it chooses none, and a wrong one does not fit what the other two say. It lacks one of the
-    four until the members greet, by which time all inputs are dealt.
+    Adversary: one member is malicious. Coins are functions of keys tossed at the start of the run
+    and of the inputs, so it chooses none, and a wrong one does not fit what the other two say. It
+    lacks one of the four until the members greet, by which time all inputs are dealt. On the same
+    inputs the coin is the same in every session, as the noise is: otherwise two attempts could open
+    two results that differ by no noise.
 
     Parameters
     ----------
@@ -26,6 +35,8 @@ def greet(index: int, keys: ComponentKeys, session: bytes, lost: int | None) -> 
         As for :func:`~fedgrpo.secure.committee.round.aggregate`.
     keys, session:
         The session, bound to all that members must agree on, and its keys.
+    coin_keys, inputs:
+        What the coin is tossed for, and the keys of that.
 
     Returns
     -------
@@ -40,14 +51,17 @@ def greet(index: int, keys: ComponentKeys, session: bytes, lost: int | None) -> 
     peers = _peers(index, lost)
     digest = hashlib.sha256(context(session, "greeting among", *sorted([index, *peers]))).digest()
 
-    def drawn(component: int, purpose: str, *parties: int) -> bytes:
-        return derive(keys.keys[component], context(session, purpose, component, *parties))
+    def proof(m: int, sender: int, receiver: int) -> bytes:
+        return derive(keys.keys[m], context(session, "proof of key", m, sender, receiver))
+
+    def coin(m: int) -> bytes:
+        return derive(coin_keys.keys[m], context(inputs, "coin", m))
 
     def greeting(sender: int, receiver: int) -> list[bytes]:
         common = [m for m in range(MEMBERS) if m not in (sender, receiver)]
-        return [digest, *(drawn(m, "proof of key", sender, receiver) for m in common)]
+        return [digest, *(proof(m, sender, receiver) for m in common)]
 
-    outgoing = {peer: b"".join([*greeting(index, peer), drawn(peer, "coin")]) for peer in peers}
+    outgoing = {peer: b"".join([*greeting(index, peer), coin(peer)]) for peer in peers}
     inbox = Inbox((yield Step(outgoing, frozenset(peers))))
     told = {}
     for peer in peers:
@@ -60,7 +74,7 @@ def greet(index: int, keys: ComponentKeys, session: bytes, lost: int | None) -> 
     inbox.close()
     if len(set(told.values())) != 1:
         raise suspicion(_odd_one_out(told), "its coin is not the one of the others")
-    coins = {m: drawn(m, "coin") for m in holders(index)} | {index: told[peers[0]]}
+    coins = {m: coin(m) for m in holders(index)} | {index: told[peers[0]]}
     return hashlib.sha256(b"".join(coins[m] for m in range(MEMBERS))).digest()
 
 

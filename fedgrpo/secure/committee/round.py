@@ -115,7 +115,7 @@ def aggregate(
     noise_keys = keys.for_session(drawn_for)
     session = bind(session, plans)
     keys = keys.for_session(session)
-    joint = yield from greet(index, keys, session, lost)
+    joint = yield from greet(index, keys, session, lost, noise_keys, drawn_for)
     engine: Engine = (
         FourParty(index, keys, session) if lost is None else ThreeParty(index, lost, keys, session)
     )
