@@ -190,8 +190,8 @@ def worst_epsilon(settings: Settings, rounds: int) -> float | None:
 def round_cost(settings: Settings) -> Mechanism | None:
     """Return one round as the strongest adversary sees it; None without a unit.
 
-    Its ``compose`` over T rounds is :func:`worst_epsilon`, and it can be added up with rounds of
-    other runs.
+    Over a committee that is one curious member. Its ``compose`` over T rounds is the largest of
+    :func:`guarantees`, and it can be added up with rounds of other runs.
     """
     adversaries = _adversaries(settings, None)
     if not adversaries:

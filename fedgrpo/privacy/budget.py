@@ -214,6 +214,9 @@ def plan_budget(
 def budget_of(settings: Settings, epsilon: float | None = None) -> Budget | None:
     """Plan a run from its settings; None without a privacy unit.
 
+    For the adversary of ``privacy.max_epsilon``, see
+    :func:`fedgrpo.privacy.accounting.worst_epsilon`.
+
     Parameters
     ----------
     settings:
@@ -227,7 +230,7 @@ def budget_of(settings: Settings, epsilon: float | None = None) -> Budget | None
     return plan_budget(
         privacy.unit,
         privacy.delta,
-        noise_multiplier=cost.noise_multiplier if epsilon is None else None,
+        noise_multiplier=privacy.noise_multiplier if epsilon is None else None,
         rounds=settings.rounds,
         epsilon=epsilon,
         sample_rate=cost.sample_rate,

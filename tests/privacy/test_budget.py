@@ -178,3 +178,20 @@ def test_a_scenarios_plan_is_the_one_that_its_run_is_held_to(unit: str) -> None:
 
 def test_a_scenario_without_privacy_has_no_budget() -> None:
     assert budget_of(Settings.from_mapping({"privacy": {"unit": "none"}})) is None
+
+
+def test_a_committees_budget_is_planned_for_everybody_but_its_members() -> None:
+    settings = Settings.from_mapping(
+        {
+            "rounds": 10,
+            "privacy": {"unit": "client", "noise": "server", "noise_multiplier": 8.0},
+            "aggregation": {"protocol": "committee"},
+        }
+    )
+    planned = budget_of(settings)
+    assert planned is not None
+    assert planned.noise_multiplier == 8.0
+    assert planned.epsilon == pytest.approx(closed_form(8.0, 10))
+    aimed = budget_of(settings, planned.epsilon)
+    assert aimed is not None
+    assert aimed.noise_multiplier == pytest.approx(8.0, rel=1e-3)
