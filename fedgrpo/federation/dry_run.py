@@ -108,6 +108,8 @@ def dry_run(
         adapter_bytes=VALUE_BYTES * adapter.dimension,
         sent_bytes=traffic.sent,
         received_bytes=traffic.received,
+        member_sent_bytes=traffic.member_sent,
+        member_received_bytes=traffic.member_received,
         warnings=_warnings(settings, survey, measured, adapter),
     )
 

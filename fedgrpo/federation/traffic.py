@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from flwr.app import Message
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 
 from fedgrpo.errors import RunError
 from fedgrpo.federation.client_app import make_client_app
-from fedgrpo.federation.local_grid import LocalGrid
+from fedgrpo.federation.local_grid import LocalGrid, stage_of
 from fedgrpo.federation.messages import write_adapter
 from fedgrpo.federation.strategy import FedGRPO
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Scalar, Settings
+
+_OF_MEMBERS = ("committee", "cosign")
+"""Stages of a committee's members only."""
 
 SMALL, LARGE = 64, 1088
 """Dimensions that are played. Every message is a constant and so many bytes a coordinate."""
@@ -34,10 +39,20 @@ class Traffic:
     ----------
     sent, received:
         By the node, over all messages of the round.
+    member_sent, member_received:
+        What a member of the committee sends and receives on top, relayed or directly; 0 without
+        one.
     """
 
     sent: float
     received: float
+    member_sent: float = 0.0
+    member_received: float = 0.0
+
+    def stretched(self, larger: Traffic, by: float) -> Traffic:
+        """Draw the line through two dimensions on to a third."""
+        pairs = zip(astuple(self), astuple(larger), strict=True)
+        return Traffic(*(small + by * (large - small) for small, large in pairs))
 
 
 class CountingGrid(LocalGrid):
@@ -45,18 +60,24 @@ class CountingGrid(LocalGrid):
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, tamper=self._count_reply, **options)  # type: ignore[arg-type]
-        self.sent_bytes = self.received_bytes = 0
+        self._sent, self._received = Counter[bool](), Counter[bool]()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver messages, and count them as received by the nodes."""
         listed = list(messages)
-        self.received_bytes += sum(wire_bytes(message) for message in listed)
+        for message in listed:
+            self._received[stage_of(message) in _OF_MEMBERS] += wire_bytes(message)
         return super().push_messages(listed)
 
     def traffic(self) -> Traffic:
-        """Mean over the nodes."""
+        """Mean over the nodes, and over the members."""
         nodes = len(self.contexts)
-        return Traffic(self.sent_bytes / nodes, self.received_bytes / nodes)
+        return Traffic(
+            self._sent[False] / nodes,
+            self._received[False] / nodes,
+            self._sent[True] / MEMBERS,
+            self._received[True] / MEMBERS,
+        )
 
     def _count_reply(self, stage: str, node: int, reply: Message) -> Message:
         if reply.has_error():
@@ -64,7 +85,7 @@ class CountingGrid(LocalGrid):
                 f"a played round failed at stage {stage}: {reply.error.reason}",
                 cure="correct the settings that it names",
             )
-        self.sent_bytes += wire_bytes(reply)
+        self._sent[stage in _OF_MEMBERS] += wire_bytes(reply)
         return reply
 
 
@@ -100,13 +121,8 @@ def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
     stretch = (adapter.vector.size - SMALL) / (LARGE - SMALL)
     bare = AdapterState(adapter.vector[:1], {}, adapter.layout)
     basis = object_bytes(write_adapter(AdapterState(bare.vector, adapter.basis, bare.layout)))
-    return Traffic(
-        small.sent + stretch * (large.sent - small.sent),
-        small.received
-        + stretch * (large.received - small.received)
-        + basis
-        - object_bytes(write_adapter(bare)),
-    )
+    found = small.stretched(large, stretch)
+    return replace(found, received=found.received + basis - object_bytes(write_adapter(bare)))
 
 
 def wire_bytes(message: Message) -> int:
@@ -123,7 +139,13 @@ def object_bytes(thing: InflatableObject) -> int:
 def _played(settings: Settings, dimension: int) -> Traffic:
     """Play one round over an adapter of this size without a basis."""
     chosen = settings.model_copy(
-        update={"rounds": 1, "simulation": type(settings.simulation)(), "run": type(settings.run)()}
+        update={
+            "rounds": 1,
+            "simulation": type(settings.simulation)(),
+            "run": type(settings.run)(),
+            # Nodes that are played have no keys of named members.
+            "aggregation": settings.aggregation.model_copy(update={"committee": ()}),
+        }
     )
 
     def silent(_: Settings, __: Mapping[str, Scalar]) -> _Silent:

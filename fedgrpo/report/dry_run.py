@@ -85,6 +85,10 @@ class DryRun(Record):
     """By a node in a round, over all messages of the configured protocol."""
     received_bytes: float
     """By a node in a round."""
+    member_sent_bytes: float
+    """On top of that, by a node that is a member of the committee; 0 without one."""
+    member_received_bytes: float
+    """The same."""
     warnings: list[str]
     """What would keep this node from taking part, or the trainer from learning, with the cure."""
 
@@ -155,9 +159,13 @@ def _costs(found: DryRun) -> list[tuple[str, str]]:
 def _traffic(found: DryRun) -> list[tuple[str, str]]:
     return [
         ("Adapter", f"{found.dimension} values, {_size(found.adapter_bytes)}"),
-        ("Sent in a round", _size(found.sent_bytes)),
-        ("Received in a round", _size(found.received_bytes)),
+        ("Sent in a round", _size(found.sent_bytes) + _on_top(found.member_sent_bytes)),
+        ("Received in a round", _size(found.received_bytes) + _on_top(found.member_received_bytes)),
     ]
+
+
+def _on_top(member_bytes: float) -> str:
+    return f", {_size(member_bytes)} more as a member" if member_bytes else ""
 
 
 def _bars(name: str, counted: Histogram, console: Console) -> Table:

@@ -212,15 +212,26 @@ def _holder() -> LocalHolder:
     return LocalHolder(settings, tiny_trainer(8, reward=graded, prompts_per_step=6), 0)
 
 
-@pytest.mark.parametrize("kind", ["ffa_lora", "lora"])
-def test_the_bytes_foretold_are_those_of_a_real_round(kind: str, scenario: Path) -> None:
-    found = dry_run(scenario, overrides={"adapter.kind": kind})
-    settings = Settings.from_mapping({**_tree(scenario), "rounds": 1, "adapter": {"kind": kind}})
+@pytest.mark.parametrize(
+    ("kind", "protocol"), [("ffa_lora", "buckets"), ("lora", "buckets"), ("ffa_lora", "committee")]
+)
+def test_the_bytes_foretold_are_those_of_a_real_round(
+    kind: str, protocol: str, scenario: Path
+) -> None:
+    changed = {"adapter.kind": kind, "aggregation.protocol": protocol, "privacy.noise": "server"}
+    found = dry_run(scenario, overrides=changed)
+    tree = {**_tree(scenario), "rounds": 1, "adapter": {"kind": kind}}
+    tree["aggregation"] = {"protocol": protocol}
+    tree["privacy"] = {**tree.get("privacy", {}), "noise": "server"}  # type: ignore[dict-item]
+    settings = Settings.from_mapping(tree)
     grid = CountingGrid(make_client_app(), 9, run_config=settings.to_run_config())
     FedGRPO(settings).start(grid, write_adapter(local_evaluator(settings).initial()))
     real = grid.traffic()
     assert found.sent_bytes == pytest.approx(real.sent, rel=0.02)
     assert found.received_bytes == pytest.approx(real.received, rel=0.02)
+    assert found.member_sent_bytes == pytest.approx(real.member_sent, rel=0.02)
+    assert found.member_received_bytes == pytest.approx(real.member_received, rel=0.02)
+    assert (real.member_sent > real.sent) == (protocol == "committee")
 
 
 def _tree(scenario: Path) -> dict[str, object]:
