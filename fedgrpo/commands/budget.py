@@ -13,8 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedgrpo.commands.options import Overrides, parse_overrides
 from fedgrpo.commands.outcome import explained
-from fedgrpo.commands.overrides import Overrides, parse_overrides
 from fedgrpo.errors import SettingsError
 
 if TYPE_CHECKING:
