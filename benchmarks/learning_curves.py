@@ -28,9 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedgrpo.data.tasks import generate
-from fedgrpo.grpo import PRESETS, GRPOTrainer
-from fedgrpo.grpo.collection import Collector
-from fedgrpo.grpo.policy import Policy
+from fedgrpo.grpo import PRESETS, GRPOTrainer, HeldOut
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards import RewardMixture, exact_match
@@ -85,13 +83,15 @@ def learn(preset: str, rate: float, seed: int) -> Curve:
     even = [1.0] * len(TASKS)
     rows = generate(TASKS, PROMPTS, even, seed, held_out=False)
     trainer = GRPOTrainer(adapter, exact_match, rows, settings=settings, seed=seed)
-    held_out = Collector(
-        Policy(adapter, settings),
+    held_out = HeldOut(
+        adapter,
         RewardMixture([("exact_match", exact_match, 1.0)]),
         generate(TASKS, HELD_OUT, even, HELD_OUT_SEED, held_out=True),
+        settings,
+        HELD_OUT_SEED,
     )
     started = time.process_time()
-    completions, accuracy = [0], [measure(held_out, settings.temperature)]
+    completions, accuracy = [0], [held_out.sampled().reward]
     steps = settings.passes * settings.minibatches
     used = 0
     while used < BUDGET:
@@ -99,19 +99,10 @@ def learn(preset: str, rate: float, seed: int) -> Curve:
         used += batch[0].completions
         if used >= completions[-1] + EVALUATE_EVERY:
             completions.append(used)
-            accuracy.append(measure(held_out, settings.temperature))
+            accuracy.append(held_out.sampled().reward)
     seconds = time.process_time() - started
-    greedy = measure(held_out, 0.0)
+    greedy = held_out.greedy().reward
     return Curve(preset, rate, seed, completions, accuracy, greedy, round(seconds, 1))
-
-
-def measure(held_out: Collector, temperature: float) -> float:
-    """Share of right answers, with the same random numbers each time."""
-    policy = held_out.policy
-    policy.generator.manual_seed(HELD_OUT_SEED)
-    plan = policy.sampling_plan(group_size=1, temperature=temperature)
-    result = held_out.reward_of(policy.rollout(held_out.encoded, plan), held_out.rows)
-    return float(result.total.mean())
 
 
 def curves() -> Iterator[Curve]:
@@ -179,7 +170,7 @@ def plot() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from fedgrpo.report.plots import BLUE, GREY, INK, PALE
+    from fedgrpo.report.style import BLUE, GREY, INK, PALE
 
     by_preset: dict[str, list[Curve]] = defaultdict(list)
     for curve in curves():

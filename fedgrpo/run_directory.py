@@ -99,8 +99,9 @@ def choose(
 ) -> RunDirectory:
     """Decide where to write: a new directory, or one whose unfinished run these settings continue.
 
-    Without ``run_dir`` the candidates are ``runs/NAME``, ``runs/NAME-2`` and so on below ``base``;
-    only the last one that exists can be continued. Nothing is ever deleted or written over.
+    ``run_dir`` comes before ``run.directory``; both are relative to ``base``. Without either the
+    candidates are ``runs/NAME``, ``runs/NAME-2`` and so on; only the last one that exists can be
+    continued. Nothing is ever deleted or written over.
 
     Raises
     ------
@@ -108,8 +109,8 @@ def choose(
         If the directory holds a finished run, an unfinished one of another command or other
         settings, or something else.
     """
-    if run_dir is not None:
-        path = (base / run_dir).resolve()
+    if wanted := run_dir or settings.run.directory:
+        path = (base / wanted).resolve()
         if fresh and _is_used(path):
             raise RunError(
                 f"run directory {path} is not empty", cure="name another --run-dir, or drop --fresh"

@@ -32,6 +32,12 @@ def test_the_first_run_is_named_after_its_scenario(tmp_path: Path) -> None:
     assert pick(tmp_path) == RunDirectory(tmp_path / "runs" / "demo", resumes=False)
 
 
+def test_the_settings_name_a_directory_unless_the_command_does(tmp_path: Path) -> None:
+    settings = Settings.from_mapping({"run": {"directory": "mine"}})
+    assert pick(tmp_path, settings).path == tmp_path / "mine"
+    assert pick(tmp_path, settings, "yours").path == tmp_path / "yours"
+
+
 def test_the_same_settings_resume_an_unfinished_run(tmp_path: Path) -> None:
     path = begin(tmp_path, "demo")
     assert pick(tmp_path) == RunDirectory(path, resumes=True)

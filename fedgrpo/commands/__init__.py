@@ -5,7 +5,7 @@ does its work in :func:`~fedgrpo.commands.outcome.explained` and imports heavy r
 that ``--help`` stays quick.
 """
 
+from fedgrpo.commands.options import parse_overrides
 from fedgrpo.commands.outcome import FAILED, INTERRUPTED, REFUSED, explained
-from fedgrpo.commands.overrides import parse_overrides
 
 __all__ = ["FAILED", "INTERRUPTED", "REFUSED", "explained", "parse_overrides"]

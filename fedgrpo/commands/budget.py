@@ -6,15 +6,15 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedgrpo.commands.options import Overrides, parse_overrides
 from fedgrpo.commands.outcome import explained
-from fedgrpo.commands.overrides import Overrides, parse_overrides
 from fedgrpo.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -99,6 +99,11 @@ PROMPTS_ONLY = frozenset({"sample_rate", "prompts"})
 """Figures that say nothing where the unit is a client."""
 
 
+def _figure(meaning: str) -> Any:
+    """A figure that is not known unless it is given."""
+    return typer.Option(help=meaning, show_default=False)
+
+
 def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
     scenario: Annotated[
         Path | None,
@@ -108,32 +113,18 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
     unit: Annotated[
         Unit, typer.Option(help="What is hidden: a holder's whole contribution, or one prompt.")
     ] = Unit.CLIENT,
-    noise_multiplier: Annotated[
-        float | None, typer.Option(help="Noise over sensitivity, z.", show_default=False)
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds.", show_default=False)] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="Epsilon to aim for.", show_default=False)
-    ] = None,
+    noise_multiplier: Annotated[float | None, _figure("Noise over sensitivity, z.")] = None,
+    rounds: Annotated[int | None, _figure("Rounds.")] = None,
+    epsilon: Annotated[float | None, _figure("Epsilon to aim for.")] = None,
     delta: Annotated[float, typer.Option(help="Chance that the bound fails.")] = 1e-5,
-    prompts: Annotated[
-        int | None,
-        typer.Option(help="Least prompts of a holder (unit prompt).", show_default=False),
-    ] = None,
+    prompts: Annotated[int | None, _figure("Least prompts of a holder (unit prompt).")] = None,
     prompts_per_round: Annotated[
-        int | None,
-        typer.Option(
-            help="Expected prompts of a holder in a round (unit prompt).", show_default=False
-        ),
+        int | None, _figure("Expected prompts of a holder in a round (unit prompt).")
     ] = None,
-    cohort: Annotated[
-        int | None, typer.Option(help="Holders in a round.", show_default=False)
-    ] = None,
+    cohort: Annotated[int | None, _figure("Holders in a round.")] = None,
     trim: Annotated[int, typer.Option(help="Values trimmed at either end.")] = 0,
     bucket_size: Annotated[int, typer.Option(help="Holders behind one value.")] = 1,
-    dimension: Annotated[
-        int | None, typer.Option(help="Trainable values.", show_default=False)
-    ] = None,
+    dimension: Annotated[int | None, _figure("Trainable values.")] = None,
     client_noise: Annotated[
         bool,
         typer.Option("--client-noise", help="Each holder adds noise, before trimming."),
@@ -158,22 +149,21 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
                 prompts_per_round=prompts_per_round,
                 cohort=cohort,
             )
-            outlook = _of_scenario(scenario, overrides, epsilon, dimension)
-        else:
-            planned = plan_budget(
-                unit.value,
-                delta,
-                noise_multiplier=noise_multiplier,
-                rounds=rounds,
-                epsilon=epsilon,
-                sample_rate=_sample_rate(unit, prompts, prompts_per_round),
-            )
-            expected = prompts_per_round or 1
-            taking_part = (
-                Cohort(cohort, trim, bucket_size, expected, not client_noise) if cohort else None
-            )
-            outlook = Outlook(planned, taking_part, dimension)
-        _print(outlook, as_json)
+            _print(_of_scenario(scenario, overrides, epsilon, dimension), as_json)
+            return
+        planned = plan_budget(
+            unit.value,
+            delta,
+            noise_multiplier=noise_multiplier,
+            rounds=rounds,
+            epsilon=epsilon,
+            sample_rate=_sample_rate(unit, prompts, prompts_per_round),
+        )
+        expected = prompts_per_round or 1
+        taking_part = (
+            Cohort(cohort, trim, bucket_size, expected, not client_noise) if cohort else None
+        )
+        _print(Outlook(planned, taking_part, dimension), as_json)
 
 
 def _refuse_beside_a_scenario(**options: float | None) -> None:

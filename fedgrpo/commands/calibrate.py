@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from fedgrpo.commands.options import Overrides, Scenario, parse_overrides
 from fedgrpo.commands.outcome import explained
-from fedgrpo.commands.overrides import Overrides, parse_overrides
 
 
-def calibrate(
-    scenario: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
-    overrides: Overrides = None,
-) -> None:
+def calibrate(scenario: Scenario, overrides: Overrides = None) -> None:
     """Print the clipping norm that suits a scenario, by a dry run on its public prompts.
 
     No holder is asked, and no private prompt is read: it costs no privacy.

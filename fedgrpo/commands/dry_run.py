@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from fedgrpo.commands.options import Overrides, Scenario, parse_overrides
 from fedgrpo.commands.outcome import explained
-from fedgrpo.commands.overrides import Overrides, parse_overrides
 
 
 def dry_run(
-    scenario: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
+    scenario: Scenario,
     prompts: Annotated[
         str,
         typer.Option(

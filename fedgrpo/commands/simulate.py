@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from fedgrpo.commands.options import Fresh, Overrides, RunDir, Scenario, parse_overrides
 from fedgrpo.commands.outcome import explained
-from fedgrpo.commands.overrides import Overrides, parse_overrides
 
 
 def simulate(
-    scenario: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to write. An unfinished run of the same settings there is resumed.  "
-            "[default: runs/SCENARIO]",
-            show_default=False,
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin a new run beside an unfinished one.")
-    ] = False,
-    overrides: Overrides = None,
+    scenario: Scenario, run_dir: RunDir = None, fresh: Fresh = False, overrides: Overrides = None
 ) -> None:
     """Run a scenario with simulated data holders in Flower's simulation runtime.
 

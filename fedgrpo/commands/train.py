@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedgrpo.commands.options import Fresh, Overrides, RunDir, Scenario, parse_overrides
 from fedgrpo.commands.outcome import explained
-from fedgrpo.commands.overrides import Overrides, parse_overrides
 
 
 def train(
-    scenario: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
+    scenario: Scenario,
     prompts: Annotated[
         str,
         typer.Option(
@@ -22,17 +21,8 @@ def train(
             show_default=False,
         ),
     ] = "",
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to write. An unfinished run of the same settings there is resumed.  "
-            "[default: runs/SCENARIO]",
-            show_default=False,
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin a new run beside an unfinished one.")
-    ] = False,
+    run_dir: RunDir = None,
+    fresh: Fresh = False,
     show_completions: Annotated[
         bool,
         typer.Option(

@@ -44,7 +44,9 @@ class Collector:
     Raises
     ------
     DataError
-        If there are no prompts, or one is too long.
+        If there are no prompts, one is too long, or one lacks what the guidance needs.
+    SettingsError
+        If the guidance's template has other fields than it must.
     """
 
     def __init__(self, policy: Policy, reward: RewardMixture, rows: Sequence[PromptRow]) -> None:
@@ -65,7 +67,7 @@ class Collector:
         self.rng = np.random.default_rng(seed)
         self.policy.start_round(int(self.rng.integers(2**63)))
         self.order = []
-        self.guide = GUIDES[self.settings.guidance](self)
+        self.guide.start_round()
         self.reward.bind(self.policy.adapter)
 
     def next_prompts(self, count: int | None = None) -> list[int]:

@@ -9,6 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.model.base import BaseModel
 from fedgrpo.settings import GRPOSettings
@@ -214,21 +217,22 @@ def _mismatch(recent: Sequence[StepFigures]) -> str:
 
 def _collapse(steps: Sequence[StepFigures]) -> str:
     """The reward has fallen from its best window, and entropy or divergence left its band."""
-    windows = [_Window.over(steps[i : i + WINDOW]) for i in range(len(steps) - WINDOW + 1)]
-    best, now = max(windows, key=lambda window: window.reward), windows[-1]
-    height = best.reward - min(window.reward for window in windows)
-    if height <= 0 or best.reward - now.reward <= FALLEN * height:
+    figures = np.array([(step.reward, step.entropy, step.kl) for step in steps])
+    windows = sliding_window_view(figures, WINDOW, axis=0).mean(axis=-1)
+    rewards = windows[:, 0]
+    best = int(rewards.argmax())
+    height, fall = rewards[best] - rewards.min(), rewards[best] - rewards[-1]
+    if height <= 0 or fall <= FALLEN * height or best >= len(windows) - WINDOW:
         return ""
-    if not any(window is best for window in windows[:-WINDOW]):
-        return ""
-    low, high = (bound * best.entropy for bound in ENTROPY_BAND)
-    if now.entropy < low:
+    (_, best_entropy, best_kl), (_, entropy, kl) = windows[best], windows[-1]
+    low, high = (bound * best_entropy for bound in ENTROPY_BAND)
+    if entropy < low:
         sign = "the policy's entropy has all but gone"
         cure = "Set grpo.entropy_weight, raise grpo.clip_high or grpo.temperature"
-    elif now.entropy > high:
+    elif entropy > high:
         sign = "the policy's entropy has multiplied"
         cure = "Lower grpo.learning_rate or grpo.entropy_weight"
-    elif now.kl > max(MIN_KL, KL_BAND * best.kl):
+    elif kl > max(MIN_KL, KL_BAND * best_kl):
         sign = "it has moved far from its reference"
         cure = "Lower grpo.learning_rate or set grpo.kl_weight"
     else:
@@ -237,19 +241,3 @@ def _collapse(steps: Sequence[StepFigures]) -> str:
         f"Reward falls and {sign}: the run is collapsing. {cure}, and go back to the best adapter, "
         "which is kept."
     )
-
-
-class _Window:
-    """Means over consecutive steps."""
-
-    def __init__(self, reward: float, entropy: float, kl: float) -> None:
-        self.reward, self.entropy, self.kl = reward, entropy, kl
-
-    @classmethod
-    def over(cls, steps: Sequence[StepFigures]) -> _Window:
-        count = len(steps)
-        return cls(
-            sum(step.reward for step in steps) / count,
-            sum(step.entropy for step in steps) / count,
-            sum(step.kl for step in steps) / count,
-        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.policy import Policy, Sampled
+from fedgrpo.grpo.update import UpdateFigures
 
 DRIFT_SAMPLE = 16
 """Completions on which the divergence is measured, at most, and an eighth of all at most."""
@@ -55,9 +56,9 @@ class BatchFigures:
 
 
 @dataclass(frozen=True)
-class StepMetrics(BatchFigures):
+class StepMetrics(UpdateFigures, BatchFigures):  # Fields of the last base come first.
     """Figures of one optimiser step: its completions' (repeated where a batch serves several steps)
-    and, as in :class:`fedgrpo.grpo.update.UpdateFigures`, the update's.
+    and the update's.
 
     Attributes
     ----------
@@ -69,12 +70,6 @@ class StepMetrics(BatchFigures):
         Sampled tokens over ``seconds``; 0 where a step re-used completions.
     """
 
-    loss: float
-    grad_norm: float
-    clip_low: float
-    clip_high: float
-    mismatch: float
-    applied: bool
     step: int
     seconds: float
     tokens_per_second: float

@@ -95,7 +95,7 @@ def train(
     chosen = choose(
         scenario.stem,
         settings,
-        run_dir=run_dir or (Path(settings.run.directory) if settings.run.directory else None),
+        run_dir=run_dir,
         fresh=fresh,
         base=cwd,
         command="train",

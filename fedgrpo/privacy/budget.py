@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedgrpo.errors import PrivacyError
-from fedgrpo.privacy.accounting import epsilon_subsampled, round_cost
+from fedgrpo.privacy.accounting import round_cost
+from fedgrpo.privacy.composition import epsilon_subsampled
 from fedgrpo.settings import Settings
 from fedgrpo.settings_checks import group_size
 
@@ -162,8 +163,8 @@ def plan_budget(
     """Find the third of noise, rounds and epsilon from the two that are given.
 
     Without sampling the figures are those of the closed form
-    (:func:`~fedgrpo.privacy.accounting.epsilon_gaussian`); with it, of
-    :func:`~fedgrpo.privacy.accounting.epsilon_subsampled`. A noise multiplier is rounded up and
+    (:func:`~fedgrpo.privacy.composition.epsilon_gaussian`); with it, of
+    :func:`~fedgrpo.privacy.composition.epsilon_subsampled`. A noise multiplier is rounded up and
     rounds are rounded down, so what is found never costs more than ``epsilon``.
 
     Parameters

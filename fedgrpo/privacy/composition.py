@@ -1,4 +1,4 @@
-"""What releases of different kinds cost together: the account of a whole history."""
+"""What Gaussian releases cost: repeated, on samples, and those of different kinds together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+
+from scipy.special import log_ndtr
 
 from fedgrpo.errors import PrivacyError
 
@@ -48,6 +50,90 @@ class Mechanism:
             )
 
 
+def epsilon_gaussian(noise_multiplier: float, rounds: int, delta: float) -> float:
+    """Return the exact epsilon of ``rounds`` Gaussian mechanisms without sampling.
+
+    T mechanisms of noise z are one of noise z / sqrt(T): with mu = sqrt(T) / z, delta(eps) is
+    Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu) (Balle and Wang 2018, arXiv 1805.06530, theorem
+    8), solved in log space, which stays exact where e^eps overflows.
+
+    Parameters
+    ----------
+    noise_multiplier:
+        Noise standard deviation over L2 sensitivity, positive.
+    rounds:
+        Number of mechanisms, at least 0.
+    delta:
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        Epsilon, 0 for no rounds.
+
+    Raises
+    ------
+    PrivacyError
+        If an argument is out of range.
+    """
+    _check(noise_multiplier, 1.0, rounds, delta)
+    if rounds == 0:
+        return 0.0
+    from scipy.optimize import brentq
+
+    mu = math.sqrt(rounds) / noise_multiplier
+    target = math.log(delta)
+
+    def excess(epsilon: float) -> float:
+        first = float(log_ndtr(mu / 2 - epsilon / mu))
+        ratio = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu)) - first
+        return first + math.log(max(-math.expm1(ratio), 1e-300)) - target
+
+    if excess(0.0) <= 0:
+        return 0.0
+    # The Gaussian mechanism is mu^2/2-zCDP, which gives this upper bound (arXiv 1605.02065,
+    # proposition 1.3).
+    upper = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1e-9
+    return float(brentq(excess, 0.0, upper, xtol=1e-12, rtol=1e-13))
+
+
+def epsilon_subsampled(
+    noise_multiplier: float, sample_rate: float, rounds: int, delta: float
+) -> float:
+    """Return an upper bound on epsilon of ``rounds`` Gaussian mechanisms on Poisson samples.
+
+    See :func:`epsilon_sampled` for how.
+
+    Parameters
+    ----------
+    noise_multiplier:
+        Noise standard deviation over L2 sensitivity, positive.
+    sample_rate:
+        Probability with which each prompt is sampled in a round, in (0, 1]. Who is sampled must
+        stay secret.
+    rounds:
+        Number of mechanisms, at least 0.
+    delta:
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        Epsilon for adding or removing one prompt, 0 for no rounds.
+
+    Raises
+    ------
+    PrivacyError
+        If an argument is out of range.
+    """
+    _check(noise_multiplier, sample_rate, rounds, delta)
+    if rounds == 0:
+        return 0.0
+    if sample_rate == 1:
+        return epsilon_gaussian(noise_multiplier, rounds, delta)
+    return epsilon_sampled(((noise_multiplier, sample_rate, rounds),), delta)
+
+
 def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
     """Return an upper bound on epsilon of all these releases together, in any order.
 
@@ -56,7 +142,7 @@ def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
 
     Without sampling, Gaussian mechanisms of noise z_i are exactly one of noise (sum z_i^-2)^-1/2
     (Dong, Roth and Su 2022, arXiv 1905.02383, corollary 3.3), whose epsilon is exact
-    (:func:`~fedgrpo.privacy.accounting.epsilon_gaussian`). With sampling anywhere, Opacus'
+    (:func:`epsilon_gaussian`). With sampling anywhere, Opacus'
     accountants compose the lot, see :func:`epsilon_sampled`.
 
     Parameters
@@ -76,8 +162,6 @@ def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
     PrivacyError
         If ``delta`` is out of range.
     """
-    from fedgrpo.privacy.accounting import epsilon_gaussian
-
     counted = Counter(mechanisms)
     if not counted:
         return 0.0
@@ -125,3 +209,14 @@ def epsilon_sampled(history: tuple[tuple[float, float, int], ...], delta: float)
         except (ValueError, RuntimeError, ArithmeticError):
             return bound
     return max(0.0, min(bound, tighter)) if math.isfinite(tighter) else bound
+
+
+def _check(noise_multiplier: float, sample_rate: float, rounds: int, delta: float) -> None:
+    if not (
+        0 < noise_multiplier < math.inf and 0 < sample_rate <= 1 and rounds >= 0 and 0 < delta < 1
+    ):
+        raise PrivacyError(
+            f"no epsilon follows from noise multiplier = {noise_multiplier}, "
+            f"sample rate = {sample_rate}, rounds = {rounds}, delta = {delta}",
+            cure="use a positive noise, a rate in (0, 1], at least 0 rounds and a delta in (0, 1)",
+        )

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from fedgrpo.errors import RunError
-from fedgrpo.files import replace_file
 from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
 from fedgrpo.report.style import (
     BLUE,
-    DPI,
     GREEN,
     GREY,
-    INCHES,
     INK,
     ORANGE,
     PALE,
@@ -30,6 +25,8 @@ from fedgrpo.report.style import (
     SKY,
     dress,
     legend,
+    new_figure,
+    save_picture,
 )
 
 # No run has both the stages of buckets and those of a committee.
@@ -58,20 +55,12 @@ def plot_run(run_dir: Path) -> Path:
             f"{run_dir / METRICS} has no finished round to draw",
             cure="wait for the first round, or check the run directory",
         )
-    path = run_dir / REPORT
-    picture = BytesIO()
-    draw(rows, read_summary(run_dir)).savefig(picture, format="png")
-    replace_file(path, picture.getvalue())
-    return path
+    return save_picture(draw(rows, read_summary(run_dir)), run_dir / REPORT)
 
 
 def draw(rows: Sequence[RoundRow], summary: Summary | None) -> Figure:
     """Draw the four panels of a run on a figure of their own, without any global state."""
-    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        2, 2, left=0.07, right=0.975, top=0.84, bottom=0.075, hspace=0.4, wspace=0.16
-    )
+    figure, grid = new_figure()
     _headline(figure, rows, summary)
     _learning(figure.add_subplot(grid[0, 0]), rows)
     _privacy(figure.add_subplot(grid[0, 1]), rows)

@@ -1,11 +1,18 @@
-"""How every picture looks: colours, axes, legends."""
+"""How every picture looks: its size and panels, colours, axes, legends."""
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
+
+from fedgrpo.files import replace_file
 
 # Okabe and Ito's palette: told apart with every common colour blindness, and in grey by lightness.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -21,6 +28,30 @@ LEGEND: dict[str, Any] = {
     "handletextpad": 0.35,
     "columnspacing": 0.6,
 }
+
+
+def new_figure() -> tuple[Figure, GridSpec]:
+    """Begin a picture of 1600 x 1000 pixels, without any global state.
+
+    Returns
+    -------
+    tuple[Figure, GridSpec]
+        The figure, and places for two by two panels below a headline.
+    """
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        2, 2, left=0.07, right=0.975, top=0.84, bottom=0.075, hspace=0.4, wspace=0.16
+    )
+    return figure, grid
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all, and return its path."""
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    replace_file(path, picture.getvalue())
+    return path
 
 
 def dress(axes: Axes, title: str, x_label: str = "") -> None:

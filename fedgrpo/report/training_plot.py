@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from fedgrpo.files import replace_file
 from fedgrpo.report.style import (
     BLUE,
-    DPI,
     GREEN,
     GREY,
-    INCHES,
     INK,
     ORANGE,
     PURPLE,
@@ -27,6 +22,8 @@ from fedgrpo.report.style import (
     SKY,
     dress,
     legend,
+    new_figure,
+    save_picture,
 )
 from fedgrpo.report.training import PICTURE, Row, Training, best_evaluation, read_training
 from fedgrpo.report.wording import duration, short_name
@@ -49,19 +46,12 @@ def plot_training(run_dir: Path) -> Path:
     RunError
         If nothing was evaluated there yet, or a row cannot be read.
     """
-    path, picture = run_dir / PICTURE, BytesIO()
-    draw(read_training(run_dir)).savefig(picture, format="png")
-    replace_file(path, picture.getvalue())
-    return path
+    return save_picture(draw(read_training(run_dir)), run_dir / PICTURE)
 
 
 def draw(training: Training) -> Figure:
     """Draw the panels of a run on a figure of their own, without any global state."""
-    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        2, 2, left=0.07, right=0.975, top=0.84, bottom=0.075, hspace=0.4, wspace=0.16
-    )
+    figure, grid = new_figure()
     _headline(figure, training)
     _learning(figure.add_subplot(grid[0, 0]), training)
     _functions(figure.add_subplot(grid[0, 1]), training)

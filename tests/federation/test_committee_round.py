@@ -12,7 +12,8 @@ from fedgrpo.errors import SettingsError
 from fedgrpo.federation import committee_member
 from fedgrpo.federation.committee_plan import encoding_of, payload_of
 from fedgrpo.federation.plans import release_plan
-from fedgrpo.privacy.accounting import epsilon_subsampled, guarantees
+from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.privacy.composition import epsilon_subsampled
 from fedgrpo.secure.committee import effective_noise
 from fedgrpo.secure.committee.planes import join_planes
 from tests.federation.federation import (

@@ -21,7 +21,8 @@ from fedgrpo.ledger import (
 )
 from fedgrpo.ledger.checkpoints import MEMBER, sign
 from fedgrpo.ledger.entries import canonical
-from fedgrpo.privacy.accounting import epsilon_gaussian, guarantees
+from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.privacy.composition import epsilon_gaussian
 from tests.ledger.runs import (
     COMMITTEE,
     HASHES,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MIN_SPREAD = 1e-3
-"""Least standard deviation that advantages are divided by, as for groups."""
+from fedgrpo.grpo.advantages import STD_FLOOR
 
 
 def gae(
@@ -61,7 +60,7 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     known = values[mask]
     if len(known) < 2:
         return torch.zeros_like(values)
-    return (values - known.mean()) / known.std().clamp(min=MIN_SPREAD) * mask
+    return (values - known.mean()) / known.std().clamp(min=STD_FLOOR) * mask
 
 
 def value_loss(

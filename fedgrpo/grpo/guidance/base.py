@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 class Guide(Protocol):
-    """Samples the completions of some prompts, and may add to them once they are judged."""
+    """Samples the completions of some prompts, and may add to them once they are judged.
+
+    Made once for a collector's prompts, and told when a round begins.
+    """
+
+    def start_round(self) -> None:
+        """Forget how far the round before had come."""
 
     def rollout(self, rows: Sequence[PromptRow], encoded: Sequence[tuple[int, ...]]) -> Rollout:
         """Sample the groups of these prompts, given as rows and as token ids."""
@@ -42,6 +48,9 @@ class PlainPrompt:
         self.collector = collector
         self.policy = collector.policy
         self.settings = collector.settings
+
+    def start_round(self) -> None:
+        """Nothing to forget."""
 
     def rollout(self, rows: Sequence[PromptRow], encoded: Sequence[tuple[int, ...]]) -> Rollout:
         """Sample by the training's plan."""

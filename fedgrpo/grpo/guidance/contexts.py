@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.grpo.guidance.base import PlainPrompt, register_guide
-from fedgrpo.grpo.guidance.templates import check_fields, fill_prompt, require_column
+from fedgrpo.grpo.guidance.templates import check_guidance, fill_prompt
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.model.encoding import encode_prompt
 
@@ -45,8 +45,11 @@ class InformedGuide(PlainPrompt):
 
     def __init__(self, collector: Collector) -> None:
         super().__init__(collector)
-        check_fields("grpo.informed_prompt", self.settings.informed_prompt, {"prompt", "answer"})
-        require_column(collector.rows, self.settings.answer_column, "grpo.guidance = 'contexts'")
+        check_guidance(self.settings, collector.rows, "informed_prompt", {"prompt", "answer"})
+        self.start_round()
+
+    def start_round(self) -> None:
+        """Show the answer as much as at the start again."""
         self.batches = 0
 
     def rollout(self, rows: Sequence[PromptRow], encoded: Sequence[tuple[int, ...]]) -> Rollout:

@@ -14,7 +14,7 @@ from fedgrpo.grpo.guidance.refinement import (
     join_best,
     refinement_prompts,
 )
-from fedgrpo.grpo.guidance.templates import check_fields, require_column
+from fedgrpo.grpo.guidance.templates import check_guidance
 
 if TYPE_CHECKING:
     from fedgrpo.grpo.collection import Collector
@@ -38,8 +38,7 @@ class CritiqueGuide(PlainPrompt):
     def __init__(self, collector: Collector) -> None:
         super().__init__(collector)
         fields = {"prompt", "completion", "critique"}
-        check_fields("grpo.critique_prompt", self.settings.critique_prompt, fields)
-        require_column(collector.rows, self.settings.answer_column, "grpo.guidance = 'critique'")
+        check_guidance(self.settings, collector.rows, "critique_prompt", fields)
 
     def join(self, experience: Experience, rows: Sequence[PromptRow]) -> Experience:
         """Groups of G + 1, with advantages over all of them."""

@@ -8,8 +8,34 @@ from collections.abc import Collection, Sequence
 from fedgrpo.data.prompts import Chat, PromptRow
 from fedgrpo.errors import DataError, SettingsError
 from fedgrpo.rewards.templates import render
+from fedgrpo.settings import GRPOSettings
 
 _FIELD = re.compile(r"\{(\w+)\}")
+
+
+def check_guidance(
+    settings: GRPOSettings, rows: Sequence[PromptRow], template: str, fields: Collection[str]
+) -> None:
+    """Refuse settings and rows that a guide cannot work with, before work starts.
+
+    Parameters
+    ----------
+    settings, rows:
+        What the guide is to work with.
+    template:
+        The setting of ``grpo`` with the guide's template.
+    fields:
+        What the template must have.
+
+    Raises
+    ------
+    SettingsError
+        If the template has other fields.
+    DataError
+        If a row lacks the reference answer. Names its number only.
+    """
+    check_fields(f"grpo.{template}", getattr(settings, template), fields)
+    require_column(rows, settings.answer_column, f"grpo.guidance = {settings.guidance!r}")
 
 
 def check_fields(key: str, template: str, fields: Collection[str]) -> str:

@@ -107,6 +107,13 @@ def test_ratio_to_the_product_is_the_weight_of_the_plain_prompt() -> None:
     assert trainer.collector.guide.state_dict() == {"batches": 1}
 
 
+def test_each_round_shows_the_answer_as_much_as_the_first() -> None:
+    trainer = informed()
+    list(trainer.train(2))
+    trainer.start_round(1)
+    assert trainer.collector.guide.state_dict() == {"batches": 0}
+
+
 def test_the_schedule_is_part_of_what_is_carried_on(tmp_path: Path) -> None:
     def begun() -> GRPOTrainer:
         return informed(informed_batches=5)

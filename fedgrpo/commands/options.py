@@ -1,14 +1,31 @@
-"""Values that the command line puts in the place of a scenario's: ``--set rounds=3``."""
+"""Options that several commands share, and what ``--set rounds=3`` means."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedgrpo.errors import SettingsError
+
+Scenario = Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)]
+"""What a command is about."""
+
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where to write. An unfinished run of the same settings there is resumed.  "
+        "[default: runs/SCENARIO]",
+        show_default=False,
+    ),
+]
+"""Where a run goes, for every command that makes one."""
+
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin a new run beside an unfinished one.")]
+"""Whether an unfinished run is left alone, for every command that could resume it."""
 
 Overrides = Annotated[
     list[str] | None,
