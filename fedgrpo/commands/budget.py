@@ -19,6 +19,7 @@ from fedgrpo.errors import SettingsError
 
 if TYPE_CHECKING:
     from fedgrpo.privacy.budget import Budget, Cohort
+    from fedgrpo.settings import Settings
 
 
 class Unit(StrEnum):
@@ -40,11 +41,14 @@ class Outlook:
         Who takes part.
     dimension:
         Trainable values, d.
+    member_epsilon:
+        Epsilon towards one curious member of the committee, where there is one.
     """
 
     budget: Budget
     cohort: Cohort | None = None
     dimension: int | None = None
+    member_epsilon: float | None = None
 
     @property
     def warning(self) -> str:
@@ -56,6 +60,8 @@ class Outlook:
     def figures(self) -> dict[str, object]:
         """Everything that is known, by name."""
         found: dict[str, object] = asdict(self.budget)
+        if self.member_epsilon is not None:
+            found["member_epsilon"] = self.member_epsilon
         if self.cohort is None:
             return found
         noise = self.budget.noise_multiplier
@@ -79,6 +85,7 @@ WORDS = {
     "noise_multiplier": "Noise multiplier z",
     "rounds": "Rounds",
     "epsilon": "Epsilon",
+    "member_epsilon": "Epsilon towards a committee member",
     "delta": "Delta",
     "sample_rate": "Chance that a prompt is in a round",
     "holders": "Holders in a round n",
@@ -211,7 +218,19 @@ def _of_scenario(
         from fedgrpo.model.dimension import adapter_dimension
 
         dimension = adapter_dimension(settings.model, settings.adapter)
-    return Outlook(planned, Cohort.of(settings), dimension)
+    return Outlook(planned, Cohort.of(settings), dimension, _towards_a_member(settings, planned))
+
+
+def _towards_a_member(settings: Settings, planned: Budget) -> float | None:
+    from fedgrpo.privacy import guarantees
+    from fedgrpo.settings_checks import noise_by
+
+    if noise_by(settings) != "committee":
+        return None
+    noise = {"noise_multiplier": planned.noise_multiplier}
+    privacy = settings.privacy.model_copy(update=noise)
+    spent = guarantees(settings.model_copy(update={"privacy": privacy}), planned.rounds)
+    return max(held.epsilon for held in spent)
 
 
 def _print(outlook: Outlook, as_json: bool) -> None:

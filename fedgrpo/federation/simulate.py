@@ -72,7 +72,7 @@ def simulate(
     chosen = choose(
         scenario.stem,
         settings,
-        run_dir=run_dir or _configured(settings),
+        run_dir=run_dir,
         fresh=fresh,
         base=cwd,
     )
@@ -131,10 +131,6 @@ def report(run_dir: Path, console: Console) -> None:
         print_summary(summary, console, run_dir)
     elif status is not None:
         console.print(f"Not finished: {status.state} in round {status.round} of {status.rounds}")
-
-
-def _configured(settings: Settings) -> Path | None:
-    return Path(settings.run.directory) if settings.run.directory else None
 
 
 def _follow(

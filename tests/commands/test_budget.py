@@ -86,3 +86,16 @@ def test_a_scenario_without_privacy_has_no_plan(tmp_path: Path) -> None:
     scenario = tmp_path / "s.toml"
     scenario.write_text("[privacy]\nunit = 'none'\n")
     assert "promises nothing" in run(str(scenario), code=2)
+
+
+def test_both_epsilons_of_a_committee_are_printed(tmp_path: Path) -> None:
+    scenario = tmp_path / "committee.toml"
+    scenario.write_text(
+        'rounds = 10\n[privacy]\nunit = "client"\nnoise = "server"\nnoise_multiplier = 8.0\n'
+        '[aggregation]\nprotocol = "committee"\n'
+    )
+    found = figures(str(scenario))
+    assert found["noise_multiplier"] == 8.0
+    assert found["epsilon"] == pytest.approx(epsilon_gaussian(8.0, 10, 1e-5))
+    assert found["member_epsilon"] == pytest.approx(epsilon_gaussian(4.0, 10, 1e-5))
+    assert "Epsilon towards a committee member" in run(str(scenario))

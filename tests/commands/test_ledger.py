@@ -7,8 +7,16 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli import app
 from fedgrpo.ledger import FILE, Ledger, add_cosignature, cosign, replay
-from fedgrpo.ledger.checkpoints import public_key
-from tests.ledger.runs import SEED, WEIGHTS, head, round_entry, write_run
+from tests.ledger.runs import (
+    COMMITTEE,
+    MEMBER_SEEDS,
+    MEMBERS,
+    SEED,
+    WEIGHTS,
+    head,
+    round_entry,
+    write_run,
+)
 
 KEY = Ledger(Path("unused"), SEED).public_key
 
@@ -27,13 +35,12 @@ def test_a_ledger_that_fits_is_summed_up(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_not_ended_is_told_apart(tmp_path: Path) -> None:
-    member = bytes(32)
-    write_run(tmp_path, head((public_key(member),)), round_entry(1))
+    write_run(tmp_path, head(COMMITTEE), round_entry(1, COMMITTEE))
     checkpoint = replay((tmp_path / FILE).read_bytes()).checkpoints[-1]
-    add_cosignature(tmp_path, cosign(checkpoint, member))
+    add_cosignature(tmp_path, cosign(checkpoint, MEMBER_SEEDS[0]))
     printed = run(str(tmp_path), code=0)
     assert "1 rounds so far: the run has not ended" in printed
-    assert f"member {public_key(member)} vouches for the first 2 entries" in printed
+    assert f"member {MEMBERS[0]} vouches for the first 2 entries" in printed
 
 
 def test_one_that_does_not_fit_ends_with_the_place_and_code_1(tmp_path: Path) -> None:
