@@ -74,6 +74,21 @@ def test_the_result_is_the_exact_trimmed_mean_of_encoded_releases(resident, monk
     assert {stage for stage, _ in federation.grid.sent} == {"train", "deal", "committee"}
 
 
+@pytest.mark.parametrize(("rule", "trimmed"), [("median", 4), ("mean", 0)])
+def test_every_rule_of_a_committee_gives_what_numpy_gives(rule, trimmed):
+    federation = Federation(make_settings(**COMMITTEE | {"robust__rule": rule}), nodes=9)
+    strategy = federation.run()
+    assert np.array_equal(vector_of(strategy), of_encoded(federation, range(9), trimmed))
+
+
+def test_many_holders_are_trimmed_in_buckets_that_nobody_chose():
+    federation = Federation(make_settings(**COMMITTEE | {"robust__trim": 1}), nodes=24)
+    strategy = federation.run()
+    assert (strategy._round.outcome.finished, strategy._round.outcome.buckets) == (24, 12)
+    honest = np.stack([federation.delta(partition, 1) for partition in range(24)])
+    assert np.abs(vector_of(strategy) - honest.mean(axis=0)).max() < 0.02
+
+
 def test_an_attacker_is_trimmed_and_dropouts_cost_their_places_only():
     federation = Federation(
         make_settings(**COMMITTEE, simulation__byzantine=1, simulation__holders=10),
