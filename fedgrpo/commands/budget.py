@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from fedgrpo.commands.options import Overrides, parse_overrides
 from fedgrpo.commands.outcome import explained
+from fedgrpo.commands.outlook import Outlook, print_outlook
 from fedgrpo.errors import SettingsError
 
 if TYPE_CHECKING:
-    from fedgrpo.privacy.budget import Budget, Cohort
+    from fedgrpo.privacy.budget import Budget
     from fedgrpo.settings import Settings
 
 
@@ -27,83 +23,6 @@ class Unit(StrEnum):
 
     CLIENT = "client"
     PROMPT = "prompt"
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """A budget, and what it means for a cohort if one is known.
-
-    Attributes
-    ----------
-    budget:
-        Noise, rounds and epsilon.
-    cohort:
-        Who takes part.
-    dimension:
-        Trainable values, d.
-    member_epsilon:
-        Epsilon towards one curious member of the committee, where there is one.
-    """
-
-    budget: Budget
-    cohort: Cohort | None = None
-    dimension: int | None = None
-    member_epsilon: float | None = None
-
-    @property
-    def warning(self) -> str:
-        """Why nothing can be learnt; empty if it can or is not known."""
-        if self.cohort is None or self.dimension is None:
-            return ""
-        return self.cohort.warning(self.budget.noise_multiplier, self.dimension)
-
-    def figures(self) -> dict[str, object]:
-        """Everything that is known, by name."""
-        found: dict[str, object] = asdict(self.budget)
-        if self.member_epsilon is not None:
-            found["member_epsilon"] = self.member_epsilon
-        if self.cohort is None:
-            return found
-        noise = self.budget.noise_multiplier
-        found |= asdict(self.cohort) | {
-            "kept": self.cohort.kept,
-            "learnable_dimension": self.cohort.learnable_dimension(noise),
-        }
-        if self.dimension is not None:
-            ratio = self.cohort.noise_to_signal(noise, self.dimension)
-            found |= {
-                "dimension": self.dimension,
-                "noise_to_signal": ratio,
-                "signal_to_noise": 1 / ratio,
-                "warning": self.warning,
-            }
-        return found
-
-
-WORDS = {
-    "unit": "What is hidden",
-    "noise_multiplier": "Noise multiplier z",
-    "rounds": "Rounds",
-    "epsilon": "Epsilon",
-    "member_epsilon": "Epsilon towards a committee member",
-    "delta": "Delta",
-    "sample_rate": "Chance that a prompt is in a round",
-    "holders": "Holders in a round n",
-    "trim": "Trimmed at either end k",
-    "bucket_size": "Holders behind a trimmed value s",
-    "prompts": "Expected prompts of a holder B",
-    "after_trimming": "Noise is added after trimming",
-    "honest_mates": "Mates whose noise is relied on h",
-    "kept": "Holders kept n - 2ks",
-    "dimension": "Trainable values d",
-    "noise_to_signal": "R = noise / largest signal",
-    "signal_to_noise": "Largest signal / noise",
-    "learnable_dimension": "Trainable values for R = 1.5",
-}
-"""How the table names the figures."""
-
-PROMPTS_ONLY = frozenset({"sample_rate", "prompts"})
-"""Figures that say nothing where the unit is a client."""
 
 
 def _figure(meaning: str) -> Any:
@@ -156,7 +75,7 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
                 prompts_per_round=prompts_per_round,
                 cohort=cohort,
             )
-            _print(_of_scenario(scenario, overrides, epsilon, dimension), as_json)
+            print_outlook(_of_scenario(scenario, overrides, epsilon, dimension), as_json)
             return
         planned = plan_budget(
             unit.value,
@@ -170,7 +89,7 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
         taking_part = (
             Cohort(cohort, trim, bucket_size, expected, not client_noise) if cohort else None
         )
-        _print(Outlook(planned, taking_part, dimension), as_json)
+        print_outlook(Outlook(planned, taking_part, dimension), as_json)
 
 
 def _refuse_beside_a_scenario(**options: float | None) -> None:
@@ -231,27 +150,3 @@ def _towards_a_member(settings: Settings, planned: Budget) -> float | None:
     privacy = settings.privacy.model_copy(update=noise)
     spent = guarantees(settings.model_copy(update={"privacy": privacy}), planned.rounds)
     return max(held.epsilon for held in spent)
-
-
-def _print(outlook: Outlook, as_json: bool) -> None:
-    figures = outlook.figures()
-    if as_json:
-        typer.echo(json.dumps(figures, indent=2))
-        return
-    table = Table(box=box.ROUNDED, show_header=False, title="Privacy budget", title_justify="left")
-    table.add_column(style="dim")
-    table.add_column(justify="right")
-    for name, words in WORDS.items():
-        if name in figures and not (figures["unit"] == "client" and name in PROMPTS_ONLY):
-            table.add_row(words, _written(figures[name]))
-    Console().print(table)
-    if outlook.warning:
-        Console(stderr=True).print(
-            outlook.warning, style="yellow", markup=False, highlight=False, soft_wrap=True
-        )
-
-
-def _written(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
