@@ -5,7 +5,7 @@ the result. A member's part is a generator without I/O; :func:`drive` runs it ov
 (:func:`connect`), :class:`ReplayableMember` through an untrusted relay.
 """
 
-from fedgrpo.secure.committee.admission import Admitted, admit
+from fedgrpo.secure.committee.admission import Admitted, admit, still_agreed
 from fedgrpo.secure.committee.costs import choose_circuit
 from fedgrpo.secure.committee.dealing import deal
 from fedgrpo.secure.committee.driving import Links, drive
@@ -57,5 +57,6 @@ __all__ = [
     "listen",
     "run",
     "slice_planes",
+    "still_agreed",
     "toss_keys",
 ]
