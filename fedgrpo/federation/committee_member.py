@@ -59,6 +59,7 @@ from fedgrpo.secure.committee import (
     connect,
     drive,
     listen,
+    loss_behind,
     still_agreed,
     toss_keys,
 )
@@ -342,13 +343,14 @@ def _directly(job: _Job, context: Context) -> Progress:
     try:
         with listen(address) as port, connect(job.party, port, patience) as links:
             outcome = drive(job.start(job.secret), links)
-    except MemberLostError as error:
-        LOG.warning("%s", error.problem)
-        _put_away(job, context, error.member)
-        return Progress(done=False, lost=error.member, released=error.confirmed)
-    except Exception:
+    except Exception as error:
         _forget(context)
-        raise
+        if (loss := loss_behind(error)) is None:
+            raise
+        LOG.warning("%s", loss.problem)
+        _put_away(job, context, loss.member)
+        released = loss.confirmed or isinstance(error, OpenedError)
+        return Progress(done=False, lost=loss.member, released=released)
     return _finish(job, outcome, context, {})
 
 

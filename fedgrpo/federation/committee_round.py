@@ -125,13 +125,13 @@ class _Ended:
 
     @property
     def unsure(self) -> bool:
-        """Whether a silent member may have opened the result over direct links.
+        """Whether a member may have opened the result over direct links.
 
-        It opens once all others have confirmed. Of two that say that they have not, one at least is
-        honest.
+        One opens when all others have confirmed. Of two that say that they have not, one at least
+        is honest.
         """
-        unconfirmed = sum(not report.released for report in self.reports.values())
-        return bool(self.silent) and unconfirmed < 2
+        confirmed = [report.released for report in self.reports.values()]
+        return (bool(self.silent) or any(confirmed)) and confirmed.count(False) < 2
 
 
 @dataclass
