@@ -65,7 +65,6 @@ class Direct(Federation):
     """Nodes as they are deployed, the first four of which are members with keys in files."""
 
     folder: Path = field(kw_only=True)
-    keys: Path | None = None
     listens: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,7 +83,7 @@ class Direct(Federation):
     def _config(self, place: int) -> dict[str, str]:
         config = {"state": str(self.folder / str(place))}
         if place in range(4):
-            config[KEY_FILE] = str(key_file(self.keys or self.folder, place))
+            config[KEY_FILE] = str(key_file(self.folder, place))
         if place in self.listens:
             config[LISTEN] = self.listens[place]
         return config
@@ -119,8 +118,7 @@ def key_file(folder, place):
     return folder / f"member-{place}.key"
 
 
-@pytest.fixture
-def addresses(tmp_path):
+def name_members(folder):
     """Keys in files, and four free ports: what a scenario file names the members by."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
@@ -128,11 +126,16 @@ def addresses(tmp_path):
     named = []
     for place, port in enumerate(ports):
         identity = Identity.new()
-        key_file(tmp_path, place).touch(mode=0o600)
-        key_file(tmp_path, place).write_bytes(identity.to_bytes())
+        key_file(folder, place).touch(mode=0o600)
+        key_file(folder, place).write_bytes(identity.to_bytes())
         keys = identity.public
         named.append(f"{(keys.signing + keys.agreement).hex()}@127.0.0.1:{port}")
     return named
+
+
+@pytest.fixture
+def addresses(tmp_path):
+    return name_members(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -180,12 +183,13 @@ class Killing:
         raise KilledError
 
 
-@pytest.fixture
-def places(tmp_path, addresses):
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
     """A member's exchanges before it computes a round's first, and up to the last."""
+    folder = tmp_path_factory.mktemp("counted")
     with pytest.MonkeyPatch.context() as patches:
         count = Killing(patches)
-        Direct(settings_of(addresses), NODES, folder=tmp_path / "counted", keys=tmp_path).run()
+        Direct(settings_of(name_members(folder)), NODES, folder=folder).run()
     return count.sessions[1], count.begun
 
 
