@@ -71,11 +71,18 @@ class MemberLostError(ProtocolError):
         Its number.
     problem, cure:
         As for :class:`FedGRPOError`.
+
+    Attributes
+    ----------
+    confirmed:
+        Whether the member that noticed had confirmed the round by then: another one may have
+        opened it.
     """
 
     def __init__(self, member: int, problem: str, *, cure: str = "") -> None:
         super().__init__(problem, cure=cure)
         self.member = member
+        self.confirmed = False
 
 
 class OpenedError(ProtocolError):

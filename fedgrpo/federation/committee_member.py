@@ -9,13 +9,14 @@ allow it and one of the four was lost; it says nothing in clear but what was ope
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
-from fedgrpo.federation.committee_identity import Pledge, Pledges, member_identity
+from fedgrpo.federation.committee_identity import KEY_FILE, Pledge, Pledges, member_identity
 from fedgrpo.federation.committee_messages import (
     ABANDON,
     AGGREGATE,
@@ -58,6 +59,8 @@ from fedgrpo.secure.committee import (
     connect,
     drive,
     listen,
+    loss_behind,
+    still_agreed,
     toss_keys,
 )
 from fedgrpo.secure.committee.identity import holders
@@ -65,9 +68,16 @@ from fedgrpo.secure.committee.planes import Words
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Settings
 
+LOG = logging.getLogger(__name__)
+"""The node's own log. Nothing here reaches the server."""
+
 LISTEN = "committee-listen"
 """Key of a node's own configuration: ``host:port`` at which a member is dialled, where that is not
 the address that the settings name."""
+
+_PATIENCE = 1 / 3
+"""Share of the time for a message's reply that a direct member waits for the others to connect, and
+then for each message of theirs: time is left to say who was lost."""
 
 Relayed = ReplayableMember["_Outcome"]
 
@@ -100,7 +110,12 @@ class _Job:
 
     @property
     def index(self) -> int:
-        """The member's number."""
+        """The member's number; raises ProtocolError if this node is none."""
+        if self.identity.public not in self.work.members:
+            raise ProtocolError(
+                "this node's keys as a committee member are none of the committee's",
+                cure=f"start it with the {KEY_FILE} whose public keys aggregation.committee names",
+            )
         return self.work.members.index(self.identity.public)
 
     @property
@@ -142,6 +157,11 @@ class _Job:
                 f"committee member {self.index} holds no component keys",
                 cure="toss keys first; a node that lost its state needs a new run",
             )
+        before = self.outcome.admitted
+        if self.work.lost != NOBODY and not (
+            yield from still_agreed(self.index, self.present, before)
+        ):
+            self.outcome.admitted = None
         if self.outcome.admitted is None:
             self.outcome.admitted = yield from admit(
                 self.index,
@@ -245,13 +265,28 @@ def _first_attempt(lost: int, header: Header, context: Context, settings: Settin
             f"asked to go on without committee member {lost}",
             cure="set aggregation.allow_three = true to let three honest members finish a round",
         )
-    job = _resume(header, context, settings).job
+    job = _lost_directly(lost, header, context, settings)
+    if job is None:
+        job = _resume(header, context, settings).job
     if job.work.lost != NOBODY:
         raise ProtocolError(
             f"asked to go on without committee member {lost} after member {job.work.lost}",
             cure="go on with the next round",
         )
     _forget(context)
+    return job
+
+
+def _lost_directly(lost: int, header: Header, context: Context, settings: Settings) -> _Job | None:
+    """A direct attempt that ended because this very member was lost on this member's own link."""
+    job = _stored_job(header, context, settings)
+    if not is_direct(job.committee):
+        return None
+    if scalar(config_record(context.state, WORK), "lost", int) != lost:
+        raise ProtocolError(
+            f"asked to go on without committee member {lost}, which this member has not lost",
+            cure="go on with the next round",
+        )
     return job
 
 
@@ -298,14 +333,24 @@ def _abandon(member: Relayed, lost: int) -> Progress:
 
 
 def _directly(job: _Job, context: Context) -> Progress:
-    """Play the whole part over direct links, within one message of the server's."""
+    """Play the whole part over direct links, within one message of the server's.
+
+    What was admitted is kept only where another member was lost: one that has seen a check fail
+    goes on with nobody.
+    """
     address = str(context.node_config.get(LISTEN, job.committee.addresses[job.index]))
-    timeout = job.settings.federation.reply_timeout_s
+    patience = job.settings.federation.reply_timeout_s * _PATIENCE
     try:
-        with listen(address) as port, connect(job.party, port, timeout) as links:
+        with listen(address) as port, connect(job.party, port, patience) as links:
             outcome = drive(job.start(job.secret), links)
-    except MemberLostError as error:
-        return Progress(done=False, lost=error.member)
+    except Exception as error:
+        _forget(context)
+        if (loss := loss_behind(error)) is None:
+            raise
+        LOG.warning("%s", loss.problem)
+        _put_away(job, context, loss.member)
+        released = loss.confirmed or isinstance(error, OpenedError)
+        return Progress(done=False, lost=loss.member, released=released)
     return _finish(job, outcome, context, {})
 
 
@@ -330,10 +375,12 @@ def _place(context: Context) -> tuple[int, int]:
     return context.run_id, context.node_id
 
 
-def _put_away(job: _Job, context: Context) -> None:
-    """Store what the member is made from, before its first message leaves."""
+def _put_away(job: _Job, context: Context, lost: int = NOBODY) -> None:
+    """Store what the member is made from: before its first message leaves, and when another one was
+    lost on a direct link.
+    """
     work, admitted = job.work, job.outcome.admitted
-    record = ConfigRecord({"round": job.header.round, "secret": job.secret})
+    record = ConfigRecord({"round": job.header.round, "secret": job.secret, "lost": lost})
     if admitted is not None:
         record["admitted"] = list(admitted.clients)
         record["dropped"] = list(admitted.dropped)
@@ -356,13 +403,11 @@ def _resume(header: Header, context: Context, settings: Settings) -> _Live:
     """Return the member at work: the one in this process, or one that hears everything again."""
     state = context.state
     record = config_record(state, WORK)
-    if scalar(record, "round", int) != header.round:
-        raise ProtocolError("no task was begun in this round", cure="begin one")
     secret = scalar(record, "secret", bytes)
     heard = sorted(name for name in record if name.startswith("heard."))
     live = _LIVE.get(_place(context))
     if live is None or live.token != secret or live.heard > len(heard):
-        live = _remake(header, context, settings)
+        live = _remake(_stored_job(header, context, settings))
         _LIVE[_place(context)] = live
     for name in heard[live.heard :]:
         live.member.deliver(read_post(scalar(record, name, bytes)))
@@ -370,8 +415,21 @@ def _resume(header: Header, context: Context, settings: Settings) -> _Live:
     return live
 
 
-def _remake(header: Header, context: Context, settings: Settings) -> _Live:
+def _remake(job: _Job) -> _Live:
+    if is_direct(job.committee):  # The same masks would serve a second time.
+        raise ProtocolError(
+            "asked to go on with what was begun over direct links", cure="begin another attempt"
+        )
+    member = _relayed(job)
+    member.begin()
+    return _Live(job.secret, 0, job, member)
+
+
+def _stored_job(header: Header, context: Context, settings: Settings) -> _Job:
     state = context.state
+    record = config_record(state, WORK)
+    if scalar(record, "round", int) != header.round:
+        raise ProtocolError("no task was begun in this round", cure="begin one")
     stored = RecordDict(
         {
             name.removeprefix(f"{WORK}."): part
@@ -380,10 +438,8 @@ def _remake(header: Header, context: Context, settings: Settings) -> _Live:
         }
     )
     job = _job(read_work(stored), header, context, settings)
-    job.outcome.admitted = _stored_admitted(job, config_record(state, WORK))
-    member = _relayed(job)
-    member.begin()
-    return _Live(job.secret, 0, job, member)
+    job.outcome.admitted = _stored_admitted(job, record)
+    return job
 
 
 def _stored_admitted(job: _Job, record: ConfigRecord) -> Admitted | None:

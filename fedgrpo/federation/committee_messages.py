@@ -109,7 +109,8 @@ class Progress:
     lost: int = NOBODY
     """A member that this one lost on a direct link."""
     released: bool = False
-    """Whether its part of the result was out when it was told to end."""
+    """Whether its part of the result, or on a direct link its confirmation, was out when it ended.
+    """
     clients: tuple[int, ...] = ()
     """Whose releases are in the result."""
     totals: Words | None = None

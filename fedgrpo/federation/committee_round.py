@@ -96,6 +96,44 @@ class CommitteeMean:
     failures: Failures
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """How an attempt ended without a result, by member."""
+
+    failures: Mapping[int, str]
+    """Why members did not answer, or gave up."""
+    silent: frozenset[int]
+    """Those among them that did not answer."""
+    reports: Mapping[int, Progress]
+    """Of those that lost another one on a direct link."""
+    finished: Mapping[int, Progress]
+
+    @property
+    def lost(self) -> frozenset[int]:
+        return self.silent | {report.lost for report in self.reports.values()}
+
+    @property
+    def gave_up(self) -> frozenset[int]:
+        return frozenset(self.failures) - self.silent
+
+    @property
+    def alone(self) -> int:
+        """The member that was lost, if one was and nothing else happened."""
+        if len(self.lost) != 1 or self.gave_up or self.finished:
+            return NOBODY
+        return next(iter(self.lost))
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a member may have opened the result over direct links.
+
+        One opens when all others have confirmed. Of two that say that they have not, one at least
+        is honest.
+        """
+        confirmed = [report.released for report in self.reports.values()]
+        return (bool(self.silent) or any(confirmed)) and confirmed.count(False) < 2
+
+
 @dataclass
 class CommitteeServer:
     """What the server knows of the committee in one run."""
@@ -203,16 +241,16 @@ class CommitteeServer:
             if error.lost == NOBODY:
                 raise
             LOG.warning(f"{error.problem}; the other three go on")
-            return self._go_on(link, error.lost, plan.size)
+            return self._go_on(link, error, plan.size)
 
-    def _go_on(self, link: Link, lost: int, size: int) -> dict[int, Progress]:
+    def _go_on(self, link: Link, first: CommitteeError, size: int) -> dict[int, Progress]:
         """Let three members compute."""
         self.attempt += 1
-        work = Work(AGGREGATE, self.attempt, self.keys, lost=lost)
+        work = Work(AGGREGATE, self.attempt, self.keys, lost=first.lost)
         try:
-            return self._relay(link, {m: work for m in range(MEMBERS) if m != lost}, size)
+            return self._relay(link, {m: work for m in range(MEMBERS) if m != first.lost}, size)
         except CommitteeError as error:
-            error.released = True  # The first attempt may have been at its very end.
+            error.released |= first.released
             raise
 
     def _relay(self, link: Link, works: Mapping[int, Work], size: int) -> dict[int, Progress]:
@@ -221,15 +259,20 @@ class CommitteeServer:
         finished: dict[int, Progress] = {}
         contents = {self.seats[m]: write_work(link.header, work) for m, work in works.items()}
         while contents:
-            answers = link.ask(COMMITTEE, contents, lambda _, c: read_progress(c, size))
+            answers = link.ask(
+                COMMITTEE,
+                contents,
+                lambda _, c: read_progress(c, size),
+                lambda found: _one_is_lost({member_at[n]: p for n, p in found.items()}, works),
+            )
             found = {member_at[node]: progress for node, progress in answers.values.items()}
             finished |= {m: progress for m, progress in found.items() if progress.done}
-            lost = {member_at[node] for node in answers.lost} | {
-                progress.lost for progress in found.values() if progress.lost != NOBODY
-            }
-            if answers.failures or lost:
+            reports = {m: progress for m, progress in found.items() if progress.lost != NOBODY}
+            if answers.failures or reports:
                 failures = {member_at[n]: reason for n, reason in answers.failures.items()}
-                error = self._failed(link, set(works) - set(finished), failures, lost, finished)
+                silent = frozenset(member_at[node] for node in answers.lost)
+                ended = _Ended(failures, silent, reports, finished)
+                error = self._failed(link, set(works) - set(finished) - set(failures), ended)
                 # Tossed keys are no result.
                 error.released &= any(work.task == AGGREGATE for work in works.values())
                 raise error
@@ -245,29 +288,23 @@ class CommitteeServer:
             raise CommitteeError("the committee's members wait for each other", released=True)
         return finished
 
-    def _failed(
-        self,
-        link: Link,
-        working: set[int],
-        failures: Mapping[int, str],
-        lost: set[int],
-        finished: Mapping[int, Progress],
-    ) -> CommitteeError:
+    def _failed(self, link: Link, working: set[int], ended: _Ended) -> CommitteeError:
         """Say why a round ended, having asked the members whether it counts as released."""
-        direct = is_direct(committee_of(self.settings, self.keys))
-        opened = any(reason.startswith(OpenedError.__name__) for reason in failures.values())
-        gave_up = set(failures) - lost
-        alone = next(iter(lost)) if len(lost) == 1 and not gave_up else NOBODY
-        retry = alone != NOBODY and self.settings.aggregation.allow_three and not finished
-        if not (retry or direct):
-            opened |= self._abandon(link, working - set(failures), min(lost | gave_up))
-        released = opened or bool(finished) or (direct and bool(lost))
-        reasons = "; ".join(f"member {m}: {reason}" for m, reason in sorted(failures.items()))
+        reasons = [f"member {m}: {reason}" for m, reason in sorted(ended.failures.items())]
+        reasons += [f"member {m} lost member {p.lost}" for m, p in sorted(ended.reports.items())]
+        opened = any(why.startswith(OpenedError.__name__) for why in ended.failures.values())
+        retry = ended.alone != NOBODY and self.settings.aggregation.allow_three
+        if is_direct(committee_of(self.settings, self.keys)):
+            opened |= ended.unsure
+        elif retry:
+            opened = True  # Nobody was asked: the members may have been at their very end.
+        else:
+            opened |= self._abandon(link, working, min(ended.lost | ended.gave_up))
         return CommitteeError(
-            f"the committee ended the round ({reasons or f'member {alone} was lost'})",
+            f"the committee ended the round ({'; '.join(reasons)})",
             cure="see the members' own logs",
-            released=released,
-            lost=alone if retry else NOBODY,
+            released=opened or bool(ended.finished),
+            lost=ended.alone if retry else NOBODY,
         )
 
     def _abandon(self, link: Link, members: set[int], lost: int) -> bool:
@@ -308,6 +345,12 @@ class CommitteeServer:
             tuple(self.keys[m] for m in sorted(progress)),
             left_out | failures,
         )
+
+
+def _one_is_lost(found: Mapping[int, Progress], works: Mapping[int, Work]) -> bool:
+    """Whether all members but one say that they lost that one: then nobody waits for its answer."""
+    missing = set(works) - set(found)
+    return len(missing) == 1 and {progress.lost for progress in found.values()} == missing
 
 
 def _totals(progress: Progress) -> NDArray[np.uint64]:

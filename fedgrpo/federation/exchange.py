@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -56,7 +56,12 @@ class Replies:
 
 
 def round_trip(
-    grid: Grid, messages: Sequence[Message], timeout: float, *, poll_s: float = POLL_S
+    grid: Grid,
+    messages: Sequence[Message],
+    timeout: float,
+    *,
+    poll_s: float = POLL_S,
+    enough: Callable[[Replies], bool] = lambda _: False,
 ) -> Replies:
     """Send at most one message to each node and wait until all have replied or the time is over.
 
@@ -73,6 +78,8 @@ def round_trip(
         nothing.
     timeout:
         Seconds.
+    enough:
+        Asked whenever replies have come and some are missing: whether to wait no longer.
     """
     nodes = [message.metadata.dst_node_id for message in messages]
     # Nothing accepted at all (a payload that the SuperLink refuses) comes back as an empty list.
@@ -80,29 +87,43 @@ def round_trip(
     asked = dict(zip(ids, nodes, strict=True)) if len(ids) == len(nodes) else {}
     asked = {message_id: node for message_id, node in asked.items() if message_id}
     failures = dict.fromkeys(set(nodes) - set(asked.values()), UNSENT)
-    replied = _collect(grid, asked, timeout, poll_s)
-    failures |= {node: TWICE for node, found in replied.items() if len(found) > 1}
+    replied = _collect(
+        grid, asked, timeout, poll_s, lambda so_far: enough(_sorted_out(so_far, asked))
+    )
+    found = _sorted_out(replied, asked)
+    return Replies(found.messages, failures | found.failures)
+
+
+def _sorted_out(replied: Mapping[int, list[Message]], asked: Mapping[str, int]) -> Replies:
+    """Tell the valid replies from the others."""
+    failures = {node: TWICE for node, found in replied.items() if len(found) > 1}
     failures |= {node: SILENT for node in asked.values() if node not in replied}
     # In the order of asking, so that nothing depends on who was fastest.
-    single = {node: replied[node][0] for node in nodes if len(replied.get(node, [])) == 1}
+    single = {node: replied[node][0] for node in asked.values() if len(replied.get(node, [])) == 1}
     return Replies(single, failures)
 
 
 def _collect(
-    grid: Grid, asked: dict[str, int], timeout: float, poll_s: float
+    grid: Grid,
+    asked: dict[str, int],
+    timeout: float,
+    poll_s: float,
+    enough: Callable[[dict[int, list[Message]]], bool],
 ) -> dict[int, list[Message]]:
-    """Pull until every message has a reply or the time is over."""
+    """Pull until every message has a reply, enough have one, or the time is over."""
     asked_at = time.monotonic()
     deadline = asked_at + timeout
     replied: dict[int, list[Message]] = {}
     pending = set(asked)
     while pending:
+        before = len(pending)
         for reply in grid.pull_messages(list(pending)):
             answered = reply.metadata.reply_to_message_id
             if answered in asked:
                 replied.setdefault(asked[answered], []).append(reply)
                 pending.discard(answered)
-        if (now := time.monotonic()) >= deadline:
+        now = time.monotonic()
+        if now >= deadline or (0 < len(pending) < before and enough(replied)):
             break
         if pending:
             time.sleep(min(poll_s, 0.005 + _PATIENCE * (now - asked_at)))

@@ -61,10 +61,19 @@ class Link:
         message_type: str,
         contents: Mapping[int, RecordDict],
         read: Callable[[int, RecordDict], T],
+        enough: Callable[[Mapping[int, T]], bool] = lambda _: False,
     ) -> Answers[T]:
-        """Send each node its content and read what comes back, see :func:`read_answers`."""
+        """Send each node its content and read what comes back, see :func:`read_answers`.
+
+        Once ``enough`` says so of the valid replies, nobody waits for the others.
+        """
         messages = [self.message(message_type, node, content) for node, content in contents.items()]
-        return read_answers(round_trip(self.grid, messages, self.timeout), self.header, read)
+
+        def is_enough(replies: Replies) -> bool:
+            return enough(read_answers(replies, self.header, read).values)
+
+        replies = round_trip(self.grid, messages, self.timeout, enough=is_enough)
+        return read_answers(replies, self.header, read)
 
     def message(self, message_type: str, node: int, content: RecordDict) -> Message:
         """Address a message that expires with the time limit: no late node works for nothing."""

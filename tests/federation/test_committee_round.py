@@ -32,12 +32,12 @@ COMMITTEE = {
 }
 
 
-def of_encoded(federation, partitions, trim=2):
+def of_encoded(federation, partitions, trim=2, round=1):
     """The plaintext trimmed mean of encoded releases, as an update: plain numpy."""
     settings = federation.settings
     plan = release_plan(settings, DIMENSION, settings.privacy.clipping_norm)
     encoding = encoding_of(plan)
-    releases = [federation.releases[partition, 1] for partition in partitions]
+    releases = [federation.releases[partition, round] for partition in partitions]
     words = [payload_of(release, plan).reshape(encoding.bits, -1) for release in releases]
     values = np.stack([join_planes(planes, plan.size) for planes in words]).astype(np.int64)
     kept = np.sort(values, axis=0)[trim : len(values) - trim] - encoding.offset

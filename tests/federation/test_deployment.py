@@ -51,10 +51,10 @@ def free_ports(count):
         return [probe.getsockname()[1] for probe in probes]
 
 
-def environment(home, port):
+def environment(home, port, root_certificate=None):
+    trust = f'root-certificates = "{root_certificate}"' if root_certificate else "insecure = true"
     (home / "config.toml").write_text(
-        '[superlink]\ndefault = "lo"\n\n'
-        f'[superlink.lo]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        f'[superlink]\ndefault = "lo"\n\n[superlink.lo]\naddress = "127.0.0.1:{port}"\n{trust}\n'
     )
     return os.environ | {
         "FLWR_HOME": str(home),

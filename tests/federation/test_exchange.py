@@ -23,11 +23,11 @@ def echo_grid(nodes=4, **options):
     return LocalGrid(app, nodes, **options)
 
 
-def ask(grid, timeout=0.2):
+def ask(grid, timeout=0.2, **options):
     orders = [
         Message(RecordDict(), dst_node_id=n, message_type="query.echo") for n in grid.contexts
     ]
-    return round_trip(grid, orders, timeout, poll_s=0.01)
+    return round_trip(grid, orders, timeout, poll_s=0.01, **options)
 
 
 def test_every_node_that_replies_is_heard():
@@ -41,6 +41,15 @@ def test_a_silent_node_costs_no_more_than_the_time_limit():
     begun = time.monotonic()
     replies = ask(grid, timeout=0.2)
     assert 0.2 <= time.monotonic() - begun < 1
+    assert replies.failures == {1002: SILENT}
+    assert len(replies.messages) == 3
+
+
+def test_nobody_waits_for_a_silent_node_where_the_others_are_enough():
+    grid = echo_grid(tamper=lambda stage, node, reply: [] if node == 1002 else reply)
+    begun = time.monotonic()
+    replies = ask(grid, timeout=60, enough=lambda so_far: set(so_far.failures) == {1002})
+    assert time.monotonic() - begun < 10
     assert replies.failures == {1002: SILENT}
     assert len(replies.messages) == 3
 

@@ -5,10 +5,10 @@ the result. A member's part is a generator without I/O; :func:`drive` runs it ov
 (:func:`connect`), :class:`ReplayableMember` through an untrusted relay.
 """
 
-from fedgrpo.secure.committee.admission import Admitted, admit
+from fedgrpo.secure.committee.admission import Admitted, admit, still_agreed
 from fedgrpo.secure.committee.costs import choose_circuit
 from fedgrpo.secure.committee.dealing import deal
-from fedgrpo.secure.committee.driving import Links, drive
+from fedgrpo.secure.committee.driving import Links, drive, loss_behind
 from fedgrpo.secure.committee.encoding import Encoding, decode_sum, encode
 from fedgrpo.secure.committee.handshake import Party
 from fedgrpo.secure.committee.identity import (
@@ -55,7 +55,9 @@ __all__ = [
     "effective_noise",
     "encode",
     "listen",
+    "loss_behind",
     "run",
     "slice_planes",
+    "still_agreed",
     "toss_keys",
 ]

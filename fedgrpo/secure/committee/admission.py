@@ -140,6 +140,27 @@ def admit(
     )
 
 
+def still_agreed(index: int, present: frozenset[int], admitted: Admitted | None) -> Member[bool]:
+    """Find out whether all that are left hold the same shares from before; one step.
+
+    A member can be lost when some have come to the end of :func:`admit` and others have not. Only
+    if all have may they go on with what they hold; else they admit once more.
+
+    Adversary: as for three members: they follow the protocol.
+
+    Parameters
+    ----------
+    index, present:
+        As for :func:`admit`.
+    admitted:
+        What the member holds; None if it did not come so far.
+    """
+    own = admitted.digest if admitted else _NOTHING
+    peers = present - {index}
+    told = yield Step(dict.fromkeys(sorted(peers), own), frozenset(peers))
+    return admitted is not None and all(digest == own for digest in told.values())
+
+
 class _Ballot:
     """What the members agreed on, and who sends whose components to whom because of it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
 from fedgrpo.secure.committee.steps import Member, Step
 
 Result = TypeVar("Result")
@@ -24,6 +24,12 @@ class Links(Protocol):
         ProtocolError
             If a member broke the protocol.
         """
+
+
+def loss_behind(error: BaseException | None) -> MemberLostError | None:
+    """Return the loss of a member that ended a round, also where the result may be out already."""
+    cause = error.__cause__ if isinstance(error, OpenedError) else error
+    return cause if isinstance(cause, MemberLostError) else None
 
 
 def drive(member: Member[Result], links: Links) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from fedgrpo.errors import MemberLostError
 from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
 from fedgrpo.secure.committee.inbox import Inbox, suspicion
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
@@ -85,6 +86,8 @@ def confirm(index: int, session: bytes, lost: int | None) -> Member[None]:
     ------
     ProtocolError
         If a member says anything else.
+    MemberLostError
+        If one is lost, and with it the knowledge of whether it opened: marked ``confirmed``.
     """
     peers = _peers(index, lost)
 
@@ -92,7 +95,11 @@ def confirm(index: int, session: bytes, lost: int | None) -> Member[None]:
         return hashlib.sha256(context(session, "content", sender, receiver)).digest()
 
     outgoing = {peer: word(index, peer) for peer in peers}
-    inbox = Inbox((yield Step(outgoing, frozenset(peers))))
+    try:
+        inbox = Inbox((yield Step(outgoing, frozenset(peers))))
+    except MemberLostError as error:
+        error.confirmed = True
+        raise
     for peer in peers:
         if inbox.take(peer, SECRET_BYTES) != word(peer, index):
             raise suspicion(peer, "it does not confirm the round")

@@ -20,6 +20,7 @@ from functools import partial
 from types import TracebackType
 
 from fedgrpo.errors import MemberLostError, ProtocolError
+from fedgrpo.secure.committee.driving import loss_behind
 from fedgrpo.secure.committee.frames import FrameReader, FrameWriter, Kind
 from fedgrpo.secure.committee.handshake import Party, StrangerError, answer, dial
 from fedgrpo.secure.committee.steps import Step
@@ -148,8 +149,8 @@ class TlsLinks:
 
     def close(self, reason: BaseException | None = None) -> None:
         """Tell the others that this member is done, or gave up and why; then hang up."""
-        if isinstance(reason, MemberLostError):
-            last = (Kind.ABORT, bytes([reason.member]))
+        if loss := loss_behind(reason):
+            last = (Kind.ABORT, bytes([loss.member]))
         else:
             last = (Kind.DONE, b"") if reason is None else (Kind.ABORT, bytes([_CHEATED]))
         for writer in self._writers.values():
@@ -262,7 +263,7 @@ class _Meeting:
         self._deadline = deadline
         self._stop = threading.Event()
         self._refusals: dict[int, str] = {}
-        self._turned_away: list[str] = []
+        self._turned_away: dict[str, None] = {}
         self._found: queue.Queue[tuple[str, int, ssl.SSLSocket] | ProtocolError] = queue.Queue()
         self._slots = threading.Semaphore(_MOST_HANDSHAKES)
 
@@ -291,7 +292,7 @@ class _Meeting:
         except queue.Empty:
             raise self._nobody(streams) from None
         if isinstance(found, StrangerError):
-            self._turned_away.append(found.problem)
+            self._turned_away[found.problem] = None  # Each once: they come again and again.
         elif isinstance(found, ProtocolError):
             raise found
         elif found[1] in streams[found[0]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.errors import ProtocolError
-from fedgrpo.secure.committee.admission import Admitted, admit
+from fedgrpo.secure.committee.admission import Admitted, admit, still_agreed
 from fedgrpo.secure.committee.dealing import deal, open_share
 from fedgrpo.secure.committee.identity import holders
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES, SESSION, Tamper, play, secret
@@ -184,3 +184,20 @@ def test_three_members_agree_after_the_fourth_crashed(lost: int) -> None:
     assert (admitted.clients, admitted.dropped) == ((2, 5), (11,))
     joint = payloads(admitted)
     assert joint[5] == PAYLOADS[5].tolist()
+
+
+@pytest.mark.parametrize("had", [(), (0,), (0, 3), (0, 1, 3)])
+def test_three_members_go_on_with_what_they_hold_only_if_all_of_them_hold_it(
+    had: tuple[int, ...],
+) -> None:
+    present = frozenset({0, 1, 3})
+    before = run(inboxes())
+    held = {m: end for m, end in before.items() if m in had and isinstance(end, Admitted)}
+    ends = play({m: still_agreed(m, present, held.get(m)) for m in present})
+    assert ends == dict.fromkeys(present, len(had) == 3)
+
+
+def test_members_that_admit_again_without_one_take_the_same_inputs() -> None:
+    """So a round that went on with three is of the very inputs that it was begun with."""
+    four, three = run(inboxes()), run(inboxes(), present=frozenset({0, 1, 3}))
+    assert agreed(four, [0, 1, 2, 3]).digest == agreed(three, [0, 1, 3]).digest

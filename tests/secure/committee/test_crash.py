@@ -7,9 +7,9 @@ import pytest
 
 from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
 from fedgrpo.secure.committee.circuits import CIRCUITS
-from fedgrpo.secure.committee.driving import drive
+from fedgrpo.secure.committee.driving import drive, loss_behind
 from fedgrpo.secure.committee.handshake import Party
-from fedgrpo.secure.committee.in_process import run
+from fedgrpo.secure.committee.in_process import play, run
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.relay import ReplayableMember
 from fedgrpo.secure.committee.steps import MEMBERS, Step
@@ -132,3 +132,23 @@ def test_a_relayed_member_learns_whether_it_had_opened(deliveries: int) -> None:
     assert isinstance(reported, OpenedError) if deliveries == LAST else reported is error
     with pytest.raises(ProtocolError):
         relayed[0].deliver({})
+
+
+@pytest.mark.parametrize(("step", "confirmed"), [(0, False), (LAST - 2, False), (LAST - 1, True)])
+def test_a_loss_tells_whether_another_may_have_opened(step: int, confirmed: bool) -> None:
+    ends = play({m: MAKE(m, None) for m in range(MEMBERS)}, crash(2, step))
+    # Nothing reaches the others, but all reaches the member, which is at the opening for all that.
+    assert isinstance(ends[2], OpenedError) == confirmed
+    for member in (0, 1, 3):
+        loss = loss_behind(ends[member])  # type: ignore[arg-type]
+        assert loss is not None
+        assert (loss.member, loss.confirmed) == (2, confirmed)
+
+
+def test_a_loss_in_the_opening_is_behind_the_error_that_says_it_may_be_out() -> None:
+    with pytest.raises(OpenedError) as caught:
+        run(MAKE, carry_on=False, carrier=crash(2, LAST))
+    loss = loss_behind(caught.value)
+    assert loss is not None
+    assert loss.member == 2
+    assert loss_behind(ProtocolError("it cheated")) is None

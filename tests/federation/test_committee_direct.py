@@ -1,0 +1,392 @@
+"""Rounds over a committee whose members are linked by real TLS connections on loopback."""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, Error, Message, RecordDict
+
+from fedgrpo.federation import (
+    FedGRPO,
+    LocalGrid,
+    committee_member,
+    make_client_app,
+    make_server_app,
+)
+from fedgrpo.federation.committee_identity import KEY_FILE
+from fedgrpo.federation.committee_member import LISTEN
+from fedgrpo.federation.local_grid import NODE_UNAVAILABLE, stage_of
+from fedgrpo.ledger import FILE, RoundEntry, replay, verify
+from fedgrpo.secure.committee import Identity
+from tests.federation.federation import (
+    DIMENSION,
+    FakeHolder,
+    Federation,
+    make_settings,
+    small_delta,
+    vector_of,
+)
+from tests.federation.kills import KilledError
+from tests.federation.test_committee_round import COMMITTEE, of_encoded
+from tests.federation.test_resume import MODEL
+
+NODES = 9
+PATIENCE_S = 2.0
+"""Third of the time for a reply: what a member waits for one that never comes."""
+
+
+class ParallelGrid(LocalGrid):
+    """Runs the members of one push side by side: each waits for the others within one message."""
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        workers = len(messages) if all(stage_of(m) == "committee" for m in messages) else 1
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(self._deliver, messages))
+
+    def _run_app(self, message, node):
+        try:
+            return super()._run_app(message, node)
+        except KilledError:
+            return Message(Error(NODE_UNAVAILABLE, "Node unavailable"), reply_to=message)
+
+
+@dataclass
+class Direct(Federation):
+    """Nodes as they are deployed, the first four of which are members with keys in files."""
+
+    folder: Path = field(kw_only=True)
+    listens: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.grid = ParallelGrid(
+            make_client_app(lambda settings, config: self._site(str(config["state"]))),
+            self.nodes,
+            node_config=self._config,
+            run_config=self.settings.to_run_config(),
+            drop=self.drop,
+            tamper=self.tamper,
+        )
+
+    def _site(self, state: str) -> FakeHolder:
+        return FakeHolder(int(Path(state).name), self.delta, self.releases)
+
+    def _config(self, place: int) -> dict[str, str]:
+        config = {"state": str(self.folder / str(place))}
+        if place in range(4):
+            config[KEY_FILE] = str(key_file(self.folder, place))
+        if place in self.listens:
+            config[LISTEN] = self.listens[place]
+        return config
+
+
+def exchange_at(place, places):
+    """The ``place``-th exchange of a computation, from its end if negative, or a share of it."""
+    before, last = places
+    if place < 0:
+        return last + 1 + place
+    return before + (place if isinstance(place, int) else round(place * (last - before)))
+
+
+def round_of(reply):
+    return reply.content["fedgrpo"]["round"]
+
+
+class Watched(FedGRPO):
+    """Keeps why each round was skipped, and how many had been charged by then."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.seen = []
+
+    def aggregate_train(self, server_round, replies):
+        result = super().aggregate_train(server_round, replies)
+        self.seen.append((self._round.outcome.reason, self.state.progress.charged))
+        return result
+
+
+def key_file(folder, place):
+    return folder / f"member-{place}.key"
+
+
+def name_members(folder):
+    """Keys in files, and four free ports: what a scenario file names the members by."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        ports = [probe.getsockname()[1] for probe in probes]
+    named = []
+    for place, port in enumerate(ports):
+        identity = Identity.new()
+        key_file(folder, place).touch(mode=0o600)
+        key_file(folder, place).write_bytes(identity.to_bytes())
+        keys = identity.public
+        named.append(f"{(keys.signing + keys.agreement).hex()}@127.0.0.1:{port}")
+    return named
+
+
+@pytest.fixture
+def addresses(tmp_path):
+    return name_members(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def settings_of(addresses, **changed):
+    named = {"aggregation__committee": ",".join(addresses)}
+    patience = {"federation__reply_timeout_s": 3 * PATIENCE_S}
+    return make_settings(**COMMITTEE | named | patience | changed)
+
+
+class Killing:
+    """Links of the real kind, that die under one member at its ``at``-th exchange.
+
+    Its last messages still go out to ``tells``.
+    """
+
+    def __init__(self, patches, member=3, at=10**9, tells=()):
+        self._real = committee_member.connect
+        self.member, self.at, self.tells, self.begun, self.sessions = member, at, tells, 0, []
+        patches.setattr(committee_member, "connect", self.connect)
+
+    @contextmanager
+    def connect(self, party, listener, timeout_s):
+        if party.index != self.member:
+            with self._real(party, listener, timeout_s) as links:
+                yield links
+            return
+        self.sessions.append(self.begun)
+        with self._real(party, listener, timeout_s) as links:
+            exchange = links.exchange
+            links.exchange = lambda step: self._exchange(links, exchange, step)
+            yield links
+
+    def _exchange(self, links, exchange, step):
+        self.begun += 1
+        if self.begun < self.at:
+            return exchange(step)
+        for peer in self.tells:
+            links._send(peer, step.outgoing[peer])
+        for stream in links._sockets:
+            socket.socket.shutdown(stream, socket.SHUT_RDWR)
+        raise KilledError
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A member's exchanges before it computes a round's first, and up to the last."""
+    folder = tmp_path_factory.mktemp("counted")
+    with pytest.MonkeyPatch.context() as patches:
+        count = Killing(patches)
+        Direct(settings_of(name_members(folder)), NODES, folder=folder).run()
+    return count.sessions[1], count.begun
+
+
+def test_members_linked_by_tls_open_the_exact_trimmed_mean_in_every_round(tmp_path, addresses):
+    federation = Direct(settings_of(addresses, rounds=2), NODES, folder=tmp_path)
+    strategy = federation.run()
+    outcome = strategy._round.outcome
+    assert len(outcome.members) == 4
+    assert strategy.state.progress.charged == 2
+    opened = outcome.aggregate.delta.astype(np.float32)
+    assert np.array_equal(opened, of_encoded(federation, range(NODES), round=2))
+    before = vector_of(strategy) - opened
+    assert np.allclose(before, of_encoded(federation, range(NODES)), atol=1e-7)
+    # One message to toss, one a round: nothing that members tell each other passes the server.
+    asked = [node for stage, node in federation.grid.sent if stage == "committee"]
+    assert asked == [1001, 1002, 1003, 1004] * 3
+
+
+def test_an_attacker_and_dropouts_cost_their_places_only(tmp_path, addresses):
+    def delta(partition, round):
+        return np.full(DIMENSION, 1e3) if partition == 4 else small_delta(partition, round)
+
+    federation = Direct(
+        settings_of(addresses, robust__trim=1),
+        NODES,
+        delta,
+        drop=lambda stage, node: (stage, node) in {("train", 1009), ("deal", 1008)},
+        folder=tmp_path,
+    )
+    strategy = federation.run()
+    outcome = strategy._round.outcome
+    assert (outcome.finished, outcome.dropped, outcome.reason) == (7, 2, "")
+    assert np.array_equal(vector_of(strategy), of_encoded(federation, range(7), trim=1))
+    honest = np.stack([delta(partition, 1) for partition in (0, 1, 2, 3, 5, 6)])
+    assert (vector_of(strategy) <= honest.max(axis=0) + 1e-3).all()
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 0.5])
+def test_a_member_killed_in_mid_round_ends_it_unopened_and_free_of_charge(
+    place, tmp_path, addresses, places, monkeypatch
+):
+    Killing(monkeypatch, at=exchange_at(place, places))
+    begun = time.monotonic()
+    strategy = Direct(settings_of(addresses), NODES, folder=tmp_path).run()
+    assert time.monotonic() - begun < PATIENCE_S, "its closed sockets tell, no timeout does"
+    assert "no reply" not in strategy._round.outcome.reason
+    assert "member 0 lost member 3" in strategy._round.outcome.reason
+    assert not vector_of(strategy).any()
+    assert strategy.state.progress.charged == 0
+
+
+def test_a_member_killed_when_it_may_have_opened_the_result_is_charged_for(
+    tmp_path, addresses, places, monkeypatch
+):
+    Killing(monkeypatch, at=places[1])
+    strategy = Direct(settings_of(addresses), NODES, folder=tmp_path).run()
+    assert not vector_of(strategy).any()
+    assert strategy.state.progress.charged == 1
+
+
+@pytest.mark.parametrize("member", [0, 3])
+@pytest.mark.parametrize("place", [1, 2, 3, 0.5, -1])
+def test_three_members_reach_the_same_result_where_the_settings_let_them(
+    place, member, tmp_path, addresses, places, monkeypatch
+):
+    Killing(monkeypatch, member, at=exchange_at(place, places))
+    federation = Direct(
+        settings_of(addresses, aggregation__allow_three=True), NODES, folder=tmp_path
+    )
+    strategy = federation.run()
+    assert strategy._round.outcome.reason == ""
+    assert len(strategy._round.outcome.members) == 3
+    assert np.array_equal(vector_of(strategy), of_encoded(federation, range(NODES)))
+    assert strategy.state.progress.charged == 1
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_three_agree_on_the_inputs_again_if_one_of_them_had_and_others_had_not(
+    told, tmp_path, addresses, places, monkeypatch
+):
+    Killing(monkeypatch, at=exchange_at(2, places), tells=(told,))
+    federation = Direct(
+        settings_of(addresses, aggregation__allow_three=True), NODES, folder=tmp_path
+    )
+    strategy = federation.run()
+    assert len(strategy._round.outcome.members) == 3
+    assert np.array_equal(vector_of(strategy), of_encoded(federation, range(NODES)))
+
+
+def test_the_ledger_names_three_members_where_three_computed(
+    tmp_path, addresses, places, monkeypatch
+):
+    Killing(monkeypatch, at=exchange_at(0.5, places))
+    monkeypatch.setattr("fedgrpo.report.plots.plot_run", lambda run_dir: None)
+    run_dir = tmp_path / "run"
+    settings = settings_of(addresses, aggregation__allow_three=True, run__directory=str(run_dir))
+    federation = Direct(settings, NODES, folder=tmp_path)
+    context = Context(1, 1, {}, RecordDict(), settings.to_run_config())
+    make_server_app(model=MODEL)(federation.grid, context)
+    assert verify(run_dir).ended
+    entries = replay((run_dir / FILE).read_bytes()).entries
+    (entry,) = (entry for entry in entries if isinstance(entry, RoundEntry))
+    assert entry.committee == tuple(name[:64] for name in addresses[:3])
+
+
+def test_three_go_on_without_the_member_that_they_lost_and_without_no_other(
+    tmp_path, addresses, places, monkeypatch
+):
+    """What a server does that wants to choose who is left."""
+    Killing(monkeypatch, at=exchange_at(0.5, places))
+    federation = Direct(
+        settings_of(addresses, aggregation__allow_three=True), NODES, folder=tmp_path
+    )
+    answered = []
+    run_app = federation.grid._run_app
+
+    def lie(message, node):
+        if stage_of(message) == "committee" and message.content["body"]["lost"] == 3:
+            message.content["body"]["lost"] = 2
+            answered.append(run_app(message, node))
+            return answered[-1]
+        return run_app(message, node)
+
+    federation.grid._run_app = lie
+    strategy = federation.run()
+    assert len(answered) == 3
+    assert all("has not lost" in answer.error.reason for answer in answered)
+    assert not vector_of(strategy).any()
+
+
+def test_what_was_begun_over_direct_links_goes_on_over_no_others(
+    tmp_path, addresses, places, monkeypatch
+):
+    """The relay's messages would be under masks that have served already."""
+    Killing(monkeypatch, at=exchange_at(0.5, places))
+    federation = Direct(settings_of(addresses), NODES, folder=tmp_path)
+    orders = {}
+    run_app = federation.grid._run_app
+
+    def record(message, node):
+        if stage_of(message) == "committee":
+            orders[node] = copy.deepcopy(message)
+        return run_app(message, node)
+
+    federation.grid._run_app = record
+    federation.run()
+    for node, order in orders.items():
+        for task in ("go-on", "abandon"):
+            order.content["body"]["task"] = task
+            assert run_app(order, node).has_error()
+
+
+def test_a_member_with_another_key_ends_the_round_and_the_next_one_goes_on(tmp_path, addresses):
+    federation = Direct(
+        settings_of(addresses, rounds=2, aggregation__allow_three=True), NODES, folder=tmp_path
+    )
+    path = key_file(tmp_path, 1)
+    own = path.read_bytes()
+
+    def tamper(stage, node, reply):
+        if (stage, node) == ("deal", 1002) and round_of(reply) == 1:
+            path.write_bytes(Identity.new().to_bytes())
+        elif (stage, node) == ("committee", 1002):
+            path.write_bytes(own)
+        return reply
+
+    federation.grid._tamper = tamper
+    (skipped, charged), (second, _) = federation.run(Watched(federation.settings)).seen
+    assert "member 1: ProtocolError: this node's keys" in skipped
+    assert (charged, second) == (0, "")
+
+
+def test_members_at_each_others_addresses_are_turned_away_and_say_so(tmp_path, addresses, caplog):
+    at = [name.partition("@")[2] for name in addresses]
+    federation = Direct(
+        settings_of(addresses), NODES, folder=tmp_path, listens={1: at[2], 2: at[1]}
+    )
+    strategy = federation.run()
+    assert "member 3 lost member 1" in strategy._round.outcome.reason
+    assert caplog.text.count("a connection said to be from committee member 0 to member 2") == 1
+    assert strategy.state.progress.charged == 0
+
+
+def test_two_members_with_different_settings_end_the_round_and_the_next_one_goes_on(
+    tmp_path, addresses
+):
+    federation = Direct(settings_of(addresses, rounds=2), NODES, folder=tmp_path)
+    config = federation.grid.contexts[1001].run_config
+
+    def tamper(stage, node, reply):
+        if stage == "deal" and round_of(reply) == 1:
+            config["robust.trim"] = 1
+        elif (stage, node) == ("committee", 1001):
+            config["robust.trim"] = 2
+        return reply
+
+    federation.grid._tamper = tamper
+    (skipped, charged), (second, _) = federation.run(Watched(federation.settings)).seen
+    assert "differ in settings" in skipped
+    assert (charged, second) == (0, "")

@@ -1,0 +1,137 @@
+"""A deployed committee: SuperNodes with keys of their own, linked directly by TLS on loopback.
+
+In one run, because starting one takes most of the time: a round by four, and one in whose middle
+one of their machines goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from fedgrpo.federation.app_bundle import stage_app, to_toml
+from fedgrpo.federation.committee_identity import KEY_FILE
+from fedgrpo.ledger import FILE, RoundEntry, replay
+from fedgrpo.report.reader import read_rows
+from tests.federation.certificates import node_files, superlink_files
+from tests.federation.test_deployment import (
+    CONFIG,
+    PATIENCE_S,
+    POLICY,
+    ROOT,
+    Processes,
+    environment,
+    follow,
+    free_ports,
+    tail,
+    write_prompts,
+)
+
+NODES = 5
+COMMITTEE = {
+    "rounds": 2,
+    "aggregation.protocol": "committee",
+    "aggregation.allow_three": True,
+    "privacy.noise": "server",
+    "robust.rule": "trimmed_mean",
+    "robust.trim": 1,
+    "federation.min_holders": NODES,
+}
+ALLOWED = 'noise_by = ["committee"]\nprotocols = ["committee"]\nmetrics_without_noise = true\n'
+
+
+def command(processes, *words):
+    """Run one of the commands of the documentation, and return what it prints."""
+    executable = shutil.which(words[0], path=processes.env["PATH"])
+    done = subprocess.run(
+        [executable, *map(str, words[1:])],
+        env=processes.env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def register(processes, public):
+    """Register a node as soon as the SuperLink answers."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ValueError, AssertionError):
+            processes.flwr("supernode", "register", public, "lo")
+            return
+        time.sleep(0.2)
+    raise AssertionError(tail(processes.logs))
+
+
+def kill_at_work(node, port, run_dir):
+    """Kill a SuperNode and its processes when its peers are connected in the second round."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if len(read_rows(run_dir)) < 2:
+            time.sleep(0.1)
+        elif connected(port) == 3:
+            for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+                process.kill()
+            return True
+    return False
+
+
+def connected(port):
+    """Count what is connected to a port of this machine."""
+    links = (link for link in psutil.net_connections("tcp4") if link.laddr.port == port)
+    return sum(link.status == psutil.CONN_ESTABLISHED for link in links)
+
+
+@pytest.mark.flower
+@pytest.mark.timeout(PATIENCE_S + 120)
+def test_a_committee_of_supernodes_linked_by_tls_survives_the_kill_of_one(tmp_path):
+    home, logs, run_dir = tmp_path / "home", tmp_path / "logs", tmp_path / "run"
+    for directory in (home, logs):
+        directory.mkdir()
+    root, certificate, key = superlink_files(tmp_path)
+    port, *ports = free_ports(1 + NODES + 4)
+    env = environment(home, port, root)
+    with Processes(env, logs) as processes:
+        processes.start(
+            "superlink", "flower-superlink", "--ssl-ca-certfile", root, "--ssl-certfile",
+            certificate, "--ssl-keyfile", key, "--enable-supernode-auth", "--host", "127.0.0.1",
+            "--port", port, "--disable-runtime-dependency-installation",
+        )  # fmt: skip
+        members = []
+        for number in range(NODES):
+            site = tmp_path / f"site-{number}"
+            site.mkdir()
+            write_prompts(site / "prompts.jsonl", number)
+            (site / "policy.toml").write_text(ALLOWED + POLICY)
+            config = f'prompts="{site / "prompts.jsonl"}"'
+            if number < 4:
+                keys = command(processes, "fedgrpo", "committee-key", site / "member.key").strip()
+                members.append(f"{keys}@127.0.0.1:{ports[NODES + number]}")
+                config += f' {KEY_FILE}="{site / "member.key"}"'
+            private, public = node_files(site, "node")
+            register(processes, public)
+            processes.start(
+                f"node-{number}", "flower-supernode", "--root-certificates", root, "--superlink",
+                f"127.0.0.1:{port}", "--host", "127.0.0.1", "--port", ports[number],
+                "--auth-supernode-private-key", private, "--node-config", config,
+            )  # fmt: skip
+        named = {"aggregation.committee": ",".join(members), "run.directory": str(run_dir)}
+        settings = tmp_path / "config.toml"
+        settings.write_text(to_toml(CONFIG | COMMITTEE | named))
+        app = stage_app(ROOT, tmp_path / "fedgrpo-app")
+        with ThreadPoolExecutor(1) as pool:
+            status = pool.submit(follow, processes, app, settings)
+            assert kill_at_work(processes.started[4], ports[NODES + 3], run_dir), tail(logs)
+            assert status.result() == "finished:completed", tail(logs)
+        command(processes, "fedgrpo", "ledger", "verify", run_dir)
+    _, *rows = read_rows(run_dir)
+    assert [(row.applied, row.finished, row.dropped) for row in rows] == [(True, NODES, 0)] * 2
+    entries = replay((run_dir / FILE).read_bytes()).entries
+    computed = [entry.committee for entry in entries if isinstance(entry, RoundEntry)]
+    signing = tuple(name[:64] for name in members)
+    assert computed == [signing, signing[:3]], tail(logs)
