@@ -112,7 +112,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     if gate.site is None:
         _check_trust(settings, context.node_config)
     memory.begin_round(round_, order.adapter)
-    memory.keep_plan(order.run, plan.dimension, plan.clipping_norm)
+    memory.keep_plan(order.run, order.fingerprint, plan.dimension, plan.clipping_norm)
     faults = simulated_faults(settings, context.node_config, round_)
     if faults.drops:
         raise SimulatedDropoutError("simulated dropout")
@@ -154,8 +154,7 @@ def _attacked(
 
 def _share(message: Message, context: Context) -> RecordDict:
     """Deal encrypted shares of this round's secrets to the bucket mates."""
-    memory = NodeMemory(context.state)
-    header = _expect_round(message, context, memory)
+    memory, header, _ = _open_round(message, context)
     roster = messages.read_roster(message.content)
     with memory.masks() as client:
         ciphertexts = client.share(roster)
@@ -165,8 +164,7 @@ def _share(message: Message, context: Context) -> RecordDict:
 
 def _mask(message: Message, context: Context) -> RecordDict:
     """Send the release under masks, in an encoding that the server has no say in."""
-    memory = NodeMemory(context.state)
-    header = _expect_round(message, context, memory)
+    memory, header, _ = _open_round(message, context)
     ciphertexts = messages.read_ciphertexts(message.content)
     with memory.masks() as client:
         release, bound = memory.take_release(), memory.bound
@@ -177,8 +175,7 @@ def _mask(message: Message, context: Context) -> RecordDict:
 
 def _unmask(message: Message, context: Context) -> RecordDict:
     """Answer once with shares of survivors' seeds or of dropped members' keys."""
-    memory = NodeMemory(context.state)
-    header = _expect_round(message, context, memory)
+    memory, header, _ = _open_round(message, context)
     order = messages.read_unmask(message.content)
     with memory.masks() as client:
         revealed = client.reveal(
@@ -191,8 +188,7 @@ def _deal(message: Message, context: Context) -> RecordDict:
     """Share the release out to the committee."""
     from fedgrpo.federation import committee_client
 
-    _expect_round(message, context, NodeMemory(context.state))
-    settings = Settings.from_run_config(context.run_config)
+    _, _, settings = _open_round(message, context)
     return committee_client.deal(message.content, context, settings)
 
 
@@ -200,8 +196,7 @@ def _committee(message: Message, context: Context) -> RecordDict:
     """Do this node's part as a member of the committee."""
     from fedgrpo.federation import committee_member
 
-    _expect_round(message, context, NodeMemory(context.state))
-    settings = Settings.from_run_config(context.run_config)
+    _, _, settings = _open_round(message, context)
     return committee_member.work(message.content, context, settings)
 
 
@@ -209,8 +204,7 @@ def _cosign(message: Message, context: Context) -> RecordDict:
     """Vouch for the server's ledger as a member of the committee."""
     from fedgrpo.federation import cosigning
 
-    _expect_round(message, context, NodeMemory(context.state))
-    settings = Settings.from_run_config(context.run_config)
+    _, _, settings = _open_round(message, context)
     return cosigning.vouch(message.content, context, settings)
 
 
@@ -258,10 +252,13 @@ def _check_run(header: Header, context: Context, rounds: int) -> None:
         )
 
 
-def _expect_round(message: Message, context: Context, memory: NodeMemory) -> Header:
+def _open_round(message: Message, context: Context) -> tuple[NodeMemory, Header, Settings]:
+    """Take up the round that a message after training belongs to, under its settings."""
+    memory, settings = NodeMemory(context.state), Settings.from_run_config(context.run_config)
     header = Header(context.run_id, memory.round)
     messages.check_header(message.content, header)
-    return header
+    memory.check_settings(settings.fingerprint())
+    return memory, header, settings
 
 
 def _check_settings(theirs: str, settings: Settings) -> None:

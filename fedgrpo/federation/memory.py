@@ -75,11 +75,38 @@ class NodeMemory:
             {"client": masks.to_bytes(), "bound": bound, "members": 0}
         )
 
-    def keep_plan(self, run: str, dimension: int, clipping_norm: float) -> None:
-        """Keep the run's name and what a round's plan follows from, for later stages."""
+    def keep_plan(self, run: str, settings: str, dimension: int, clipping_norm: float) -> None:
+        """Keep the run's name and what a round's plan follows from, for later stages.
+
+        Parameters
+        ----------
+        run:
+            Its name.
+        settings:
+            Their fingerprint.
+        dimension, clipping_norm:
+            Of the round's plan.
+        """
         self.state[_PLAN] = ConfigRecord(
-            {"run": run, "dimension": dimension, "norm": clipping_norm}
+            {"run": run, "settings": settings, "dimension": dimension, "norm": clipping_norm}
         )
+
+    def check_settings(self, settings: str) -> None:
+        """Refuse settings other than those that the round began with.
+
+        Adversary: a server that has a node train under settings that its policy allows, and changes
+        the run's configuration before the next message, to name another committee, say.
+
+        Raises
+        ------
+        ProtocolError
+            If the fingerprint is another one, or no round is open.
+        """
+        if (began := scalar(config_record(self.state, _PLAN), "settings", str)) != settings:
+            raise ProtocolError(
+                f"the settings changed in mid-round, from {began[:12]} to {settings[:12]}",
+                cure="keep to one configuration within a run",
+            )
 
     @property
     def run(self) -> str:

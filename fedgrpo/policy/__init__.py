@@ -5,6 +5,7 @@ The installed package keeps to it whatever a server asks. Nothing here knows Flo
 
 from fedgrpo.policy.account import check_spending, rounds_left, spent_epsilon
 from fedgrpo.policy.checks import broken_limits, check_round
+from fedgrpo.policy.committee import fingerprint
 from fedgrpo.policy.explain import explain
 from fedgrpo.policy.limits import Policy, UnitLimits
 from fedgrpo.policy.refusals import CURES, Refusal
@@ -26,6 +27,7 @@ __all__ = [
     "check_spending",
     "explain",
     "find_policy",
+    "fingerprint",
     "rounds_left",
     "site_of",
     "spent_epsilon",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from fedgrpo.errors import PolicyError
+from fedgrpo.policy.committee import committee_problem
 from fedgrpo.policy.limits import ANY, Policy
 from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.privacy.accounting import round_cost
@@ -64,11 +65,7 @@ def _broken(
             Refusal.CLIPPING_NORM,
             f"clipping norm {clipping_norm:g} is above {policy.largest_clipping_norm:g}",
         )
-    protocol, size = settings.aggregation.protocol, settings.secure.bucket_size
-    if not _allowed(protocol, policy.protocols):
-        yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol!r} is not allowed"
-    if protocol == "buckets" and size < policy.least_bucket:
-        yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
+    yield from _broken_protocol(policy, settings)
     yield from _broken_code(policy, settings)
     yield from _broken_metrics(policy, settings)
     if not policy.open_at(now):
@@ -98,6 +95,21 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
         )
 
 
+def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
+    """Who is shown what on the way to the robust rule."""
+    protocol, size = settings.aggregation.protocol, settings.secure.bucket_size
+    if not _allowed(protocol, policy.protocols):
+        yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol!r} is not allowed"
+    if protocol == "buckets" and size < policy.least_bucket:
+        yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
+    if protocol != "committee":
+        return
+    if problem := committee_problem(policy.committee, settings):
+        yield Refusal.COMMITTEE, problem
+    if settings.aggregation.allow_three and not policy.allow_three:
+        yield Refusal.ALLOW_THREE, "aggregation.allow_three = true is not allowed"
+
+
 def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
     """Models and rewards: what would be loaded and run here."""
     model = settings.model
@@ -113,9 +125,10 @@ def _broken_metrics(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
     privacy = settings.privacy
     if forbidden := [name for name in privacy.metrics if name not in policy.metrics]:
         yield Refusal.METRICS, f"metrics {', '.join(forbidden)} may not leave"
-    noised = privacy.unit != "none" and privacy.noise == "client"
+    # The server sees sums before its own noise; members of a committee see shares, then noise.
+    noised = privacy.unit != "none" and noise_by(settings) in ("client", "committee")
     if privacy.metrics and not noised and not policy.metrics_without_noise:
-        yield Refusal.METRICS, "metrics may not leave without noise of this site's own"
+        yield Refusal.METRICS, "metrics may not leave without noise that the server has no part in"
 
 
 def _allowed(name: str, names: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from fedgrpo.policy.account import UNITS, spent_epsilon
+from fedgrpo.policy.committee import committee_words
 from fedgrpo.policy.limits import ANY, Policy, UnitLimits
 from fedgrpo.policy.spending import Entry
 
@@ -24,13 +25,14 @@ _HIDDEN = {
 }
 _PROTOCOLS = {
     "buckets": "sums over groups under one-time secret masks",
-    "committee": "secret shares; two of the four participants who hold them could rebuild it",
+    "committee": "the result of a committee",
     "plain": "your update by itself",
 }
 _NOISE = {
     "client": "this machine itself, before anything leaves it",
-    "committee": "four chosen participants together, before anything is opened",
+    "committee": "the four members of a committee together, before they show anything",
     "server": "the server, after it has added the sums up; it sees sums without noise",
+    ANY: "whomever the server names",
 }
 
 
@@ -75,20 +77,26 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield (
         "In each round of training the server sends the current changes to the model here. This "
         "machine lets the model answer some of your prompts, scores the answers, and works out a "
-        "list of numbers by which the model should change: the update. That update leaves, in this "
-        f"form. {_clipped(policy)} It is then added up with those of other participants under "
-        "one-time secret masks, so that the server sees only the sum over a group of at least "
-        f"{policy.least_bucket}, never yours alone. If members of the group go silent on the way, "
-        "the sum may be over fewer of them, but over more than half."
+        "list of numbers by which the model should change: the update. That update leaves, in the "
+        f"form that follows. {_clipped(policy)}"
     )
-    if {"plain", ANY} & set(policy.protocols):
+    if _allows(policy, "buckets"):
+        yield (
+            "It is added up with those of other participants under one-time secret masks, so that "
+            "the server sees only the sum over a group of at least "
+            f"{policy.least_bucket}, never yours alone. If members of the group go silent on the "
+            "way, the sum may be over fewer of them, but over more than half."
+        )
+    if _allows(policy, "committee"):
+        yield from committee_words(policy.committee, allow_three=policy.allow_three)
+    if _allows(policy, "plain"):
         yield (
             "This policy ALSO allows runs in which the server is shown your update by itself, and "
             "is trusted with it."
         )
     yield _metrics(policy)
     yield (
-        "Besides: temporary keys for the masks, a name that this machine has in this run only, a "
+        "Besides: temporary keys, a name that this machine has in this run only, a "
         "seal by which it can prove later what its update was and which tells nothing by itself, "
         "the time at which this machine answers, and, if it refuses, a one-word reason from a "
         "fixed list."
@@ -111,10 +119,10 @@ def _metrics(policy: Policy) -> str:
     without = (
         "They may also leave in runs where only the sum hides them."
         if policy.metrics_without_noise
-        else "They leave only where this machine adds random noise to them."
+        else "They leave only with random noise on them that the server has no part in."
     )
     return (
-        "These averages about the training may leave inside the same sum, and no others: "
+        "These averages about the training may leave as a part of the update, and no others: "
         f"{said}. {without}"
     )
 
@@ -136,7 +144,7 @@ def _guarantee(policy: Policy) -> Iterator[str]:
     if policy.without_privacy:
         yield (
             "This policy ALSO allows runs without random noise. For those, no limit on what could "
-            "be learned is stated: only the group's sum hides your update."
+            "be learned is stated: all that hides your update is being one among others."
         )
 
 
@@ -167,9 +175,11 @@ def _certainty(epsilon: float) -> str:
 
 
 def _mates(policy: Policy) -> str:
-    if not policy.most_honest_mates:
-        return ". No other participant is relied upon for it."
-    return f"; up to {policy.most_honest_mates} other participants may be relied upon for a part."
+    mates, joint = policy.most_honest_mates, {"committee", ANY} & set(policy.noise_by)
+    said = f"; up to {mates} other participants may be relied upon for a part." if mates else "."
+    if joint:
+        return said + " Of a committee it is relied upon that no two members conspire."
+    return said if mates else said + " No other participant is relied upon for it."
 
 
 def _spent(policy: Policy, entries: Sequence[Entry]) -> Iterator[str]:
@@ -222,6 +232,10 @@ def _not_promised() -> Iterator[str]:
         "those are what the training learns. The models and programs named above were approved by "
         "whoever wrote this file. Whoever deletes the account begins a new one."
     )
+
+
+def _allows(policy: Policy, protocol: str) -> bool:
+    return bool({protocol, ANY} & set(policy.protocols))
 
 
 def _names(names: tuple[str, ...]) -> str:

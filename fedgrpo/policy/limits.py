@@ -14,6 +14,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedgrpo.errors import PolicyError
+from fedgrpo.policy.committee import check_members
 from fedgrpo.policy.refusals import Refusal
 from fedgrpo.settings import Metrics, Names, Section
 
@@ -65,7 +66,8 @@ class Policy(Section):
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """Probability with which the guarantee may fail, for the site's own account."""
     noise_by: Names = ("client",)
-    """Who may add the noise: values of ``privacy.noise``. ``client`` trusts nobody else with it."""
+    """Who may add the noise: ``client`` trusts nobody else with it, ``committee`` trusts its four
+    members not to conspire, ``server`` trusts the server."""
     most_honest_mates: int = Field(default=0, ge=0)
     """Other holders on whose noise this site may rely (``privacy.honest_mates``)."""
     largest_clipping_norm: float = Field(default=10.0, gt=0)
@@ -74,7 +76,14 @@ class Policy(Section):
     """Least number of holders among whose sum this site's update is hidden (``buckets``)."""
     protocols: Names = ("buckets",)
     """Ways in which this site's update may reach the server: values of ``aggregation.protocol``.
-    ``buckets`` shows it sums only, ``plain`` the update itself."""
+    ``buckets`` shows it sums only, ``committee`` the result only, ``plain`` the update itself."""
+    committee: Annotated[Names, AfterValidator(check_members)] = ()
+    """Members of a committee to whom this site's update may be dealt in shares: each as the 128 hex
+    digits that ``fedgrpo committee-key`` prints. Any two of them together see the update. Rounds
+    over other members, or over unnamed ones, are refused."""
+    allow_three: bool = False
+    """Whether rounds are answered that three members may finish (``aggregation.allow_three``): then
+    no member that cheats is found out."""
     models: Names = ()
     """Base models that may be loaded: names or ``name@revision`` as the run's settings give them,
     or ``*`` for any."""

@@ -16,6 +16,8 @@ class Refusal(StrEnum):
     CLIPPING_NORM = "clipping-norm"
     BUCKET_SIZE = "bucket-size"
     PROTOCOL = "protocol"
+    COMMITTEE = "committee"
+    ALLOW_THREE = "allow-three"
     MODEL = "model"
     REWARD = "reward"
     METRICS = "metrics"
@@ -29,14 +31,18 @@ CURES = {
     Refusal.POLICY_FILE: "the site's policy file cannot be read: ask the site to mend it",
     Refusal.UNIT: "set privacy.unit to one that the site allows",
     Refusal.NOISE: "raise privacy.noise_multiplier",
-    Refusal.NOISE_PLACE: "set privacy.noise to what the site trusts, such as 'client'",
+    Refusal.NOISE_PLACE: "let those add the noise whom the site trusts with it: privacy.noise = "
+    "'client', or the members of aggregation.protocol = 'committee'",
     Refusal.HONEST_MATES: "lower privacy.honest_mates",
     Refusal.CLIPPING_NORM: "lower privacy.clipping_norm",
     Refusal.BUCKET_SIZE: "raise secure.bucket_size",
     Refusal.PROTOCOL: "use a protocol that the site allows",
+    Refusal.COMMITTEE: "name four members in aggregation.committee to whom the site agrees",
+    Refusal.ALLOW_THREE: "set aggregation.allow_three = false",
     Refusal.MODEL: "train a model (and revision) that the site has approved",
     Refusal.REWARD: "use reward functions that the site has approved",
-    Refusal.METRICS: "shorten privacy.metrics, or have them noised (privacy.noise = 'client')",
+    Refusal.METRICS: "shorten privacy.metrics, or have them noised before the server sees them "
+    "(privacy.noise = 'client', or a committee)",
     Refusal.HOURS: "run within the site's hours",
     Refusal.ROUNDS: "the site has answered all rounds that it allows: ask it for more",
     Refusal.EPSILON: "the site's privacy budget is spent: go on without it, or agree on another",

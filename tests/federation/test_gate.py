@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedgrpo.errors import ProtocolError
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app, messages
@@ -245,6 +245,45 @@ def test_a_sites_policy_decides_what_the_server_may_be_shown(tmp_path: Path, sho
         assert "has no rows" in str(reply.error.reason), "nothing but the empty file stops it"
 
 
+MEMBERS = [f"{number:0128x}" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        (MEMBERS[:4], None),
+        (MEMBERS[1:], Refusal.COMMITTEE),
+        ([], Refusal.COMMITTEE),
+    ],
+)
+def test_a_site_deals_to_the_members_that_it_agreed_to_or_opens_no_prompt(
+    tmp_path: Path, named: list[str], code: Refusal | None
+) -> None:
+    settings = make_settings(
+        aggregation__protocol="committee",
+        aggregation__committee=", ".join(named),
+        **CLIENT | {"privacy__noise": "server", "federation__min_holders": 7},
+    )
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("")
+    agreed = f"protocols = ['committee']\nnoise_by = ['committee']\ncommittee = {MEMBERS[:4]}"
+    (tmp_path / "policy.toml").write_text(agreed + OPEN)
+    grid = LocalGrid(
+        make_client_app(),
+        1,
+        node_config=lambda _: {"prompts": str(prompts)},
+        run_config=settings.to_run_config(),
+    )
+    OPENED.clear()
+    reply = ask(grid, order(settings))
+    assert (str(prompts) in OPENED) is (code is None)
+    assert not (tmp_path / "spent.jsonl").exists() or code is None
+    if code is None:
+        assert "has no rows" in str(reply.error.reason), "nothing but the empty file stops it"
+    else:
+        assert refusal(reply) is code
+
+
 def test_a_policy_that_was_named_and_is_gone_lets_nothing_pass(tmp_path: Path) -> None:
     sites = Sites(tmp_path, make_settings(**CLIENT), {0: OPEN})
     (tmp_path / "0" / "policy.toml").unlink()
@@ -276,3 +315,19 @@ def test_a_made_up_refusal_is_a_bad_reply() -> None:
     content[REFUSAL] = ConfigRecord({"code": "\x1b[2J because"})
     with pytest.raises(ProtocolError, match="unknown refusal code"):
         messages.read_refusal(content)
+
+
+@pytest.mark.parametrize("stage", ["share", "mask", "unmask", "deal", "committee", "cosign"])
+def test_settings_that_change_after_the_order_to_train_are_refused(
+    tmp_path: Path, stage: str
+) -> None:
+    """Else a server could have the policy judge one committee, and another be dealt to."""
+    settings = make_settings(**CLIENT)
+    sites = Sites(tmp_path, settings, {0: OPEN})
+    node = next(iter(sites.grid.contexts))
+    assert refusal(ask(sites.grid, order(settings), node)) is None
+    sites.grid.contexts[node].run_config["robust.trim"] = settings.robust.trim - 1
+    content = RecordDict({messages.HEADER: messages.write_header(Header(1, 1))})
+    message = Message(content, dst_node_id=node, message_type=f"query.{stage}")
+    (answer,) = sites.grid.send_and_receive([message])
+    assert "the settings changed in mid-round" in answer.error.reason

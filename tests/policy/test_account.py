@@ -7,7 +7,7 @@ import pytest
 from fedgrpo.errors import PolicyError
 from fedgrpo.policy import Entry, Policy, Refusal, check_spending, rounds_left, spent_epsilon
 from fedgrpo.policy.account import round_entry
-from fedgrpo.privacy import compose, epsilon_gaussian, worst_epsilon
+from fedgrpo.privacy import compose, epsilon_gaussian, guarantees, worst_epsilon
 from fedgrpo.privacy.composition import Mechanism
 from fedgrpo.settings import Settings
 
@@ -30,6 +30,16 @@ def test_one_runs_rounds_cost_what_the_run_says(unit: str) -> None:
     run = settings(unit)
     spent = spent_epsilon(entries(12, unit=unit), unit, DELTA)
     assert spent == pytest.approx(worst_epsilon(run, 12), abs=1e-9)
+
+
+def test_a_round_over_a_committee_is_charged_by_what_one_curious_member_sees() -> None:
+    """It takes three of four shares of the noise off: half the multiplier, the larger epsilon."""
+    tree = {"unit": "client", "noise": "server", "noise_multiplier": 6.0, "max_epsilon": 1e6}
+    run = Settings.from_mapping({"privacy": tree, "aggregation": {"protocol": "committee"}})
+    stated = [guarantee.epsilon for guarantee in guarantees(run, 5)]
+    spent = spent_epsilon([round_entry(run)] * 5, "client", DELTA)
+    assert spent == pytest.approx(epsilon_gaussian(3.0, 5, DELTA), abs=1e-9)
+    assert spent == pytest.approx(max(stated), abs=1e-9) != min(stated)
 
 
 def test_two_runs_on_the_same_prompts_add_up() -> None:

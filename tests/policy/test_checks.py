@@ -4,9 +4,18 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from fedgrpo.errors import PolicyError
-from fedgrpo.policy import CURES, Policy, Refusal, broken_limits, check_round
+from fedgrpo.policy import (
+    CURES,
+    Policy,
+    Refusal,
+    broken_limits,
+    check_round,
+    fingerprint,
+)
 from fedgrpo.settings import Settings
 
 NOON = datetime.fromisoformat("2026-11-21T12:00:00")
@@ -16,6 +25,20 @@ OPEN: dict[str, Any] = {
     "models": ["tiny"],
     "rewards": ["exact_match"],
 }
+
+
+MEMBERS = [f"{number:0128x}" for number in range(5)]
+AGREED: dict[str, Any] = {
+    "protocols": ["committee"],
+    "noise_by": ["committee"],
+    "committee": MEMBERS[:4],
+}
+
+
+def committee(*members: str, **flat: Any) -> dict[str, Any]:
+    """Settings of a run over these members."""
+    names = {"aggregation__committee": ", ".join(members)}
+    return {"aggregation__protocol": "committee", "privacy__noise": "server"} | names | flat
 
 
 def policy(**changed: Any) -> Policy:
@@ -52,8 +75,19 @@ def test_a_run_within_the_policy_passes() -> None:
         ({"noise_by": ["server"]}, {"privacy__noise": "server"}, Refusal.METRICS),
         ({"without_privacy": True}, {"privacy__unit": "none"}, Refusal.METRICS),
         ({"hours": "20:00-06:00"}, {}, Refusal.HOURS),
+        (AGREED | {"protocols": ["buckets"]}, committee(*MEMBERS[:4]), Refusal.PROTOCOL),
+        (AGREED | {"noise_by": ["server"]}, committee(*MEMBERS[:4]), Refusal.NOISE_PLACE),
+        (AGREED, committee(*MEMBERS[1:]), Refusal.COMMITTEE),
+        (AGREED, committee(), Refusal.COMMITTEE),
+        (AGREED, committee(*MEMBERS[:3], MEMBERS[0]), Refusal.COMMITTEE),
+        (AGREED | {"protocols": ["*"], "committee": []}, committee(*MEMBERS[:4]),
+         Refusal.COMMITTEE),
+        (AGREED, committee(*MEMBERS[:4], aggregation__allow_three=True), Refusal.ALLOW_THREE),
+        (AGREED | {"without_privacy": True}, committee(*MEMBERS[:4], privacy__unit="none"),
+         Refusal.METRICS),
+        (AGREED | {"metrics": ["reward"]}, committee(*MEMBERS[:4]), Refusal.METRICS),
     ],
-)
+)  # fmt: skip
 def test_what_breaks_a_limit_is_refused_with_its_code_and_a_cure(
     limits: dict[str, Any], run: dict[str, Any], code: Refusal
 ) -> None:
@@ -76,10 +110,33 @@ def test_what_breaks_a_limit_is_refused_with_its_code_and_a_cure(
         ({"models": ["*"], "rewards": ["*"]}, {"reward__functions": "a.module:f"}),
         ({"hours": "08:00-18:00"}, {}),
         ({"protocols": ["plain"]}, {"aggregation__protocol": "plain"}),
+        (AGREED, committee(*MEMBERS[:4])),
+        (AGREED, committee(*reversed(MEMBERS[:4]))),
+        (AGREED, committee(*(f"{keys}@host:{1000}" for keys in MEMBERS[:4]))),
+        (AGREED | {"committee": MEMBERS}, committee(*MEMBERS[1:])),
+        (AGREED | {"allow_three": True}, committee(*MEMBERS[:4], aggregation__allow_three=True)),
+        (AGREED | {"allow_three": True}, committee(*MEMBERS[:4])),
     ],
 )  # fmt: skip
 def test_what_a_site_allows_passes(limits: dict[str, Any], run: dict[str, Any]) -> None:
     check_round(policy(**limits), settings(**run), 1.0, NOON)
+
+
+def test_members_that_a_site_does_not_agree_to_are_named_in_its_own_log() -> None:
+    with pytest.raises(PolicyError) as caught:
+        check_round(policy(**AGREED), settings(**committee(*MEMBERS[1:])), 1.0, NOON)
+    assert fingerprint(MEMBERS[4]) in caught.value.problem
+    assert fingerprint(MEMBERS[1]) not in caught.value.problem
+
+
+@given(st.text("0123456789abcdef", min_size=128, max_size=128))
+def test_one_digit_makes_another_member(keys: str) -> None:
+    assume(keys not in MEMBERS)
+    other = keys[:-1] + ("0" if keys[-1] != "0" else "1")
+    assert fingerprint(keys) != fingerprint(other)
+    run = settings(**committee(*MEMBERS[1:4], other))
+    limits = policy(**AGREED | {"committee": [*MEMBERS[1:4], keys]})
+    assert Refusal.COMMITTEE in dict(broken_limits(limits, run))
 
 
 def test_the_clipping_norm_of_the_round_counts_not_that_of_the_start() -> None:

@@ -4,13 +4,20 @@ from typing import Any
 
 import pytest
 
-from fedgrpo.policy import Entry, Policy, explain
+from fedgrpo.policy import Entry, Policy, explain, fingerprint
 from fedgrpo.privacy import epsilon_gaussian
 
 OPEN: dict[str, Any] = {
     "prompt": {"largest_epsilon": 2.0},
     "models": ["tiny"],
     "rewards": ["exact_match"],
+}
+
+MEMBERS = [f"{number:0128x}" for number in range(4)]
+COMMITTEE: dict[str, Any] = {
+    "protocols": ["committee"],
+    "noise_by": ["committee"],
+    "committee": MEMBERS,
 }
 
 
@@ -26,6 +33,12 @@ def release(unit: str = "prompt", noise: float = 2.0) -> Entry:
 def test_it_fits_on_a_page() -> None:
     text = explain(Policy.model_validate(OPEN), ())
     assert len(text.splitlines()) <= 70
+    assert max(map(len, text.splitlines())) <= 88
+
+
+def test_a_committee_takes_a_dozen_lines_more() -> None:
+    text = explain(Policy.model_validate(OPEN | COMMITTEE), ())
+    assert len(text.splitlines()) <= 82
     assert max(map(len, text.splitlines())) <= 88
 
 
@@ -50,10 +63,31 @@ def test_it_fits_on_a_page() -> None:
         ({"client": {"largest_epsilon": 3.0}}, "your organisation's whole part"),
         ({"protocols": ["buckets", "plain"]}, "ALSO allows runs in which the server is shown"),
         ({"spent": "account.jsonl"}, "'account.jsonl'"),
+        (COMMITTEE, "ANY TWO MEMBERS TOGETHER SEE YOUR UPDATE, without noise"),
+        (COMMITTEE, "One member by itself learns nothing from its shares."),
+        (COMMITTEE, "every release is counted by what such a member could learn"),
+        (COMMITTEE, "What the server may be shown: the result of a committee."),
+        (COMMITTEE, "relied upon that no two members conspire"),
+        (COMMITTEE, "If one member falls silent, the round ends without a result."),
+        (COMMITTEE | {"allow_three": True}, "the other three may finish the round"),
+        (COMMITTEE | {"committee": []}, "every run with a committee is refused"),
+        ({"protocols": ["buckets", "committee"]}, "a group of at least 3"),
     ],
 )
 def test_it_says_what_the_policy_says(changed: dict[str, Any], said: str) -> None:
     assert said in page(**changed)
+
+
+def test_the_members_are_named_by_fingerprints_that_their_operators_can_compare() -> None:
+    text = page(**COMMITTEE)
+    assert all(fingerprint(keys) in text for keys in MEMBERS)
+    assert not any(keys in text for keys in MEMBERS)
+
+
+def test_what_a_policy_refuses_is_not_on_the_page() -> None:
+    assert "committee" not in page()
+    assert "one-time secret masks" not in page(**COMMITTEE)
+    assert "No other participant is relied upon" not in page(**COMMITTEE)
 
 
 def test_it_says_what_was_spent() -> None:

@@ -22,7 +22,7 @@ def read(tmp_path: Path, text: str) -> Policy:
 def test_an_empty_file_allows_no_unit_no_model_and_no_reward(tmp_path: Path) -> None:
     policy = read(tmp_path, "")
     assert policy.limits("prompt") is policy.limits("client") is policy.limits("none") is None
-    assert policy.models == policy.rewards == ()
+    assert policy.models == policy.rewards == policy.committee == ()
     assert not policy.without_privacy
 
 
@@ -39,6 +39,11 @@ def test_an_empty_file_allows_no_unit_no_model_and_no_reward(tmp_path: Path) -> 
         ("[prompt]\nlargest_epsilon = 0", "prompt.largest_epsilon = 0"),
         ("[prompt]\nleast_noise = -1.0", "prompt.least_noise = -1.0"),
         ("spent = ' '", "spent names no file"),
+        (f"committee = ['{'a' * 128}@host:1']", "without an address"),
+        (f"committee = ['{'A' * 128}']", "128 hex digits"),
+        ("committee = ['*']", "128 hex digits"),
+        (f"committee = ['{'a' * 128}', '{'a' * 128}']", "name each member once"),
+        (f"committee = ['{'a' * 128}']", "1 members make no committee of 4"),
         ("models = [", "not valid TOML"),
     ],
 )
