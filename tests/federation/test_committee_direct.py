@@ -41,8 +41,10 @@ from tests.federation.test_committee_round import COMMITTEE, of_encoded
 from tests.federation.test_resume import MODEL
 
 NODES = 9
-PATIENCE_S = 2.0
+PATIENCE_S = 20.0
 """Third of the time for a reply: what a member waits for one that never comes."""
+IMPATIENT = {"federation__reply_timeout_s": 12.0}
+"""For rounds in which one does not: 4 s."""
 
 
 class ParallelGrid(LocalGrid):
@@ -345,7 +347,9 @@ def test_what_was_begun_over_direct_links_goes_on_over_no_others(
 
 def test_a_member_with_another_key_ends_the_round_and_the_next_one_goes_on(tmp_path, addresses):
     federation = Direct(
-        settings_of(addresses, rounds=2, aggregation__allow_three=True), NODES, folder=tmp_path
+        settings_of(addresses, rounds=2, aggregation__allow_three=True, **IMPATIENT),
+        NODES,
+        folder=tmp_path,
     )
     path = key_file(tmp_path, 1)
     own = path.read_bytes()
@@ -366,7 +370,7 @@ def test_a_member_with_another_key_ends_the_round_and_the_next_one_goes_on(tmp_p
 def test_members_at_each_others_addresses_are_turned_away_and_say_so(tmp_path, addresses, caplog):
     at = [name.partition("@")[2] for name in addresses]
     federation = Direct(
-        settings_of(addresses), NODES, folder=tmp_path, listens={1: at[2], 2: at[1]}
+        settings_of(addresses, **IMPATIENT), NODES, folder=tmp_path, listens={1: at[2], 2: at[1]}
     )
     strategy = federation.run()
     assert "member 3 lost member 1" in strategy._round.outcome.reason

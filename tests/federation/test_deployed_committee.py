@@ -6,11 +6,10 @@ one of their machines goes.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psutil
 import pytest
@@ -26,9 +25,11 @@ from tests.federation.test_deployment import (
     POLICY,
     ROOT,
     Processes,
+    end_of,
     environment,
-    follow,
     free_ports,
+    patiently,
+    submit,
     tail,
     write_prompts,
 )
@@ -57,28 +58,19 @@ def command(processes, *words):
     return done.stdout
 
 
-def register(processes, public):
-    """Register a node as soon as the SuperLink answers."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(ValueError, AssertionError):
-            processes.flwr("supernode", "register", public, "lo")
-            return
-        time.sleep(0.2)
-    raise AssertionError(tail(processes.logs))
-
-
 def kill_at_work(node, port, run_dir):
     """Kill a SuperNode and its processes when its peers are connected in the second round."""
+    wait_until(lambda: len(read_rows(run_dir)) == 2)
+    wait_until(lambda: connected(port) == 3)
+    for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+        process.kill()
+
+
+def wait_until(reached, every_s=0.02):
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if len(read_rows(run_dir)) < 2:
-            time.sleep(0.1)
-        elif connected(port) == 3:
-            for process in [*psutil.Process(node.pid).children(recursive=True), node]:
-                process.kill()
-            return True
-    return False
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(every_s)
 
 
 def connected(port):
@@ -114,7 +106,7 @@ def test_a_committee_of_supernodes_linked_by_tls_survives_the_kill_of_one(tmp_pa
                 members.append(f"{keys}@127.0.0.1:{ports[NODES + number]}")
                 config += f' {KEY_FILE}="{site / "member.key"}"'
             private, public = node_files(site, "node")
-            register(processes, public)
+            patiently(partial(processes.flwr, "supernode", "register", public, "lo"))
             processes.start(
                 f"node-{number}", "flower-supernode", "--root-certificates", root, "--superlink",
                 f"127.0.0.1:{port}", "--host", "127.0.0.1", "--port", ports[number],
@@ -124,10 +116,9 @@ def test_a_committee_of_supernodes_linked_by_tls_survives_the_kill_of_one(tmp_pa
         settings = tmp_path / "config.toml"
         settings.write_text(to_toml(CONFIG | COMMITTEE | named))
         app = stage_app(ROOT, tmp_path / "fedgrpo-app")
-        with ThreadPoolExecutor(1) as pool:
-            status = pool.submit(follow, processes, app, settings)
-            assert kill_at_work(processes.started[4], ports[NODES + 3], run_dir), tail(logs)
-            assert status.result() == "finished:completed", tail(logs)
+        run_id = submit(processes, app, settings)
+        kill_at_work(processes.started[4], ports[NODES + 3], run_dir)
+        assert end_of(processes, run_id) == "finished:completed", tail(logs)
         command(processes, "fedgrpo", "ledger", "verify", run_dir)
     _, *rows = read_rows(run_dir)
     assert [(row.applied, row.finished, row.dropped) for row in rows] == [(True, NODES, 0)] * 2

@@ -161,15 +161,31 @@ def write_prompts(path, seed):
 
 
 def follow(processes, app, config):
-    """Submit the run as soon as the SuperLink answers, and wait for its end."""
+    """Submit the run, and wait for its end."""
+    return end_of(processes, submit(processes, app, config))
+
+
+def submit(processes, app, config):
+    """Submit the run as soon as the SuperLink answers, and return its id."""
+    return patiently(lambda: processes.flwr("run", app, "lo", "-c", config)["run-id"])
+
+
+def end_of(processes, run_id):
+    """Wait for the end of a run, and return how it ended."""
+
+    def status():
+        (run,) = processes.flwr("ls", "lo", "--run-id", run_id)["runs"]
+        return run["status"] if run["status"].startswith("finished") else None
+
+    return patiently(status)
+
+
+def patiently(attempt):
+    """Try until there is a result."""
     deadline = time.monotonic() + PATIENCE_S
-    run_id = None
     while time.monotonic() < deadline:
         with contextlib.suppress(ValueError, AssertionError):
-            if run_id is None:
-                run_id = processes.flwr("run", app, "lo", "-c", config)["run-id"]
-            (run,) = processes.flwr("ls", "lo", "--run-id", run_id)["runs"]
-            if run["status"].startswith("finished"):
-                return run["status"]
+            if (result := attempt()) is not None:
+                return result
         time.sleep(0.5)
     return "no end in time"
