@@ -9,7 +9,7 @@ or alter a message, choose the noise, or have a round opened twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -146,11 +146,18 @@ class CommitteeServer:
     """Number of the attempt that tossed the keys that each member holds, as far as known."""
     attempt: int = 0
     """Number of the last attempt, through the whole run."""
+    absent: set[int] = field(default_factory=set)
+    """Members that were lost, until they are seen again."""
 
     @property
     def signers(self) -> dict[int, str]:
-        """Signing keys (hex) of the members by node, as far as known."""
-        return {node: self.keys[m].signing.hex() for m, node in self.seats.items()}
+        """Signing keys (hex) of the members that are there, by node."""
+        present = {m: node for m, node in self.seats.items() if m not in self.absent}
+        return {node: self.keys[m].signing.hex() for m, node in present.items()}
+
+    def missed(self, nodes: Set[int]) -> None:
+        """Take note of members that did not answer: nobody waits for them until they are back."""
+        self.absent |= {m for m, node in self.seats.items() if node in nodes}
 
     def run(
         self, link: Link, dealers: Mapping[int, Dealer], plan: ReleasePlan, phase: Phase
@@ -197,6 +204,7 @@ class CommitteeServer:
             if seat.keys in self.keys:
                 member = self.keys.index(seat.keys)
                 self.seats[member], self.tossed[member] = node, seat.tossed
+                self.absent.discard(member)
                 self.attempt = max(self.attempt, seat.attempt)
         if len(self.seats) < MEMBERS:
             missing = [str(m) for m in range(MEMBERS) if m not in self.seats]
@@ -290,6 +298,7 @@ class CommitteeServer:
 
     def _failed(self, link: Link, working: set[int], ended: _Ended) -> CommitteeError:
         """Say why a round ended, having asked the members whether it counts as released."""
+        self.absent |= ended.lost
         reasons = [f"member {m}: {reason}" for m, reason in sorted(ended.failures.items())]
         reasons += [f"member {m} lost member {p.lost}" for m, p in sorted(ended.reports.items())]
         opened = any(why.startswith(OpenedError.__name__) for why in ended.failures.values())

@@ -65,7 +65,7 @@ class Cosigning:
     seen: dict[str, int] = field(default_factory=dict)
     """Entries that each member, by its key, has signed, as far as known."""
 
-    def collect(self, link: Link, seats: Mapping[int, str]) -> None:
+    def collect(self, link: Link, seats: Mapping[int, str]) -> frozenset[int]:
         """Ask members to vouch for all entries so far, and keep their signatures.
 
         Parameters
@@ -75,14 +75,22 @@ class Cosigning:
         seats:
             Signing keys (hex) by node. Members that have computed no round yet are not asked:
             nobody could tell that they are members.
+
+        Returns
+        -------
+        frozenset[int]
+            Nodes that did not answer.
         """
         asked = {node: key for node, key in seats.items() if key in self.ledger.members}
+        silent = frozenset[int]()
         # Twice, as a member first has to say how far it has come.
         for _ in range(2):
-            asked = self._ask(link, asked)
+            asked, lost = self._ask(link, asked)
+            silent |= lost
+        return silent
 
-    def _ask(self, link: Link, asked: Mapping[int, str]) -> dict[int, str]:
-        """Ask once; returns whom to ask again."""
+    def _ask(self, link: Link, asked: Mapping[int, str]) -> tuple[dict[int, str], frozenset[int]]:
+        """Ask once; returns whom to ask again, and who did not answer."""
         now = self.ledger.checkpoint
         contents = {node: self._growth(link.header, key) for node, key in asked.items()}
         answers = link.ask(COSIGN, contents, lambda _, content: read_vouched(content))
@@ -98,7 +106,7 @@ class Cosigning:
             elif vouched.size < now.size:
                 self.seen[key] = max(vouched.size, 0)
                 again[node] = key
-        return again
+        return again, answers.lost
 
     def _growth(self, header: Header, key: str) -> RecordDict:
         start = self.seen.get(key, self.ledger.size)

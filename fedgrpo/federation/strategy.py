@@ -403,7 +403,8 @@ class FedGRPO(Strategy):
     def _cosign(self) -> None:
         """Have the committee's members vouch for the ledger, where there are any."""
         if self._cosigning and self._round:
-            self._cosigning.collect(self._round.link, self._gathering.committee.signers)
+            committee = self._gathering.committee
+            committee.missed(self._cosigning.collect(self._round.link, committee.signers))
 
 
 def _started(value: T | None) -> T:

@@ -103,3 +103,20 @@ def test_without_a_committee_nobody_is_asked(tmp_path: Path) -> None:
     federation = play(tmp_path / "run", runs)
     assert {stage for stage, _ in federation.grid.sent} == {"train"}
     assert verify(tmp_path / "run").cosigned == {}
+
+
+def test_nobody_waits_for_a_member_that_was_lost(tmp_path: Path) -> None:
+    """A silent one would cost a time limit after each round, and once more at the end."""
+    asked: list[int] = []
+
+    def drop(stage: str, node: int) -> bool:
+        asked.extend([node] * (stage == "cosign"))
+        gone = (stage, node) in {("committee", 1002), ("train", 1002), ("cosign", 1002)}
+        return gone and len(asked) - (stage == "cosign") >= 8
+
+    settings = COMMITTEE | {"aggregation__allow_three": True, "federation__min_holders": 5}
+    play(tmp_path / "run", Runs(tmp_path, NODES, **settings), drop=drop)
+    verdict = verify(tmp_path / "run")
+    assert (verdict.rounds, verdict.aborted) == (2, 0)
+    assert sorted(verdict.cosigned.values()) == [2, 4, 4, 4]
+    assert asked.count(1002) == 2, "both before it was lost: how far it had come, and its signature"

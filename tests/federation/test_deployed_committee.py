@@ -99,7 +99,6 @@ def test_a_committee_of_supernodes_linked_by_tls_survives_the_kill_of_one(tmp_pa
             site = tmp_path / f"site-{number}"
             site.mkdir()
             write_prompts(site / "prompts.jsonl", number)
-            (site / "policy.toml").write_text(ALLOWED + POLICY)
             config = f'prompts="{site / "prompts.jsonl"}"'
             if number < 4:
                 keys = command(processes, "fedgrpo", "committee-key", site / "member.key").strip()
@@ -112,6 +111,9 @@ def test_a_committee_of_supernodes_linked_by_tls_survives_the_kill_of_one(tmp_pa
                 f"127.0.0.1:{port}", "--host", "127.0.0.1", "--port", ports[number],
                 "--auth-supernode-private-key", private, "--node-config", config,
             )  # fmt: skip
+        agreed = f"committee = {[name[:128] for name in members]}\nallow_three = true\n"
+        for number in range(NODES):
+            (tmp_path / f"site-{number}" / "policy.toml").write_text(ALLOWED + agreed + POLICY)
         named = {"aggregation.committee": ",".join(members), "run.directory": str(run_dir)}
         settings = tmp_path / "config.toml"
         settings.write_text(to_toml(CONFIG | COMMITTEE | named))
