@@ -348,7 +348,8 @@ def _directly(job: _Job, context: Context) -> Progress:
         if (loss := loss_behind(error)) is None:
             raise
         LOG.warning("%s", loss.problem)
-        _put_away(job, context, loss.member)
+        if job.settings.aggregation.allow_three:
+            _put_away(job, context, loss.member)
         released = loss.confirmed or isinstance(error, OpenedError)
         return Progress(done=False, lost=loss.member, released=released)
     return _finish(job, outcome, context, {})

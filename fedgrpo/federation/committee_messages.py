@@ -234,10 +234,13 @@ def read_progress(content: RecordDict, size: int) -> Progress:
     totals = None
     if _TOTALS in content:
         totals = array(array_record(content, _TOTALS), _TOTALS, "uint64", (size,))
+    lost = scalar(body, "lost", int)
+    if lost not in range(NOBODY, MEMBERS):
+        raise ProtocolError(f"a report of having lost member {lost}", cure="leave that node out")
     return Progress(
         done=scalar(body, "done", bool),
         post=_read_post(body),
-        lost=scalar(body, "lost", int),
+        lost=lost,
         released=scalar(body, "released", bool),
         clients=tuple(values(body, "clients", int)),
         totals=totals,

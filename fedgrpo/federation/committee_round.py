@@ -124,6 +124,11 @@ class _Ended:
         return next(iter(self.lost))
 
     @property
+    def three_have_it(self) -> bool:
+        """Whether three have the result, and the fourth fell silent when it had helped them."""
+        return len(self.finished) == MEMBERS - 1 and len(self.silent) == 1
+
+    @property
     def unsure(self) -> bool:
         """Whether a member may have opened the result over direct links.
 
@@ -280,6 +285,8 @@ class CommitteeServer:
                 failures = {member_at[n]: reason for n, reason in answers.failures.items()}
                 silent = frozenset(member_at[node] for node in answers.lost)
                 ended = _Ended(failures, silent, reports, finished)
+                if self.settings.aggregation.allow_three and ended.three_have_it:
+                    return finished
                 error = self._failed(link, set(works) - set(finished) - set(failures), ended)
                 # Tossed keys are no result.
                 error.released &= any(work.task == AGGREGATE for work in works.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import socket
 import time
@@ -298,10 +297,18 @@ def test_the_ledger_names_three_members_where_three_computed(
     assert entry.committee == tuple(name[:64] for name in addresses[:3])
 
 
-def test_three_go_on_without_the_member_that_they_lost_and_without_no_other(
-    tmp_path, addresses, places, monkeypatch
+@pytest.mark.parametrize(
+    ("name", "value", "refusal"),
+    [
+        ("lost", 2, "has not lost"),
+        ("task", "go-on", "begun over direct links"),
+        ("task", "abandon", "begun over direct links"),
+    ],
+)
+def test_three_go_on_without_the_member_that_they_lost_and_in_no_other_way(
+    name, value, refusal, tmp_path, addresses, places, monkeypatch
 ):
-    """What a server does that wants to choose who is left."""
+    """A server could choose who is left, or have the relay's messages under the masks of before."""
     Killing(monkeypatch, at=exchange_at(0.5, places))
     federation = Direct(
         settings_of(addresses, aggregation__allow_three=True), NODES, folder=tmp_path
@@ -310,39 +317,42 @@ def test_three_go_on_without_the_member_that_they_lost_and_without_no_other(
     run_app = federation.grid._run_app
 
     def lie(message, node):
-        if stage_of(message) == "committee" and message.content["body"]["lost"] == 3:
-            message.content["body"]["lost"] = 2
-            answered.append(run_app(message, node))
-            return answered[-1]
-        return run_app(message, node)
+        if stage_of(message) != "committee" or message.content["body"]["lost"] != 3:
+            return run_app(message, node)
+        message.content["body"][name] = value
+        answered.append(run_app(message, node))
+        return answered[-1]
 
     federation.grid._run_app = lie
     strategy = federation.run()
     assert len(answered) == 3
-    assert all("has not lost" in answer.error.reason for answer in answered)
+    assert all(refusal in answer.error.reason for answer in answered)
     assert not vector_of(strategy).any()
 
 
-def test_what_was_begun_over_direct_links_goes_on_over_no_others(
-    tmp_path, addresses, places, monkeypatch
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_member_that_falls_silent_after_the_opening_leaves_three_with_the_result(
+    allowed, tmp_path, addresses
 ):
-    """The relay's messages would be under masks that have served already."""
-    Killing(monkeypatch, at=exchange_at(0.5, places))
-    federation = Direct(settings_of(addresses), NODES, folder=tmp_path)
-    orders = {}
+    settings = settings_of(addresses, aggregation__allow_three=allowed)
+    federation = Direct(settings, NODES, folder=tmp_path)
     run_app = federation.grid._run_app
 
-    def record(message, node):
-        if stage_of(message) == "committee":
-            orders[node] = copy.deepcopy(message)
-        return run_app(message, node)
+    def gone_with_the_result(message, node):
+        reply = run_app(message, node)
+        if node == 1004 and reply.has_content() and "totals" in reply.content:
+            return Message(Error(NODE_UNAVAILABLE, "Node unavailable"), reply_to=message)
+        return reply
 
-    federation.grid._run_app = record
-    federation.run()
-    for node, order in orders.items():
-        for task in ("go-on", "abandon"):
-            order.content["body"]["task"] = task
-            assert run_app(order, node).has_error()
+    federation.grid._run_app = gone_with_the_result
+    strategy = federation.run()
+    assert strategy.state.progress.charged == 1
+    if allowed:
+        assert len(strategy._round.outcome.members) == 3
+        assert np.array_equal(vector_of(strategy), of_encoded(federation, range(NODES)))
+    else:
+        assert "Node unavailable" in strategy._round.outcome.reason
+        assert not vector_of(strategy).any()
 
 
 def test_a_member_with_another_key_ends_the_round_and_the_next_one_goes_on(tmp_path, addresses):

@@ -44,7 +44,7 @@ COMMITTEE = {
     "robust.trim": 1,
     "federation.min_holders": NODES,
 }
-ALLOWED = 'noise_by = ["committee"]\nprotocols = ["committee"]\nmetrics_without_noise = true\n'
+ALLOWED = 'noise_by = ["committee"]\nprotocols = ["committee"]\n'
 
 
 def command(processes, *words):
