@@ -1,0 +1,223 @@
+"""What a committee member is made from in one round: in this process, or again in another.
+
+Adversary: as for :mod:`fedgrpo.federation.committee_member`. What is put away holds shares:
+it stays in the node's own memory of the run, and is wiped when the task ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from fedgrpo.errors import ProtocolError
+from fedgrpo.federation.committee_identity import KEY_FILE, Pledges, member_identity
+from fedgrpo.federation.committee_messages import NOBODY, TOSS, Work, read_work, write_work
+from fedgrpo.federation.committee_plan import (
+    committee_of,
+    committee_plan,
+    dealing_session,
+    is_direct,
+)
+from fedgrpo.federation.memory import WORK, NodeMemory
+from fedgrpo.federation.messages import Header
+from fedgrpo.federation.node_store import NodeStore
+from fedgrpo.federation.plans import release_plan
+from fedgrpo.federation.records import config_record, scalar, values
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.secure.committee import (
+    Admitted,
+    Committee,
+    ComponentKeys,
+    Identity,
+    Member,
+    Party,
+    Plan,
+    admit,
+    aggregate,
+    still_agreed,
+    toss_keys,
+)
+from fedgrpo.secure.committee.identity import holders
+from fedgrpo.secure.committee.planes import Words
+from fedgrpo.secure.committee.steps import MEMBERS
+from fedgrpo.settings import Settings
+
+
+@dataclass
+class Outcome:
+    """What a member's generator has come to."""
+
+    keys: ComponentKeys | None = None
+    admitted: Admitted | None = None
+    totals: Words | None = None
+
+
+@dataclass
+class Job:
+    """One member's task in one round: enough to make its generator again in another process."""
+
+    settings: Settings
+    header: Header
+    release: ReleasePlan
+    identity: Identity
+    pledges: Pledges
+    work: Work
+    secret: bytes = field(repr=False)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def committee(self) -> Committee:
+        """The four members."""
+        return committee_of(self.settings, self.work.members)
+
+    @property
+    def index(self) -> int:
+        """The member's number; raises ProtocolError if this node is none."""
+        if self.identity.public not in self.work.members:
+            raise ProtocolError(
+                "this node's keys as a committee member are none of the committee's",
+                cure=f"start it with the {KEY_FILE} whose public keys aggregation.committee names",
+            )
+        return self.work.members.index(self.identity.public)
+
+    @property
+    def present(self) -> frozenset[int]:
+        """Numbers of the members that take part."""
+        return frozenset(range(MEMBERS)) - {self.work.lost}
+
+    @property
+    def session(self) -> bytes:
+        """Name of the toss, or of the dealing."""
+        if self.work.task == TOSS:
+            return self.attempt
+        run = self.pledges.run
+        return dealing_session(self.committee, run, self.header.round, self.work.clients)
+
+    @property
+    def attempt(self) -> bytes:
+        """Name of the attempt: of its links, keys and masks, which serve no other one."""
+        number = hashlib.sha256(b"attempt %d" % self.work.attempt).digest()
+        return self.committee.session(self.pledges.run, self.header.round, number)
+
+    def computing(self, admitted: Admitted) -> bytes:
+        """Name of the attempt at computing on these inputs."""
+        return self.committee.session(
+            self.pledges.run, self.header.round, self.attempt, admitted.digest
+        )
+
+    @property
+    def party(self) -> Party:
+        """The member and its links."""
+        return Party(self.index, self.identity, self.committee, self.attempt, self.present)
+
+    def start(self, secret: bytes) -> Member[Outcome]:
+        """Play the part."""
+        if self.work.task == TOSS:
+            self.outcome.keys = yield from toss_keys(self.index, secret, self.session)
+            return self.outcome
+        if (keys := self.pledges.read().keys) is None:
+            raise ProtocolError(
+                f"committee member {self.index} holds no component keys",
+                cure="toss keys first; a node that lost its state needs a new run",
+            )
+        before = self.outcome.admitted
+        if self.work.lost != NOBODY and not (
+            yield from still_agreed(self.index, self.present, before)
+        ):
+            self.outcome.admitted = None
+        if self.outcome.admitted is None:
+            self.outcome.admitted = yield from admit(
+                self.index,
+                self.identity.agreement,
+                self.session,
+                self.work.clients,
+                self.work.dealt,
+                self._plan(len(self.work.clients)).words,
+                self.present,
+            )
+        admitted = self.outcome.admitted
+        self.pledges.make(lambda pledge: pledge.opening(admitted.digest))
+        opened = yield from aggregate(
+            self.index,
+            keys,
+            self.computing(admitted),
+            [self._plan(len(admitted.clients))],
+            admitted.components,
+            None if self.work.lost == NOBODY else self.work.lost,
+            inputs=admitted.digest,
+        )
+        self.outcome.totals = opened[0].totals
+        return self.outcome
+
+    def _plan(self, clients: int) -> Plan:
+        direct = is_direct(self.committee)
+        return committee_plan(self.settings, self.release, clients, direct=direct)
+
+
+def new_job(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
+    """Make a member's job of what the server asks; raises ProtocolError if this node is none."""
+    memory, store = NodeMemory(context.state), NodeStore.of(context, settings)
+    # Bound to the attempt: a malicious member that has seen what others gave to one toss would
+    # choose the keys if they gave the same again.
+    secret = store.derive("member", memory.run, asked.attempt)
+    return Job(
+        settings,
+        header,
+        release_plan(settings, *memory.plan),
+        member_identity(context, store),
+        Pledges(store, memory.run),
+        asked,
+        secret,
+    )
+
+
+def put_away(job: Job, context: Context, lost: int = NOBODY) -> None:
+    """Store what the member is made from: before its first message leaves, and when another one was
+    lost on a direct link.
+    """
+    work, admitted = job.work, job.outcome.admitted
+    record = ConfigRecord({"round": job.header.round, "secret": job.secret, "lost": lost})
+    if admitted is not None:
+        record["admitted"] = list(admitted.clients)
+        record["dropped"] = list(admitted.dropped)
+        record["digest"] = admitted.digest
+        for m, words in admitted.components.items():
+            record[f"component.{m}"] = words.astype("<u8").tobytes()
+    context.state[WORK] = record
+    for name, part in write_work(job.header, work).items():
+        context.state[f"{WORK}.{name}"] = part
+
+
+def stored_job(header: Header, context: Context, settings: Settings) -> Job:
+    """Return what :func:`put_away` stored in this round; raises ProtocolError if it did not."""
+    state = context.state
+    record = config_record(state, WORK)
+    if scalar(record, "round", int) != header.round:
+        raise ProtocolError("no task was begun in this round", cure="begin one")
+    stored = RecordDict(
+        {
+            name.removeprefix(f"{WORK}."): part
+            for name, part in state.items()
+            if name.startswith(f"{WORK}.")
+        }
+    )
+    job = new_job(read_work(stored), header, context, settings)
+    job.outcome.admitted = _stored_admitted(job, record)
+    return job
+
+
+def _stored_admitted(job: Job, record: ConfigRecord) -> Admitted | None:
+    if "admitted" not in record:
+        return None
+    clients = tuple(values(record, "admitted", int))
+    components = {
+        m: np.frombuffer(scalar(record, f"component.{m}", bytes), "<u8")
+        .astype(np.uint64)
+        .reshape(len(clients), -1)
+        for m in holders(job.index)
+    }
+    dropped, digest = tuple(values(record, "dropped", int)), scalar(record, "digest", bytes)
+    return Admitted(clients, dropped, digest, components)
