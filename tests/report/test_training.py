@@ -168,7 +168,8 @@ def test_a_pipe_gets_rows_and_each_warning_and_nothing_else() -> None:
     assert second.endswith("left")
 
 
-def test_a_terminal_gets_a_live_line_and_keeps_the_rows() -> None:
+def test_a_terminal_gets_a_live_line_and_keeps_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # Not that of whatever runs the tests.
     text = io.StringIO()
     console = Console(file=text, width=160, force_terminal=True)
     with TrainingView(10, console) as view:
