@@ -53,7 +53,7 @@ def finish(
     seat = None
     if can_be_member(context, settings):
         pledge = Pledges(store, ask.run).read()
-        seat = Seat(member_identity(context, store).public, pledge.attempt, pledge.tossed)
+        seat = Seat(member_identity(context, store).public, pledge.attempt, pledge.keys is not None)
     tag: Tag = store.tag(ask, release)
     return write_dealer(header, Dealer(signing.public_key().public_bytes_raw(), seat), tag)
 

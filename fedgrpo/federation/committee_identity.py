@@ -6,6 +6,9 @@ node does not make it forget:
 
 * attempts are numbered through a run and only go up, and masks are bound to the number, so none
   serves twice;
+* keys are tossed once for a run: repeated, the toss is the same one
+  (:func:`fedgrpo.secure.committee.toss_keys`), so a server or a member that breaks it off does not
+  get to choose;
 * rounds only go forward;
 * a round has one set of inputs: once a member has taken inputs to be opened, it computes no other
   ones in that round. Repeating a round on the same inputs opens the same totals with the same noise
@@ -15,7 +18,7 @@ node does not make it forget:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from fedgrpo.secure.committee import ComponentKeys, Identity
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Settings
 
+_LOST_KEYS = "a member that lost its keys needs a new run"
 KEY_FILE = "committee-key"
 """Key of a node's own configuration: the file with a member's private keys, of mode 0600."""
 
@@ -89,8 +93,9 @@ class Pledge:
     ----------
     keys:
         Component keys of the run.
-    tossed:
-        Number of the attempt that tossed them; 0 before.
+    committed:
+        Digest (hex) of what each other member committed to when the run's keys were tossed, by its
+        number; empty before this member revealed anything.
     attempt:
         Number of the last attempt, at tossing keys or at a round.
     round:
@@ -100,7 +105,7 @@ class Pledge:
     """
 
     keys: ComponentKeys | None = field(default=None, repr=False)
-    tossed: int = 0
+    committed: Mapping[int, str] = field(default_factory=dict)
     attempt: int = 0
     round: int = 0
     inputs: str = ""
@@ -115,10 +120,27 @@ class Pledge:
         """
         if self.round:
             raise ProtocolError(
-                f"asked to toss other keys than those of round {self.round}",
-                cure="a member that lost its keys needs a new run",
+                f"asked to toss keys after those of round {self.round}", cure=_LOST_KEYS
             )
-        return replace(self._attempting(attempt), keys=None, tossed=0)
+        return self._attempting(attempt)
+
+    def revealing(self, committed: Mapping[int, bytes]) -> Pledge:
+        """Take what the others have committed to, before revealing anything to them.
+
+        Raises
+        ------
+        ProtocolError
+            If one of them committed to something else before.
+        """
+        digests = {member: digest.hex() for member, digest in committed.items()}
+        for member, before in self.committed.items():
+            if digests[member] != before:
+                raise ProtocolError(
+                    f"committee member {member} contributes something else to the run's keys than "
+                    "it did before the toss was interrupted",
+                    cure=_LOST_KEYS,
+                )
+        return replace(self, committed=digests)
 
     def computing(self, attempt: int, round: int) -> Pledge:
         """Begin to compute a round.
@@ -166,13 +188,20 @@ class Pledges:
     store: NodeStore
     run: str
 
+    @property
+    def contribution(self) -> bytes:
+        """What this member's part of the run's keys is made from (32 bytes), in every attempt."""
+        return self.store.derive("toss", self.run)
+
     def read(self) -> Pledge:
         """Return what was promised so far."""
         note = self.store.read_note(self._name)
         if note is None:
             return Pledge()
         keys = {int(m): key.tobytes() for m, key in note.arrays.items()}
-        return Pledge(ComponentKeys(keys) if keys else None, **note.facts)
+        committed = {int(m): digest for m, digest in note.facts["committed"].items()}
+        facts = {**note.facts, "committed": committed}
+        return Pledge(ComponentKeys(keys) if keys else None, **facts)
 
     def make(self, pledge: Callable[[Pledge], Pledge]) -> Pledge:
         """Promise something more. It is on disk when this returns."""
@@ -180,7 +209,7 @@ class Pledges:
         if (after := pledge(before)) != before:
             keys = after.keys.keys if after.keys else {}
             facts = {
-                name: getattr(after, name) for name in ("tossed", "attempt", "round", "inputs")
+                name: getattr(after, name) for name in ("committed", "attempt", "round", "inputs")
             }
             arrays = {str(m): np.frombuffer(key, np.uint8, KEY_BYTES) for m, key in keys.items()}
             self.store.write_note(self._name, Note(facts, arrays))

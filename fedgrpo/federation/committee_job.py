@@ -7,6 +7,7 @@ it stays in the node's own memory of the run, and is wiped when the task ends.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,7 +66,6 @@ class Job:
     identity: Identity
     pledges: Pledges
     work: Work
-    secret: bytes = field(repr=False)
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -90,10 +90,10 @@ class Job:
 
     @property
     def session(self) -> bytes:
-        """Name of the toss, or of the dealing."""
-        if self.work.task == TOSS:
-            return self.attempt
+        """Name of the toss, one for the run, or of the dealing."""
         run = self.pledges.run
+        if self.work.task == TOSS:
+            return self.committee.session(run, 0, hashlib.sha256(b"toss").digest())
         return dealing_session(self.committee, run, self.header.round, self.work.clients)
 
     @property
@@ -113,10 +113,12 @@ class Job:
         """The member and its links."""
         return Party(self.index, self.identity, self.committee, self.attempt, self.present)
 
-    def start(self, secret: bytes) -> Member[Outcome]:
+    def start(self) -> Member[Outcome]:
         """Play the part."""
         if self.work.task == TOSS:
-            self.outcome.keys = yield from toss_keys(self.index, secret, self.session)
+            self.outcome.keys = yield from toss_keys(
+                self.index, self.pledges.contribution, self.session, self._keep
+            )
             return self.outcome
         if (keys := self.pledges.read().keys) is None:
             raise ProtocolError(
@@ -152,6 +154,9 @@ class Job:
         self.outcome.totals = opened[0].totals
         return self.outcome
 
+    def _keep(self, committed: Mapping[int, bytes]) -> None:
+        self.pledges.make(lambda pledge: pledge.revealing(committed))
+
     def _plan(self, clients: int) -> Plan:
         direct = is_direct(self.committee)
         return committee_plan(self.settings, self.release, clients, direct=direct)
@@ -160,9 +165,6 @@ class Job:
 def new_job(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
     """Make a member's job of what the server asks; raises ProtocolError if this node is none."""
     memory, store = NodeMemory(context.state), NodeStore.of(context, settings)
-    # Bound to the attempt: a malicious member that has seen what others gave to one toss would
-    # choose the keys if they gave the same again.
-    secret = store.derive("member", memory.run, asked.attempt)
     return Job(
         settings,
         header,
@@ -170,7 +172,6 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
         member_identity(context, store),
         Pledges(store, memory.run),
         asked,
-        secret,
     )
 
 
@@ -179,7 +180,7 @@ def put_away(job: Job, context: Context, lost: int = NOBODY) -> None:
     lost on a direct link.
     """
     work, admitted = job.work, job.outcome.admitted
-    record = ConfigRecord({"round": job.header.round, "secret": job.secret, "lost": lost})
+    record = ConfigRecord({"round": job.header.round, "attempt": work.attempt, "lost": lost})
     if admitted is not None:
         record["admitted"] = list(admitted.clients)
         record["dropped"] = list(admitted.dropped)

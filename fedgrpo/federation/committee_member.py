@@ -70,7 +70,7 @@ def work(content: RecordDict, context: Context, settings: Settings) -> RecordDic
             return write_progress(header, _directly(job, context))
         member = _relayed(job)
         post = member.begin()
-        _LIVE[_place(context)] = _Live(job.secret, 0, job, member)
+        _LIVE[_place(context)] = _Live(0, job, member)
         return write_progress(header, _progress(job, member, post, context))
     live = _resume(header, context, settings)
     if asked.task == ABANDON:
@@ -135,7 +135,7 @@ def _lost_directly(lost: int, header: Header, context: Context, settings: Settin
 
 
 def _relayed(job: Job) -> Relayed:
-    return ReplayableMember(job.party, job.start, job.secret)
+    return ReplayableMember(job.party, job.start)
 
 
 def _hear(live: _Live, post: Post, context: Context) -> Progress:
@@ -161,8 +161,7 @@ def _finish(job: Job, outcome: Outcome, context: Context, post: Post) -> Progres
     """Keep the run's keys, or hand out what was opened; the rest is forgotten."""
     _forget(context)
     if outcome.keys is not None:
-        tossed = job.work.attempt
-        job.pledges.make(lambda pledge: replace(pledge, keys=outcome.keys, tossed=tossed))
+        job.pledges.make(lambda pledge: replace(pledge, keys=outcome.keys))
         return Progress(done=True, post=post)
     assert outcome.admitted is not None
     return Progress(done=True, post=post, clients=outcome.admitted.clients, totals=outcome.totals)
@@ -186,7 +185,7 @@ def _directly(job: Job, context: Context) -> Progress:
     patience = job.settings.federation.reply_timeout_s * _PATIENCE
     try:
         with listen(address) as port, connect(job.party, port, patience) as links:
-            outcome = drive(job.start(job.secret), links)
+            outcome = drive(job.start(), links)
     except Exception as error:
         _forget(context)
         if (loss := loss_behind(error)) is None:
@@ -206,7 +205,6 @@ def _directly(job: Job, context: Context) -> Progress:
 class _Live:
     """A member in this process, and how many deliveries it has heard."""
 
-    token: bytes
     heard: int
     job: Job
     member: Relayed
@@ -231,10 +229,10 @@ def _resume(header: Header, context: Context, settings: Settings) -> _Live:
     """Return the member at work: the one in this process, or one that hears everything again."""
     state = context.state
     record = config_record(state, WORK)
-    secret = scalar(record, "secret", bytes)
+    attempt = scalar(record, "attempt", int)
     heard = sorted(name for name in record if name.startswith("heard."))
     live = _LIVE.get(_place(context))
-    if live is None or live.token != secret or live.heard > len(heard):
+    if live is None or live.job.work.attempt != attempt or live.heard > len(heard):
         live = _remake(stored_job(header, context, settings))
         _LIVE[_place(context)] = live
     for name in heard[live.heard :]:
@@ -250,4 +248,4 @@ def _remake(job: Job) -> _Live:
         )
     member = _relayed(job)
     member.begin()
-    return _Live(job.secret, 0, job, member)
+    return _Live(0, job, member)

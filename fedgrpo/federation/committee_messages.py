@@ -61,8 +61,8 @@ class Seat:
     keys: MemberKeys
     attempt: int
     """Number of its last attempt in this run."""
-    tossed: int
-    """Number of the attempt that tossed the component keys that it holds; 0 if it has none."""
+    ready: bool
+    """Whether it holds the run's component keys."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def write_dealer(header: Header, dealer: Dealer, tag: Tag) -> RecordDict:
     """Write a node's public keys and tag: all that leaves it after training."""
     body: dict[str, object] = {"signing": dealer.signing, "member": b""}
     if seat := dealer.seat:
-        body |= {"member": write_keys(seat.keys), "attempt": seat.attempt, "tossed": seat.tossed}
+        body |= {"member": write_keys(seat.keys), "attempt": seat.attempt, "ready": seat.ready}
     content = _message(header, body)
     content[TAG] = write_tag(tag)
     return content
@@ -153,8 +153,8 @@ def read_dealer(content: RecordDict) -> Dealer:
     signing, member = _signing(scalar(body, "signing", bytes)), scalar(body, "member", bytes)
     if not member:
         return Dealer(signing, None)
-    numbers = scalar(body, "attempt", int), scalar(body, "tossed", int)
-    return Dealer(signing, Seat(_members([member])[0], *numbers))
+    attempt, ready = scalar(body, "attempt", int), scalar(body, "ready", bool)
+    return Dealer(signing, Seat(_members([member])[0], attempt, ready))
 
 
 def write_deal(order: DealOrder) -> RecordDict:

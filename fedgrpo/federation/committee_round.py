@@ -147,8 +147,8 @@ class CommitteeServer:
     keys: tuple[MemberKeys, ...] = ()
     seats: dict[int, int] = field(default_factory=dict)
     """Node of each member, as far as known."""
-    tossed: dict[int, int] = field(default_factory=dict)
-    """Number of the attempt that tossed the keys that each member holds, as far as known."""
+    ready: dict[int, bool] = field(default_factory=dict)
+    """Whether each member holds the run's keys, as far as known."""
     attempt: int = 0
     """Number of the last attempt, through the whole run."""
     absent: set[int] = field(default_factory=set)
@@ -208,7 +208,7 @@ class CommitteeServer:
         for node, seat in able.items():
             if seat.keys in self.keys:
                 member = self.keys.index(seat.keys)
-                self.seats[member], self.tossed[member] = node, seat.tossed
+                self.seats[member], self.ready[member] = node, seat.ready
                 self.absent.discard(member)
                 self.attempt = max(self.attempt, seat.attempt)
         if len(self.seats) < MEMBERS:
@@ -221,13 +221,13 @@ class CommitteeServer:
             )
 
     def _toss(self, link: Link, size: int) -> None:
-        """Have the members toss the run's keys, unless they all hold those of one toss."""
-        if len(set(self.tossed.values())) == 1 and self.tossed[0]:
+        """Have the members toss the run's keys, unless they all hold them."""
+        if all(self.ready.values()):
             return
         self.attempt += 1
         work = Work(TOSS, self.attempt, self.keys)
         self._relay(link, dict.fromkeys(range(MEMBERS), work), size)
-        self.tossed = dict.fromkeys(range(MEMBERS), self.attempt)
+        self.ready = dict.fromkeys(range(MEMBERS), True)
 
     def _compute(
         self,

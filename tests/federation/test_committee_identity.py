@@ -58,15 +58,30 @@ def test_a_round_is_computed_on_one_set_of_inputs_and_the_next_on_any() -> None:
 
 
 def test_keys_that_have_served_are_not_tossed_again() -> None:
-    tossed = replace(Pledge().tossing(1), keys=KEYS, tossed=1)
-    again = tossed.tossing(2)
-    assert (again.keys, again.tossed) == (None, 0), "none of a toss that others may not have ended"
-    with pytest.raises(ProtocolError, match="other keys than those of round 1"):
+    tossed = replace(Pledge().tossing(1), keys=KEYS)
+    assert tossed.tossing(2).keys == KEYS
+    with pytest.raises(ProtocolError, match="keys after those of round 1"):
         tossed.computing(2, 1).tossing(3)
 
 
+def test_nobody_contributes_something_else_to_a_repeated_toss() -> None:
+    told = {1: ONE, 2: ONE, 3: ONE}
+    pledge = Pledge().tossing(1).revealing(told).tossing(2)
+    assert pledge.revealing(told) == pledge
+    with pytest.raises(ProtocolError, match="member 2 contributes something else"):
+        pledge.revealing(told | {2: OTHER})
+
+
+def test_a_member_contributes_the_same_in_every_attempt_of_one_run(tmp_path: Path) -> None:
+    first, again, elsewhere = (pledges(tmp_path / name) for name in ("0", "0", "1"))
+    assert first.contribution == again.contribution
+    runs = {first.contribution, elsewhere.contribution, pledges(tmp_path / "0", "b").contribution}
+    assert len(runs) == 3
+
+
 def test_a_pledge_survives_the_process_and_is_for_its_owner_only(tmp_path: Path) -> None:
-    made = replace(Pledge().tossing(1), keys=KEYS, tossed=1).computing(2, 7).opening(ONE)
+    tossed = Pledge().tossing(1).revealing({1: ONE, 2: OTHER, 3: ONE})
+    made = replace(tossed, keys=KEYS).computing(2, 7).opening(ONE)
     pledges(tmp_path).make(lambda _: made)
     assert pledges(tmp_path).read() == made
     assert pledges(tmp_path, "another run").read() == Pledge()

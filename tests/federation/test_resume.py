@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
-from safetensors.numpy import load_file
 
 from fedgrpo.errors import LedgerError, RunError
 from fedgrpo.federation import make_server_app
 from fedgrpo.federation.checkpoint import FILE, load_checkpoint
+from fedgrpo.federation.committee_round import CommitteeServer
 from fedgrpo.federation.node_store import SECRET as NODE_SECRET
 from fedgrpo.federation.server_app import ADAPTER, Model
 from fedgrpo.ledger import verify
@@ -157,12 +157,6 @@ def test_a_kill_at_any_step_changes_nothing(tmp_path: Path, kind: dict[str, Any]
         assert runs.outcome(broken) == expected, f"killed at step {step}"
 
 
-def is_tossing(directory: Path) -> bool:
-    """Whether the members toss keys: then, before anything is dealt, they will toss others."""
-    notes = [load_file(path) for path in directory.glob("nodes/*/member-*.safetensors")]
-    return bool(notes) and sum(bool(keys) for keys in notes) < 4
-
-
 @pytest.mark.parametrize("share", range(4))
 def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share: int) -> None:
     """Members begin anew with other masks, and open the same. Forty places of some 700."""
@@ -173,11 +167,33 @@ def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share:
     for step in sorted(random.Random(share).sample(range(1, steps + 1), 10)):
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
-        others = is_tossing(broken)
         if not (broken / "summary.json").exists():
             runs.go(broken, attempt=2)
         assert verify(broken).ended
-        assert others or runs.outcome(broken) == expected, f"killed at step {step}"
+        assert runs.outcome(broken) == expected, f"killed at step {step}"
+
+
+def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
+    """Repeated, a toss is the same one, also where only some have revealed, or have keys."""
+    runs = Runs(tmp_path, 6, **COMMITTEE | {"rounds": 1})
+    whole, spans, toss = runs.prepare("whole"), [], CommitteeServer._toss
+    with pytest.MonkeyPatch.context() as patches:
+        power = Power(patches)
+
+        def watched(*arguments: Any) -> None:
+            start = power.steps
+            toss(*arguments)
+            spans.append(range(start + 1, power.steps + 1))
+
+        patches.setattr(CommitteeServer, "_toss", watched)
+        runs.go(whole, power=power)
+    expected = runs.outcome(whole)
+    assert len(spans[0]) > 40, "four messages to each member and back, and what they write"
+    for step in spans[0][::7]:
+        broken = runs.prepare(f"broken-{step}")
+        assert runs.killed(broken, step)
+        runs.go(broken, attempt=2)
+        assert runs.outcome(broken) == expected, f"killed at step {step}"
 
 
 def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -155,7 +155,12 @@ class ComponentKeys:
         )
 
 
-def toss_keys(index: int, secret: bytes, session: bytes) -> Member[ComponentKeys]:
+def toss_keys(
+    index: int,
+    secret: bytes,
+    session: bytes,
+    keep: Callable[[Mapping[int, bytes]], None] | None = None,
+) -> Member[ComponentKeys]:
     """Play one member's part in tossing the four component keys.
 
     Every holder of component m contributes 32 bytes: first all commit (SHA-256), then all reveal,
@@ -168,20 +173,28 @@ def toss_keys(index: int, secret: bytes, session: bytes) -> Member[ComponentKeys
     * It chooses nothing of the other three. Its contribution is fixed before it sees an honest one,
       so from each honest holder's view the key is uniform. Telling two holders two contributions
       gives two keys, which the confirmation notices.
-    * It can refuse to reveal once it has seen the keys, and so make the others start again. Hence
-      keys are tossed once for a run, ahead of anybody's input, and every round's keys are derived
-      from them (:meth:`ComponentKeys.for_session`): it cannot pick the noise of a round by trying.
-      A toss that fails names the member; whoever runs the committee should not let it try for long.
+    * It can refuse to reveal once it has seen the keys, and so make the others start again; it
+      gains nothing. Repeated, a toss is the same one: an honest member contributes the same, and
+      reveals only to peers that commit to what they committed to before it first revealed
+      anything (``keep``). So another contribution fails at a holder that has revealed; and where
+      only one of the two other holders of a key has, the two get different keys, which the
+      confirmation notices.
+    * Keys are tossed once for a run, ahead of anybody's input, and every round's keys are derived
+      from them (:meth:`ComponentKeys.for_session`): no member picks the noise of a round by trying.
 
     Parameters
     ----------
     index:
         The member, 0 to 3.
     secret:
-        32 random bytes from the operating system, used for this toss only: the whole of the
-        member's randomness, so that it can be replayed.
+        32 random bytes from the operating system, or derived from such ones for this toss only: the
+        whole of the member's randomness, so that it can be replayed.
     session:
-        32 bytes, fresh: :meth:`Committee.session`.
+        32 bytes: :meth:`Committee.session`. The same when the toss is repeated.
+    keep:
+        Called with ``{peer: 32 bytes}``, a digest of what each peer has committed to, before
+        anything is revealed. It puts them on disk, and raises if others are there. Only a toss
+        whose ``secret`` never serves again does without.
 
     Raises
     ------
@@ -207,6 +220,9 @@ def toss_keys(index: int, secret: bytes, session: bytes) -> Member[ComponentKeys
         }
 
     committed = yield from exchange({m: seal(m, index, own[m]) for m in held})
+    if keep is not None:
+        sealed = {p: b"".join(committed[m, p] for m in ms) for p, ms in common.items()}
+        keep({peer: hashlib.sha256(seals).digest() for peer, seals in sealed.items()})
     revealed = yield from exchange(own)
     for (m, peer), value in revealed.items():
         if seal(m, peer, value) != committed[m, peer]:

@@ -7,8 +7,6 @@ member is stored as what it was made from and what it has heard, and rebuilt by 
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -21,7 +19,6 @@ from fedgrpo.secure.primitives import seal as encrypt
 from fedgrpo.secure.primitives import unseal as decrypt
 
 Result = TypeVar("Result")
-_FORMAT = 1
 
 
 def seal(party: Party, receiver: int, number: int, message: bytes) -> bytes:
@@ -82,9 +79,10 @@ class ReplayableMember(Generic[Result]):
     """A member that can be put away after every message and rebuilt in another process.
 
     Hand :meth:`begin` and then whatever arrives to :meth:`deliver`; both return what to pass on.
-    Store :meth:`to_bytes` in a file of mode 0600 after every call and *before* its output leaves
-    the node. A state that is rolled back would answer twice, to messages that differ if another
-    member is malicious; and what a round must never do is open twice.
+    Put every delivery away *before* what it returned leaves the node: another one of the same party
+    and ``start``, begun and given the same deliveries in their order, is the same member. One that
+    forgot some would answer twice, to messages that differ if another member is malicious; and what
+    a round must never do is open twice.
 
     Rebuilding repeats the work of all steps so far: of no account beside the seconds that a relayed
     step takes, as long as vectors are short.
@@ -94,19 +92,12 @@ class ReplayableMember(Generic[Result]):
     party:
         The member and its session.
     start:
-        Makes the generator from ``secret``. The same bytes must give the same member: it draws
-        nothing at random.
-    secret:
-        Whatever ``start`` needs: seeds, keys, the member's shares.
+        Makes the generator, every time the same one: it draws nothing at random.
     """
 
-    def __init__(
-        self, party: Party, start: Callable[[bytes], Member[Result]], secret: bytes
-    ) -> None:
+    def __init__(self, party: Party, start: Callable[[], Member[Result]]) -> None:
         self._party = party
-        self._secret = secret
-        self._member = start(secret)
-        self._heard: list[tuple[int, bytes]] = []
+        self._member = start()
         self._inbox: dict[int, list[bytes]] = {peer: [] for peer in party.peers}
         self._opened = dict.fromkeys(party.peers, 0)
         self._sealed = dict.fromkeys(party.peers, 0)
@@ -195,58 +186,9 @@ class ReplayableMember(Generic[Result]):
             return reported
         raise self._refusal("went on after an error", "update it: its version is not this one")
 
-    def to_bytes(self) -> bytes:
-        """Serialise secret and transcript, in clear: keep it in a file of mode 0600."""
-        tree = {
-            "format": _FORMAT,
-            "session": self._party.session.hex(),
-            "member": self._party.index,
-            "begun": bool(self._step or self._result),
-            "secret": _to_text(self._secret),
-            "heard": [[peer, _to_text(message)] for peer, message in self._heard],
-        }
-        return json.dumps(tree).encode()
-
-    @classmethod
-    def from_bytes(
-        cls, party: Party, start: Callable[[bytes], Member[Result]], data: bytes
-    ) -> ReplayableMember[Result]:
-        """Rebuild the member that wrote ``data``, by hearing again what it heard.
-
-        Raises
-        ------
-        ProtocolError
-            If ``data`` is anything else, or of another member or session.
-        """
-        try:
-            tree = json.loads(data)
-            if tree["format"] != _FORMAT:
-                raise ValueError
-            owner = (tree["session"], tree["member"])
-            secret = base64.b64decode(tree["secret"], validate=True)
-            heard = [(int(p), base64.b64decode(text, validate=True)) for p, text in tree["heard"]]
-            begun = bool(tree["begun"])
-        except (ValueError, KeyError, TypeError):
-            raise ProtocolError(
-                f"stored state of a committee member ({len(data)} bytes) is unreadable",
-                cure="sit this round out; the next one starts afresh",
-            ) from None
-        if owner != (party.session.hex(), party.index):
-            raise ProtocolError(
-                f"stored state is of member {owner[1]} in round {str(owner[0])[:16]}, not of "
-                f"member {party.index} in round {party.session.hex()[:16]}",
-                cure="delete it: an old round's state serves no other one",
-            )
-        member = cls(party, start, secret)
-        if begun:
-            member._count(member._advance())
-            member._count(member._hear(heard))
-        return member
-
     def _hear(self, messages: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         """Take messages in, go on as far as they reach, and return what to send."""
         for peer, message in messages:
-            self._heard.append((peer, message))
             self._inbox[peer].append(message)
             self._opened[peer] += 1
         outgoing = []
@@ -271,11 +213,6 @@ class ReplayableMember(Generic[Result]):
             self._sealed[peer] += 1
         return sealed
 
-    def _count(self, outgoing: Sequence[tuple[int, bytes]]) -> None:
-        """Number messages that were sealed in an earlier process."""
-        for peer, _ in outgoing:
-            self._sealed[peer] += 1
-
     def _refusal(self, problem: str, cure: str) -> ProtocolError:
         return ProtocolError(f"relayed committee member {self._party.index} {problem}", cure=cure)
 
@@ -288,7 +225,3 @@ def _key(party: Party, peer: int, sender: int, receiver: int) -> bytes:
 
 def _name(session: bytes, sender: int, receiver: int, number: int) -> bytes:
     return context(session, "relayed message", sender, receiver, number)
-
-
-def _to_text(data: bytes) -> str:
-    return base64.b64encode(data).decode()

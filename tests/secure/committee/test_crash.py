@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -115,9 +117,7 @@ def test_a_driver_learns_whether_the_member_had_opened(error: ProtocolError) -> 
 def test_a_relayed_member_learns_whether_it_had_opened(deliveries: int) -> None:
     relayed = {
         m: ReplayableMember(
-            Party(m, IDENTITIES[m], COMMITTEE, PARTS_SESSION),
-            lambda secret: MAKE(secret[0], None),
-            bytes([m]),
+            Party(m, IDENTITIES[m], COMMITTEE, PARTS_SESSION), partial(MAKE, m, None)
         )
         for m in range(MEMBERS)
     }

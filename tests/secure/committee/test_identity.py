@@ -16,6 +16,7 @@ from fedgrpo.secure.committee.identity import (
     holders,
     toss_keys,
 )
+from fedgrpo.secure.committee.steps import Member
 from fedgrpo.secure.primitives import derive
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES, SESSION, Tamper, play, secret
 
@@ -93,6 +94,60 @@ def test_two_stories_about_one_contribution_are_noticed() -> None:
 
     ends = toss(equivocate)
     # Components 0 and 3 are common to members 1 and 2; each has a further honest holder.
+    for m in (0, 2, 3):
+        assert isinstance(ends[m], ProtocolError)
+
+
+class Kept:
+    """What each member keeps of what the others committed to, from toss to toss."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, Mapping[int, bytes]] = {}
+
+    def member(self, index: int, salt: str = "", forgets: bool = False) -> Member[ComponentKeys]:
+        def keep(committed: Mapping[int, bytes]) -> None:
+            before = self.of.get(index, committed)
+            if others := [peer for peer in committed if committed[peer] != before[peer]]:
+                raise ProtocolError(f"{index} was told otherwise by {others}", cure="")
+            if not forgets:
+                self.of[index] = committed
+
+        return toss_keys(index, secret(f"{salt}{index}"), SESSION, keep)
+
+
+def test_a_repeated_toss_gives_the_same_keys() -> None:
+    kept = Kept()
+    first, second = (play({m: kept.member(m) for m in range(4)}) for _ in range(2))
+    assert {m: good(first[m]) for m in first} == {m: good(second[m]) for m in second}
+
+
+def test_who_has_seen_what_others_give_to_a_toss_cannot_repeat_it_with_something_else() -> None:
+    kept = Kept()
+    play({m: kept.member(m) for m in range(4)})
+    ends = play({m: kept.member(m, "other" if m == 1 else "") for m in range(4)})
+    for m in (0, 2, 3):
+        assert f"{m} was told otherwise by [1]" in str(ends[m])
+
+
+def test_nor_if_only_one_of_the_others_had_given_anything() -> None:
+    """Member 0 alone had heard all commitments, and given its part to member 1."""
+    kept = Kept()
+    play({m: kept.member(m, forgets=m != 0) for m in range(4)})
+    lies: dict[tuple[int, int, int], bytes] = {}
+
+    def record(sender: int, receiver: int, number: int, message: bytes) -> bytes:
+        lies[sender, receiver, number] = message
+        return message
+
+    play(
+        {m: toss_keys(m, secret(f"x{m}" if m == 1 else str(m)), SESSION) for m in range(4)}, record
+    )
+
+    # To member 0 the old story; to the others another contribution, in all three messages.
+    def lie(sender: int, receiver: int, number: int, message: bytes) -> bytes:
+        return lies[1, receiver, number] if sender == 1 and receiver in (2, 3) else message
+
+    ends = play({m: kept.member(m) for m in range(4)}, lie)
     for m in (0, 2, 3):
         assert isinstance(ends[m], ProtocolError)
 
