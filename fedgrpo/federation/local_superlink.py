@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -21,6 +20,7 @@ from typing import Any
 from fedgrpo.errors import RunError
 from fedgrpo.federation import reaper
 from fedgrpo.federation.app_bundle import to_toml
+from fedgrpo.federation.ports import free_ports
 from fedgrpo.settings import Scalar
 
 LOG, SUPERLINK_LOG = "flower.log", "superlink.log"
@@ -214,7 +214,7 @@ def _environment(run_dir: Path, scratch: Path) -> dict[str, str]:
     OMP_NUM_THREADS is taken out: without it Ray gives each actor as many threads as it has cores,
     and the server, which works when the holders rest, takes all.
     """
-    port = _free_port()
+    (port,) = free_ports(1)
     (scratch / "config.toml").write_text(
         '[superlink]\ndefault = "own"\n\n'
         f'[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
@@ -247,12 +247,6 @@ def _scratch_directory() -> Path:
     return Path(
         tempfile.mkdtemp(prefix="fedgrpo-", dir=short if os.access(short, os.W_OK) else None)
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start_reaper(run_dir: Path, scratch: Path) -> subprocess.Popen[bytes]:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from fedgrpo.federation.committee_identity import KEY_FILE
 from fedgrpo.federation.committee_member import LISTEN
 from fedgrpo.federation.local_grid import NODE_UNAVAILABLE, stage_of
 from fedgrpo.federation.memory import NodeMemory
+from fedgrpo.federation.ports import free_ports
 from fedgrpo.ledger import FILE, RoundEntry, replay, verify
 from fedgrpo.secure.committee import Identity
 from tests.federation.federation import (
@@ -122,11 +123,8 @@ def key_file(folder, place):
 
 def name_members(folder):
     """Keys in files, and four free ports: what a scenario file names the members by."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        ports = [probe.getsockname()[1] for probe in probes]
     named = []
-    for place, port in enumerate(ports):
+    for place, port in enumerate(free_ports(4)):
         identity = Identity.new()
         key_file(folder, place).touch(mode=0o600)
         key_file(folder, place).write_bytes(identity.to_bytes())

@@ -16,6 +16,7 @@ import pytest
 
 from fedgrpo.federation.app_bundle import stage_app, to_toml
 from fedgrpo.federation.committee_identity import KEY_FILE
+from fedgrpo.federation.ports import free_ports
 from fedgrpo.ledger import FILE, RoundEntry, replay
 from fedgrpo.report.reader import read_rows
 from tests.federation.certificates import node_files, superlink_files
@@ -27,7 +28,6 @@ from tests.federation.test_deployment import (
     Processes,
     end_of,
     environment,
-    free_ports,
     patiently,
     submit,
     tail,

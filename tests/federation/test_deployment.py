@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from fedgrpo.data.tasks import generate
 from fedgrpo.federation.app_bundle import stage_app, to_toml
+from fedgrpo.federation.ports import free_ports
 from fedgrpo.policy import SpendingFile
 from fedgrpo.report.reader import read_rows, read_summary
 
@@ -41,14 +41,6 @@ CONFIG = {
 
 POLICY = 'models = ["tiny"]\nrewards = ["exact_match"]\n[prompt]\nlargest_epsilon = 1e6\n'
 """Lies beside each site's prompts."""
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def environment(home, port, root_certificate=None):
