@@ -20,8 +20,8 @@ from fedgrpo.robust.networks import selection
 Combination = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 """``(bucket_means (B, d), trim) -> (d,)``."""
 
-_BLOCK = 8192
-"""Coordinates combined at a time by coordinate-wise rules: 64 kB a bucket, to fit the cache."""
+_BLOCK = 12_288
+"""Coordinates combined at a time by coordinate-wise rules: 96 kB a bucket, to fit the cache."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
     combined = np.empty(coordinates)
     for start in range(0, coordinates, size):
         block = means[:, start : start + size]
-        if not np.isfinite(block).all():
+        if not _all_finite(block):
             raise _not_finite(means)
         result = chosen.combination(block, trim)
         if result.shape != block.shape[1:]:
@@ -230,6 +230,17 @@ def _middle_rows(block: NDArray[np.float64], trimmed: int) -> list[NDArray[np.fl
             np.maximum(rows[low], rows[high], out=rows[high])
             rows[low], spare = spare, rows[low]
     return rows[trimmed : len(rows) - trimmed]
+
+
+def _all_finite(block: NDArray[np.float64]) -> bool:
+    """Whether a block holds no NaN or infinity.
+
+    Then its sum is finite too, unless that overflows, which is looked into; ``einsum`` is numpy's
+    fastest way over the block.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.einsum("ij->", block)
+    return bool(np.isfinite(total) or np.isfinite(block).all())
 
 
 def _not_finite(means: NDArray[np.float64]) -> ProtocolError:

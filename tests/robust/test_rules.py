@@ -131,6 +131,7 @@ def test_one_attacker_moves_the_mean_at_will() -> None:
 
 def test_values_near_the_float_limit_do_not_overflow() -> None:
     assert np.isfinite(combine("mean", np.full((4, 2), 1.7e308), 0)).all()
+    assert (combine("trimmed_mean", np.full((5, 3), -1.7e308), 2) == -1.7e308).all()
 
 
 @st.composite
@@ -224,6 +225,9 @@ def test_non_finite_bucket_means_are_refused_by_name(rule: str, poison: float) -
     means = np.zeros((5, 3))
     means[3, 1] = poison
     with pytest.raises(ProtocolError, match=r"\[3\]"):
+        combine(rule, means, 1)
+    means[1, 0] = -poison  # In a sum of all, infinities may meet.
+    with pytest.raises(ProtocolError, match=r"\[1, 3\]"):
         combine(rule, means, 1)
 
 
