@@ -91,8 +91,13 @@ class Cosigning:
 
     def _ask(self, link: Link, asked: Mapping[int, str]) -> tuple[dict[int, str], frozenset[int]]:
         """Ask once; returns whom to ask again, and who did not answer."""
-        now = self.ledger.checkpoint
-        contents = {node: self._growth(link.header, key) for node, key in asked.items()}
+        if not asked:
+            return {}, frozenset()
+        now, lines = self.ledger.checkpoint, self.ledger.lines()
+        contents = {}
+        for node, key in asked.items():
+            start = self.seen.get(key, self.ledger.size)
+            contents[node] = write_growth(link.header, Growth(start, tuple(lines[start:])))
         answers = link.ask(COSIGN, contents, lambda _, content: read_vouched(content))
         for node, reason in answers.failures.items():
             LOG.warning(f"member {asked[node][:12]} does not vouch for the ledger: {reason}")
@@ -107,7 +112,3 @@ class Cosigning:
                 self.seen[key] = max(vouched.size, 0)
                 again[node] = key
         return again, answers.lost
-
-    def _growth(self, header: Header, key: str) -> RecordDict:
-        start = self.seen.get(key, self.ledger.size)
-        return write_growth(header, Growth(start, tuple(self.ledger.lines(start))))

@@ -61,7 +61,7 @@ def round_trip(
     timeout: float,
     *,
     poll_s: float = POLL_S,
-    enough: Callable[[Replies], bool] = lambda _: False,
+    enough: Callable[[Replies], bool] | None = None,
 ) -> Replies:
     """Send at most one message to each node and wait until all have replied or the time is over.
 
@@ -87,10 +87,8 @@ def round_trip(
     asked = dict(zip(ids, nodes, strict=True)) if len(ids) == len(nodes) else {}
     asked = {message_id: node for message_id, node in asked.items() if message_id}
     failures = dict.fromkeys(set(nodes) - set(asked.values()), UNSENT)
-    replied = _collect(
-        grid, asked, timeout, poll_s, lambda so_far: enough(_sorted_out(so_far, asked))
-    )
-    found = _sorted_out(replied, asked)
+    so_far = None if enough is None else lambda replied: enough(_sorted_out(replied, asked))
+    found = _sorted_out(_collect(grid, asked, timeout, poll_s, so_far), asked)
     return Replies(found.messages, failures | found.failures)
 
 
@@ -108,7 +106,7 @@ def _collect(
     asked: dict[str, int],
     timeout: float,
     poll_s: float,
-    enough: Callable[[dict[int, list[Message]]], bool],
+    enough: Callable[[dict[int, list[Message]]], bool] | None,
 ) -> dict[int, list[Message]]:
     """Pull until every message has a reply, enough have one, or the time is over."""
     asked_at = time.monotonic()
@@ -123,7 +121,7 @@ def _collect(
                 replied.setdefault(asked[answered], []).append(reply)
                 pending.discard(answered)
         now = time.monotonic()
-        if now >= deadline or (0 < len(pending) < before and enough(replied)):
+        if now >= deadline or (enough and 0 < len(pending) < before and enough(replied)):
             break
         if pending:
             time.sleep(min(poll_s, 0.005 + _PATIENCE * (now - asked_at)))

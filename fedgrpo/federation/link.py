@@ -61,19 +61,20 @@ class Link:
         message_type: str,
         contents: Mapping[int, RecordDict],
         read: Callable[[int, RecordDict], T],
-        enough: Callable[[Mapping[int, T]], bool] = lambda _: False,
+        enough: Callable[[Mapping[int, T]], bool] | None = None,
     ) -> Answers[T]:
         """Send each node its content and read what comes back, see :func:`read_answers`.
 
-        Once ``enough`` says so of the valid replies, nobody waits for the others.
+        Once ``enough`` says so of the valid replies, nobody waits for the others. It has replies
+        read as they come, and at the end again.
         """
         messages = [self.message(message_type, node, content) for node, content in contents.items()]
 
-        def is_enough(replies: Replies) -> bool:
-            return enough(read_answers(replies, self.header, read).values)
+        def answers(replies: Replies) -> Answers[T]:
+            return read_answers(replies, self.header, read)
 
-        replies = round_trip(self.grid, messages, self.timeout, enough=is_enough)
-        return read_answers(replies, self.header, read)
+        is_enough = None if enough is None else lambda replies: enough(answers(replies).values)
+        return answers(round_trip(self.grid, messages, self.timeout, enough=is_enough))
 
     def message(self, message_type: str, node: int, content: RecordDict) -> Message:
         """Address a message that expires with the time limit: no late node works for nothing."""

@@ -74,9 +74,9 @@ class Ledger:
                 cure="restore the checkpoint, or begin a new run in an empty directory",
             )
 
-    def lines(self, start: int) -> list[bytes]:
-        """Return the lines behind the first ``start`` entries, each with its line break."""
-        return self._path.read_bytes().splitlines(keepends=True)[start:]
+    def lines(self) -> list[bytes]:
+        """Read the line of each entry, with its line break."""
+        return self._path.read_bytes().splitlines(keepends=True)
 
     def keep(self, cosignature: Cosignature) -> None:
         """Keep a member's signature beside the ledger."""

@@ -29,7 +29,7 @@ def lines_of(folder: Path, *entries: object, seed: bytes = SEED) -> list[bytes]:
     ledger = Ledger(folder / FILE, seed)
     for entry in entries:
         ledger.commit(ledger.prepare(entry))  # type: ignore[arg-type]
-    return ledger.lines(0)
+    return ledger.lines()
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
