@@ -31,7 +31,6 @@ from fedgrpo.federation.committee_plan import (
     committee_of,
     committee_plan,
     dealing_session,
-    is_direct,
     payload_of,
     pinned_members,
 )
@@ -84,7 +83,7 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
             f"this node is in the roster {len(number)} times",
             cure="pass on each node's key as it came",
         )
-    committee_plan(settings, plan, len(order.clients), direct=is_direct(committee))
+    committee_plan(settings, plan, len(order.clients))
     session = dealing_session(committee, memory.run, order.header.round, order.clients)
     payload = payload_of(memory.take_release(), plan)
     return write_dealt(order.header, split(payload, committee, session, number[0], key))

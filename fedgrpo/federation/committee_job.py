@@ -16,12 +16,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from fedgrpo.errors import ProtocolError
 from fedgrpo.federation.committee_identity import KEY_FILE, Pledges, member_identity
 from fedgrpo.federation.committee_messages import NOBODY, TOSS, Work, read_work, write_work
-from fedgrpo.federation.committee_plan import (
-    committee_of,
-    committee_plan,
-    dealing_session,
-    is_direct,
-)
+from fedgrpo.federation.committee_plan import committee_of, committee_plan, dealing_session
 from fedgrpo.federation.memory import WORK, NodeMemory
 from fedgrpo.federation.messages import Header
 from fedgrpo.federation.node_store import NodeStore
@@ -158,8 +153,7 @@ class Job:
         self.pledges.make(lambda pledge: pledge.revealing(committed))
 
     def _plan(self, clients: int) -> Plan:
-        direct = is_direct(self.committee)
-        return committee_plan(self.settings, self.release, clients, direct=direct)
+        return committee_plan(self.settings, self.release, clients)
 
 
 def new_job(asked: Work, header: Header, context: Context, settings: Settings) -> Job:

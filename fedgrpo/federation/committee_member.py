@@ -66,7 +66,7 @@ def work(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     asked = read_work(content)
     if asked.task in (TOSS, AGGREGATE):
         job = _begin(asked, header, context, settings)
-        if is_direct(job.committee):
+        if is_direct(settings):
             return write_progress(header, _directly(job, context))
         member = _relayed(job)
         post = member.begin()
@@ -109,8 +109,9 @@ def _first_attempt(lost: int, header: Header, context: Context, settings: Settin
             f"asked to go on without committee member {lost}",
             cure="set aggregation.allow_three = true to let three honest members finish a round",
         )
-    job = _lost_directly(lost, header, context, settings)
-    if job is None:
+    if is_direct(settings):
+        job = _lost_directly(lost, header, context, settings)
+    else:
         job = _resume(header, context, settings).job
     if job.work.lost != NOBODY:
         raise ProtocolError(
@@ -121,11 +122,9 @@ def _first_attempt(lost: int, header: Header, context: Context, settings: Settin
     return job
 
 
-def _lost_directly(lost: int, header: Header, context: Context, settings: Settings) -> Job | None:
-    """A direct attempt that ended because this very member was lost on this member's own link."""
+def _lost_directly(lost: int, header: Header, context: Context, settings: Settings) -> Job:
+    """The attempt that ended because this very member was lost on this member's own link."""
     job = stored_job(header, context, settings)
-    if not is_direct(job.committee):
-        return None
     if scalar(config_record(context.state, WORK), "lost", int) != lost:
         raise ProtocolError(
             f"asked to go on without committee member {lost}, which this member has not lost",
@@ -242,7 +241,7 @@ def _resume(header: Header, context: Context, settings: Settings) -> _Live:
 
 
 def _remake(job: Job) -> _Live:
-    if is_direct(job.committee):  # The same masks would serve a second time.
+    if is_direct(job.settings):  # The same masks would serve a second time.
         raise ProtocolError(
             "asked to go on with what was begun over direct links", cure="begin another attempt"
         )

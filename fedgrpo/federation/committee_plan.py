@@ -64,15 +64,18 @@ def committee_of(settings: Settings, members: tuple[MemberKeys, ...]) -> Committ
     ProtocolError
         If these are not four members with distinct keys.
     """
-    named = settings.aggregation.committee
-    addresses = tuple(name.partition("@")[2] for name in named) or ("",) * MEMBERS
     shared = hashlib.sha256(f"{settings.fingerprint()}|{VERSION}".encode()).digest()
-    return Committee(members, addresses, shared)
+    return Committee(members, _addresses(settings), shared)
 
 
-def is_direct(committee: Committee) -> bool:
+def is_direct(settings: Settings) -> bool:
     """Whether the members connect to each other, and not through the server."""
-    return all(committee.addresses)
+    return all(_addresses(settings))
+
+
+def _addresses(settings: Settings) -> tuple[str, ...]:
+    named = settings.aggregation.committee
+    return tuple(name.partition("@")[2] for name in named) or ("",) * MEMBERS
 
 
 def dealing_session(
@@ -122,7 +125,7 @@ def noise_steps(settings: Settings, release: ReleasePlan) -> float:
     return settings.privacy.noise_multiplier * moved
 
 
-def committee_plan(settings: Settings, release: ReleasePlan, clients: int, *, direct: bool) -> Plan:
+def committee_plan(settings: Settings, release: ReleasePlan, clients: int) -> Plan:
     """Return what the committee computes over so many clients.
 
     Raises
@@ -149,7 +152,7 @@ def committee_plan(settings: Settings, release: ReleasePlan, clients: int, *, di
         sigma=noise_steps(settings, release),
         norm=encoding.sensitivity,
     )
-    latency = _DIRECT_S if direct else _RELAYED_S
+    latency = _DIRECT_S if is_direct(settings) else _RELAYED_S
     circuit = choose_circuit(plan.groups, plan.trimmed, plan.dimension, latency, plan.bits)
     return replace(plan, circuit=circuit)
 

@@ -34,7 +34,6 @@ from fedgrpo.federation.committee_messages import (
     write_work,
 )
 from fedgrpo.federation.committee_plan import (
-    committee_of,
     committee_plan,
     is_direct,
     mean_of,
@@ -44,7 +43,7 @@ from fedgrpo.federation.committee_plan import (
 from fedgrpo.federation.link import Link
 from fedgrpo.federation.secure_round import Failures, Phase
 from fedgrpo.privacy.release import ReleasePlan
-from fedgrpo.secure.committee import MemberKeys, Plan
+from fedgrpo.secure.committee import MemberKeys
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Settings
 
@@ -176,7 +175,7 @@ class CommitteeServer:
         CommitteeError
             If the members came to no result.
         """
-        self._plan(plan, len(dealers))
+        committee_plan(self.settings, plan, len(dealers))
         self._seat(dealers)
         with phase("committee"):
             self._toss(link, plan.size)
@@ -187,15 +186,11 @@ class CommitteeServer:
             order = write_deal(DealOrder(link.header, self.keys, clients))
             dealt = link.ask(DEAL, dict.fromkeys(dealers, order), lambda _, c: read_dealt(c))
         # All that the members can admit: too few end the round before they have computed anything.
-        self._plan(plan, len(dealt.values))
+        committee_plan(self.settings, plan, len(dealt.values))
         messages = {n: dealt.values[node] for n, node in nodes.items() if node in dealt.values}
         with phase("committee"):
             progress = self._compute(link, clients, messages, plan)
         return self._read(progress, nodes, dealt.failures, plan)
-
-    def _plan(self, plan: ReleasePlan, clients: int) -> Plan:
-        direct = bool(self.keys) and is_direct(committee_of(self.settings, self.keys))
-        return committee_plan(self.settings, plan, clients, direct=direct)
 
     def _seat(self, dealers: Mapping[int, Dealer]) -> None:
         """Find out which nodes are the members: those that the settings name or, in a simulation,
@@ -310,7 +305,7 @@ class CommitteeServer:
         reasons += [f"member {m} lost member {p.lost}" for m, p in sorted(ended.reports.items())]
         opened = any(why.startswith(OpenedError.__name__) for why in ended.failures.values())
         retry = ended.alone != NOBODY and self.settings.aggregation.allow_three
-        if is_direct(committee_of(self.settings, self.keys)):
+        if is_direct(self.settings):
             opened |= ended.unsure
         elif retry:
             opened = True  # Nobody was asked: the members may have been at their very end.
@@ -352,7 +347,7 @@ class CommitteeServer:
                 cure="have the members checked: at least one of them lies",
                 released=True,
             )
-        computed = self._plan(plan, len(first.clients))
+        computed = committee_plan(self.settings, plan, len(first.clients))
         left_out = {nodes[n]: "its shares did not fit" for n in set(nodes) - set(first.clients)}
         return CommitteeMean(
             mean_of(first.totals, computed, plan),
