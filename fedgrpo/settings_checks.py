@@ -10,7 +10,11 @@ from fedgrpo.errors import SettingsError
 if TYPE_CHECKING:
     from fedgrpo.settings import Settings
 
-_MEMBER = re.compile(r"[0-9a-f]{128}(@\S+:\d{1,5})?")
+MEMBERS = 4
+"""Members of a committee."""
+MEMBER_KEYS = "[0-9a-f]{128}"
+"""Pattern of a member's two public keys, as ``fedgrpo committee-key`` prints them."""
+_MEMBER = re.compile(MEMBER_KEYS + r"(@\S+:\d{1,5})?")
 
 
 def secret_threshold(bucket_size: int) -> int:
@@ -77,7 +81,7 @@ def _check_buckets(settings: Settings) -> None:
 
 def _check_committee(settings: Settings) -> None:
     named = settings.aggregation.committee
-    if len(named) not in (0, 4) or not all(_MEMBER.fullmatch(name) for name in named):
+    if len(named) not in (0, MEMBERS) or not all(_MEMBER.fullmatch(name) for name in named):
         raise _impossible(
             f"aggregation.committee = {', '.join(named)!r} does not name four members",
             "give KEYS or KEYS@HOST:PORT of each, with the 128 hex digits that 'fedgrpo "

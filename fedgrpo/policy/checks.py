@@ -7,7 +7,7 @@ from datetime import datetime
 
 from fedgrpo.errors import PolicyError
 from fedgrpo.policy.committee import committee_problem
-from fedgrpo.policy.limits import ANY, Policy
+from fedgrpo.policy.limits import Policy, allowed
 from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.privacy.accounting import round_cost
 from fedgrpo.settings import Settings
@@ -86,7 +86,7 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
             Refusal.NOISE,
             f"noise multiplier {cost.noise_multiplier:g} is below {limits.least_noise:g}",
         )
-    if not _allowed(place := noise_by(settings), policy.noise_by):
+    if not allowed(place := noise_by(settings), policy.noise_by):
         yield Refusal.NOISE_PLACE, f"noise by the {place} is not allowed"
     if privacy.honest_mates > policy.most_honest_mates:
         yield (
@@ -98,7 +98,7 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
 def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
     """Who is shown what on the way to the robust rule."""
     protocol, size = settings.aggregation.protocol, settings.secure.bucket_size
-    if not _allowed(protocol, policy.protocols):
+    if not allowed(protocol, policy.protocols):
         yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol!r} is not allowed"
     if protocol == "buckets" and size < policy.least_bucket:
         yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
@@ -114,10 +114,10 @@ def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, 
     """Models and rewards: what would be loaded and run here."""
     model = settings.model
     pinned = f"{model.name}@{model.revision}"
-    if not (_allowed(model.name, policy.models) or pinned in policy.models):
+    if not (allowed(model.name, policy.models) or pinned in policy.models):
         yield Refusal.MODEL, f"model {pinned.rstrip('@')!r} is not allowed"
     for name in settings.reward.functions:
-        if not _allowed(name, policy.rewards):
+        if not allowed(name, policy.rewards):
             yield Refusal.REWARD, f"reward function {name!r} is not allowed"
 
 
@@ -129,7 +129,3 @@ def _broken_metrics(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
     noised = privacy.unit != "none" and noise_by(settings) in ("client", "committee")
     if privacy.metrics and not noised and not policy.metrics_without_noise:
         yield Refusal.METRICS, "metrics may not leave without noise that the server has no part in"
-
-
-def _allowed(name: str, names: tuple[str, ...]) -> bool:
-    return name in names or ANY in names

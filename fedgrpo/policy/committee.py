@@ -12,10 +12,8 @@ import re
 from collections.abc import Iterator
 
 from fedgrpo.settings import Settings
+from fedgrpo.settings_checks import MEMBER_KEYS, MEMBERS
 
-MEMBERS = 4
-"""Members of a committee."""
-_KEYS = re.compile(r"[0-9a-f]{128}")
 _GROUP, _SHOWN = 4, 32
 
 
@@ -27,7 +25,7 @@ def check_members(names: tuple[str, ...]) -> tuple[str, ...]:
     ValueError
         If a name is no pair of keys, is there twice, or there are some but fewer than four.
     """
-    if not all(_KEYS.fullmatch(name) for name in names):
+    if not all(re.fullmatch(MEMBER_KEYS, name) for name in names):
         raise ValueError(
             "give each member as the 128 hex digits that 'fedgrpo committee-key' prints, without "
             "an address"

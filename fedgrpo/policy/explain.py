@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from fedgrpo.policy.account import UNITS, spent_epsilon
 from fedgrpo.policy.committee import committee_words
-from fedgrpo.policy.limits import ANY, Policy, UnitLimits
+from fedgrpo.policy.limits import ANY, Policy, UnitLimits, allowed
 from fedgrpo.policy.spending import Entry
 
 WIDTH = 88
@@ -80,16 +80,16 @@ def _leaves(policy: Policy) -> Iterator[str]:
         "list of numbers by which the model should change: the update. That update leaves, in the "
         f"form that follows. {_clipped(policy)}"
     )
-    if _allows(policy, "buckets"):
+    if allowed("buckets", policy.protocols):
         yield (
             "It is added up with those of other participants under one-time secret masks, so that "
             "the server sees only the sum over a group of at least "
             f"{policy.least_bucket}, never yours alone. If members of the group go silent on the "
             "way, the sum may be over fewer of them, but over more than half."
         )
-    if _allows(policy, "committee"):
+    if allowed("committee", policy.protocols):
         yield from committee_words(policy.committee, allow_three=policy.allow_three)
-    if _allows(policy, "plain"):
+    if allowed("plain", policy.protocols):
         yield (
             "This policy ALSO allows runs in which the server is shown your update by itself, and "
             "is trusted with it."
@@ -175,7 +175,7 @@ def _certainty(epsilon: float) -> str:
 
 
 def _mates(policy: Policy) -> str:
-    mates, joint = policy.most_honest_mates, {"committee", ANY} & set(policy.noise_by)
+    mates, joint = policy.most_honest_mates, allowed("committee", policy.noise_by)
     said = f"; up to {mates} other participants may be relied upon for a part." if mates else "."
     if joint:
         return said + " Of a committee it is relied upon that no two members conspire."
@@ -232,10 +232,6 @@ def _not_promised() -> Iterator[str]:
         "those are what the training learns. The models and programs named above were approved by "
         "whoever wrote this file. Whoever deletes the account begins a new one."
     )
-
-
-def _allows(policy: Policy, protocol: str) -> bool:
-    return bool({protocol, ANY} & set(policy.protocols))
 
 
 def _names(names: tuple[str, ...]) -> str:

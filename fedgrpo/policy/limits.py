@@ -22,6 +22,11 @@ ANY = "*"
 """Stands for whatever a server names."""
 
 
+def allowed(name: str, names: tuple[str, ...]) -> bool:
+    """Whether a name is among those that a site allows."""
+    return name in names or ANY in names
+
+
 def _check_hours(text: str) -> str:
     if text:
         hours_of(text)

@@ -175,6 +175,23 @@ def test_everything_that_decides_a_release_is_in_the_hash_of_its_plan() -> None:
     assert plan_hash(settings, resumed, plan, "file") == hashes[0], "Flower's run id may change"
 
 
+PROMPTS = "prompts.jsonl"
+
+
+def one_site(folder: Path, settings: Settings, policy: str) -> LocalGrid:
+    """One node that trains in earnest, on an empty file of prompts with a policy beside it."""
+    prompts = folder / PROMPTS
+    prompts.write_text("")
+    (folder / "policy.toml").write_text(policy)
+    config: dict[str, Scalar] = {"prompts": str(prompts)}
+    return LocalGrid(
+        make_client_app(),
+        1,
+        node_config=lambda _: config,
+        run_config=settings.to_run_config(),
+    )
+
+
 OPENED: list[str] = []
 """Files that anything in this process has opened, while a test looks."""
 
@@ -203,18 +220,10 @@ def test_a_round_is_refused_before_the_prompts_are_opened(
 ) -> None:
     """By the holder that trains in earnest, whose policy lies beside its prompts."""
     settings = make_settings(**CLIENT)
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("")
-    (tmp_path / "policy.toml").write_text(policy)
-    grid = LocalGrid(
-        make_client_app(),
-        1,
-        node_config=lambda _: {"prompts": str(prompts)},
-        run_config=settings.to_run_config(),
-    )
+    grid = one_site(tmp_path, settings, policy)
     OPENED.clear()
     reply = ask(grid, order(settings))
-    opened = str(prompts) in OPENED
+    opened = str(tmp_path / PROMPTS) in OPENED
     assert any("policy.toml" in name for name in OPENED)
     if code is None:
         assert opened
@@ -228,16 +237,7 @@ def test_a_round_is_refused_before_the_prompts_are_opened(
 @pytest.mark.parametrize("shown", ["buckets", "plain"])
 def test_a_sites_policy_decides_what_the_server_may_be_shown(tmp_path: Path, shown: str) -> None:
     settings = make_settings(aggregation__protocol="plain", **CLIENT)
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("")
-    (tmp_path / "policy.toml").write_text(f"protocols = ['{shown}']" + OPEN)
-    config: dict[str, Scalar] = {"prompts": str(prompts)}
-    grid = LocalGrid(
-        make_client_app(),
-        1,
-        node_config=lambda _: config,
-        run_config=settings.to_run_config(),
-    )
+    grid = one_site(tmp_path, settings, f"protocols = ['{shown}']" + OPEN)
     reply = ask(grid, order(settings))
     if shown == "buckets":
         assert refusal(reply) is Refusal.PROTOCOL
@@ -264,19 +264,11 @@ def test_a_site_deals_to_the_members_that_it_agreed_to_or_opens_no_prompt(
         aggregation__committee=", ".join(named),
         **CLIENT | {"privacy__noise": "server", "federation__min_holders": 7},
     )
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("")
     agreed = f"protocols = ['committee']\nnoise_by = ['committee']\ncommittee = {MEMBERS[:4]}"
-    (tmp_path / "policy.toml").write_text(agreed + OPEN)
-    grid = LocalGrid(
-        make_client_app(),
-        1,
-        node_config=lambda _: {"prompts": str(prompts)},
-        run_config=settings.to_run_config(),
-    )
+    grid = one_site(tmp_path, settings, agreed + OPEN)
     OPENED.clear()
     reply = ask(grid, order(settings))
-    assert (str(prompts) in OPENED) is (code is None)
+    assert (str(tmp_path / PROMPTS) in OPENED) is (code is None)
     assert not (tmp_path / "spent.jsonl").exists() or code is None
     if code is None:
         assert "has no rows" in str(reply.error.reason), "nothing but the empty file stops it"
