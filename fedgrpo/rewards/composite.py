@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
-from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import RewardFunction
-from fedgrpo.settings import RewardSettings
+
+if TYPE_CHECKING:
+    from fedgrpo.model.lora import Adapter
+    from fedgrpo.settings import RewardSettings
 
 Floats = NDArray[np.float64]
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
-from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards import overlong
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.registry import RewardFunction
+
+if TYPE_CHECKING:
+    from fedgrpo.model.lora import Adapter
 
 
 def soft_overlong(max_length: int, buffer: int) -> RewardFunction:
