@@ -140,7 +140,7 @@ class RewardMixture:
                     f"{name} has {len(values)} values for {len(completions)} completions",
                     cure="repeat each prompt and its columns once for each of its completions",
                 )
-        matrix = np.stack([judge(arguments, len(completions)) for judge in self._judges])
+        matrix = self._matrix(arguments, len(completions))
         silent = np.asarray(np.isnan(matrix).all(axis=0))
         if self._abstaining:
             silent = _unexcused(silent, prompts)
@@ -159,6 +159,10 @@ class RewardMixture:
                 judge.name: rewards for judge, rewards in zip(self._judges, matrix, strict=True)
             },
         )
+
+    def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
+        """Unweighted rewards, shape (m, n); NaN where a function does not apply."""
+        return np.stack([judge(arguments, count) for judge in self._judges])
 
 
 def _unexcused(silent: NDArray[np.bool_], prompts: Sequence[str | Chat]) -> NDArray[np.bool_]:

@@ -1,0 +1,205 @@
+"""The process in which rewards judge: it has loaded them, has seen no prompt, and forks a child for
+every prompt's group.
+
+A child starts from the same state whatever was judged before: the functions' own state, the seeds
+of Python's and numpy's global generators (0), the order of sets. It reads its group, gives up
+everything that could outlive it (:mod:`fedgrpo.rewards.sandbox`), judges, writes numbers and ends.
+What it wrote is never unpickled. Run by :class:`fedgrpo.rewards.worker_client.RewardWorker`:
+``python -m fedgrpo.rewards.worker ORDER``.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import pickle
+import random
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedgrpo.errors import RewardError
+from fedgrpo.rewards.judge import Judge
+from fedgrpo.rewards.loading import load_reward
+from fedgrpo.rewards.sandbox import WorkerLimits, die_with, leave_nothing
+from fedgrpo.rewards.shared_memory import make_private
+
+JUDGED, RAISED, REFUSED = b"\x00", b"\x01", b"\x02"
+"""How a child's answer begins: numbers follow; the function's number (uint16) and the class of what
+it raised; the number of a function that returned something else than numbers.
+"""
+ENDED, LATE, KILLED = b"e", b"l", b"k"
+"""How a child ended, as the worker reports it; the signal's number follows :data:`KILLED`."""
+
+_LOOK_FOR_PARENT_S = 5.0
+_ANSWER = 3
+"""The descriptor that :func:`leave_nothing` keeps."""
+
+
+@dataclass(frozen=True)
+class WorkerOrder:
+    """What a worker is started with."""
+
+    control: int
+    """Descriptor of the socket over which groups come."""
+    parent: int
+    """Number of the process that it works for."""
+    names: tuple[str, ...]
+    """Reward functions."""
+    limits: WorkerLimits
+    """Of one group."""
+
+    def to_json(self) -> str:
+        """Write the order as a command line's argument."""
+        return json.dumps({**self.__dict__, "limits": self.limits.__dict__})
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerOrder:
+        """Read the order."""
+        fields = json.loads(text)
+        limits = WorkerLimits(**fields["limits"])
+        return cls(fields["control"], fields["parent"], tuple(fields["names"]), limits)
+
+
+def main(text: str) -> None:
+    """Load, say that it worked or why not, and judge until the other side hangs up."""
+    order = WorkerOrder.from_json(text)
+    # Blocked before anything is loaded, so that no thread of a reward's module takes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    with socket.socket(fileno=order.control) as control:
+        try:
+            judges = _loaded(order)
+        except RewardError as error:
+            control.send(json.dumps([error.problem, error.cure]).encode())
+            return
+        control.send(b"[]")
+        _serve(control, order, judges)
+
+
+def _loaded(order: WorkerOrder) -> list[Judge]:
+    """Load every function, and see that a child of this process can leave nothing behind."""
+    judges = [Judge.of(name, load_reward(name)) for name in order.names]
+    try:
+        for judge in judges:
+            getattr(judge.function, "warm_up", lambda: None)()
+        make_private()
+    except OSError as error:
+        raise RewardError(
+            f"the rewards' modules share memory that cannot be copied ({type(error).__name__})",
+            cure="let them make it when they are called, or name the rewards in the site's policy: "
+            "stateless_rewards",
+        ) from error
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    random.seed(0)
+    np.random.seed(0)
+    gc.collect()
+    gc.freeze()
+    if _forked(order.limits, lambda: _is_shut_in(order.limits)) != ENDED:
+        raise RewardError(
+            "this machine's kernel does not keep rewards from writing what outlives them",
+            cure="name them in the site's policy, if they keep nothing: stateless_rewards",
+        )
+    return judges
+
+
+def _serve(control: socket.socket, order: WorkerOrder, judges: Sequence[Judge]) -> None:
+    control.settimeout(_LOOK_FOR_PARENT_S)
+    while os.getppid() == order.parent:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        except TimeoutError:
+            continue
+        if not message:
+            return
+        request, answer = descriptors
+
+        def judge(request: int = request, answer: int = answer) -> bool:
+            group = os.pread(request, os.fstat(request).st_size, 0)
+            leave_nothing(order.limits, answer)
+            _write(_answer(judges, group))
+            return True
+
+        report = _forked(order.limits, judge, lambda: os.getppid() == order.parent)
+        os.close(request)
+        os.close(answer)
+        control.send(report)
+
+
+def _forked(
+    limits: WorkerLimits, work: Callable[[], bool], is_wanted: Callable[[], bool] = lambda: True
+) -> bytes:
+    """Let a child do something, for the limit's time at most, and tell how it ended."""
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        # Nothing may return into the parent's code.
+        with suppress(BaseException):
+            die_with(parent)
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
+            if work():
+                os._exit(0)
+        os._exit(1)
+    return _outcome(child, time.monotonic() + limits.wall_s, is_wanted)
+
+
+def _outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> bytes:
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            killed = os.WIFSIGNALED(status)
+            return KILLED + bytes([os.WTERMSIG(status)]) if killed else ENDED
+        left = deadline - time.monotonic()
+        if left <= 0 or not is_wanted():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return LATE
+        signal.sigtimedwait({signal.SIGCHLD}, min(left, _LOOK_FOR_PARENT_S))
+
+
+def _is_shut_in(limits: WorkerLimits) -> bool:
+    """In a child: whether a file can no longer be opened for writing."""
+    leave_nothing(limits, os.open(os.devnull, os.O_WRONLY))
+    try:
+        os.open(os.devnull, os.O_WRONLY)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return False
+
+
+def _answer(judges: Sequence[Judge], group: bytes) -> bytes:
+    """Judge one group; in the child, behind its limits."""
+    count, arguments = pickle.loads(group)
+    rows = b""
+    for number, judge in enumerate(judges):
+        try:
+            rows += judge(arguments, count).astype("<f8").tobytes()
+        except BaseException as error:
+            return _failure(number, error)
+    return JUDGED + rows
+
+
+def _failure(number: int, error: BaseException) -> bytes:
+    """What may be told of a failure: whose it is, and its class."""
+    cause: Any = error.__cause__ if isinstance(error, RewardError) else error
+    if cause is None:
+        return REFUSED + struct.pack("<H", number)
+    return RAISED + struct.pack("<H", number) + type(cause).__name__.encode()[:64]
+
+
+def _write(answer: bytes) -> None:
+    while answer:
+        answer = answer[os.write(_ANSWER, answer) :]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

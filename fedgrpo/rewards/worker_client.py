@@ -1,0 +1,277 @@
+"""Sends groups to the process in which rewards judge, and reads nothing but numbers from it."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.errors import RewardError
+from fedgrpo.rewards.sandbox import WorkerLimits
+from fedgrpo.rewards.worker import ENDED, JUDGED, KILLED, LATE, RAISED, REFUSED, WorkerOrder
+
+Floats = NDArray[np.float64]
+
+START_S = 120.0
+"""Longest time for loading the functions."""
+GRACE_S = 10.0
+"""Time beyond a group's own limit after which the worker itself counts as hung."""
+_FAILURE_BYTES = 128
+
+
+class RewardWorker:
+    """A process that judges one prompt's group at a time and remembers none.
+
+    It is reused for all groups, made anew when it died, and ends with this process.
+
+    Parameters
+    ----------
+    names:
+        Reward functions, as :func:`fedgrpo.rewards.load_reward` takes them.
+    limits:
+        Of one group.
+
+    Raises
+    ------
+    RewardError
+        If it cannot start, or one of the functions cannot be loaded there.
+    """
+
+    def __init__(self, names: Sequence[str], limits: WorkerLimits) -> None:
+        self.names = tuple(names)
+        self.limits = limits
+        self._connection: _Connection | None = _Connection.open(self.names, limits)
+
+    def judge(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
+        """Judge one prompt's completions by every function.
+
+        Parameters
+        ----------
+        arguments:
+            Keywords of the functions, ``count`` values each.
+        count:
+            Number of completions, n.
+
+        Returns
+        -------
+        float64, shape (m, n)
+            NaN where a function does not apply.
+
+        Raises
+        ------
+        RewardError
+            If the group could not be judged: a function raised, returned something else than
+            numbers, crashed or took too much time or memory. Names the class of what was raised at
+            most. The next group is judged as if this one had not been.
+        """
+        try:
+            group = pickle.dumps((count, {name: list(v) for name, v in arguments.items()}))
+        except Exception as error:
+            raise RewardError(
+                f"a prompt's columns cannot be sent to its rewards ({type(error).__name__})",
+                cure="use columns of texts, numbers, lists and tables",
+            ) from None
+        size = 8 * len(self.names) * count
+        try:
+            answer, report = self._alive().ask(group, size, self.limits.wall_s + GRACE_S)
+        except (OSError, EOFError) as error:
+            self.close()
+            raise RewardError(
+                f"the process in which rewards judge died ({type(error).__name__})",
+                cure="see whether this machine has memory left; the next group gets a new one",
+            ) from None
+        return self._numbers(answer, report, count)
+
+    def close(self) -> None:
+        """End the process; :meth:`judge` would make another one."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _alive(self) -> _Connection:
+        if self._connection is None or not self._connection.is_alive():
+            self.close()
+            self._connection = _Connection.open(self.names, self.limits)
+        return self._connection
+
+    def _numbers(self, answer: bytes, report: bytes, count: int) -> Floats:
+        kind, content = answer[:1], answer[1:]
+        if report == ENDED and kind == JUDGED and len(content) == 8 * len(self.names) * count:
+            matrix = np.frombuffer(content, "<f8").astype(np.float64)
+            if not np.isinf(matrix).any():
+                return matrix.reshape(len(self.names), count)
+        if report == ENDED and kind in (RAISED, REFUSED) and len(content) >= 2:
+            raise self._failure(kind, *struct.unpack("<H", content[:2]), content[2:])
+        raise self._killed(report)
+
+    def _failure(self, kind: bytes, number: int, class_name: bytes) -> RewardError:
+        name = self.names[min(number, len(self.names) - 1)]
+        if kind == REFUSED:
+            return RewardError(
+                f"reward {name!r} did not return one finite number, or None, for each completion, "
+                "or lacks a column",
+                cure="call it by hand on a few completions of the prompts",
+            )
+        return RewardError(
+            f"reward {name!r} raised {_known_class(class_name)}",
+            cure="call it by hand on a few completions; the message is left out here because it "
+            "may quote a prompt",
+        )
+
+    def _killed(self, report: bytes) -> RewardError:
+        rewards = ", ".join(self.names)
+        if report == LATE:
+            what = f"took longer than {self.limits.wall_s} s"
+        elif report == KILLED + bytes([signal.SIGKILL]):
+            what = f"took more than {self.limits.cpu_s} s of CPU time, or were killed"
+        elif report[:1] == KILLED:
+            what = f"crashed by signal {report[1]}"
+        else:
+            what = "ended their process without an answer"
+        return RewardError(
+            f"rewards {rewards} {what} for one group of completions",
+            cure="call them by hand on a few completions; a group that cannot be judged counts "
+            "nothing",
+        )
+
+
+class _Connection:
+    """One worker process and the socket to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self.process = process
+        self.control = control
+        self.owner = os.getpid()
+        self._end = weakref.finalize(self, _end, process, control, self.owner)
+
+    @classmethod
+    def open(cls, names: Sequence[str], limits: WorkerLimits) -> _Connection:
+        """Start a process and wait until it has loaded the functions."""
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            order = WorkerOrder(theirs.fileno(), os.getpid(), tuple(names), limits)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "fedgrpo.rewards.worker", order.to_json()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+                start_new_session=True,
+            )
+        connection = cls(process, control)
+        connection._await_loading()
+        return connection
+
+    def _await_loading(self) -> None:
+        self.control.settimeout(START_S)
+        try:
+            message = self.control.recv(65536)
+        except OSError:
+            message = b""
+        if message != b"[]":
+            self.close()
+            problem, cure = json.loads(message or _SILENT)
+            raise RewardError(problem, cure=cure)
+
+    def is_alive(self) -> bool:
+        """Whether it runs, and is this process's own."""
+        return self.owner == os.getpid() and self.process.poll() is None
+
+    def ask(self, group: bytes, size: int, timeout_s: float) -> tuple[bytes, bytes]:
+        """Send a group; returns its child's answer and how the child ended.
+
+        Raises
+        ------
+        OSError, EOFError
+            If the worker died or hangs.
+        """
+        deadline = time.monotonic() + timeout_s
+        answer = self._send(group)
+        try:
+            found = _read(answer, 1 + max(size, _FAILURE_BYTES), deadline)
+        finally:
+            os.close(answer)
+        self.control.settimeout(max(deadline - time.monotonic(), 1.0))
+        report = self.control.recv(16)
+        if not report:
+            raise EOFError
+        return found, report
+
+    def _send(self, group: bytes) -> int:
+        """Hand the group over as a file in memory; returns the descriptor to read the answer."""
+        request = os.memfd_create("group")
+        answer, theirs = os.pipe()
+        try:
+            with open(request, "wb", closefd=False) as file:
+                file.write(group)
+            socket.send_fds(self.control, [b"g"], [request, theirs])
+        except BaseException:
+            os.close(answer)
+            raise
+        finally:
+            os.close(request)
+            os.close(theirs)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+
+
+_SILENT = json.dumps(
+    [
+        "the process in which rewards judge did not start",
+        "read its own messages above; the reward modules are imported there a second time",
+    ]
+)
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, with its module path; sets have one order, and libraries start no threads."""
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **fixed}
+
+
+def _end(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:
+    control.close()
+    if owner == os.getpid():
+        process.kill()
+        process.wait()
+
+
+def _read(descriptor: int, limit: int, deadline: float) -> bytes:
+    """Read up to the end, ``limit`` bytes or the deadline."""
+    poll, found = select.poll(), b""
+    poll.register(descriptor, select.POLLIN)
+    while len(found) < limit:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError
+        more = os.read(descriptor, limit - len(found))
+        if not more:
+            break
+        found += more
+    return found
+
+
+def _known_class(name: bytes) -> str:
+    """The class if Python has it: a reward could write a text into the name of its own."""
+    text = name.decode("ascii", "replace")
+    known = getattr(builtins, text, None)
+    is_error = isinstance(known, type) and issubclass(known, BaseException)
+    return text if is_error else "an error of its own"
