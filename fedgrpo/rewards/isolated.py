@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+_JUDGED = (Principle, ReasoningQuality, JudgedGrounding, SelfCertainty)
+
 __all__ = ["IsolatedMixture", "WorkerLimits", "isolated_mixture", "runs_model"]
 
 
@@ -144,9 +146,7 @@ def runs_model(name: str, function: RewardFunction) -> bool:
     """
     if type(function) is CosineLength:
         return runs_model(name, function.correct)
-    if type(function) in (Principle, ReasoningQuality, JudgedGrounding, SelfCertainty):
-        return _is_plain_judge(function.judge)
-    if _is_reward_model(function):
+    if _is_judged(function) or _is_reward_model(function):
         return True
     if hasattr(function, "bind"):
         raise RewardError(
@@ -157,10 +157,12 @@ def runs_model(name: str, function: RewardFunction) -> bool:
     return False
 
 
-def _is_plain_judge(judge: object) -> bool:
+def _is_judged(function: RewardFunction) -> bool:
+    if not isinstance(function, _JUDGED) or type(function) not in _JUDGED:
+        return False
     from fedgrpo.rewards.token_judge import TokenJudge
 
-    return type(judge) is TokenJudge
+    return type(function.judge) is TokenJudge
 
 
 def _is_reward_model(function: RewardFunction) -> bool:

@@ -101,6 +101,10 @@ class CosineLength:
         if hasattr(self.correct, "bind"):
             self.correct.bind(adapter)
 
+    def warm_up(self) -> None:
+        """Let ``correct`` load what it needs, before any prompt is there."""
+        getattr(self.correct, "warm_up", lambda: None)()
+
     def __call__(
         self,
         prompts: Sequence[str | Chat],

@@ -13,6 +13,9 @@ from functools import cache
 from fedgrpo.errors import RewardError
 from fedgrpo.rewards.sandbox_calls import filter_program, is_known
 
+if sys.platform != "win32":
+    import resource
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
@@ -59,9 +62,8 @@ def sandbox_available() -> bool:
     if not sys.platform.startswith("linux") or not is_known(machine) or sys.maxsize < 2**32:
         return False
     action = ctypes.c_uint32(_RETURN_ERROR)
-    library = ctypes.CDLL(None, use_errno=True)
     call, ask = ctypes.c_long(_SECCOMP_CALL[machine]), ctypes.c_uint(_SECCOMP_GET_ACTION_AVAIL)
-    return bool(library.syscall(call, ask, ctypes.c_uint(0), ctypes.byref(action)) == 0)
+    return bool(_library().syscall(call, ask, ctypes.c_uint(0), ctypes.byref(action)) == 0)
 
 
 def die_with(parent: int) -> None:
@@ -124,8 +126,6 @@ def _close_all_but(keep: int) -> None:
 
 
 def _limit(limits: WorkerLimits) -> None:
-    import resource
-
     space = _address_space() + limits.memory_mb * 10**6
     for what, value in (
         (resource.RLIMIT_CPU, limits.cpu_s),
@@ -145,10 +145,14 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, value: int, program: _FilterProgram | None = None) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
     third = ctypes.byref(program) if program is not None else ctypes.c_ulong(0)
     arguments = (ctypes.c_ulong(value), third, ctypes.c_ulong(0), ctypes.c_ulong(0))
-    if library.prctl(ctypes.c_int(option), *arguments) != 0:
+    if _library().prctl(ctypes.c_int(option), *arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -9,7 +9,7 @@ that a later kernel adds. See seccomp(2) and, for the instructions, the kernel's
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 # Names of calls by their numbers on x86-64 and on aarch64 (-1: it does not exist there).
@@ -93,6 +93,13 @@ def filter_program(machine: str, process: int) -> bytes:
     bytes
         Instructions of eight bytes, as ``struct sock_filter`` has them.
     """
+    column = _ARCHITECTURES[machine][1]
+    own = _guarded(column, {name: _one_of(0, (process,)) for name in ("kill", "tgkill")})
+    return _COMMON[machine] + _packed([*own, _NO])
+
+
+def _common(machine: str) -> bytes:
+    """What does not depend on the process."""
     architecture, column = _ARCHITECTURES[machine]
     steps = [
         _Step(_LOAD, 0, 0, _ARCHITECTURE_AT),
@@ -104,13 +111,19 @@ def filter_program(machine: str, process: int) -> bytes:
         steps += [_Step(_EQUAL, 0, 1, number), _YES]
     for number in _numbers(_ABSENT, column).values():
         steps += [_Step(_EQUAL, 0, 1, number), _Step(_RETURN, 0, 0, _ERRNO | _ENOSYS)]
-    guards = _guards(process)
-    for name, number in _numbers(_GUARDED, column).items():
-        steps += [_Step(_EQUAL, 0, len(guards[name]), number), *guards[name]]
-    return b"".join(struct.pack("HBBI", *step) for step in [*steps, _NO])
+    return _packed([*steps, *_guarded(column, _guards())])
 
 
-def _guards(process: int) -> Mapping[str, list[_Step]]:
+def _guarded(column: int, guards: Mapping[str, list[_Step]]) -> list[_Step]:
+    """Let guards decide on the calls that they are named after."""
+    numbers = _numbers(_GUARDED, column)
+    known = [(numbers[name], guard) for name, guard in guards.items() if name in numbers]
+    return [
+        step for number, guard in known for step in (_Step(_EQUAL, 0, len(guard), number), *guard)
+    ]
+
+
+def _guards() -> Mapping[str, list[_Step]]:
     """What decides on a call by its arguments; each ends in a return on every path."""
     return {
         "open": _none_of(1, _WRITES),
@@ -124,8 +137,6 @@ def _guards(process: int) -> Mapping[str, list[_Step]]:
             *(_argument(2), _Step(_EQUAL, 1, 0, 0), _NO),
             *(_argument(2, upper=True), _Step(_EQUAL, 1, 0, 0), _NO, _YES),
         ],
-        "kill": _one_of(0, (process,)),
-        "tgkill": _one_of(0, (process,)),
     }
 
 
@@ -146,3 +157,10 @@ def _argument(index: int, *, upper: bool = False) -> _Step:
 def _numbers(table: str, column: int) -> dict[str, int]:
     rows = [entry.split() for entry in table.replace("\n", " ").split(",")]
     return {row[0]: int(row[column]) for row in rows if int(row[column]) >= 0}
+
+
+def _packed(steps: Iterable[_Step]) -> bytes:
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+_COMMON = {machine: _common(machine) for machine in _ARCHITECTURES}

@@ -26,12 +26,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from numpy import random as numpy_random
 
 from fedgrpo.errors import RewardError
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.sandbox import WorkerLimits, die_with, leave_nothing
+from fedgrpo.rewards.sandbox import WorkerLimits, die_with, leave_nothing, sandbox_available
 from fedgrpo.rewards.shared_memory import make_private
 
 JUDGED, RAISED, REFUSED = b"\x00", b"\x01", b"\x02"
@@ -74,6 +74,7 @@ class WorkerOrder:
 def main(text: str) -> None:
     """Load, say that it worked or why not, and judge until the other side hangs up."""
     order = WorkerOrder.from_json(text)
+    _be_killed_first()
     # Blocked before anything is loaded, so that no thread of a reward's module takes it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     with socket.socket(fileno=order.control) as control:
@@ -86,8 +87,15 @@ def main(text: str) -> None:
         _serve(control, order, judges)
 
 
+def _be_killed_first() -> None:
+    """Where memory runs out, let the kernel take a reward's process and not the node's."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
 def _loaded(order: WorkerOrder) -> list[Judge]:
     """Load every function, and see that a child of this process can leave nothing behind."""
+    shut_in = sandbox_available()
     judges = [Judge.of(name, load_reward(name)) for name in order.names]
     try:
         for judge in judges:
@@ -100,11 +108,9 @@ def _loaded(order: WorkerOrder) -> list[Judge]:
             "stateless_rewards",
         ) from error
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    random.seed(0)
-    np.random.seed(0)
     gc.collect()
     gc.freeze()
-    if _forked(order.limits, lambda: _is_shut_in(order.limits)) != ENDED:
+    if not shut_in or _forked(order.limits, lambda: _is_shut_in(order.limits)) != ENDED:
         raise RewardError(
             "this machine's kernel does not keep rewards from writing what outlives them",
             cure="name them in the site's policy, if they keep nothing: stateless_rewards",
@@ -126,6 +132,9 @@ def _serve(control: socket.socket, order: WorkerOrder, judges: Sequence[Judge]) 
         def judge(request: int = request, answer: int = answer) -> bool:
             group = os.pread(request, os.fstat(request).st_size, 0)
             leave_nothing(order.limits, answer)
+            # Python seeds its own anew in every forked process.
+            random.seed(0)
+            numpy_random.seed(0)
             _write(_answer(judges, group))
             return True
 

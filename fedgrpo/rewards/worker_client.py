@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo import errors
 from fedgrpo.errors import RewardError
 from fedgrpo.rewards.sandbox import WorkerLimits
 from fedgrpo.rewards.worker import ENDED, JUDGED, KILLED, LATE, RAISED, REFUSED, WorkerOrder
@@ -54,6 +56,7 @@ class RewardWorker:
     def __init__(self, names: Sequence[str], limits: WorkerLimits) -> None:
         self.names = tuple(names)
         self.limits = limits
+        self._one_at_a_time = threading.Lock()
         self._connection: _Connection | None = _Connection.open(self.names, limits)
 
     def judge(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
@@ -85,15 +88,8 @@ class RewardWorker:
                 f"a prompt's columns cannot be sent to its rewards ({type(error).__name__})",
                 cure="use columns of texts, numbers, lists and tables",
             ) from None
-        size = 8 * len(self.names) * count
-        try:
-            answer, report = self._alive().ask(group, size, self.limits.wall_s + GRACE_S)
-        except (OSError, EOFError) as error:
-            self.close()
-            raise RewardError(
-                f"the process in which rewards judge died ({type(error).__name__})",
-                cure="see whether this machine has memory left; the next group gets a new one",
-            ) from None
+        with self._one_at_a_time:
+            answer, report = self._asked(group, 8 * len(self.names) * count)
         return self._numbers(answer, report, count)
 
     def close(self) -> None:
@@ -101,6 +97,20 @@ class RewardWorker:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+    def _asked(self, group: bytes, size: int) -> tuple[bytes, bytes]:
+        try:
+            return self._alive().ask(group, size, self.limits.wall_s + GRACE_S)
+        except (OSError, EOFError) as error:
+            self.close()
+            raise RewardError(
+                f"the process in which rewards judge died ({type(error).__name__})",
+                cure="see whether this machine has memory left; the next group gets a new one",
+            ) from None
+        except BaseException:
+            # Interrupted in between: the next group must not get this one's answer.
+            self.close()
+            raise
 
     def _alive(self) -> _Connection:
         if self._connection is None or not self._connection.is_alive():
@@ -115,7 +125,8 @@ class RewardWorker:
             if not np.isinf(matrix).any():
                 return matrix.reshape(len(self.names), count)
         if report == ENDED and kind in (RAISED, REFUSED) and len(content) >= 2:
-            raise self._failure(kind, *struct.unpack("<H", content[:2]), content[2:])
+            (number,) = struct.unpack("<H", content[:2])
+            raise self._failure(kind, number, content[2:])
         raise self._killed(report)
 
     def _failure(self, kind: bytes, number: int, class_name: bytes) -> RewardError:
@@ -270,8 +281,8 @@ def _read(descriptor: int, limit: int, deadline: float) -> bytes:
 
 
 def _known_class(name: bytes) -> str:
-    """The class if Python has it: a reward could write a text into the name of its own."""
+    """The class if it is Python's or ours: a reward could write a text into the name of its own."""
     text = name.decode("ascii", "replace")
-    known = getattr(builtins, text, None)
+    known = getattr(builtins, text, None) or getattr(errors, text, None)
     is_error = isinstance(known, type) and issubclass(known, BaseException)
     return text if is_error else "an error of its own"
