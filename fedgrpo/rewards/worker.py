@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from numpy import random as numpy_random
@@ -33,42 +32,20 @@ from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.sandbox import WorkerLimits, die_with, leave_nothing, sandbox_available
 from fedgrpo.rewards.shared_memory import make_private
-
-JUDGED, RAISED, REFUSED = b"\x00", b"\x01", b"\x02"
-"""How a child's answer begins: numbers follow; the function's number (uint16) and the class of what
-it raised; the number of a function that returned something else than numbers.
-"""
-ENDED, LATE, KILLED = b"e", b"l", b"k"
-"""How a child ended, as the worker reports it; the signal's number follows :data:`KILLED`."""
+from fedgrpo.rewards.worker_protocol import (
+    ENDED,
+    FAILED,
+    JUDGED,
+    KILLED,
+    LATE,
+    RAISED,
+    REFUSED,
+    WorkerOrder,
+)
 
 _LOOK_FOR_PARENT_S = 5.0
 _ANSWER = 3
 """The descriptor that :func:`leave_nothing` keeps."""
-
-
-@dataclass(frozen=True)
-class WorkerOrder:
-    """What a worker is started with."""
-
-    control: int
-    """Descriptor of the socket over which groups come."""
-    parent: int
-    """Number of the process that it works for."""
-    names: tuple[str, ...]
-    """Reward functions."""
-    limits: WorkerLimits
-    """Of one group."""
-
-    def to_json(self) -> str:
-        """Write the order as a command line's argument."""
-        return json.dumps({**self.__dict__, "limits": self.limits.__dict__})
-
-    @classmethod
-    def from_json(cls, text: str) -> WorkerOrder:
-        """Read the order."""
-        fields = json.loads(text)
-        limits = WorkerLimits(**fields["limits"])
-        return cls(fields["control"], fields["parent"], tuple(fields["names"]), limits)
 
 
 def main(text: str) -> None:
@@ -83,8 +60,9 @@ def main(text: str) -> None:
         except RewardError as error:
             control.send(json.dumps([error.problem, error.cure]).encode())
             return
-        control.send(b"[]")
-        _serve(control, order, judges)
+        with suppress(ConnectionError):
+            control.send(b"[]")
+            _serve(control, order, judges)
 
 
 def _be_killed_first() -> None:
@@ -97,9 +75,9 @@ def _loaded(order: WorkerOrder) -> list[Judge]:
     """Load every function, and see that a child of this process can leave nothing behind."""
     shut_in = sandbox_available()
     judges = [Judge.of(name, load_reward(name)) for name in order.names]
+    for judge in judges:
+        getattr(judge.function, "warm_up", lambda: None)()
     try:
-        for judge in judges:
-            getattr(judge.function, "warm_up", lambda: None)()
         make_private()
     except OSError as error:
         raise RewardError(
@@ -165,8 +143,9 @@ def _outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> byte
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            killed = os.WIFSIGNALED(status)
-            return KILLED + bytes([os.WTERMSIG(status)]) if killed else ENDED
+            if os.WIFSIGNALED(status):
+                return KILLED + bytes([os.WTERMSIG(status)])
+            return ENDED if status == 0 else FAILED
         left = deadline - time.monotonic()
         if left <= 0 or not is_wanted():
             os.kill(child, signal.SIGKILL)
@@ -211,4 +190,11 @@ def _write(answer: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except BaseException:
+        # Only what happened while loading: no prompt is seen here.
+        sys.excepthook(*sys.exc_info())
+    # No thread that a reward's module left running may keep this process.
+    sys.stderr.flush()
+    os._exit(0)

@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.errors import RewardError
-from fedgrpo.rewards import Principle, RewardMixture, RewardModel, TokenJudge, isolated, symbolic
+from fedgrpo.rewards import (
+    Principle,
+    RewardMixture,
+    RewardModel,
+    TokenJudge,
+    isolated,
+    symbolic,
+    worker_client,
+    worker_connection,
+)
 from fedgrpo.rewards.isolated import (
     IsolatedMixture,
     WorkerLimits,
@@ -112,6 +121,20 @@ def test_nothing_that_outlives_the_group_can_be_written(
     assert file.read_text() == "as it was"
     assert (file.stat().st_mode, file.stat().st_mtime) == (before.st_mode, before.st_mtime)
     assert list(tmp_path.iterdir()) == [file]
+
+
+HARMLESS_HERE = (
+    "write {new}|append {file}|update {file}|link {file}|mkdir {file}|mode {file}|times {file}|"
+    "truncate {file}|lock {file}|record_lock {file}|tcp|inherited|inherited_file"
+)
+
+
+@pytest.mark.parametrize("act", HARMLESS_HERE.split("|"))
+def test_the_same_acts_succeed_in_this_process(tmp_path: Path, act: str) -> None:
+    file, new = tmp_path / "file", tmp_path / "new"
+    file.write_text("as it was")
+    mixture = made("act", stateless=(f"{HOSTILE}:act",))
+    assert rewards(mixture, act=act.format(file=file, new=new)) == [0.0, 0.0]
 
 
 CALLS = {
@@ -213,6 +236,33 @@ def test_a_worker_that_is_killed_while_it_judges_costs_that_group(hostile: Isola
     with pytest.raises(RewardError, match="process in which rewards judge died"):
         rewards(hostile, act="sleep")
     timer.join()
+    assert rewards(hostile, act="nothing") == [5.0, 5.0]
+
+
+def test_a_worker_that_hangs_costs_that_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_client, "GRACE_S", 0.1)
+    name = f"{HOSTILE}:act"
+    mixture = isolated_mixture(RewardSettings(functions=(name,)), limits=WorkerLimits(wall_s=0.2))
+    assert mixture._worker is not None
+    assert mixture._worker._connection is not None
+    os.kill(mixture._worker._connection.process.pid, signal.SIGSTOP)
+    with pytest.raises(RewardError, match=r"died \(TimeoutError\)"):
+        rewards(mixture, act="nothing")
+    monkeypatch.undo()
+    assert rewards(mixture, act="nothing") == [5.0, 5.0]
+    mixture.close()
+
+
+def test_after_an_interruption_no_group_gets_anothers_answer(
+    hostile: IsolatedMixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_connection, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rewards(hostile, act="thread")
     assert rewards(hostile, act="nothing") == [5.0, 5.0]
 
 
