@@ -29,7 +29,8 @@ class MishapFile:
         """Count more; raises OSError if the disk fails."""
         if not counts:
             return
-        line = json.dumps(dict(counts), sort_keys=True).encode() + b"\n"
+        # The line break comes first: it ends a line that a crash may have torn.
+        line = b"\n" + json.dumps(dict(counts), sort_keys=True).encode()
         with open(self.path, "ab", opener=owner_only) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(line)
