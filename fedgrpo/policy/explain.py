@@ -98,8 +98,38 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield (
         "Besides: temporary keys, a name that this machine has in this run only, a "
         "seal by which it can prove later what its update was and which tells nothing by itself, "
-        "the time at which this machine answers, and, if it refuses, a one-word reason from a "
-        "fixed list."
+        "and, if it refuses, a one-word reason from a fixed list, which is decided before any "
+        f"prompt is read. {_public(policy)}"
+    )
+    yield _timing(policy)
+
+
+def _public(policy: Policy) -> str:
+    """What is declared, and so as good as published."""
+    declared = []
+    if policy.prompts_declared:
+        declared.append(f"that there are at most {policy.prompts_declared} prompts or persons here")
+    if policy.longest_prompt_tokens:
+        declared.append(
+            f"that the longest prompt used has at most {policy.longest_prompt_tokens} tokens "
+            "(a longer one is left out, unseen)"
+        )
+    if not declared:
+        return "Nothing about your prompts has been declared public."
+    return f"Declared public, and told by such reasons: {' and '.join(declared)}."
+
+
+def _timing(policy: Policy) -> str:
+    if not policy.answer_after_s:
+        return (
+            "This policy names no time for answers, so runs that hide a prompt or the organisation "
+            "are refused."
+        )
+    return (
+        f"Once a round is paid for (below), an answer leaves {policy.answer_after_s:g} seconds "
+        "after the server asked, never sooner or later, and always in the same form: a prompt that "
+        "cannot be used adds nothing to it, and if all fails it is made of random noise alone. So "
+        "neither time nor failure tells anything. What went wrong is in this machine's own log."
     )
 
 
@@ -227,7 +257,7 @@ def _not_promised() -> Iterator[str]:
     yield "6. What is not promised"
     yield (
         "The limits hold for the software as installed. They do not cover programs that the server "
-        "brings along and that somebody lets run here, the moment at which this machine answers, "
+        "brings along and that somebody lets run here, a machine that dies and does not answer, "
         "somebody with access to this machine, or facts that many of your prompts have in common: "
         "those are what the training learns. The models and programs named above were approved by "
         "whoever wrote this file. Whoever deletes the account begins a new one."
