@@ -66,8 +66,8 @@ def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: 
     settings, order, plan:
         Of the round.
     source:
-        What tells the node's prompts from others, see
-        :func:`fedgrpo.data.ownership.prompts_stamp`.
+        What tells the node's prompts and declared figures from others, see
+        :func:`fedgrpo.federation.gate.source_of`.
     """
     adapter = order.adapter
     parts = [

@@ -12,9 +12,9 @@ import pytest
 from flwr.app import Array, Message, RecordDict
 from flwr.common.serde import context_from_proto, context_to_proto
 
-from fedgrpo.data.ownership import prompts_stamp
 from fedgrpo.errors import RewardError
 from fedgrpo.federation import LocalGrid, make_client_app, messages
+from fedgrpo.federation.gate import source_of
 from fedgrpo.federation.messages import (
     ADAPTER,
     BODY,
@@ -31,7 +31,7 @@ from fedgrpo.federation.messages import (
 from fedgrpo.federation.node_store import Ask, NodeStore
 from fedgrpo.federation.plans import plan_hash, release_plan
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.policy import Refusal
+from fedgrpo.policy import Refusal, declared_by
 from fedgrpo.privacy.release import zero_release
 from fedgrpo.secure.masking import PublicKeys, Roster
 from tests.federation.federation import (
@@ -376,8 +376,8 @@ def test_under_a_unit_a_failure_is_zero_with_the_full_noise(unit, factory):
     context = node.grid.contexts[1001]
     store = NodeStore.of(context, settings)
     order = messages.read_order(node.order())
-    stamp = prompts_stamp(context.node_config)
-    ask = Ask("ab" * 16, 1, plan_hash(settings, order, plan, stamp))
+    source = source_of(context.node_config, declared_by(context.node_config, settings))
+    ask = Ask("ab" * 16, 1, plan_hash(settings, order, plan, source))
     assert store.tag(ask, release) == messages.read_tag(reply.content)
     np.testing.assert_array_equal(release, zero_release(plan, store.key(ask)))
 
