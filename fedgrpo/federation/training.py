@@ -51,9 +51,6 @@ LOG = logging.getLogger(__name__)
 
 _ALL_ZERO = "whole contribution zero"
 
-FINISH_S = 2.0
-"""Seconds kept free before the answer leaves, to put a release on disk and write the reply."""
-
 Release = NDArray[np.float64]
 
 
@@ -113,7 +110,7 @@ class Task:
     @property
     def deadline(self) -> float:
         """When computing must be over; infinity where the answer waits for it."""
-        return self.answer_at - FINISH_S if self.declared.answer_after_s else math.inf
+        return self.came + self.declared.work_s
 
 
 def train(message: Message, context: Context, node: Node) -> RecordDict:

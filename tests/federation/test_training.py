@@ -22,10 +22,10 @@ from fedgrpo.federation.gate import source_of
 from fedgrpo.federation.messages import TRAIN, Header, TrainOrder, write_order
 from fedgrpo.federation.node_store import Ask, FolderShelf, NodeStore
 from fedgrpo.federation.plans import plan_hash, release_plan
-from fedgrpo.federation.training import FINISH_S
 from fedgrpo.federation.watch import Watch
 from fedgrpo.node_folder import folder_beside, locked
 from fedgrpo.policy import MishapFile, Refusal, SpendingFile, declared_by, spent_epsilon
+from fedgrpo.policy.declared import FINISH_S
 from fedgrpo.policy.site import Site
 from fedgrpo.privacy import epsilon_gaussian
 from fedgrpo.privacy.release import METRICS, release_update, zero_release
