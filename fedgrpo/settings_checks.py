@@ -43,6 +43,11 @@ def noise_by(settings: Settings) -> str:
     return settings.privacy.noise
 
 
+def shares_noise(settings: Settings) -> bool:
+    """Whether holders' contributions may stand under one and the same noise."""
+    return noise_by(settings) != "client" or settings.privacy.honest_mates > 0
+
+
 def check_together(settings: Settings) -> None:
     """Refuse a combination that cannot work.
 

@@ -117,3 +117,30 @@ def test_terms_are_explained_where_they_are_first_used() -> None:
         assert f"called {term}" in text or f": the {term}" in text, term
     for jargon in ("gradient", "adapter", "clipping", "Gaussian", "sensitivity", "rollout"):
         assert jargon not in text
+
+
+def default_run() -> tuple[Entry, ...]:
+    """24 rounds at 24 of 2000 prompts and noise 1: epsilon 0.58."""
+    return (Entry("2026-11-21T12:00:00", 1, 1, "a" * 64, "prompt", 1.0, 0.012),) * 24
+
+
+def test_it_says_what_copies_and_a_replaced_prompt_cost() -> None:
+    text = page(default_run())
+    assert "could tell it from an empty prompt in its place" in text
+    assert "epsilon 0.58 of 2." in text
+    assert "Against another prompt in its place, instead of an empty one, it is 0.64" in text
+    assert "If 2, 5 or 10 participants hold the same prompt" in text
+    assert "0.7, 0.9 or 1.2 where each of them adds its own noise." in text
+    assert "one noise covers them all" not in text
+
+
+@pytest.mark.parametrize("changed", [{"noise_by": ["server"]}, {"most_honest_mates": 1}, COMMITTEE])
+def test_where_one_noise_covers_all_copies_it_says_what_that_costs(changed: dict[str, Any]) -> None:
+    text = page(default_run(), **changed)
+    assert "1.2, 3.2 or 6.5 where one noise covers them all." in text
+    assert ("adds its own noise" in text) == ("noise_by" not in changed)
+
+
+def test_without_releases_copies_are_warned_of_only() -> None:
+    assert "participants hold the same prompt" not in page()
+    assert "A prompt that other participants hold too is less protected" in page()
