@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+
+from fedgrpo.settings_bounds import check_bounds
 
 
 def _split(value: object) -> object:
@@ -33,8 +35,26 @@ Metrics = Annotated[
 
 
 class Section(BaseModel):
-    """A frozen part of the tree that refuses unknown keys and wrong types."""
+    """A frozen part of the tree that refuses unknown keys, wrong types, and numbers that are not
+    finite or not within :data:`fedgrpo.settings_bounds.BOUNDS`.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
+
+    @classmethod
+    def prefix(cls) -> str:
+        """What its keys begin with: ``privacy.`` for PrivacySettings, nothing for Settings."""
+        name = cls.__name__.removesuffix("Settings").lower()
+        return f"{name}." if name else ""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+        check_bounds(f"{cls.prefix()}{info.field_name}", value)
+        return value
