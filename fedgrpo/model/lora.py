@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fedgrpo.errors import AdapterError
-from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel
 from fedgrpo.model.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.settings import AdapterSettings
@@ -85,14 +85,17 @@ class Adapter:
         }
         return AdapterState(self.vector(), basis, self.layout)
 
-    @torch.no_grad()
-    def load(self, state: AdapterState) -> None:
-        """Take over trainable values and frozen tensors.
+    def check(self, state: AdapterState) -> None:
+        """Refuse a state that does not fit, without touching anything.
+
+        Adversary: a server. That basis and layout fit follows from base model and settings alone,
+        so a node may say so before it has charged for anything.
 
         Raises
         ------
         AdapterError
-            If the state is of another base model, kind, rank or size.
+            If the state is of another base model, kind, rank or size, its frozen tensors have other
+            names or shapes, or values are not finite float32 within bounds.
         """
         if state.layout != self.layout or state.vector.shape != (self.dimension,):
             raise AdapterError(
@@ -106,7 +109,19 @@ class Adapter:
                 cure="send the server's basis",
             )
         for name, tensor in self.frozen.items():
-            tensor.copy_(torch.from_numpy(np.array(state.basis[name])).view_as(tensor))
+            if (shape := state.basis[name].shape) != tuple(tensor.shape):
+                raise AdapterError(
+                    f"frozen tensor {name} has shape {shape}, expected {tuple(tensor.shape)}",
+                    cure="send the server's basis",
+                )
+        check_values(state.vector, state.basis)
+
+    @torch.no_grad()
+    def load(self, state: AdapterState) -> None:
+        """Take over trainable values and frozen tensors; raises AdapterError as :meth:`check`."""
+        self.check(state)
+        for name, tensor in self.frozen.items():
+            tensor.copy_(torch.from_numpy(np.array(state.basis[name])))
         self.set_vector(state.vector)
 
     @torch.no_grad()

@@ -164,8 +164,16 @@ def test_a_foreign_run_is_refused():
         (BODY, "clipping-norm", float("nan"), "not positive and finite"),
         (BODY, "clipping-norm", 1, "field 'clipping-norm' is int, not float"),
         (ADAPTER, "vector", Array(np.zeros(6)), "array 'vector' is float64"),
-        (ADAPTER, "vector", Array(np.full(6, np.nan, np.float32)), "not one finite row"),
-        (ADAPTER, "vector", Array(np.zeros((2, 3), np.float32)), "not one finite row"),
+        (ADAPTER, "vector", Array(np.full(6, np.nan, np.float32)), "6 of 6 values"),
+        (ADAPTER, "vector", Array(np.full(6, 2e6, np.float32)), "6 of 6 values"),
+        (ADAPTER, "vector", Array(np.zeros((2, 3), np.float32)), "is not one row"),
+        (ADAPTER, "vector", Array(np.zeros(0, np.float32)), "is not one row"),
+        (ADAPTER, "layout", Array(np.zeros(64, np.uint8)), "layout is no hash"),
+        (ADAPTER, "basis.A", Array(np.full((3, 3), np.nan, np.float32)), "frozen tensor 0"),
+        (ADAPTER, "basis.A", Array(np.full((3, 3), -np.inf, np.float32)), "frozen tensor 0"),
+        (ADAPTER, "basis.A", Array(np.full((3, 3), 2e6, np.float32)), "frozen tensor 0"),
+        (ADAPTER, "basis.A", Array(np.eye(3)), "is float64, not float32"),
+        (ADAPTER, "basis.B", Array(np.zeros(3, complex)), "is complex128, not float32"),
     ],
 )
 def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(
@@ -188,7 +196,7 @@ def test_an_adapter_of_another_layout_is_refused():
     ("basis", "layout", "what"),
     [
         ({"A": 2 * np.eye(3, dtype=np.float32)}, LAYOUT, "basis"),
-        ({"A": np.eye(3)}, LAYOUT, "basis"),
+        ({"A": np.eye(3, 4, dtype=np.float32)}, LAYOUT, "basis"),
         ({}, LAYOUT, "basis"),
         ({"A": np.eye(3, dtype=np.float32)}, "b" * 64, "layout"),
     ],

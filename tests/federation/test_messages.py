@@ -75,7 +75,12 @@ def test_a_masked_vector_comes_back(header, masked):
 @given(
     arrays(np.float32, st.integers(1, 20), elements=st.floats(-10, 10, width=32)),
     st.dictionaries(
-        st.text(min_size=1, max_size=9), arrays(np.float32, array_shapes(max_dims=3, max_side=4))
+        st.text(min_size=1, max_size=9),
+        arrays(
+            np.float32,
+            array_shapes(max_dims=3, max_side=4),
+            elements=st.floats(-1e6, 1e6, width=32),
+        ),
     ),
     st.floats(1e-6, 1e6),
 )
