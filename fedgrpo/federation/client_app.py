@@ -99,7 +99,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     from fedgrpo.federation.faults import SimulatedDropoutError, simulated_faults
     from fedgrpo.federation.gate import Gate
     from fedgrpo.federation.node_store import Ask, NodeStore
-    from fedgrpo.federation.plans import release_plan
+    from fedgrpo.federation.plans import order_digest, release_plan
 
     settings = Settings.from_run_config(context.run_config)
     order = messages.read_order(message.content)
@@ -112,7 +112,8 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     if gate.site is None:
         _check_trust(settings, context.node_config)
     memory.begin_round(round_, order.adapter)
-    memory.keep_plan(order.run, order.fingerprint, plan.dimension, plan.clipping_norm)
+    digest = order_digest(settings, order.adapter, plan.clipping_norm)
+    memory.keep_plan(order.run, order.fingerprint, plan.dimension, plan.clipping_norm, digest)
     faults = simulated_faults(settings, context.node_config, round_)
     if faults.drops:
         raise SimulatedDropoutError("simulated dropout")
@@ -132,7 +133,7 @@ def _train(message: Message, context: Context, factory: HolderFactory, minimum: 
     if settings.aggregation.protocol == "committee":
         return committee_client.finish(order.header, context, settings, ask, release)
     least = max(minimum, settings.secure.bucket_size)
-    masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
+    masks = MaskingClient.open(context.run_id, round_, context.node_id, least, order=digest)
     memory.keep(release, plan.bound, masks)
     return messages.write_keys(order.header, masks.public_keys, tag)
 

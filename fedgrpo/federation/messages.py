@@ -263,6 +263,7 @@ def write_roster(roster: Roster) -> RecordDict:
         {
             "bucket": roster.bucket,
             "threshold": roster.threshold,
+            "order": roster.order,
             "members": list(roster.members),
             "keys": [keys.to_bytes() for keys in roster.keys],
         }
@@ -280,6 +281,7 @@ def read_roster(content: RecordDict) -> Roster:
         members=tuple(values(body, "members", int)),
         keys=tuple(PublicKeys.from_bytes(keys) for keys in values(body, "keys", bytes)),
         threshold=scalar(body, "threshold", int),
+        order=scalar(body, "order", bytes),
     )
 
 

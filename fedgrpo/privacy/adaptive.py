@@ -11,7 +11,7 @@ import math
 
 from fedgrpo.errors import PrivacyError
 
-_RANGE = 10.0
+RANGE = 10.0
 """C stays within this factor of its start, so that a run of odd rounds neither silences nor
 unbounds the holders."""
 
@@ -93,4 +93,4 @@ def next_clipping_norm(
     # sign is minus; with the opposite indicator ("was clipped") the same formula would run away
     # from the quantile.
     following = current * math.exp(-rate * (share - quantile))
-    return min(max(following, start / _RANGE), start * _RANGE)
+    return min(max(following, start / RANGE), start * RANGE)

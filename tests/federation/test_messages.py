@@ -41,7 +41,7 @@ def over_the_wire(content: RecordDict) -> RecordDict:
 @given(HEADERS, st.lists(st.tuples(NODES, KEYS), min_size=2, max_size=5, unique_by=lambda m: m[0]))
 def test_a_roster_comes_back(header, members):
     nodes, keys = zip(*members, strict=True)
-    roster = Roster(header.run_id, header.round, 3, nodes, keys, 2)
+    roster = Roster(header.run_id, header.round, 3, nodes, keys, 2, bytes(range(32)))
     assert messages.read_roster(over_the_wire(messages.write_roster(roster))) == roster
 
 
@@ -111,6 +111,7 @@ FIELDS = st.sampled_from(
         "keys",
         "bucket",
         "threshold",
+        "order",
         "members",
         "nodes",
         "ciphertexts",
