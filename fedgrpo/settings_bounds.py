@@ -106,15 +106,15 @@ def check_bounds(key: str, value: object) -> None:
     key:
         ``section.name``.
     value:
-        The setting's. What is no number is passed over.
+        The setting's. What is no number is passed over, and what has no bounds: a site's own policy
+        is made of sections too.
 
     Raises
     ------
     SettingsError
-        Names the setting, the number outside its bounds, and the bounds. A number without bounds is
-        a KeyError: it belongs into :data:`BOUNDS`.
+        Names the setting, the number outside its bounds, and the bounds.
     """
-    for number in _numbers(value):
+    for number in _numbers(value) if key in BOUNDS else ():
         if not _within(number, BOUNDS[key]):
             raise out_of_bounds(key, number)
 
