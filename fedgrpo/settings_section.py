@@ -35,8 +35,8 @@ Metrics = Annotated[
 
 
 class Section(BaseModel):
-    """A frozen part of the tree that refuses unknown keys, wrong types, numbers that are not finite,
-    and settings that are not within :data:`fedgrpo.settings_bounds.BOUNDS`.
+    """A frozen part of the tree that refuses unknown keys, wrong types, numbers that are not
+    finite, and settings that are not within :data:`fedgrpo.settings_bounds.BOUNDS`.
     """
 
     model_config = ConfigDict(
