@@ -100,7 +100,8 @@ def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     expected = logits(model.causal)
     model.save(tmp_path)
     loaded = PeftModel.from_pretrained(tiny_base().model, str(tmp_path)).eval()
-    assert torch.allclose(logits(loaded), expected, atol=1e-5)
+    # PEFT multiplies in another order: 1.1e-5 was measured on one CPU.
+    assert torch.allclose(logits(loaded), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,19 @@ def test_visit_to_other_values_ends_where_it_began() -> None:
     assert np.array_equal(model.vector(), here)
 
 
-def test_target_that_matches_no_layer_is_refused() -> None:
-    with pytest.raises((AdapterError, ValueError), match="no_such_layer"):
-        adapter("ffa_lora", target_modules=("no_such_layer",))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [("q_prj", "v_proj"), ("no_such_layer",), ("proj",), ()])
+def test_a_target_that_is_no_layer_is_refused_with_those_that_are(
+    kind: str, names: tuple[str, ...]
+) -> None:
+    """One misspelt name beside a right one, too: it would be left out without a word."""
+    strange = names[0] if names else "nothing"
+    with pytest.raises(AdapterError, match=f"target_modules names {strange},") as caught:
+        adapter(kind, target_modules=names)
+    known = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert caught.value.cure == f"choose from all-linear, {known}"
+
+
+def test_a_target_that_can_carry_no_adapter_is_refused() -> None:
+    with pytest.raises(AdapterError, match="input_layernorm cannot carry"):
+        adapter("lora", target_modules=("input_layernorm",))
