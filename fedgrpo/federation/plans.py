@@ -9,7 +9,7 @@ from dataclasses import asdict
 from fedgrpo.errors import ProtocolError, SettingsError
 from fedgrpo.federation.messages import TrainOrder
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.adaptive import RANGE, indicator_share
+from fedgrpo.privacy.adaptive import RANGE, indicator_share, within_range
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
 from fedgrpo.settings import Settings
 
@@ -41,8 +41,7 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
             f"clipping norm {clipping_norm} is not the agreed {agreed}",
             cure="set privacy.adaptive = true, or use privacy.clipping_norm in every round",
         )
-    # NaN is not within the range either.
-    if not agreed / RANGE <= clipping_norm <= agreed * RANGE:
+    if not within_range(clipping_norm, agreed):
         raise ProtocolError(
             f"clipping norm {clipping_norm} is not within a factor of {RANGE:g} of the agreed "
             f"{agreed}, where it adapts",

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedgrpo.errors import LedgerError, RunError, SettingsError
+from fedgrpo.errors import LedgerError, PrivacyError, RunError, SettingsError
 from fedgrpo.ledger.checkpoints import Checkpoint
 from fedgrpo.ledger.cosignatures import cosigned
 from fedgrpo.ledger.entries import End, Head, RoundEntry
 from fedgrpo.ledger.replay import CURE, Replay, replay
 from fedgrpo.ledger.writer import FILE
 from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.privacy.adaptive import within_range
 from fedgrpo.report.reader import SUMMARY
 from fedgrpo.report.records import Guarantee
 from fedgrpo.run_directory import ADAPTER
@@ -186,12 +187,16 @@ def _faults(
         yield "it does not begin with the adapter that the entry before it ended with"
     if entry.aborted and entry.result != entry.adapter:
         yield "an aborted round changed the adapter"
+    if entry.round > settings.rounds:
+        yield f"round {entry.round} is beyond rounds = {settings.rounds} of the settings"
+    if not within_range(entry.clipping_norm, settings.privacy.clipping_norm):
+        yield f"clipping norm {entry.clipping_norm} is further than one adapts"
     for name, expected in _expected(settings, head).items():
         if (found := getattr(entry, name)) != expected:
             yield f"{name} is {found!r}, the settings and the head say {expected!r}"
     yield from _committee_faults(entry, settings)
     spent = sum(one.released for one in [*done, entry])
-    if not _same_guarantees(entry.epsilon, guarantees(settings, spent)):
+    if not _same_guarantees(entry.epsilon, _computed(settings, spent)):
         yield "its epsilon is not what the accountant computes"
 
 
@@ -234,11 +239,23 @@ def _expected(settings: Settings, head: Head) -> dict[str, object]:
     }
 
 
-def _same_guarantees(found: tuple[Guarantee, ...], computed: tuple[Guarantee, ...]) -> bool:
-    return len(found) == len(computed) and all(
-        (a.unit, a.adversary, a.delta) == (b.unit, b.adversary, b.delta)
-        and math.isclose(a.epsilon, b.epsilon, rel_tol=_TOLERANCE)
-        for a, b in zip(found, computed, strict=True)
+def _computed(settings: Settings, spent: int) -> tuple[Guarantee, ...] | None:
+    """What the accountant says; None if it cannot account for such settings."""
+    try:
+        return guarantees(settings, spent)
+    except PrivacyError:
+        return None
+
+
+def _same_guarantees(found: tuple[Guarantee, ...], computed: tuple[Guarantee, ...] | None) -> bool:
+    return (
+        computed is not None
+        and len(found) == len(computed)
+        and all(
+            (a.unit, a.adversary, a.delta) == (b.unit, b.adversary, b.delta)
+            and math.isclose(a.epsilon, b.epsilon, rel_tol=_TOLERANCE)
+            for a, b in zip(found, computed, strict=True)
+        )
     )
 
 

@@ -49,6 +49,13 @@ def indicator_share(bits: int, noise_multiplier: float) -> float:
     return (noise_multiplier / (2 * count_noise(bits, noise_multiplier))) ** 2
 
 
+def within_range(clipping_norm: float, start: float) -> bool:
+    """Whether C can have become this from its start, as :func:`next_clipping_norm` moves it; never
+    of NaN.
+    """
+    return start / RANGE <= clipping_norm <= start * RANGE
+
+
 def next_clipping_norm(
     current: float, share_below: float, *, quantile: float, rate: float, start: float
 ) -> float:

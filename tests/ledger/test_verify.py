@@ -157,6 +157,8 @@ FORGED: dict[str, dict[str, object]] = {
     "trim is 0, the settings and the head say 1": {"trim": 0},
     "noise_multiplier is 19.0": {"noise_multiplier": 19.0},
     "basis is": {"basis": HASHES[4]},
+    "clipping norm 11.0 is further than": {"clipping_norm": 11.0},
+    "clipping norm 0.05 is further than": {"clipping_norm": 0.05},
     "model is": {"model": HASHES[4]},
     "settings is": {"settings": HASHES[4]},
     "protocol is 'plain'": {"protocol": "plain"},
@@ -169,6 +171,22 @@ def test_a_server_that_signs_what_does_not_follow_is_found_out(tmp_path: Path, f
     entry = changed(round_entry(2), **FORGED[fault])
     write_run(tmp_path, head(), round_entry(1), entry)
     with pytest.raises(LedgerError, match=f"line 3: {fault}"):
+        verify(tmp_path)
+
+
+def test_a_round_beyond_those_of_the_settings_is_found_out(tmp_path: Path) -> None:
+    write_run(tmp_path, head(), *(round_entry(number) for number in range(1, 5)))
+    with pytest.raises(LedgerError, match="line 5: round 4 is beyond rounds = 3 of the settings"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"entry":' * 2_000 + b"0" + b"}" * 2_000])
+def test_a_line_nested_beyond_all_measure_is_rejected_like_any_other(
+    tmp_path: Path, line: bytes
+) -> None:
+    path = write_run(tmp_path) / FILE
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(LedgerError, match="line 5: it is no JSON"):
         verify(tmp_path)
 
 
