@@ -369,16 +369,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If it is missing or not TOML.
+        If it is missing, not TOML or not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(f"scenario file {path} does not exist", cure="check the path") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
             f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"scenario file {path} is not UTF-8 from byte {error.start} on", cure="save it as UTF-8"
         ) from None
 
 
@@ -395,18 +398,24 @@ def _explain(error: ValidationError) -> SettingsError:
             outside = out_of_bounds(named, fault["input"])
             problem, cure = outside.problem, outside.cure
         elif fault["type"] == "extra_forbidden":
-            problem, cure = f"unknown setting {key} = {fault['input']!r}", _nearest(key)
+            problem, cure = f"unknown setting {key} = {_quoted(fault['input'])}", _nearest(key)
         else:
-            problem, cure = f"{key} = {fault['input']!r}: {fault['msg']}", f"correct {key}"
+            problem, cure = f"{key} = {_quoted(fault['input'])}: {fault['msg']}", f"correct {key}"
         problems.append(problem)
         cures.append(cure)
     return SettingsError("; ".join(problems), cure="; ".join(cures))
 
 
+def _quoted(value: object) -> str:
+    """Write a value for people, not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _nearest(key: str) -> str:
     import difflib
 
-    known = list(Settings().to_run_config())
+    known = [*Settings().to_run_config(), *Settings.model_fields]
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"did you mean {close[0]}?"

@@ -17,6 +17,9 @@ Bounds = tuple[float, float]
 COUNT, LENGTH, RATE, SECONDS = 10**7, 10**6, 1e3, 1e7
 """Greatest number of things, of tokens, greatest learning rate, greatest time (115 days)."""
 
+TEXT, ITEMS = 10**5, 1000
+"""Most characters of a text among the settings, and most items of a list."""
+
 _LEAST = 1e-30
 """For what must be above 0."""
 

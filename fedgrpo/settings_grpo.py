@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from fedgrpo.settings_bounds import TEXT
 from fedgrpo.settings_section import Section
 
 FROM_PRESET = frozenset(
@@ -137,7 +138,7 @@ class GRPOSettings(Section):
             return given
         chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
         name = given.get("preset")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not 0 < len(name) <= TEXT:
             return chosen
         # Presets come with torch, so they are loaded only where one is named.
         from fedgrpo.grpo.presets import PRESETS

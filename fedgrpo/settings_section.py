@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from fedgrpo.settings_bounds import check_bounds
+from fedgrpo.settings_bounds import ITEMS, TEXT, check_bounds
 
 
 def _split(value: object) -> object:
@@ -27,16 +27,19 @@ def _split_numbers(value: object) -> object:
     return parts
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split), Field(max_length=ITEMS)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers), Field(max_length=ITEMS)]
 Metrics = Annotated[
-    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...], BeforeValidator(_split)
+    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...],
+    BeforeValidator(_split),
+    Field(max_length=ITEMS),
 ]
 
 
 class Section(BaseModel):
     """A frozen part of the tree that refuses unknown keys, wrong types, numbers that are not
-    finite, and settings that are not within :data:`fedgrpo.settings_bounds.BOUNDS`.
+    finite, settings that are not within :data:`fedgrpo.settings_bounds.BOUNDS`, and texts and lists
+    beyond all measure.
     """
 
     model_config = ConfigDict(
@@ -45,6 +48,7 @@ class Section(BaseModel):
         strict=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        str_max_length=TEXT,
     )
 
     @classmethod

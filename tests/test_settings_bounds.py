@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fedgrpo.errors import SettingsError
 from fedgrpo.settings import GRPOSettings, Section, Settings
-from fedgrpo.settings_bounds import BOUNDS
+from fedgrpo.settings_bounds import BOUNDS, TEXT
 
 NUMERIC = (int, float, tuple[float, ...], tuple[int, ...])
 
@@ -86,3 +86,22 @@ def test_an_integer_beyond_all_floats_is_refused_like_any_other() -> None:
 def test_a_section_by_itself_is_held_to_them_too() -> None:
     with pytest.raises(ValidationError, match=r"grpo\.temperature = 1e-05 is not in 0\.01 to 100"):
         GRPOSettings(temperature=1e-5)
+
+
+TEXTS = sorted(key for key, kind in KINDS.items() if kind is str)
+LISTS = sorted(key for key, kind in KINDS.items() if "tuple" in str(kind))
+
+
+@pytest.mark.parametrize("key", TEXTS)
+def test_a_text_beyond_all_measure_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(SettingsError, match=key) as caught:
+        Settings.from_run_config(Settings().to_run_config() | {key: "x" * (TEXT + 1)})
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_a_list_beyond_all_measure_is_refused_and_not_repeated(key: str) -> None:
+    item = "reward" if key == "privacy.metrics" else "1"
+    with pytest.raises(SettingsError, match=key) as caught:
+        Settings.from_run_config(Settings().to_run_config() | {key: ", ".join([item] * 1001)})
+    assert len(str(caught.value)) < 1000
