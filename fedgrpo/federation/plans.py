@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from fedgrpo.errors import ProtocolError, SettingsError
 from fedgrpo.federation.messages import TrainOrder
+from fedgrpo.ledger.orders import order_digest as ledger_order
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.adaptive import RANGE, indicator_share, within_range
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
@@ -86,17 +87,19 @@ def order_digest(settings: Settings, adapter: AdapterState, clipping_norm: float
     """SHA-256 (32 bytes) of what every node of a round is ordered to compute on its own prompts.
 
     Holders whose releases are summed agree on it: it is in the roster of a bucket, from which masks
-    are derived, and in what a dealer signs.
+    are derived, and in what a dealer signs. A member of a committee vouches for no entry of the
+    ledger that tells of another one than it followed.
 
     Adversary: a server that orders one holder of a bucket to compute at another adapter, under
     another clip or by other settings, and so knows its part of the sum from the others'.
     """
-    parts = [
+    return ledger_order(
         settings.fingerprint(),
-        [adapter.vector_hash, adapter.basis_hash, adapter.layout],
+        adapter.layout,
+        adapter.basis_hash,
+        adapter.vector_hash,
         clipping_norm,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
+    )
 
 
 def norms_in(settings: Settings, holders: int) -> int:
