@@ -1,10 +1,10 @@
 """Reading models that somebody else made: none of their code runs, and no weight is made up.
 
 Adversary: whoever made the folder or the Hub repository that the settings name, which a server
-chooses among those that a site allows. Refused are models that bring code (``auto_map``), weights
-in formats that can hold code (pickles), folders that send the loader elsewhere (an adapter's, which
-names its base), and checkpoints from which something is missing or in which something is not
-finite.
+chooses among those that a site allows. Refused are models that bring code (``auto_map``, or a
+kernel of the Hub that computes attention), weights in formats that can hold code (pickles), folders
+that send the loader elsewhere (an adapter's, which names its base), and checkpoints from which
+something is missing or in which something is not finite.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def check_source(source: str, revision: str) -> None:
     """
     for name in CONFIGURATIONS:
         path = _find(source, name, revision)
-        if path is not None and _brings_code(path):
+        if path is not None and (key := _code_in(path)):
             raise ModelError(
-                f"model {source!r} brings code of its own: {name} has auto_map",
-                cure="use a model of a type that transformers knows, without auto_map; code of a "
+                f"model {source!r} brings code of its own: {name} has {key}",
+                cure=f"use a model of a type that transformers knows, without {key}; code of a "
                 "model is never run",
             )
     if _find(source, "adapter_config.json", revision) is not None:
@@ -177,20 +177,30 @@ def _find(source: str, name: str, revision: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _brings_code(path: Path) -> bool:
+def _code_in(path: Path) -> str:
+    """The first key in a file by which transformers would find code; empty if there is none."""
     try:
-        return _names_code(json.loads(path.read_bytes()))
+        return next(_code_keys(json.loads(path.read_bytes())), "")
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is no JSON: {type(error).__name__}", cure="fetch or copy that file again"
         ) from None
 
 
-def _names_code(tree: object) -> bool:
-    """Whether ``auto_map`` stands anywhere in a tree: a part's configuration has its own."""
+def _code_keys(tree: object) -> Iterator[str]:
+    """Keys that name code, anywhere in a tree: a part's configuration has its own.
+
+    ``auto_map`` names a model's own files, and ``attn_implementation`` (or that of experts) with a
+    slash a kernel on the Hub, which transformers fetches and imports.
+    """
     if isinstance(tree, Mapping):
-        return "auto_map" in tree or any(map(_names_code, tree.values()))
-    return isinstance(tree, list) and any(map(_names_code, tree))
+        for key, value in tree.items():
+            kernel = key.endswith("_implementation") and "/" in json.dumps(value)
+            if key == "auto_map" or kernel:
+                yield key
+    if isinstance(tree, Mapping | list):
+        for value in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _code_keys(value)
 
 
 def _not_finite(model: PreTrainedModel) -> Iterator[str]:

@@ -73,6 +73,10 @@ PLACES: dict[str, tuple[str, dict[str, object]]] = {
         {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}},
     ),
     "generation": ("generation_config.json", {"auto_map": CODE}),
+    "kernel": ("config.json", {"attn_implementation": "some/kernel"}),
+    "kernel of a part": ("config.json", {"attn_implementation": {"text_config": "some/kernel@v1"}}),
+    "kernel, as kept": ("config.json", {"text_config": {"_attn_implementation": "some/kernel:f"}}),
+    "experts": ("config.json", {"experts_implementation": "some/kernel"}),
     "processor": ("processor_config.json", {"auto_map": {"AutoProcessor": "modeling_own.Own"}}),
 }
 
@@ -80,13 +84,13 @@ PLACES: dict[str, tuple[str, dict[str, object]]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_model_that_brings_code_is_refused_and_nothing_is_run(folder: Path, place: str) -> None:
     file, tree = PLACES[place]
-    mark = with_code(folder, file, tree)
+    mark, key = with_code(folder, file, tree), r"(auto_map|_?\w+_implementation)"
     for load in (
         lambda: load_base(settings(folder)),
         lambda: load_base(settings(folder), any_weights=True),
         lambda: adapter_dimension(settings(folder), AdapterSettings()),
     ):
-        with pytest.raises(ModelError, match=f"brings code of its own: {file} has auto_map"):
+        with pytest.raises(ModelError, match=f"brings code of its own: {file} has {key}"):
             load()
     with pytest.raises(RewardError, match="brings code of its own"):
         RewardModel(str(folder), "cpu")
