@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from fedgrpo.settings import Section, Settings
-from fedgrpo.settings_bounds import BOUNDS, shown
+from fedgrpo.settings_bounds import BOUNDS, ITEMS, TEXT, shown
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Settings
 
 Every setting with its type, default and meaning. This page is written by `fedgrpo settings`.
@@ -20,8 +20,9 @@ A scenario file has one TOML table a section (`[privacy]`), and settings without
 top. `flwr run . -c` and `fedgrpo simulate --set` take them as `section.name=value`. A list is a
 TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carries no lists. An
 empty text for what `grpo.preset` can fill means "not set". Unknown keys, wrong types, numbers
-outside the bounds that stand beside their type (all are finite, both ends are allowed) and
-impossible combinations are refused before anything starts, by the site of each holder too.
+outside the bounds that stand beside their type (all are finite, both ends are allowed), texts of
+more than {TEXT} characters, lists of more than {ITEMS} items and impossible combinations are
+refused before anything starts, by the site of each holder too.
 """
 
 
