@@ -84,6 +84,8 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
             cure="pass on each node's key as it came",
         )
     committee_plan(settings, plan, len(order.clients))
-    session = dealing_session(committee, memory.run, order.header.round, order.clients)
+    session = dealing_session(
+        committee, memory.run, order.header.round, order.clients, memory.order
+    )
     payload = payload_of(memory.take_release(), plan)
     return write_dealt(order.header, split(payload, committee, session, number[0], key))

@@ -61,6 +61,8 @@ class Job:
     identity: Identity
     pledges: Pledges
     work: Work
+    order: bytes
+    """Digest of what this node was ordered to compute itself."""
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -89,7 +91,8 @@ class Job:
         run = self.pledges.run
         if self.work.task == TOSS:
             return self.committee.session(run, 0, hashlib.sha256(b"toss").digest())
-        return dealing_session(self.committee, run, self.header.round, self.work.clients)
+        clients = self.work.clients
+        return dealing_session(self.committee, run, self.header.round, clients, self.order)
 
     @property
     def attempt(self) -> bytes:
@@ -166,6 +169,7 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
         member_identity(context, store),
         Pledges(store, memory.run),
         asked,
+        memory.order,
     )
 
 

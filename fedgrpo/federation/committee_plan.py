@@ -79,11 +79,24 @@ def _addresses(settings: Settings) -> tuple[str, ...]:
 
 
 def dealing_session(
-    committee: Committee, run: str, round: int, clients: Mapping[int, bytes]
+    committee: Committee, run: str, round: int, clients: Mapping[int, bytes], order: bytes
 ) -> bytes:
-    """Name a round's dealing: run, round, and who deals under which signing key."""
+    """Name a round's dealing: run, round, who deals under which signing key, and what all computed.
+
+    A dealer signs it, and a member admits only what is signed under its own: whoever was ordered to
+    compute something else than the members is left out.
+
+    Parameters
+    ----------
+    committee, run, round:
+        Whose dealing it is.
+    clients:
+        Signing key by client, 32 bytes each.
+    order:
+        See :func:`fedgrpo.federation.plans.order_digest`.
+    """
     roster = b"".join(b"%d|" % client + clients[client] for client in sorted(clients))
-    return committee.session(run, round, hashlib.sha256(roster).digest())
+    return committee.session(run, round, hashlib.sha256(order + roster).digest())
 
 
 def encoding_of(release: ReleasePlan) -> Encoding:

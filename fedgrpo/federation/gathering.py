@@ -15,6 +15,7 @@ from fedgrpo.federation.finishers import Finisher, read_finishers
 from fedgrpo.federation.link import Answers, Link
 from fedgrpo.federation.openings import Openings
 from fedgrpo.federation.plain_round import plain_groups, read_plain
+from fedgrpo.federation.plans import order_digest
 from fedgrpo.federation.secure_round import (
     Failures,
     SecureResult,
@@ -106,6 +107,7 @@ class Gathering:
             current.plan,
             self.settings.secure.bucket_size,
             current.clock.phase,
+            order=order_digest(self.settings, current.adapter, current.plan.clipping_norm),
             key=self._key("buckets", current),
             admit=lambda opened: self.openings.admit(
                 current.clock.round, [frozenset(names[node] for node in one) for one in opened]

@@ -79,7 +79,9 @@ class NodeMemory:
             {"client": masks.to_bytes(), "bound": bound, "members": 0}
         )
 
-    def keep_plan(self, run: str, settings: str, dimension: int, clipping_norm: float) -> None:
+    def keep_plan(
+        self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
+    ) -> None:
         """Keep the run's name and what a round's plan follows from, for later stages.
 
         Parameters
@@ -90,9 +92,18 @@ class NodeMemory:
             Their fingerprint.
         dimension, clipping_norm:
             Of the round's plan.
+        order:
+            Digest of what all nodes were ordered to compute, see
+            :func:`fedgrpo.federation.plans.order_digest`.
         """
         self.state[_PLAN] = ConfigRecord(
-            {"run": run, "settings": settings, "dimension": dimension, "norm": clipping_norm}
+            {
+                "run": run,
+                "settings": settings,
+                "dimension": dimension,
+                "norm": clipping_norm,
+                "order": order,
+            }
         )
 
     def check_settings(self, settings: str) -> None:
@@ -129,6 +140,11 @@ class NodeMemory:
         if _PLAN not in self.state:
             raise TurnError("no round is open", cure="have the node train first")
         return config_record(self.state, _PLAN)
+
+    @property
+    def order(self) -> bytes:
+        """Digest of the round's order; raises TurnError if there is none."""
+        return scalar(self._plan, "order", bytes)
 
     def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
         """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""

@@ -35,7 +35,7 @@ from fedgrpo.federation.interfaces import HolderFactory, PreparingFactory
 from fedgrpo.federation.memory import NodeMemory
 from fedgrpo.federation.messages import TrainOrder
 from fedgrpo.federation.node_store import Ask, NodeStore
-from fedgrpo.federation.plans import release_plan
+from fedgrpo.federation.plans import order_digest, release_plan
 from fedgrpo.federation.watch import Watch
 from fedgrpo.policy.declared import Declared, declared_by
 from fedgrpo.policy.refusals import Refusal, refused
@@ -96,6 +96,11 @@ class Task:
     def ask(self) -> Ask:
         """The release that is asked for."""
         return Ask(self.order.run, self.order.header.round, self.gate.request.plan)
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the order, on which all whose releases are summed must agree."""
+        return order_digest(self.settings, self.order.adapter, self.plan.clipping_norm)
 
     @property
     def memory(self) -> NodeMemory:
@@ -214,8 +219,9 @@ def _is_in_time(task: Task, node: Node) -> bool:
 def _charge(task: Task) -> None:
     """Open the round and pay for it: from here on, the answer is a release."""
     task.memory.begin_round(task.ask.round, task.order.adapter)
+    order, plan = task.order, task.plan
     task.memory.keep_plan(
-        task.order.run, task.order.fingerprint, task.plan.dimension, task.plan.clipping_norm
+        order.run, order.fingerprint, plan.dimension, plan.clipping_norm, task.digest
     )
     task.gate.charge()
 
@@ -305,6 +311,8 @@ def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
     if settings.aggregation.protocol == "committee":
         return committee_client.finish(header, task.context, settings, task.ask, release)
     least = max(minimum_bucket, settings.secure.bucket_size)
-    masks = MaskingClient.open(header.run_id, header.round, task.context.node_id, least)
+    masks = MaskingClient.open(
+        header.run_id, header.round, task.context.node_id, least, order=task.digest
+    )
     task.memory.keep(release, task.plan.bound, masks)
     return messages.write_keys(header, masks.public_keys, tag)

@@ -6,11 +6,12 @@ import copy
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedgrpo.errors import SettingsError
-from fedgrpo.federation import committee_member
+from fedgrpo.federation import FedGRPO, committee_member, messages
 from fedgrpo.federation.committee_plan import encoding_of, payload_of
+from fedgrpo.federation.messages import read_adapter, write_adapter
 from fedgrpo.federation.plans import release_plan
 from fedgrpo.policy import Refusal
 from fedgrpo.privacy.accounting import guarantees
@@ -74,6 +75,36 @@ def test_the_result_is_the_exact_trimmed_mean_of_encoded_releases(resident, monk
     assert np.array_equal(vector_of(strategy), of_encoded(federation, range(9)))
     assert len(strategy._round.outcome.members) == 4
     assert {stage for stage, _ in federation.grid.sent} == {"train", "deal", "committee"}
+
+
+def deceived(partition):
+    """A server that orders one node to compute at another adapter than all others."""
+
+    class Deceiver(FedGRPO):
+        def configure_train(self, server_round, arrays, config, grid):
+            other = read_adapter(arrays)
+            other = write_adapter(other.moved(other.vector + 1))
+            for message in super().configure_train(server_round, arrays, config, grid):
+                node = message.metadata.dst_node_id
+                content = RecordDict(dict(message.content) | {messages.ADAPTER: other})
+                forged = Message(content, dst_node_id=node, message_type="train")
+                yield forged if node == 1001 + partition else message
+
+    return Deceiver
+
+
+def test_whoever_got_another_adapter_than_the_committee_is_in_no_result():
+    federation = Federation(make_settings(**COMMITTEE), nodes=9)
+    strategy = federation.run(deceived(7)(federation.settings))
+    others = [partition for partition in range(9) if partition != 7]
+    assert np.array_equal(vector_of(strategy), of_encoded(federation, others))
+
+
+def test_a_committee_whose_members_got_different_adapters_opens_nothing():
+    federation = Federation(make_settings(**COMMITTEE), nodes=9)
+    strategy = federation.run(deceived(1)(federation.settings))
+    assert strategy._round.outcome.aggregate is None
+    assert not vector_of(strategy).any()
 
 
 @pytest.mark.parametrize(("rule", "trimmed"), [("median", 4), ("mean", 0)])
