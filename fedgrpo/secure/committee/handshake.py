@@ -11,14 +11,13 @@ from typing import TypeVar
 
 from fedgrpo.errors import MemberLostError, ProtocolError
 from fedgrpo.secure.committee.certificates import certificate, signing_key, tls_context
-from fedgrpo.secure.committee.identity import Committee, Identity
-from fedgrpo.secure.committee.steps import MEMBERS
+from fedgrpo.secure.committee.identity import Committee, Identity, holders
 
 T = TypeVar("T")
 _GREETING = struct.Struct(">8sBBH")
-_MAGIC = b"fedgrpo1"
+_MAGIC = b"fedgrpo2"
 _LARGEST_CERTIFICATE = 4096
-_HELLO_BYTES = 32 + 32 + 32 + 1
+_HELLO_BYTES = 32 + 32 + 32
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,6 @@ class Party:
     committee: Committee
     session: bytes
     """32 bytes: :meth:`Committee.session`."""
-    present: frozenset[int] = frozenset(range(MEMBERS))
-    """Members that take part."""
 
     def __post_init__(self) -> None:
         if self.identity.public != self.committee.members[self.index]:
@@ -42,8 +39,8 @@ class Party:
 
     @property
     def peers(self) -> frozenset[int]:
-        """The other members that take part."""
-        return self.present - {self.index}
+        """The other three members."""
+        return frozenset(holders(self.index))
 
 
 def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
@@ -135,9 +132,8 @@ def _greeting(connection: socket.socket, peer: int, what: str) -> tuple[int, int
 
 
 def _hello(party: Party) -> bytes:
-    present = sum(1 << member for member in party.present)
     committee = party.committee
-    return committee.settings + committee.digest + party.session + bytes([present])
+    return committee.settings + committee.digest + party.session
 
 
 def _compare(party: Party, peer: int, hello: bytes) -> None:
@@ -146,7 +142,6 @@ def _compare(party: Party, peer: int, hello: bytes) -> None:
         (0, 32, "settings", "give both the same settings file and version"),
         (32, 64, "keys of the committee", "give both the same description of the committee"),
         (64, 96, "round", "start the round again at all members"),
-        (96, 97, "members present", "start the round again at all members"),
     ):
         if hello[start:end] != own[start:end]:
             raise ProtocolError(
