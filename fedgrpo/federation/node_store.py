@@ -25,8 +25,10 @@ Masking keys are not derived: masks hide a release only if they are fresh each t
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +43,7 @@ from fedgrpo.derivation import derive_key, kept_key, new_key
 from fedgrpo.errors import ProtocolError, RunError
 from fedgrpo.federation.messages import Tag
 from fedgrpo.federation.records import array, array_record, config_record, scalar
-from fedgrpo.files import replace_file
+from fedgrpo.files import owner_only, replace_file
 from fedgrpo.ledger import commitment
 from fedgrpo.run_directory import NODES
 from fedgrpo.settings import Scalar, Settings
@@ -91,6 +93,9 @@ class Shelf(Protocol):
     def write(self, name: str, note: Note) -> None:
         """Keep a note; it is durable when this returns."""
 
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note; waits for its turn."""
+
 
 @dataclass(frozen=True)
 class FolderShelf:
@@ -115,6 +120,14 @@ class FolderShelf:
         """See :class:`Shelf`."""
         content = save(dict(note.arrays), metadata={"fedgrpo": json.dumps(dict(note.facts))})
         replace_file(self._path(name), content, mode=0o600)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """See :class:`Shelf`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / f"{name}.lock", "ab", opener=owner_only) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
@@ -146,6 +159,10 @@ class StateShelf:
         facts = json.dumps(dict(note.facts))
         self.state[self._key(name)] = ArrayRecord({k: Array(a) for k, a in note.arrays.items()})
         self.state[self._key(f"{name}.facts")] = ConfigRecord({"facts": facts})
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """See :class:`Shelf`. Flower hands a simulated node one message at a time."""
+        return nullcontext()
 
     @staticmethod
     def _key(name: str) -> str:
@@ -231,6 +248,10 @@ class NodeStore:
     def write_note(self, name: str, note: Note) -> None:
         """Keep a note in the place of the one before; it is durable when this returns."""
         self._shelf.write(name, note)
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note, to read and write it as one."""
+        return self._shelf.alone(name)
 
     def adapter_before(self, ask: Ask, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Return the global adapter of the round before, of which a simulated attacker makes use.
