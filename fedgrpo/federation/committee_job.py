@@ -164,8 +164,7 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
 
 def put_away(job: Job, context: Context) -> None:
     """Store what the member is made from, before its first message leaves."""
-    attempt = {"round": job.header.round, "attempt": job.work.attempt}
-    context.state[WORK] = ConfigRecord(attempt)
+    context.state[WORK] = ConfigRecord({"round": job.header.round, "attempt": job.work.attempt})
     for name, part in write_work(job.header, job.work).items():
         context.state[f"{WORK}.{name}"] = part
 

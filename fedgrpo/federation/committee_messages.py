@@ -361,11 +361,8 @@ def _seat(keys: bytes, node: int, attempt: int, ready: str, seating: str, signat
 
 def _keyed(clients: list[tuple[Any, ...]]) -> dict[int, DealingKey]:
     found = {number: DealingKey(*client) for number, *client in clients}
-    if len(found) != len(clients) or any(
-        len(key) != SECRET_BYTES
-        for client in found.values()
-        for key in (client.key, client.identity)
-    ):
+    keys = [key for client in found.values() for key in (client.key, client.identity)]
+    if len(found) != len(clients) or any(len(key) != SECRET_BYTES for key in keys):
         raise ProtocolError("a malformed roster of clients", cure="leave that node out")
     return found
 

@@ -46,7 +46,7 @@ class Roll:
         In the settings' order; in a simulation that lists none, the first four that offered
         themselves.
     there:
-        Node of each that was seen, and not lost since.
+        Node of each that has finished in the last round, and was not lost since.
     behind:
         Those for whose sake a round has ended. They sit again if there are no four others, and are
         forgiven when they have completed a round.
@@ -78,7 +78,7 @@ class Roll:
             seen.setdefault(seat.keys, seat)
         self._list(seen)
         able = [keys for keys in self.listed if keys in seen]
-        self.there |= {keys: seen[keys].node for keys in able}
+        self.there = {keys: seen[keys].node for keys in able}
         if len(able) < MEMBERS:
             raise self._too_few(able)
         order = sorted(able, key=lambda keys: keys in self.behind)
