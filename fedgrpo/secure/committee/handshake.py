@@ -72,10 +72,20 @@ def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
     return stream
 
 
-def answer(party: Party, connection: socket.socket) -> tuple[int, ssl.SSLSocket]:
+def answer(
+    party: Party, connection: socket.socket, proven: Callable[[], None] = lambda: None
+) -> tuple[int, ssl.SSLSocket]:
     """Make a connection from one of the peers a TLS stream; also say from which.
 
     Adversary: whoever dials. As for :func:`dial`.
+
+    Parameters
+    ----------
+    party, connection:
+        This member, and what was accepted.
+    proven:
+        Called when the other side has shown that it holds its key, before it is answered; raises
+        OSError if the connection was given up meanwhile.
 
     Raises
     ------
@@ -103,6 +113,7 @@ def answer(party: Party, connection: socket.socket) -> tuple[int, ssl.SSLSocket]
     context = tls_context(party.identity, shown, server=True)
     what = "the handshake failed"
     stream = _lost_if_broken(peer, what, lambda: context.wrap_socket(connection, server_side=True))
+    _lost_if_broken(peer, what, proven)
     hello = _lost_if_broken(peer, what, lambda: _read(stream, _HELLO_BYTES))
     _lost_if_broken(peer, what, lambda: stream.sendall(_hello(party)))
     _compare(party, peer, hello)

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +23,7 @@ from fedgrpo.secure.committee.driving import drive
 from fedgrpo.secure.committee.frames import FrameReader, FrameWriter, Kind
 from fedgrpo.secure.committee.handshake import Party
 from fedgrpo.secure.committee.identity import ComponentKeys, Identity, toss_keys
+from fedgrpo.secure.committee.meeting import MOST_UNPROVEN
 from fedgrpo.secure.committee.steps import Step
 from fedgrpo.secure.committee.tls import connect, listen
 from tests.secure.committee.network import Network, network, together
@@ -138,6 +141,95 @@ def test_strangers_that_connect_and_say_nothing_or_nonsense_do_not_stop_the_roun
         for connection in (*idle, loud):
             connection.close()
     assert all(isinstance(end, bytes) for end in ends)
+
+
+def crowd(net: Network, count: int) -> list[socket.socket]:
+    """Connections to every member that say nothing, but for some that say a little."""
+    found = [
+        socket.create_connection(listener.getsockname())
+        for listener in net.listeners
+        for _ in range(count)
+    ]
+    for connection in found[::3]:
+        connection.sendall(b"fed")
+    return found
+
+
+@pytest.mark.parametrize("count", [40, MOST_UNPROVEN + 40])
+def test_idle_strangers_before_the_members_cost_no_member_its_wait(count: int) -> None:
+    """As many as there are places and more: the oldest make room."""
+    with network() as net:
+        idle = crowd(net, count)
+        begun = time.monotonic()
+        ends = together(*(partial(chat, net.party(m), net, wait=8) for m in range(4)))
+        assert time.monotonic() - begun < 6
+        for connection in idle:
+            connection.close()
+    assert all(isinstance(end, bytes) for end in ends)
+
+
+def test_strangers_that_keep_coming_cost_no_member_its_wait() -> None:
+    with network() as net:
+        over = threading.Event()
+
+        def keep_coming() -> bytes:
+            kept: list[socket.socket] = []
+            while not over.wait(0.005):
+                kept.append(socket.create_connection(net.listeners[len(kept) % 4].getsockname()))
+            for connection in kept:
+                connection.close()
+            return b"many" if len(kept) > 4 else b"few"
+
+        def talk(m: int) -> bytes:
+            try:
+                return chat(net.party(m), net, wait=8)
+            finally:
+                if m == 0:
+                    over.set()
+
+        ends = together(*(partial(talk, m) for m in range(4)), keep_coming)
+    assert all(isinstance(end, bytes) for end in ends)
+    assert ends[4] == b"many"
+
+
+def test_a_stranger_that_says_one_byte_after_the_other_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its time is for the whole of its proof, and not for each byte."""
+    monkeypatch.setattr("fedgrpo.secure.committee.meeting.UNPROVEN_S", 0.3)
+    with network() as net:
+        slow = socket.create_connection(net.listeners[0].getsockname())
+        begun = time.monotonic()
+
+        def drip() -> float:
+            with suppress(OSError):
+                while time.monotonic() - begun < 2.5:
+                    slow.sendall(b"f" if time.monotonic() - begun < 0.1 else b"e")
+                    slow.settimeout(0.05)
+                    with suppress(TimeoutError):
+                        if not slow.recv(1):
+                            break
+            return time.monotonic() - begun
+
+        lonely = partial(chat, net.party(0), net, wait=1.0)
+        ended, lost = together(drip, lonely)  # type: ignore[arg-type]
+        slow.close()
+    assert isinstance(ended, float)
+    assert 0.2 < ended < 1.5
+    assert isinstance(lost, MemberLostError)
+
+
+def test_what_strangers_do_is_told_in_few_words() -> None:
+    with network() as net:
+
+        def pose() -> bytes:
+            for number in range(40):
+                with socket.create_connection(net.listeners[0].getsockname()) as connection:
+                    connection.sendall(struct.pack(">8sBBH", b"fedgrpo2", number + 4, 0, 1) + b"x")
+            return b""
+
+        _, end = together(pose, partial(chat, net.party(0), net, wait=1.0))
+    assert problem(end).count("a connection said to be from") <= 8
 
 
 def test_an_absent_member_is_named_with_who_was_turned_away() -> None:
