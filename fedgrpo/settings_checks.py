@@ -81,10 +81,10 @@ def _check_buckets(settings: Settings) -> None:
 
 def _check_committee(settings: Settings) -> None:
     named = settings.aggregation.committee
-    keys = [part for name in named for part in (name[:64], name[64:128])]
+    signing = {name[:64] for name in named}
     if named and (
         len(named) < MEMBERS
-        or len(set(keys)) != len(keys)
+        or len(signing) != len(named)
         or not all(_MEMBER.fullmatch(name) for name in named)
     ):
         raise _impossible(

@@ -245,7 +245,7 @@ def test_a_sites_policy_decides_what_the_server_may_be_shown(tmp_path: Path, sho
         assert "has no rows" in str(reply.error.reason), "nothing but the empty file stops it"
 
 
-MEMBERS = [f"{number:0128x}" for number in range(5)]
+MEMBERS = [f"{number:064x}{number + 64:064x}" for number in range(5)]
 
 
 @pytest.mark.parametrize(
