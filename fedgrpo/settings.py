@@ -184,13 +184,10 @@ class AggregationSettings(Section):
     ``plain``: the server, to each holder's release, for a server that holders trust with it.
     """
     committee: Names = ()
-    """The four members, each as ``KEYS`` or ``KEYS@HOST:PORT``, with the keys that ``fedgrpo
-    committee-key`` prints. With addresses they connect directly, else through the server. Empty
-    takes four nodes, which is for simulations.
-    """
-    allow_three: bool = False
-    """Whether three members go on after the fourth fell silent. The result is then right, and
-    inputs stay secret, only if none of the three deviates from the protocol. False skips the round.
+    """The members, four or more, each as ``KEYS`` or ``KEYS@HOST:PORT``, with the keys that
+    ``fedgrpo committee-key`` prints. The first four that are there compute a round; any two of all
+    together could see every update. With addresses they connect directly, else through the server.
+    Empty takes four nodes, which is for simulations.
     """
 
 

@@ -157,8 +157,8 @@ class NodeMemory:
         del self.state[_SIGNING]
         return key
 
-    def pin_committee(self, members: tuple[MemberKeys, ...], named: tuple[MemberKeys, ...]) -> None:
-        """Accept a committee: the one that the settings name, and the same for a whole run.
+    def pin_committee(self, members: tuple[MemberKeys, ...]) -> None:
+        """Accept a committee that no settings list: the same for a whole run.
 
         Raises
         ------
@@ -169,12 +169,10 @@ class NodeMemory:
         before = keys
         if _PINNED in self.state:
             before = scalar(config_record(self.state, _PINNED), "keys", bytes)
-        strange = bool(named) and members != named
-        if strange or before != keys:
+        if before != keys:
             raise ProtocolError(
-                "the server names another committee than "
-                + ("the settings" if strange else "earlier in this run"),
-                cure="pin the members in aggregation.committee and start a new run",
+                "the server names another committee than earlier in this run",
+                cure="list the members in aggregation.committee and start a new run",
             )
         self.state[_PINNED] = ConfigRecord({"keys": keys})
 

@@ -21,7 +21,7 @@ from fedgrpo.report.reader import SUMMARY
 from fedgrpo.report.records import Guarantee
 from fedgrpo.run_directory import ADAPTER
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import noise_by
+from fedgrpo.settings_checks import MEMBERS, noise_by
 
 _TOLERANCE = 1e-6
 """Relative difference of epsilon between machines: another libm, another version of the accountant.
@@ -207,14 +207,13 @@ def _committee_faults(entry: RoundEntry, settings: Settings) -> Iterator[str]:
     if not entry.released and not (committee and entry.aborted):
         yield "it claims to have released nothing, which only an aborted round of a committee can"
     members = entry.committee
-    least = 3 if aggregation.allow_three else 4
     if entry.aborted or not committee:
         if members:
             yield "it names members of a committee that did not compute it"
-    elif len(set(members)) != len(members) or not least <= len(members) <= 4:
-        yield f"{len(members)} members computed it, the settings want at least {least} of 4"
+    elif len(set(members)) != len(members) or len(members) != MEMBERS:
+        yield f"{len(members)} members computed it, and {MEMBERS} do"
     elif aggregation.committee and not set(members) <= signing_keys(settings):
-        yield "a member that computed it is not on the committee that the settings name"
+        yield "a member that computed it is not on the committee that the settings list"
 
 
 def signing_keys(settings: Settings) -> set[str]:

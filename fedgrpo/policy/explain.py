@@ -96,7 +96,7 @@ def _leaves(policy: Policy) -> Iterator[str]:
             "way, the sum may be over fewer of them, but over more than half."
         )
     if allowed("committee", policy.protocols):
-        yield from committee_words(policy.committee, allow_three=policy.allow_three)
+        yield from committee_words(policy.committee)
     if allowed("plain", policy.protocols):
         yield (
             "This policy ALSO allows runs in which the server is shown your update by itself, and "

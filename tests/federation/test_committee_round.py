@@ -146,16 +146,6 @@ def test_a_member_lost_in_mid_round_ends_it_without_an_opening_and_without_cost(
     assert strategy.state.progress.charged == 0
 
 
-@pytest.mark.parametrize("step", [5, 8, 12, 20])
-def test_three_members_reach_the_same_result_where_the_settings_let_them(step):
-    settings = make_settings(**COMMITTEE, aggregation__allow_three=True)
-    federation = Federation(settings, nodes=9, drop=vanishing(step, 3))
-    strategy = federation.run()
-    assert len(strategy._round.outcome.members) == 3
-    assert np.array_equal(vector_of(strategy), of_encoded(federation, range(9)))
-    assert strategy.state.progress.charged == 1
-
-
 def test_an_altered_message_between_members_is_found_out_and_opens_nothing(caplog):
     def tamper(stage, node, reply):
         if stage == "committee" and node == 1001 and (post := reply.content["body"]["post"]):

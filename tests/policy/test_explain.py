@@ -16,12 +16,15 @@ OPEN: dict[str, Any] = {
     "answer_after_s": 600.0,
 }
 
-MEMBERS = [f"{number:0128x}" for number in range(4)]
+MEMBERS = [f"{number:064x}{number + 64:064x}" for number in range(4)]
 COMMITTEE: dict[str, Any] = {
     "protocols": ["committee"],
     "noise_by": ["committee"],
     "committee": MEMBERS,
 }
+
+
+FIVE = {"committee": [*MEMBERS, "f" * 128]}
 
 
 def page(entries: tuple[Entry, ...] = (), **changed: Any) -> str:
@@ -81,8 +84,9 @@ def test_a_committee_takes_a_dozen_lines_more() -> None:
         (COMMITTEE, "every release is counted by what such a member could learn"),
         (COMMITTEE, "What the server may be shown: the result of a committee."),
         (COMMITTEE, "relied upon that no two members conspire"),
-        (COMMITTEE, "If one member falls silent, the round ends without a result."),
-        (COMMITTEE | {"allow_three": True}, "the other three may finish the round"),
+        (COMMITTEE, "If one of the four falls silent, the round ends without a result, and so"),
+        (COMMITTEE | FIVE, "Four of these 5 compute a round, and others"),
+        (COMMITTEE | FIVE, "ANY TWO OF ALL 5 could see every update"),
         (COMMITTEE | {"committee": []}, "every run with a committee is refused"),
         ({"protocols": ["buckets", "committee"]}, "a group of at least 3"),
     ],
