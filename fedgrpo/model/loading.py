@@ -10,6 +10,7 @@ something is missing or in which something is not finite.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from fedgrpo.errors import ModelError
+from fedgrpo.model.quiet import only_errors
+
+LOG = logging.getLogger(__name__)
 
 CONFIGURATIONS = (
     "config.json",
@@ -117,7 +121,7 @@ def load_model(
     check_source(source, revision)
     if not any_weights:
         check_weights(source)
-    with explained(source):
+    with explained(source), only_errors():
         model, found = kind.from_pretrained(
             source,
             revision=revision,
@@ -131,6 +135,8 @@ def load_model(
     missing = {name for name in found["missing_keys"] if not new_head or name.startswith(head)}
     _refuse_parameters(source, "are not in its checkpoint", missing)
     _refuse_parameters(source, "are not finite in its checkpoint", set(_not_finite(model)))
+    if unexpected := found["unexpected_keys"]:
+        LOG.warning("model %r: no place for %s of its checkpoint", source, _few(unexpected))
     loaded: PreTrainedModel = model
     return loaded
 
@@ -212,13 +218,17 @@ def _not_finite(model: PreTrainedModel) -> Iterator[str]:
 
 def _refuse_parameters(source: str, what: str, names: Collection[str]) -> None:
     if names:
-        first = ", ".join(sorted(names)[:5])
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ModelError(
-            f"model {source!r}: parameters {what}: {first}{more}",
+            f"model {source!r}: parameters {what}: {_few(names)}",
             cure="fetch or copy the model again; it must be whole, of the type that its "
             "config.json names",
         )
+
+
+def _few(names: Collection[str]) -> str:
+    """The first five, and how many more."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(sorted(names)[:5]) + more
 
 
 def _damaged(source: str) -> str:
