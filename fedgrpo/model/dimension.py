@@ -9,8 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedgrpo.model.base import model_source
-from fedgrpo.model.loading import check_source, explained
 from fedgrpo.model.lora import with_adapter
+from fedgrpo.model.source import check_source, explained
 from fedgrpo.settings import AdapterSettings, ModelSettings
 
 

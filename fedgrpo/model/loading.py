@@ -9,89 +9,27 @@ something is missing or in which something is not finite.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+import logging
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
 
 from fedgrpo.errors import ModelError
+from fedgrpo.model.quiet import only_errors
+from fedgrpo.model.source import check_source, check_weights, explained
 
-CONFIGURATIONS = (
-    "config.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-)
-"""Files in which a model can name code of its own."""
-
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
-"""Weights in formats of which one or another reader runs code."""
-
-CONVERT = (
-    "convert them on a machine that you can lose: load the model there and call "
-    "save_pretrained(folder, safe_serialization=True)"
-)
-
-
-def check_source(source: str, revision: str) -> None:
-    """Refuse a model that brings code, or sends the loader to another one.
-
-    Parameters
-    ----------
-    source:
-        Folder or Hub name.
-    revision:
-        Of a Hub name.
-
-    Raises
-    ------
-    ModelError
-        Names the file. Nobody is asked whether to run anything.
-    """
-    for name in CONFIGURATIONS:
-        path = _find(source, name, revision)
-        if path is not None and (key := _code_in(path)):
-            raise ModelError(
-                f"model {source!r} brings code of its own: {name} has {key}",
-                cure=f"use a model of a type that transformers knows, without {key}; code of a "
-                "model is never run",
-            )
-    if _find(source, "adapter_config.json", revision) is not None:
-        raise ModelError(
-            f"model {source!r} is an adapter, or holds one: adapter_config.json names its base",
-            cure="merge it into its base (merge_and_unload) and name the folder that "
-            "save_pretrained then makes",
-        )
-
-
-def check_weights(source: str) -> None:
-    """Refuse a folder whose weights are in a format that can hold code, and in no other.
-
-    Raises
-    ------
-    ModelError
-        Names one of the files.
-    """
-    folder = Path(source)
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise ModelError(
-            f"model {source!r} has its weights in {pickles[0]}, a format that can hold code, and "
-            "none as safetensors",
-            cure=CONVERT + "; or let the site's own policy say any_weights = true",
-        )
+LOG = logging.getLogger(__name__)
 
 
 def load_model(
-    kind: Any, source: str, revision: str, *, any_weights: bool = False, **options: Any
+    kind: Any,
+    source: str,
+    revision: str,
+    *,
+    any_weights: bool = False,
+    new_head: bool = False,
+    **options: Any,
 ) -> PreTrainedModel:
     """Load a model whose every weight is in its checkpoint, and finite.
 
@@ -100,24 +38,24 @@ def load_model(
     kind:
         One of transformers' automatic classes.
     source, revision:
-        As for :func:`check_source`, which is called.
+        As for :func:`fedgrpo.model.source.check_source`, which is called.
     any_weights:
         Whether weights may be in other formats than safetensors. Even then a pickle is read as
         data only.
+    new_head:
+        Whether what is not in the base model may be made anew, by torch's generator.
     options:
-        For transformers. ``new_head=True`` lets the weights of a head be made anew, by torch's
-        generator.
+        For transformers.
 
     Raises
     ------
     ModelError
         Says what does not fit.
     """
-    new_head = options.pop("new_head", False)
     check_source(source, revision)
     if not any_weights:
         check_weights(source)
-    with explained(source):
+    with explained(source), only_errors():
         model, found = kind.from_pretrained(
             source,
             revision=revision,
@@ -127,10 +65,12 @@ def load_model(
             output_loading_info=True,
             **options,
         )
-    head = f"{model.base_model_prefix}."
-    missing = {name for name in found["missing_keys"] if not new_head or name.startswith(head)}
+    base = f"{model.base_model_prefix}."
+    missing = {name for name in found["missing_keys"] if not new_head or name.startswith(base)}
     _refuse_parameters(source, "are not in its checkpoint", missing)
     _refuse_parameters(source, "are not finite in its checkpoint", set(_not_finite(model)))
+    if unexpected := found["unexpected_keys"]:
+        LOG.warning("model %r: no place for %s of its checkpoint", source, _few(unexpected))
     loaded: PreTrainedModel = model
     return loaded
 
@@ -145,64 +85,6 @@ def load_tokenizer(source: str, revision: str, **options: Any) -> PreTrainedToke
     return tokenizer
 
 
-@contextmanager
-def explained(source: str) -> Iterator[None]:
-    """Turn whatever loading raises into a ModelError with its cause, which quotes no prompt."""
-    try:
-        yield
-    except Exception as error:
-        if damaged := _damaged(source):
-            raise ModelError(
-                f"model {source!r}: {damaged} is incomplete or damaged",
-                cure="fetch or copy that file again, whole",
-            ) from error
-        raise ModelError(
-            f"model {source!r} cannot be loaded: {_cause(error)}", cure=_cure(error)
-        ) from error
-
-
-def _find(source: str, name: str, revision: str) -> Path | None:
-    """A file of a model, or None where there is none; a Hub that cannot be reached is an error at
-    the first file.
-    """
-    if (folder := Path(source)).is_dir():
-        return folder / name if (folder / name).is_file() else None
-    with explained(source):
-        found = cached_file(
-            source,
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=name == CONFIGURATIONS[0],
-        )
-    return None if found is None else Path(found)
-
-
-def _code_in(path: Path) -> str:
-    """The first key in a file by which transformers would find code; empty if there is none."""
-    try:
-        return next(_code_keys(json.loads(path.read_bytes())), "")
-    except (ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is no JSON: {type(error).__name__}", cure="fetch or copy that file again"
-        ) from None
-
-
-def _code_keys(tree: object) -> Iterator[str]:
-    """Keys that name code, anywhere in a tree: a part's configuration has its own.
-
-    ``auto_map`` names a model's own files, and ``attn_implementation`` (or that of experts) with a
-    slash a kernel on the Hub, which transformers fetches and imports.
-    """
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            kernel = key.endswith("_implementation") and "/" in json.dumps(value)
-            if key == "auto_map" or kernel:
-                yield key
-    if isinstance(tree, Mapping | list):
-        for value in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _code_keys(value)
-
-
 def _not_finite(model: PreTrainedModel) -> Iterator[str]:
     for name, tensor in model.named_parameters():
         # Quantised weights are whole numbers, or too small for torch to ask.
@@ -212,41 +94,14 @@ def _not_finite(model: PreTrainedModel) -> Iterator[str]:
 
 def _refuse_parameters(source: str, what: str, names: Collection[str]) -> None:
     if names:
-        first = ", ".join(sorted(names)[:5])
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise ModelError(
-            f"model {source!r}: parameters {what}: {first}{more}",
+            f"model {source!r}: parameters {what}: {_few(names)}",
             cure="fetch or copy the model again; it must be whole, of the type that its "
             "config.json names",
         )
 
 
-def _damaged(source: str) -> str:
-    """Name of the first file of weights that cannot be opened; empty if there is none."""
-    folder = Path(source)
-    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except (SafetensorError, OSError):
-            return path.name
-    return ""
-
-
-def _cause(error: Exception) -> str:
-    """Class and beginning of what a library says: about a model, which is public."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:240]}" if text else type(error).__name__
-
-
-def _cure(error: Exception) -> str:
-    if isinstance(error, ImportError):
-        return "install what it names, or use a model without it"
-    if isinstance(error, OSError):
-        return (
-            "give a folder with config.json, weights as safetensors and tokenizer, or a Hub name "
-            "that this machine can reach"
-        )
-    return (
-        "use a model of a type that the installed transformers knows, as save_pretrained wrote it"
-    )
+def _few(names: Collection[str]) -> str:
+    """The first five, and how many more."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(sorted(names)[:5]) + more

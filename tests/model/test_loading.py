@@ -186,6 +186,15 @@ def test_only_the_first_of_many_missing_parameters_are_named(folder: Path) -> No
         load_base(settings(folder))
 
 
+def test_what_a_checkpoint_holds_beyond_the_model_is_told_in_our_own_words(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(folder, lambda tensors: tensors.update({"model.layers.9.extra": torch.ones(2)}))
+    assert load_base(settings(folder)).fingerprint == tiny_base().fingerprint
+    assert [record.name for record in caplog.records] == ["fedgrpo.model.loading"]
+    assert "no place for model.layers.9.extra of its checkpoint" in caplog.text
+
+
 def test_a_parameter_of_another_shape_is_refused(folder: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     spoil(folder, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))
