@@ -537,3 +537,38 @@ def killed_and_resumed(
     strategy = Watched(second.settings, **kept)
     second.run(strategy)
     return strategy
+
+
+def test_nobody_deals_a_round_to_two_seatings_that_both_hold_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No member has to toss or to compute before clients are asked: they remember by themselves."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    changed = {"run__directory": str(tmp_path / "run")}
+    kept: dict[str, Any] = {"checkpoint": tmp_path / "checkpoint", "secret": bytes(32)}
+    away, dealt = absent(1, {2}), itertools.count(1)
+
+    def killed(stage: str, node: int) -> bool:
+        if stage == "deal" and next(dealt) == 3 * NODES - 1:  # Eight were asked in round 2.
+            raise KilledError
+        return bool(away(stage, node))
+
+    first = Listed(tmp_path, 5, 3, drop=killed, changed=changed)
+    with pytest.raises(KilledError):
+        first.run(Watched(first.settings, **kept))
+    monkeypatch.setattr(Roll, "_first", lambda roll, order, seen: roll._in_order(seen, order[:4]))
+    answers: list[Message] = []
+
+    def tamper(stage: str, node: int, reply: Message) -> Any:
+        if stage == "deal":
+            answers.append(reply)
+        return reply
+
+    second = Listed(tmp_path, 5, 3, drop=absent(1, {1}), tamper=tamper, changed=changed, run_id=2)
+    strategy = Watched(second.settings, **kept)
+    second.run(strategy)
+    ((outcome, charged),) = strategy.outcomes
+    assert outcome.reason
+    assert charged == 3
+    assert len(answers) == NODES - 1
+    assert sum(answer.has_content() for answer in answers) <= 1, "one was not dealt with before"
