@@ -93,10 +93,17 @@ class DataSettings(Section):
     tasks: Names = ("add", "reverse", "sort", "maximum")
     """Built-in tasks to draw from."""
     prompts_per_holder: int = Field(default=2000, ge=1)
-    """Prompts generated for each simulated holder (built-in tasks only)."""
+    """Different prompts generated for each simulated holder (built-in tasks only)."""
     min_prompts: int = Field(default=2000, ge=1)
-    """Public lower bound on a holder's prompts. A holder with fewer refuses; the stated epsilon
-    assumes it.
+    """Public lower bound on a holder's units (see ``unit``). A holder with fewer refuses; the stated
+    epsilon assumes it.
+    """
+    unit: str = ""
+    """Column whose value makes rows one unit, for example ``patient_id`` (privacy.unit = 'prompt').
+    Empty makes rows with the same text one unit.
+    """
+    unit_rows: int = Field(default=1, ge=1, le=1024)
+    """Most rows of a unit that take part in a round, chosen in secret. They are clipped together.
     """
     heterogeneity: float = Field(default=0.5, gt=0)
     """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.

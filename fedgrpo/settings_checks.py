@@ -55,6 +55,7 @@ def check_together(settings: Settings) -> None:
         _check_committee,
         _check_buckets,
         _check_prompt_unit,
+        _check_unit_column,
         _check_noise,
         _check_rewards,
         _check_credit,
@@ -144,6 +145,17 @@ def _check_prompt_unit(settings: Settings) -> None:
             f"data.min_prompts = {settings.data.min_prompts}",
             "lower the first or raise the second",
         )
+
+
+def _check_unit_column(settings: Settings) -> None:
+    data = settings.data
+    if settings.privacy.unit == "prompt" or (not data.unit and data.unit_rows == 1):
+        return
+    raise _impossible(
+        f"data.unit = {data.unit!r} and data.unit_rows = {data.unit_rows} cannot go with "
+        f"privacy.unit = {settings.privacy.unit!r}: they say which rows are hidden together",
+        "set privacy.unit = 'prompt', or leave both out",
+    )
 
 
 def _check_noise(settings: Settings) -> None:

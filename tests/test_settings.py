@@ -160,3 +160,11 @@ def test_the_reference_explains_every_setting() -> None:
         Settings().to_run_config(), key=[row[0].strip("| `") for row in rows].index
     )
     assert all(len(row) == 4 and len(row[3]) > 5 for row in rows)
+
+
+def test_a_units_column_needs_privacy_of_prompts() -> None:
+    data = {"unit": "patient_id", "unit_rows": 3}
+    assert Settings.from_mapping({"data": data}).data.unit_rows == 3
+    for unit in ("none", "client"):
+        with pytest.raises(SettingsError, match="data.unit = 'patient_id' and data.unit_rows = 3"):
+            Settings.from_mapping({"data": data, "privacy": {"unit": unit}})
