@@ -1,0 +1,240 @@
+"""A private round's completions and lessons: prompts side by side in fixed shapes, each as if it
+were alone, and each failing alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.grpo.collection import advantages
+from fedgrpo.grpo.experience import Experience, judge
+from fedgrpo.grpo.isolated.keys import Row, uniforms
+from fedgrpo.grpo.isolated.sampling import Sampled, sample_grid
+from fedgrpo.grpo.isolated.shapes import Guard, Layout, Schedule
+from fedgrpo.grpo.isolated.teaching import batch_loss, longest_lesson, teaching_batch
+from fedgrpo.grpo.policy import Policy
+from fedgrpo.grpo.sampling import Rollout, completion_ids
+from fedgrpo.rewards.composite import RewardMixture
+
+RowGradients = Callable[[nn.Module, Sequence[nn.Parameter], Callable[[], Tensor], int], Tensor]
+"""From model, parameters, loss and number of rows to float64 gradients, shape (R, d)."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One prompt's completions, judged."""
+
+    row: Row
+    experience: Experience
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one prompt says: its judged completions, and a gradient if they teach anything.
+
+    Attributes
+    ----------
+    gradient:
+        float64, shape (d,), of the loss, not clipped. None: nothing to learn.
+    """
+
+    judged: Judged
+    gradient: Tensor | None
+
+
+class Engine:
+    """Samples, judges and learns from prompts that are strangers to each other.
+
+    Parameters
+    ----------
+    policy:
+        Model and algorithm.
+    reward:
+        Judges one prompt's group at a time.
+    prompts:
+        The site's rows.
+    layout:
+        Shapes in which prompts are strangers, as was tried: see
+        :mod:`fedgrpo.grpo.isolated.proof`.
+    gradients:
+        Takes one gradient a row.
+    unit_rows:
+        Most rows of a unit a round.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reward: RewardMixture,
+        prompts: Sequence[PromptRow],
+        layout: Layout,
+        gradients: RowGradients,
+        *,
+        unit_rows: int = 1,
+    ) -> None:
+        self.policy, self.reward, self.prompts = policy, reward, prompts
+        self.layout, self.gradients, self.unit_rows = layout, gradients, unit_rows
+        self.settings, self.base = policy.settings, policy.adapter.base
+
+    def collect(self, rows: Sequence[Row], guard: Guard) -> list[Judged]:
+        """Sample and judge, in the order given; what fails is left out and counted.
+
+        Where time runs out, the units at the end of the order are left out: see
+        :func:`fedgrpo.grpo.isolated.shapes.certain`.
+        """
+        self.reward.bind(self.policy.adapter)
+        alive = [row for row in rows if row.unit not in guard.dead]
+        found: list[Judged] = []
+        ready: set[str] = set()
+        _count("died", len(rows) - len(alive), guard)
+        for batch, sure in self._sampling(guard).in_time(alive, guard.left):
+            found += self._attempted(batch, guard)
+            ready = self._ready(alive, sure)
+        _count("late", sum(row.unit not in ready for row in alive), guard)
+        return [judged for judged in found if judged.row.unit in ready]
+
+    def teach(
+        self, judged: Sequence[Judged], guard: Guard
+    ) -> Iterator[tuple[list[Lesson], set[str]]]:
+        """Take the gradients of what teaches.
+
+        Yields
+        ------
+        Lessons of a batch, first those without a gradient; and the units of which nothing is left
+        to come. It ends early where time runs out.
+        """
+        shapes = {j.row: shape for j in judged if (shape := self._shape(j))}
+        left = [j for j in judged if j.row in shapes]
+        pending = {j.row.unit for j in left}
+        silent = [Lesson(j, None) for j in judged if j.row not in shapes]
+        yield silent, {lesson.judged.row.unit for lesson in silent} - pending
+        for batch, sure in self._teaching(shapes, guard).in_time(left, guard.left):
+            lessons = self._learned(batch, shapes[batch[0].row], guard)
+            done = self._ready([j.row for j in left], sure) & pending
+            yield lessons, done
+            pending -= done
+        _count("late", len(pending), guard)
+
+    def sample(self, batch: Sequence[Row], width: int, rows: int) -> Sampled:
+        """Completions of these prompts, with ``rows`` side by side."""
+        plan, missing = self.policy.sampling_plan(), rows - len(batch)
+        cells = (plan.group_size, plan.max_tokens)
+        numbers = [uniforms(row.key, *cells) for row in batch]
+        numbers += [torch.full(cells, 0.5, dtype=torch.float64)] * missing
+        prompts = [row.ids for row in batch] + [()] * missing
+        with self.policy.adapter.merged():
+            return sample_grid(
+                self.policy.adapter.causal, prompts, torch.stack(numbers), width, plan
+            )
+
+    def gradient_rows(
+        self, groups: Sequence[Experience], shape: tuple[int, int], rows: int
+    ) -> Tensor:
+        """Gradient of each of these prompts, with ``rows`` side by side; float64, shape (n, d)."""
+        adapter = self.policy.adapter
+        filled = [*groups, *[None] * (rows - len(groups))]
+        pad = int(self.base.tokenizer.pad_token_id)
+        batch = teaching_batch(filled, shape, self.settings, pad)
+        return self.gradients(
+            adapter.causal,
+            list(adapter.trainable.values()),
+            lambda: batch_loss(adapter.causal, batch, self.settings),
+            rows,
+        )[: len(groups)]
+
+    def _attempted(self, batch: Sequence[Row], guard: Guard) -> list[Judged]:
+        """Sample a batch and judge each of its prompts by itself."""
+        guard.begin([row.unit for row in batch])
+        sampled = self.sample(batch, self._width(batch[0]), self.layout.sampling_rows())
+        found = [
+            self._judged(row, sampled.group(place, row.ids), guard)
+            if sampled.sound[place]
+            else _failed("sampling", guard)
+            for place, row in enumerate(batch)
+        ]
+        guard.end()
+        return [judged for judged in found if judged]
+
+    def _judged(self, row: Row, rollout: Rollout, guard: Guard) -> Judged | None:
+        """Judge one prompt's completions; None if that cannot be done."""
+        try:
+            with np.errstate(all="ignore"):
+                experience = self._experience(row, rollout)
+        except Exception:
+            # Whatever a reward or a tokenizer does with one prompt's texts is that prompt's affair.
+            # What they raise may quote them.
+            return _failed("judging", guard)
+        if not experience.advantages.isfinite().all():
+            return _failed("judging", guard)
+        return Judged(row, experience)
+
+    def _experience(self, row: Row, rollout: Rollout) -> Experience:
+        texts = self.policy.decode(rollout)
+        ids, prompt = completion_ids(rollout), self.prompts[row.index]
+        rewards = judge(self.reward, [prompt], texts, ids, rollout.group_size)
+        worth = advantages(self.settings, self.reward, rollout, rewards, 1)
+        return Experience(rollout, rewards, worth)
+
+    def _learned(
+        self, batch: Sequence[Judged], shape: tuple[int, int], guard: Guard
+    ) -> list[Lesson]:
+        """Gradients of a batch; a prompt whose gradient is not finite has nothing to say."""
+        guard.begin([j.row.unit for j in batch])
+        groups = [j.experience for j in batch]
+        gradients = self.gradient_rows(groups, shape, self.layout.teaching_rows(*shape))
+        found = [
+            Lesson(judged, gradient)
+            if gradient.isfinite().all()
+            else _failed("gradient", guard)
+            for judged, gradient in zip(batch, gradients, strict=True)
+        ]
+        guard.end()
+        return [lesson for lesson in found if lesson]
+
+    def _sampling(self, guard: Guard) -> Schedule[Row]:
+        layout = self.layout
+        return Schedule(
+            lambda row: (self._width(row), row.unit if row.unit in guard.suspects else ""),
+            lambda _: layout.sampling_rows(),
+            layout.sampling_rows(),
+            len(layout.widths) + len(guard.suspects),
+        )
+
+    def _teaching(
+        self, shapes: Mapping[Row, tuple[int, int]], guard: Guard
+    ) -> Schedule[Judged]:
+        layout = self.layout
+        return Schedule(
+            lambda j: (shapes[j.row], j.row.unit if j.row.unit in guard.suspects else ""),
+            lambda j: layout.teaching_rows(*shapes[j.row]),
+            layout.least_teaching_rows(),
+            layout.kinds + len(guard.suspects),
+        )
+
+    def _width(self, row: Row) -> int:
+        return self.layout.width(len(row.ids))
+
+    def _shape(self, judged: Judged) -> tuple[int, int] | None:
+        """Columns of a prompt and its completions; None if it teaches nothing."""
+        longest = longest_lesson(judged.experience, self.settings)
+        return (self._width(judged.row), self.layout.length(longest)) if longest else None
+
+    def _ready(self, rows: Sequence[Row], sure: int) -> set[str]:
+        """Units that are done for certain, if the first ``sure`` rows are."""
+        names = list(dict.fromkeys(row.unit for row in rows))
+        return set(names if sure >= len(rows) else names[: sure // self.unit_rows])
+
+
+def _failed(cause: str, guard: Guard) -> None:
+    _count(cause, 1, guard)
+
+
+def _count(cause: str, times: int, guard: Guard) -> None:
+    if times:
+        guard.mishaps[cause] += times
