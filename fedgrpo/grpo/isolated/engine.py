@@ -15,9 +15,9 @@ from fedgrpo.data.prompts import PromptRow
 from fedgrpo.grpo.collection import advantages
 from fedgrpo.grpo.experience import Experience, judge
 from fedgrpo.grpo.isolated.keys import Row, uniforms
-from fedgrpo.grpo.isolated.sampling import Sampled, sample_grid
-from fedgrpo.grpo.isolated.shapes import Guard, Layout, Schedule
-from fedgrpo.grpo.isolated.teaching import batch_loss, longest_lesson, teaching_batch
+from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
+from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Guard, Layout, Schedule, TeachingShape
+from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
 from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture
@@ -121,23 +121,20 @@ class Engine:
             pending -= done
         _count("late", len(pending), guard)
 
-    def sample(self, batch: Sequence[Row], width: int, rows: int) -> Sampled:
-        """Completions of these prompts, with ``rows`` side by side."""
-        plan, missing = self.policy.sampling_plan(), rows - len(batch)
-        cells = (plan.group_size, plan.max_tokens)
-        numbers = [uniforms(row.key, *cells) for row in batch]
-        numbers += [torch.full(cells, 0.5, dtype=torch.float64)] * missing
-        prompts = [row.ids for row in batch] + [()] * missing
+    def sample(self, batch: Sequence[Row], shape: SamplingShape) -> Sampled:
+        """Completions of these prompts."""
+        plan = self.policy.sampling_plan()
+        numbers = [uniforms(row.key, plan.group_size, plan.max_tokens) for row in batch]
+        prompts = [row.ids for row in batch]
         with self.policy.adapter.merged():
-            return sample_grid(
-                self.policy.adapter.causal, prompts, torch.stack(numbers), width, plan
-            )
+            causal = self.policy.adapter.causal
+            return sample_grid(causal, prompts, torch.stack(numbers), shape, plan)
 
     def gradient_rows(
-        self, groups: Sequence[Experience], shape: tuple[int, int], rows: int
+        self, groups: Sequence[Experience], shape: TeachingShape
     ) -> Tensor:
-        """Gradient of each of these prompts, with ``rows`` side by side; float64, shape (n, d)."""
-        adapter = self.policy.adapter
+        """Gradient of each of these prompts, float64, shape (n, d)."""
+        adapter, rows = self.policy.adapter, self.layout.side(shape)
         filled = [*groups, *[None] * (rows - len(groups))]
         pad = int(self.base.tokenizer.pad_token_id)
         batch = teaching_batch(filled, shape, self.settings, pad)
@@ -151,7 +148,7 @@ class Engine:
     def _attempted(self, batch: Sequence[Row], guard: Guard) -> list[Judged]:
         """Sample a batch and judge each of its prompts by itself."""
         guard.begin([row.unit for row in batch])
-        sampled = self.sample(batch, self._width(batch[0]), self.layout.sampling_rows())
+        sampled = self.sample(batch, self._sampled_in(batch[0]))
         found = [
             self._judged(row, sampled.group(place, row.ids), guard)
             if sampled.sound[place]
@@ -182,12 +179,12 @@ class Engine:
         return Experience(rollout, rewards, worth)
 
     def _learned(
-        self, batch: Sequence[Judged], shape: tuple[int, int], guard: Guard
+        self, batch: Sequence[Judged], shape: TeachingShape, guard: Guard
     ) -> list[Lesson]:
         """Gradients of a batch; a prompt whose gradient is not finite has nothing to say."""
         guard.begin([j.row.unit for j in batch])
         groups = [j.experience for j in batch]
-        gradients = self.gradient_rows(groups, shape, self.layout.teaching_rows(*shape))
+        gradients = self.gradient_rows(groups, shape)
         found = [
             Lesson(judged, gradient)
             if gradient.isfinite().all()
@@ -198,32 +195,31 @@ class Engine:
         return [lesson for lesson in found if lesson]
 
     def _sampling(self, guard: Guard) -> Schedule[Row]:
-        layout = self.layout
         return Schedule(
-            lambda row: (self._width(row), row.unit if row.unit in guard.suspects else ""),
-            lambda _: layout.sampling_rows(),
-            layout.sampling_rows(),
-            len(layout.widths) + len(guard.suspects),
+            lambda row: (self._sampled_in(row), row.unit if row.unit in guard.suspects else ""),
+            lambda _: MOST_PROMPTS,
+            MOST_PROMPTS,
+            len(self.layout.widths) + len(guard.suspects),
         )
 
     def _teaching(
-        self, shapes: Mapping[Row, tuple[int, int]], guard: Guard
+        self, shapes: Mapping[Row, TeachingShape], guard: Guard
     ) -> Schedule[Judged]:
-        layout = self.layout
+        every = self.layout.teaching_shapes()
         return Schedule(
             lambda j: (shapes[j.row], j.row.unit if j.row.unit in guard.suspects else ""),
-            lambda j: layout.teaching_rows(*shapes[j.row]),
-            layout.least_teaching_rows(),
-            layout.kinds + len(guard.suspects),
+            lambda j: self.layout.side(shapes[j.row]),
+            min(map(self.layout.side, every)),
+            len(every) + len(guard.suspects),
         )
 
-    def _width(self, row: Row) -> int:
-        return self.layout.width(len(row.ids))
+    def _sampled_in(self, row: Row) -> SamplingShape:
+        return self.layout.sampling(len(row.ids))
 
-    def _shape(self, judged: Judged) -> tuple[int, int] | None:
-        """Columns of a prompt and its completions; None if it teaches nothing."""
-        longest = longest_lesson(judged.experience, self.settings)
-        return (self._width(judged.row), self.layout.length(longest)) if longest else None
+    def _shape(self, judged: Judged) -> TeachingShape | None:
+        """Shape in which a prompt is learned from; None if it teaches nothing."""
+        lengths = taught_lengths(judged.experience, self.settings)
+        return self.layout.teaching(len(judged.row.ids), lengths) if lengths else None
 
     def _ready(self, rows: Sequence[Row], sure: int) -> set[str]:
         """Units that are done for certain, if the first ``sure`` rows are."""

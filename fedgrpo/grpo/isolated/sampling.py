@@ -1,9 +1,10 @@
 """Rollout in fixed shapes: a prompt's completions are a function of the prompt, its key, the model
 and the shape.
 
-R prompts of one width go through the model together. No row leaves the batch before all of them
-have ended, keys and values stand in buffers that do not move, and every step's shape follows from
-its number alone: what a captured graph needs, too.
+Prompts of one width go through the model a few at a time. Their completions then take turns on a
+fixed number of slots: a slot whose completion has ended takes the next one, at whatever step, so
+that the step's shape is always the same and no slot waits for the longest. Keys and values stand in
+buffers that do not move: what a captured graph needs, too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,27 @@ from transformers.cache_utils import DynamicLayer
 from fedgrpo.grpo.sampling import Rollout, SamplingPlan, invert
 from fedgrpo.model.grid_attention import PlainGrid, only, prompt_hidden
 
-SHOWN = 64
-"""Columns by which the part of the cache that is looked at grows."""
-ASK_EVERY = 16
-"""Steps between two looks at whether all have ended, on a device that would have to be waited
-for.
-"""
+LOOK_EVERY = 8
+"""Steps between two looks at which slots are free, on a device that would have to be waited for."""
+
+
+@dataclass(frozen=True)
+class SamplingShape:
+    """Shapes of a rollout.
+
+    Attributes
+    ----------
+    width:
+        Columns of the prompts, W.
+    rows:
+        Prompts that go through the model together.
+    slots:
+        Completions that are decoded together.
+    """
+
+    width: int
+    rows: int
+    slots: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ def sample_grid(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     uniform: Tensor,
-    width: int,
+    shape: SamplingShape,
     plan: SamplingPlan,
 ) -> Sampled:
     """Sample ``plan.group_size`` completions of each prompt.
@@ -67,51 +83,20 @@ def sample_grid(
     model:
         Takes any mask.
     prompts:
-        R lists of 0 to ``width`` token ids. An empty one fills the batch; what is sampled for it
-        means nothing.
+        P lists of 1 to ``shape.width`` token ids.
     uniform:
-        float64, shape (R, G, T): the number that each token is the inverse transform of.
-    width:
-        Columns of the prompts, W.
+        float64, shape (P, G, T): the number that each token is the inverse transform of.
+    shape:
+        Must not depend on which prompts there are.
     plan:
         Group size, length, temperature above 0, end tokens and filler.
     """
-    device, group = model.device, plan.group_size
-    state = _Decoding(model, prompts, width, plan)
-    ends = torch.tensor(plan.eos_ids, device=device)
-    points = uniform.flatten(0, 1).to(device)
-    rows = len(points)
-    tokens = torch.full((rows, plan.max_tokens), plan.pad_id, dtype=torch.long, device=device)
-    logps = torch.zeros(rows, plan.max_tokens, device=device)
-    sound = torch.ones(rows, dtype=torch.bool, device=device)
-    running = torch.tensor([bool(p) for p in prompts], device=device).repeat_interleave(group)
-    for step in range(plan.max_tokens):
-        token, logp, fine = choose(state.logits, plan.temperature, points[:, step : step + 1])
-        tokens[:, step], logps[:, step] = token, logp
-        sound &= fine | ~running
-        running = running & fine & ~torch.isin(token, ends)
-        asked = device.type == "cpu" or step % ASK_EVERY == ASK_EVERY - 1
-        if step == plan.max_tokens - 1 or (asked and not running.any()):
-            break
-        state.advance(token)
-    sound_rows = sound.view(len(prompts), group).all(1)
-    return _tidied(tokens, logps, ends, plan, sound_rows)
-
-
-def _tidied(
-    tokens: Tensor, logps: Tensor, ends: Tensor, plan: SamplingPlan, sound: Tensor
-) -> Sampled:
-    """Fill what stands behind an end token: how far a batch went on must not show."""
-    is_end = torch.isin(tokens, ends)
-    mask = is_end.cumsum(1) - is_end.long() == 0
-    parts = (
-        tokens.masked_fill(~mask, plan.pad_id),
-        logps.masked_fill(~mask, 0.0),
-        mask,
-        is_end.any(1),
-    )
-    shaped = (part.unflatten(0, (len(sound), plan.group_size)).cpu() for part in parts)
-    return Sampled(*shaped, sound.cpu())
+    seen = [
+        _prefilled(model, prompts[start : start + shape.rows], shape, plan.pad_id)
+        for start in range(0, len(prompts), shape.rows)
+    ]
+    slots = _Slots(model, shape, plan, _joined(seen), uniform.flatten(0, 1).to(model.device))
+    return slots.run(len(prompts))
 
 
 def choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,93 +110,185 @@ def choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor,
     return token[:, 0], logps.gather(1, token)[:, 0], fine
 
 
-class _Decoding:
-    """R * G rows on their way through the model.
+@dataclass(frozen=True)
+class _Seen:
+    """P prompts as the model has seen them.
 
     Attributes
     ----------
-    logits:
-        Of the next token, shape (R * G, V).
+    layers:
+        Keys and values of each layer, (P, heads, W, size), zero where there is no token.
+    logits, real, last:
+        Of the next token (P, V); where there are tokens (P, W); position of the last one (P,).
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    logits: Tensor
+    real: Tensor
+    last: Tensor
+
+
+def _prefilled(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], shape: SamplingShape, pad_id: int
+) -> _Seen:
+    """Send a few prompts through the model, with fillers for the missing ones."""
+    count = len(prompts)
+    filled = [*prompts, *[()] * (shape.rows - count)]
+    ids, real = (t.to(model.device) for t in left_filled(filled, shape.width, pad_id))
+    positions = (real.cumsum(1) - 1).clamp(min=0)
+    cache: Cache = DynamicCache(config=model.config)
+    logits = _forward(model, ids, positions, cache, PlainGrid(prompt_hidden(real), real))
+    layers: list[Any] = list(cache.layers)
+    kept = [(only(x.keys, real)[:count], only(x.values, real)[:count]) for x in layers]
+    return _Seen(kept, logits[:count], real[:count], positions[:count, -1])
+
+
+def _joined(parts: Sequence[_Seen]) -> _Seen:
+    layers = [
+        (torch.cat([keys for keys, _ in each]), torch.cat([values for _, values in each]))
+        for each in zip(*(part.layers for part in parts), strict=True)
+    ]
+    rest = (torch.cat([getattr(part, n) for part in parts]) for n in ("logits", "real", "last"))
+    return _Seen(layers, *rest)
+
+
+class _Slots:
+    """Slots on which completions take turns; completion ``p * G + g`` is one of prompt p.
+
+    Attributes
+    ----------
+    owner, step:
+        int64, shape (S,): completion in each slot, and its next token. A free slot goes on with
+        what it had, and nobody looks.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        width: int,
+        shape: SamplingShape,
         plan: SamplingPlan,
+        seen: _Seen,
+        points: Tensor,
     ) -> None:
-        self._model, self._width = model, width
-        ids, real = left_filled(prompts, width, plan.pad_id)
-        ids, real = ids.to(model.device), real.to(model.device)
-        positions = (real.cumsum(1) - 1).clamp(min=0)
-        cache: Cache = DynamicCache(config=model.config)
-        grid = PlainGrid(prompt_hidden(real), real)
-        logits = _forward(model, ids, positions, cache, grid)
-        self._place = _Place(width, plan.max_tokens)
-        layers: list[Any] = [
-            _FixedLayer(layer, real, plan.group_size, self._place) for layer in cache.layers
-        ]
-        self._cache = Cache(layers=layers)
-        later = real.new_zeros(len(real), plan.max_tokens)
-        self.logits, self._real, self._position = (
-            t.repeat_interleave(plan.group_size, 0)
-            for t in (logits, torch.cat([real, later], 1), positions[:, -1:])
+        self.model, self.plan, self.seen, self.points = model, plan, seen, points
+        self.width, self.count, device = shape.width, shape.slots, model.device
+        columns = shape.width + plan.max_tokens
+        self.layers = [_SlotLayer(k, v, self.count, columns) for k, v in seen.layers]
+        self.cache = Cache(layers=list(self.layers))
+        self.real = torch.zeros(self.count, columns, dtype=torch.bool, device=device)
+        self.owner, self.step, self.last = (
+            torch.zeros(self.count, dtype=torch.long, device=device) for _ in range(3)
         )
+        self.logits = seen.logits.new_zeros(self.count, seen.logits.shape[1])
+        self.ends = torch.tensor(plan.eos_ids, device=device)
 
-    def advance(self, tokens: Tensor) -> None:
-        """Take the next token of every row, shape (R * G,)."""
-        self._real[:, self._place.column] = True
-        self._position = self._position + 1
-        hidden = ~self._real[:, None, None, : self._place.shown]
-        grid = PlainGrid(hidden)
-        self.logits = _forward(self._model, tokens[:, None], self._position, self._cache, grid)
-        self._place.column += 1
+    def run(self, prompts: int) -> Sampled:
+        """Serve all completions of this many prompts."""
+        group, length, device = self.plan.group_size, self.plan.max_tokens, self.model.device
+        total = prompts * group
+        # One row more than there are completions: what free slots draw goes there.
+        tokens = torch.full((total + 1, length), self.plan.pad_id, device=device)
+        logps = torch.zeros(total + 1, length, device=device)
+        sound = torch.ones(total + 1, dtype=torch.bool, device=device)
+        running = torch.zeros(self.count, dtype=torch.bool, device=device)
+        begun, turn = 0, 0
+        every = 1 if device.type == "cpu" else LOOK_EVERY
+        while True:
+            if turn % every == 0:
+                begun = self._fill(running, begun, total)
+                if not running.any():
+                    break
+            turn += 1
+            number = torch.where(running, self.owner, total)
+            step = self.step.clamp(max=length - 1)
+            points = self.points[self.owner, step][:, None]
+            token, logp, fine = choose(self.logits, self.plan.temperature, points)
+            tokens[number, step], logps[number, step] = token, logp
+            sound[number] &= fine
+            running &= fine & ~torch.isin(token, self.ends) & (step < length - 1)
+            if every == 1 and begun == total and not running.any():
+                break
+            self._advance(token, step)
+        return _tidied(tokens[:total], logps[:total], self.ends, self.plan, sound[:total])
+
+    def _fill(self, running: Tensor, begun: int, total: int) -> int:
+        """Give free slots to the next completions; returns how many have begun by now."""
+        free = (~running).nonzero()[: total - begun, 0]
+        if not len(free):
+            return begun
+        owner = torch.arange(begun, begun + len(free), device=free.device)
+        prompt = owner // self.plan.group_size
+        for layer in self.layers:
+            layer.take(free, prompt)
+        self.real[free] = False
+        self.real[free, : self.width] = self.seen.real[prompt]
+        self.owner[free], self.step[free] = owner, 0
+        self.last[free], self.logits[free] = self.seen.last[prompt], self.seen.logits[prompt]
+        running[free] = True
+        return begun + len(free)
+
+    def _advance(self, tokens: Tensor, step: Tensor) -> None:
+        """Take the next token of every slot, shape (S,)."""
+        column = self.width + step
+        self.real[torch.arange(self.count, device=column.device), column] = True
+        for layer in self.layers:
+            layer.column = column
+        self.last = self.last + (step < self.plan.max_tokens - 1)
+        self.step = step + 1
+        grid = PlainGrid(~self.real[:, None, None])
+        positions = self.last[:, None]
+        self.logits = _forward(self.model, tokens[:, None], positions, self.cache, grid)
 
 
-class _Place:
-    """Where the next token's keys and values go, and how much of the cache is looked at."""
-
-    def __init__(self, width: int, room: int) -> None:
-        self.column, self.size = width, width + room
-
-    @property
-    def shown(self) -> int:
-        return min(self.size, -(-(self.column + 1) // SHOWN) * SHOWN)
-
-
-class _FixedLayer(DynamicLayer):
+class _SlotLayer(DynamicLayer):
     """One layer's keys and values in a buffer of fixed size, zero wherever there is no token."""
 
-    def __init__(self, seen: Any, real: Tensor, group: int, place: _Place) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, slots: int, columns: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.lazy_initialization(seen.keys, seen.values)
-        self._place = place
+        self.lazy_initialization(keys, values)
+        self._seen = (keys, values)
         self._buffers = [
-            _with_room(only(states, real), group, place.size) for states in (seen.keys, seen.values)
+            states.new_zeros(slots, states.shape[1], columns, states.shape[3])
+            for states in self._seen
         ]
+        self._slots = torch.arange(slots, device=keys.device)
+        self.column = self._slots
+
+    def take(self, slots: Tensor, prompts: Tensor) -> None:
+        """Begin anew in these slots behind these prompts: nothing of the slot's past stays."""
+        for buffer, seen in zip(self._buffers, self._seen, strict=True):
+            width = seen.shape[2]
+            buffer[slots, :, :width] = seen[prompts]
+            buffer[slots, :, width:] = 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the next column; returns views of the columns that are looked at."""
+        """Write each slot's next column; returns all columns."""
         keys, values = self._buffers
-        keys[:, :, self._place.column] = key_states[:, :, 0]
-        values[:, :, self._place.column] = value_states[:, :, 0]
-        shown = self._place.shown
-        return keys[:, :, :shown], values[:, :, :shown]
+        keys[self._slots, :, self.column] = key_states[:, :, 0]
+        values[self._slots, :, self.column] = value_states[:, :, 0]
+        return keys, values
 
     def get_seq_length(self, *_: Any) -> int:
-        """Columns before the next one."""
-        return self._place.column
+        """Columns of the buffer; positions are given, so nothing is counted from it."""
+        return int(self._buffers[0].shape[2])
 
 
-def _with_room(states: Tensor, group: int, size: int) -> Tensor:
-    """(R, heads, W, d) to (R * G, heads, size, d), zero behind the prompt."""
-    rows, heads, width, depth = states.shape
-    buffer = states.new_zeros(rows, group, heads, size, depth)
-    buffer[:, :, :, :width] = states[:, None]
-    return buffer.flatten(0, 1)
+def _tidied(
+    tokens: Tensor, logps: Tensor, ends: Tensor, plan: SamplingPlan, sound: Tensor
+) -> Sampled:
+    """Fill what stands behind an end token, and give each prompt its group."""
+    is_end = torch.isin(tokens, ends)
+    mask = is_end.cumsum(1) - is_end.long() == 0
+    parts = (
+        tokens.masked_fill(~mask, plan.pad_id),
+        logps.masked_fill(~mask, 0.0),
+        mask,
+        is_end.any(1),
+    )
+    shaped = (part.unflatten(0, (-1, plan.group_size)).cpu() for part in parts)
+    return Sampled(*shaped, sound.view(-1, plan.group_size).all(1).cpu())
 
 
 def _forward(

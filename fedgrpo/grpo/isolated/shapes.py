@@ -7,95 +7,109 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
-from fedgrpo.grpo.sampling import ROWS_PER_BATCH
+from fedgrpo.grpo.isolated.sampling import SamplingShape
 from fedgrpo.settings import GRPOSettings
 
-NARROWEST = 8
-"""Columns of the narrowest prompts."""
-MOST_ROWS = 32
-"""Prompts that are ever side by side: a batch that is not full costs as much as one that is."""
+NARROWEST = 16
+"""Columns of the narrowest prompts and of the shortest completions."""
+SHORTEST = 64
+"""Columns of the shortest row of a prompt with all its completions."""
+MOST_PROMPTS = 32
+"""Prompts whose completions take turns on the same slots."""
+CPU_COLUMNS, CPU_SLOTS = 512, 64
+"""Columns, and completions in decoding, from which on more of them at once gain nothing on a CPU:
+what a batch is filled up with would only cost.
+"""
+GPU_SLOTS = 1024
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class TeachingShape:
+    """Shape of a row when it is learned from: columns of the prompt, of all its completions' tokens
+    behind each other, and of the longest completion.
+    """
+
+    width: int
+    span: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Widths that prompts and completions are filled up to, and how many prompts are side by side.
+    """What prompts and completions are filled up to, and how many are side by side.
 
     Attributes
     ----------
     widths, lengths:
-        Columns of prompts, and of completions when they are learned from, each increasing.
-    group:
-        Completions a prompt, G.
+        Columns of prompts and of completions, each increasing.
     rows:
-        Prompts side by side at most, a power of two.
-    tokens:
-        Columns that go through the model together when it learns, unless one prompt has more. 0
-        takes one prompt's gradient at a time.
+        Columns of a prompt with all its completions, increasing.
+    columns:
+        That go through the model together, unless one prompt has more.
+    slots:
+        Completions that are decoded together.
+    several:
+        Whether gradients of several prompts are taken at once.
     """
 
     widths: tuple[int, ...]
     lengths: tuple[int, ...]
-    group: int
-    rows: int
-    tokens: int
+    rows: tuple[int, ...]
+    columns: int
+    slots: int
+    several: bool
 
     @classmethod
-    def of(cls, grpo: GRPOSettings, longest: int, *, several: bool = True) -> Layout:
-        """Shapes for prompts of up to ``longest`` tokens; ``several`` says whether gradients of
-        several prompts can be taken at once.
-        """
-        # Half the expected number: the last batch of a width is half empty on average.
-        rows = _power_of_two(min(MOST_ROWS, max(1, grpo.prompts_per_step // 2)))
-        return cls(
-            _steps(min(NARROWEST, longest), longest),
-            _steps(NARROWEST, grpo.max_completion_length),
-            grpo.group_size,
-            rows,
-            grpo.tokens_per_batch if several else 0,
+    def of(
+        cls, grpo: GRPOSettings, longest: int, *, cpu: bool = True, several: bool = True
+    ) -> Layout:
+        """Shapes for prompts of up to ``longest`` tokens."""
+        length, group = grpo.max_completion_length, grpo.group_size
+        widths = _steps(NARROWEST, longest)
+        rows = _steps(SHORTEST, widths[-1] + group * length)
+        columns = min(grpo.tokens_per_batch, CPU_COLUMNS if cpu else grpo.tokens_per_batch)
+        slots = _power_of_two(
+            min(CPU_SLOTS if cpu else GPU_SLOTS, max(1, grpo.prompts_per_step * group // 2))
         )
+        # Each halving of a row's columns would make one more kind of batch that is seldom full.
+        return cls(widths, _steps(NARROWEST, length), _halved(rows), columns, slots, several)
 
     def alone(self) -> Layout:
-        """The same with one prompt a batch."""
-        return replace(self, rows=1)
+        """The same with one prompt, and one completion, at a time."""
+        return replace(self, columns=1, slots=1)
 
-    def width(self, tokens: int) -> int:
-        """Columns of a prompt of so many tokens."""
-        return next(width for width in self.widths if width >= tokens)
+    def sampling(self, tokens: int) -> SamplingShape:
+        """Shape in which a prompt of so many tokens is sampled for."""
+        width = _fitting(self.widths, tokens)
+        return SamplingShape(width, self._side(width), self.slots)
 
-    def length(self, tokens: int) -> int:
-        """Columns of completions of at most so many tokens."""
-        return next(length for length in self.lengths if length >= tokens)
+    def teaching(self, tokens: int, lengths: Sequence[int]) -> TeachingShape:
+        """Shape of a prompt of so many tokens with completions of these lengths."""
+        width = _fitting(self.widths, tokens)
+        columns = _fitting(self.rows, width + sum(lengths))
+        return TeachingShape(width, columns - width, _fitting(self.lengths, max(lengths)))
 
-    def sampling_rows(self) -> int:
-        """Prompts side by side when completions are sampled."""
-        return _power_of_two(max(1, min(self.rows, ROWS_PER_BATCH // self.group)))
+    def side(self, shape: TeachingShape) -> int:
+        """Prompts side by side in this shape."""
+        return self._side(shape.width + shape.span) if self.several else 1
 
-    def teaching_rows(self, width: int, length: int) -> int:
-        """Prompts side by side when a gradient is taken."""
-        fitting = self.tokens // (width + self.group * length)
-        return _power_of_two(max(1, min(self.rows, fitting)))
+    def teaching_shapes(self) -> list[TeachingShape]:
+        """All shapes that there are for learning."""
+        return [
+            TeachingShape(width, columns - width, length)
+            for width in self.widths
+            for columns in self.rows
+            for length in self.lengths
+            if columns > width
+        ]
 
-    def most_batches(self, prompts: int) -> tuple[int, int]:
-        """Batches of sampling, and of learning, that so many prompts can need.
-
-        Each kind of shape may leave one batch that is not full.
-        """
-        sampling = -(-prompts // self.sampling_rows()) + len(self.widths)
-        teaching = -(-prompts // self.least_teaching_rows()) + self.kinds
-        return min(prompts, sampling), min(prompts, teaching)
-
-    def least_teaching_rows(self) -> int:
-        """Prompts side by side in the largest shape."""
-        return self.teaching_rows(self.widths[-1], self.lengths[-1])
-
-    @property
-    def kinds(self) -> int:
-        """Shapes that there are for learning."""
-        return len(self.widths) * len(self.lengths)
+    def _side(self, columns: int) -> int:
+        return _power_of_two(max(1, self.columns // columns))
 
 
 class Guard(Protocol):
@@ -160,12 +174,13 @@ class Schedule(Generic[T]):
 def certain(done: int, rows: int, kinds: int) -> int:
     """Items at the front of the order that ``done`` batches of a :class:`Schedule` always cover.
 
-    Proof: let item j be the first that is not done. Every batch began with an item before j, and of
-    each kind at most one holds an item behind j or is not full: the last of its kind. All others
-    hold ``rows`` items before j, so j >= (done - kinds) rows. One item more in the order moves
-    this many by none, and so pushes out at most one other.
+    Proof: each batch holds the first item that was left, so ``done`` items at least. And let item j
+    be the first that is not done: every batch began before it, and of each kind at most one holds
+    an item behind j or is not full, the last of its kind. All others hold ``rows`` items before j,
+    so j >= (done - kinds) rows. One item more in the order changes none of these figures, so it
+    pushes out at most one other.
     """
-    return max(0, done - kinds) * rows
+    return max(done, (done - kinds) * rows)
 
 
 def _steps(first: int, last: int) -> tuple[int, ...]:
@@ -174,6 +189,16 @@ def _steps(first: int, last: int) -> tuple[int, ...]:
     while found[-1] < last:
         found.append(min(2 * found[-1], last))
     return tuple(found)
+
+
+def _halved(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """The same with a step half-way between each two."""
+    between = [(a + b) // 2 for a, b in pairwise(steps)]
+    return tuple(sorted({*steps, *between}))
+
+
+def _fitting(steps: tuple[int, ...], wanted: int) -> int:
+    return next(step for step in steps if step >= wanted)
 
 
 def _power_of_two(most: int) -> int:

@@ -13,24 +13,27 @@ from transformers import PreTrainedModel
 
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolated.sampling import left_filled
+from fedgrpo.grpo.isolated.shapes import TeachingShape
 from fedgrpo.grpo.losses import BatchTotals, compute_loss
 from fedgrpo.grpo.scoring import token_logps, token_scores
-from fedgrpo.model.grid_attention import GroupGrid
+from fedgrpo.model.grid_attention import GroupGrid, picked
 from fedgrpo.settings import GRPOSettings
 
 
 @dataclass(frozen=True)
 class TeachingBatch:
-    """R rows of a prompt and its G completions, W + G * T columns.
+    """R rows of a prompt, W columns, and the tokens of its G completions, N columns.
 
     Attributes
     ----------
     ids, positions:
-        int64, shape (R, W + G * T).
+        int64, shape (R, W + N).
     grid:
-        Who looks at whom.
-    targets, mask:
-        int64 and bool, shape (R * G, T): the completions' tokens, and which of them count.
+        Who looks at whom, and which column is which completion's.
+    before, targets:
+        int64, shape (R, N): the column that predicts each token, and the token.
+    mask:
+        Bool, shape (R * G, T): where completions have tokens that count.
     old_logps, advantages:
         float32, shapes (R * G, T) and (R * G,).
     """
@@ -38,14 +41,20 @@ class TeachingBatch:
     ids: Tensor
     positions: Tensor
     grid: GroupGrid
+    before: Tensor
     targets: Tensor
     mask: Tensor
     old_logps: Tensor
     advantages: Tensor
 
 
-def teaches(experience: Experience, grpo: GRPOSettings) -> list[int]:
-    """Completions of a prompt that move the model; see :meth:`Experience.useful`."""
+def taught_lengths(experience: Experience, grpo: GRPOSettings) -> list[int]:
+    """Tokens of each completion that moves the model; see :meth:`Experience.useful`."""
+    lengths = experience.rollout.lengths().tolist()
+    return [lengths[i] for i in _kept(experience, grpo)]
+
+
+def _kept(experience: Experience, grpo: GRPOSettings) -> list[int]:
     return experience.useful(
         # A bonus moves every token, whatever its reward.
         with_silent=grpo.entropy_weight > 0,
@@ -53,47 +62,40 @@ def teaches(experience: Experience, grpo: GRPOSettings) -> list[int]:
     )
 
 
-def longest_lesson(experience: Experience, grpo: GRPOSettings) -> int:
-    """Tokens of the longest completion that teaches; 0 if none does."""
-    lengths = experience.rollout.lengths()
-    return max((int(lengths[i]) for i in teaches(experience, grpo)), default=0)
-
-
 def teaching_batch(
-    groups: Sequence[Experience | None], shape: tuple[int, int], grpo: GRPOSettings, pad_id: int
+    groups: Sequence[Experience | None], shape: TeachingShape, grpo: GRPOSettings, pad_id: int
 ) -> TeachingBatch:
-    """Lay out the groups of R prompts.
-
-    Parameters
-    ----------
-    groups:
-        One prompt each. None fills the batch, and teaches nothing.
-    shape:
-        Columns of prompts and of completions, W and T.
-    """
-    width, length = shape
-    prompts = [group.rollout.prompts[0] if group else () for group in groups]
-    ids, real = left_filled(prompts, width, pad_id)
-    cells = (len(groups), grpo.group_size, length)
-    targets = torch.full(cells, pad_id, dtype=torch.long)
-    there, mask = (torch.zeros(cells, dtype=torch.bool) for _ in range(2))
+    """Lay out the groups of R prompts, one a row. None fills the batch, and teaches nothing."""
+    cells = (len(groups), grpo.group_size, shape.length)
+    tokens = torch.full(cells, pad_id, dtype=torch.long)
+    there = torch.zeros(cells, dtype=torch.bool)
     old_logps, advantages = torch.zeros(cells), torch.zeros(cells[:2])
     for row, group in enumerate(groups):
         if group is None:
             continue
-        rollout, kept = group.rollout, teaches(group, grpo)
-        targets[row, kept] = rollout.tokens[kept, :length]
-        old_logps[row, kept] = rollout.logps[kept, :length]
-        there[row, kept] = mask[row, kept] = rollout.mask[kept, :length]
+        rollout, kept = group.rollout, _kept(group, grpo)
+        # A batch may have fewer columns than the longest completion that the settings allow.
+        wide = min(shape.length, rollout.tokens.shape[1])
+        tokens[row, kept, :wide] = rollout.tokens[kept, :wide]
+        old_logps[row, kept, :wide] = rollout.logps[kept, :wide]
+        there[row, kept, :wide] = rollout.mask[kept, :wide]
         advantages[row, kept] = group.advantages[kept]
-    starts = real.sum(1)[:, None, None] + torch.arange(length).expand(cells)
-    positions = torch.cat([(real.cumsum(1) - 1).clamp(min=0), starts.flatten(1)], 1)
+    prompts = [group.rollout.prompts[0] if group else () for group in groups]
+    ids, real = left_filled(prompts, shape.width, pad_id)
+    grid = GroupGrid.of(real, there, shape.span)
+    index = torch.arange(shape.length).expand(cells)
+    starts = real.sum(1)[:, None, None] + index
+    # The prompt's last token predicts the first of each completion.
+    columns = torch.arange(shape.width - 1, shape.width + shape.span - 1).expand(len(groups), -1)
+    first = picked(torch.where(index == 0, 1, 0).flatten(1), grid.put, 1) == 1
+    targets = picked(tokens.flatten(1), grid.put, 1)
     return TeachingBatch(
-        torch.cat([ids, targets.flatten(1)], 1),
-        positions,
-        GroupGrid.of(real, there),
-        targets.flatten(0, 1),
-        mask.flatten(0, 1),
+        torch.cat([ids, targets], 1),
+        torch.cat([(real.cumsum(1) - 1).clamp(min=0), picked(starts.flatten(1), grid.put, 1)], 1),
+        grid,
+        torch.where(first, shape.width - 1, columns),
+        targets,
+        there.flatten(0, 1),
         old_logps.flatten(0, 1),
         advantages.flatten(),
     )
@@ -101,21 +103,14 @@ def teaching_batch(
 
 def batch_loss(model: PreTrainedModel, batch: TeachingBatch, grpo: GRPOSettings) -> Tensor:
     """Sum of the rows' losses, with divisors that no prompt can change."""
-    hidden, targets = predicting(model, batch), batch.targets.flatten().to(model.device)
-    head, each = model.get_output_embeddings(), len(hidden) // len(batch.ids)
-    entropy = None
-    if grpo.entropy_weight:
-        logps, entropies = token_scores(head, hidden, targets, grpo.temperature, each=each)
-        entropy = entropies.view(batch.targets.shape)
-    else:
-        logps = token_logps(head, hidden, targets, grpo.temperature, each=each)
-    length = grpo.max_completion_length
+    device, length = model.device, grpo.max_completion_length
+    logps, entropy = _scores(model, batch, grpo)
     return compute_loss(
         grpo.loss,
-        logps.view(batch.targets.shape),
-        batch.old_logps.to(model.device),
-        batch.advantages.to(model.device),
-        batch.mask.to(model.device),
+        logps,
+        batch.old_logps.to(device),
+        batch.advantages.to(device),
+        batch.mask.to(device),
         clip_low=grpo.clip_low or None,
         clip_high=grpo.clip_high or None,
         entropy=entropy,
@@ -124,8 +119,26 @@ def batch_loss(model: PreTrainedModel, batch: TeachingBatch, grpo: GRPOSettings)
     ).loss
 
 
-def predicting(model: PreTrainedModel, batch: TeachingBatch) -> Tensor:
-    """Hidden states that predict the completions' columns, shape (R * G * T, d)."""
+def _scores(
+    model: PreTrainedModel, batch: TeachingBatch, grpo: GRPOSettings
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities, and entropies where a bonus asks for them; float32, shape (R * G, T)."""
+    grid, each = batch.grid.to(model.device), batch.targets.shape[1]
+    hidden = _predicting(model, batch, grid).flatten(0, 1)
+    targets, head = batch.targets.flatten().to(model.device), model.get_output_embeddings()
+
+    def placed(flat: Tensor) -> Tensor:
+        width = batch.ids.shape[1] - each
+        return picked(flat.view(-1, each), (grid.take - width), 1).view(batch.mask.shape)
+
+    if grpo.entropy_weight:
+        logps, entropy = token_scores(head, hidden, targets, grpo.temperature, each=each)
+        return placed(logps), placed(entropy)
+    return placed(token_logps(head, hidden, targets, grpo.temperature, each=each)), None
+
+
+def _predicting(model: PreTrainedModel, batch: TeachingBatch, grid: GroupGrid) -> Tensor:
+    """Hidden states that predict each column of the completions, shape (R, N, d)."""
     backbone: nn.Module = getattr(model, model.base_model_prefix)
     device = model.device
     states: Tensor = backbone(
@@ -134,11 +147,6 @@ def predicting(model: PreTrainedModel, batch: TeachingBatch) -> Tensor:
         attention_mask=torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=device),
         position_ids=batch.positions.to(device),
         use_cache=False,
-        packing=batch.grid.to(device),
+        packing=grid,
     ).last_hidden_state
-    group, length = batch.grid.completions.shape[1:]
-    width = batch.ids.shape[1] - group * length
-    # The prompt's last token predicts the first of each completion.
-    first = states[:, None, width - 1 : width].expand(-1, group, -1, -1)
-    rest = states[:, width:].unflatten(1, (group, length))[:, :, :-1]
-    return torch.cat([first, rest], 2).flatten(0, 2)
+    return picked(states, batch.before.to(device), 1)
