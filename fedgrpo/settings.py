@@ -95,8 +95,8 @@ class DataSettings(Section):
     prompts_per_holder: int = Field(default=2000, ge=1)
     """Different prompts generated for each simulated holder (built-in tasks only)."""
     min_prompts: int = Field(default=2000, ge=1)
-    """Public lower bound on a holder's units (see ``unit``). A holder with fewer refuses; the stated
-    epsilon assumes it.
+    """Public lower bound on a holder's units. A holder with fewer refuses; the stated epsilon
+    assumes it.
     """
     unit: str = ""
     """Column whose value makes rows one unit, for example ``patient_id`` (privacy.unit = 'prompt').

@@ -86,8 +86,8 @@ class GRPOSettings(Section):
     minibatches: int = Field(default=1, ge=1)
     """Optimiser steps that share out a batch of completions in each pass, by whole prompts."""
     prompts_per_step: int = Field(default=24, ge=1)
-    """Prompts a step; the expected number under prompt-level privacy, which samples them by
-    independent coins.
+    """Prompts a step. Under prompt-level privacy, the expected number of units (``data.unit``),
+    which are sampled by independent coins.
     """
     group_size: int = Field(default=8, ge=2)
     """Completions a prompt."""

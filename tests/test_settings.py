@@ -166,5 +166,7 @@ def test_a_units_column_needs_privacy_of_prompts() -> None:
     data = {"unit": "patient_id", "unit_rows": 3}
     assert Settings.from_mapping({"data": data}).data.unit_rows == 3
     for unit in ("none", "client"):
-        with pytest.raises(SettingsError, match="data.unit = 'patient_id' and data.unit_rows = 3"):
+        with pytest.raises(
+            SettingsError, match=r"data\.unit = 'patient_id' and data\.unit_rows = 3"
+        ):
             Settings.from_mapping({"data": data, "privacy": {"unit": unit}})

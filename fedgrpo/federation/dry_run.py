@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ import torch
 
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
+from fedgrpo.data.units import check_unit_column, unit_words, units_of
 from fedgrpo.errors import DataError
 from fedgrpo.federation.holder import LocalHolder
 from fedgrpo.federation.traffic import round_traffic
@@ -25,7 +27,7 @@ from fedgrpo.grpo.metrics import BatchFigures, batch_figures
 from fedgrpo.grpo.policy import Sampled
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
-from fedgrpo.model.encoding import encode_prompt
+from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
 from fedgrpo.model.quiet import quiet_loading
@@ -33,7 +35,7 @@ from fedgrpo.privacy.accounting import check_budget
 from fedgrpo.report.dry_run import DryRun, histogram
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.scenario import absolute_source, load_scenario
-from fedgrpo.settings import Settings
+from fedgrpo.settings import DataSettings, Settings
 
 SAMPLE = 32
 """Prompts that are sampled for, unless told otherwise."""
@@ -211,15 +213,27 @@ def _warnings(
             f"{sum(survey.refused.values())} rows cannot be used, and a node refuses a source that "
             "has one. Mend them or take them out."
         )
-    promised = settings.data.min_prompts
-    if settings.privacy.unit == "prompt" and len(survey.rows) < promised:
-        found.append(
-            f"{len(survey.rows)} prompts are fewer than data.min_prompts = {promised}, for which "
-            "epsilon is stated: the node would refuse. Bring more prompts, or agree on a smaller "
-            "data.min_prompts and a larger epsilon."
-        )
-    if settings.privacy.unit != "prompt":
+    if settings.privacy.unit == "prompt":
+        found += _unit_warnings(settings.data, survey, adapter)
+    else:
         found += step_size_advice(adapter.settings.kind, settings.grpo)
+    return found
+
+
+def _unit_warnings(data: DataSettings, survey: Survey, adapter: Adapter) -> list[str]:
+    """What is wrong with the units that these prompts make."""
+    found = []
+    try:
+        check_unit_column(survey.rows, data.unit, "")
+    except DataError as error:
+        found.append(f"{error.problem.partition(': ')[2]}: {error.cure}.")
+    units = units_of(survey.rows, data.unit, partial(unit_text, adapter.base.tokenizer))
+    if len(units) < data.min_prompts:
+        found.append(
+            f"{unit_words(units, data.unit)}. That is fewer than data.min_prompts = "
+            f"{data.min_prompts}, for which epsilon is stated: the node would refuse. Bring more "
+            "prompts, or agree on a smaller data.min_prompts and a larger epsilon."
+        )
     return found
 
 

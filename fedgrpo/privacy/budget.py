@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedgrpo.errors import PrivacyError
-from fedgrpo.privacy.accounting import round_cost
-from fedgrpo.privacy.composition import epsilon_subsampled
+from fedgrpo.privacy.accounting import prompt_epsilon, round_cost
+from fedgrpo.privacy.composition import epsilon_gaussian
 from fedgrpo.settings import Settings
 from fedgrpo.settings_checks import group_size
 
@@ -162,9 +162,9 @@ def plan_budget(
 ) -> Budget:
     """Find the third of noise, rounds and epsilon from the two that are given.
 
-    Without sampling the figures are those of the closed form
-    (:func:`~fedgrpo.privacy.composition.epsilon_gaussian`); with it, of
-    :func:`~fedgrpo.privacy.composition.epsilon_subsampled`. A noise multiplier is rounded up and
+    For clients the figures are those of the closed form
+    (:func:`~fedgrpo.privacy.composition.epsilon_gaussian`); for prompts, of
+    :func:`~fedgrpo.privacy.accounting.prompt_epsilon`. A noise multiplier is rounded up and
     rounds are rounded down, so what is found never costs more than ``epsilon``.
 
     Parameters
@@ -191,7 +191,9 @@ def plan_budget(
         )
 
     def cost(noise: float, times: int) -> float:
-        return epsilon_subsampled(noise, sample_rate, times, delta)
+        if unit == "client":
+            return epsilon_gaussian(noise, times, delta)
+        return prompt_epsilon(noise, sample_rate, times, delta)
 
     match noise_multiplier, rounds, epsilon:
         case float() | int(), int(), None:

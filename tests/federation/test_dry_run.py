@@ -243,3 +243,8 @@ def test_json_is_one_line_that_can_be_read_back(scenario: Path) -> None:
     assert result.exit_code == 0
     assert json.loads(result.stdout)["sampled_prompts"] == 3
     assert result.stdout.count("\n") == 1
+
+
+def test_copies_of_a_text_count_as_one_unit(scenario: Path) -> None:
+    found = dry_run(scenario, prompts=prompts(scenario.parent))
+    assert any(w.startswith("60 rows are 4 units") for w in found.warnings)
