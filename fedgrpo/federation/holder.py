@@ -16,6 +16,7 @@ from torch import Tensor
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
+from fedgrpo.federation.watch import Watch
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolation import require_isolation
 from fedgrpo.grpo.losses import BatchTotals
@@ -68,7 +69,7 @@ class LocalHolder:
         self.seed = seed
 
     def contribute(
-        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes
+        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
         """See :class:`fedgrpo.federation.interfaces.Holder`."""
         self.trainer.adapter.load(adapter)
@@ -149,10 +150,12 @@ def local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Local
     PrivacyError
         If there are fewer prompts than the stated epsilon assumes.
     """
-    return _holder(
-        settings.model_copy(update={"run": type(settings.run)()}),
-        tuple(sorted(node_config.items())),
-    )
+    return _holder(_computed(settings), tuple(sorted(node_config.items())))
+
+
+def _computed(settings: Settings) -> Settings:
+    """Settings without the section that decides nothing of what is computed."""
+    return settings.model_copy(update={"run": type(settings.run)()})
 
 
 @lru_cache(maxsize=64)
@@ -168,7 +171,7 @@ def _holder(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> 
     partition = config.get("partition-id")
     private = settings.privacy.unit == "prompt" or partition is None
     trainer = GRPOTrainer(
-        _resident_adapter(settings),
+        _resident(settings),
         RewardMixture.from_settings(settings.reward),
         rows,
         settings=settings.grpo,
@@ -178,11 +181,20 @@ def _holder(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> 
     )
 
 
-@lru_cache(maxsize=1)
-def _resident_adapter(settings: Settings) -> Adapter:
+def resident_adapter(settings: Settings) -> Adapter:
     """One base model a process: simulated holders take turns on it, each loading the round's
     adapter first.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded.
     """
+    return _resident(_computed(settings))
+
+
+@lru_cache(maxsize=1)
+def _resident(settings: Settings) -> Adapter:
     torch.set_num_threads(settings.simulation.cpus_per_holder)
     return Adapter(load_base(settings.model), settings.adapter, settings.seed)
 

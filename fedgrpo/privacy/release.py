@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.clipping import clip
 from fedgrpo.privacy.grid import GridSum
@@ -256,6 +257,22 @@ def release_update(
         below = clipped.norm <= plan.clipping_norm
         parts.append(np.array([plan.indicator_scale * (below - 0.5)]))
     return add_noise(np.concatenate(parts), plan.noise_std, key)
+
+
+def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
+    """Return the release of a holder that has nothing to contribute, with the full noise.
+
+    Parameters
+    ----------
+    plan:
+        Of any unit.
+    key:
+        The release's own, from which :func:`fedgrpo.derivation.derive_key` derives the noise's.
+    """
+    nothing, noise = np.zeros(plan.dimension), derive_key(key, "noise")
+    if plan.unit == "prompt":
+        return release_prompts(nothing, np.zeros((0, len(METRICS))), plan, key=noise)
+    return release_update(nothing, np.full(len(METRICS), np.nan), plan, noise)
 
 
 def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:

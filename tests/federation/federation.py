@@ -14,6 +14,7 @@ from fedgrpo.errors import AdapterError
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.messages import write_adapter
+from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts, release_update
 from fedgrpo.settings import Scalar, Settings
@@ -66,6 +67,7 @@ class FakeHolder:
         plan: ReleasePlan,
         round: int,
         key: bytes,
+        watch: Watch,
     ) -> NDArray[np.float64]:
         if adapter.layout != LAYOUT:
             raise AdapterError("adapter of another layout", cure="use the same model")
