@@ -8,6 +8,7 @@ it contributes nothing, and the round goes on without it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -43,7 +44,9 @@ class Watch:
         leaves the node.
     """
 
-    def __init__(self, store: NodeStore | None, plan: str, deadline: float) -> None:
+    def __init__(
+        self, store: NodeStore | None = None, plan: str = "", deadline: float = math.inf
+    ) -> None:
         self._store, self._plan, self.deadline = store, plan, deadline
         self.mishaps: Counter[str] = Counter()
         self.suspects: frozenset[str] = frozenset()

@@ -102,7 +102,8 @@ class GroupGrid:
         """(R, heads, W + N, size) to (R * G, heads, T, size)."""
         length = self.hidden.shape[2]
         cells = picked(states, self.take, 2)
-        return cells.unflatten(2, (-1, length)).transpose(1, 2).flatten(0, 1)
+        each: Tensor = cells.unflatten(2, (-1, length)).transpose(1, 2).flatten(0, 1)
+        return each
 
     def _shared(self, states: Tensor) -> Tensor:
         """(R, heads, W, size) to (R * G, heads, W, size)."""

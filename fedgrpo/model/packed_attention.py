@@ -94,7 +94,8 @@ class Packing:
         below = attend(completions.gather(q), context_k, context_v, completions.mask, scale)
         tokens = prompts.scatter(torch.zeros_like(q), above)
         rows, _, length, _ = query.shape
-        return completions.scatter(tokens, below).unflatten(0, (rows, length))
+        attended: Tensor = completions.scatter(tokens, below).unflatten(0, (rows, length))
+        return attended
 
 
 def attend_packed(

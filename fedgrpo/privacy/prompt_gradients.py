@@ -75,7 +75,7 @@ def sampled_units(names: Sequence[str], rate: float, key: bytes) -> list[str]:
 def _permuted(blocks: bytes, key: bytes) -> NDArray[np.uint64]:
     """AES-256 of each block of 16 bytes by itself, as uint64 of shape (n, 2)."""
     # Each block is a distinct input of a pseudorandom permutation, not a message to hide.
-    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
+    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
     return np.frombuffer(encryptor.update(blocks), "<u8").reshape(-1, 2)
 
 

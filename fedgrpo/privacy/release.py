@@ -196,18 +196,6 @@ def release_prompts(
     return add_noise(scaled, plan.noise_std / plan.expected_prompts, key)
 
 
-def zero_release(plan: ReleasePlan, key: bytes | None = None) -> NDArray[np.float64]:
-    """Return what a holder releases that has nothing to say: zeros under the full noise.
-
-    For causes that no prompt can influence (a device that is lost, a process that was killed). It
-    is what :func:`release_prompts` makes of no unit at all, and what zero-out adjacency puts in the
-    place of a client. See there for parameters and errors.
-    """
-    if plan.unit == "prompt":
-        return release_prompts(GridSum.nothing(plan.dimension, len(METRICS)), plan, key)
-    return add_noise(np.zeros(plan.size), plan.noise_std, key)
-
-
 def release_update(
     delta: NDArray[np.floating],
     metrics: NDArray[np.float64],
@@ -262,6 +250,10 @@ def release_update(
 def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
     """Return the release of a holder that has nothing to contribute, with the full noise.
 
+    For causes that no prompt can influence (a device that is lost, a process that was killed). It
+    is what :func:`release_prompts` makes of no unit at all, and what zero-out adjacency puts in the
+    place of a client.
+
     Parameters
     ----------
     plan:
@@ -269,10 +261,10 @@ def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
     key:
         The release's own, from which :func:`fedgrpo.derivation.derive_key` derives the noise's.
     """
-    nothing, noise = np.zeros(plan.dimension), derive_key(key, "noise")
+    noise = derive_key(key, "noise")
     if plan.unit == "prompt":
-        return release_prompts(nothing, np.zeros((0, len(METRICS))), plan, key=noise)
-    return release_update(nothing, np.full(len(METRICS), np.nan), plan, noise)
+        return release_prompts(GridSum.nothing(plan.dimension, len(METRICS)), plan, noise)
+    return release_update(np.zeros(plan.dimension), np.full(len(METRICS), np.nan), plan, noise)
 
 
 def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:

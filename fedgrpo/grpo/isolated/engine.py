@@ -5,7 +5,7 @@ were alone, and each failing alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -89,14 +89,12 @@ class Engine:
         :func:`fedgrpo.grpo.isolated.shapes.certain`.
         """
         self.reward.bind(self.policy.adapter)
-        alive = [row for row in rows if row.unit not in guard.dead]
         found: list[Judged] = []
         ready: set[str] = set()
-        _count("died", len(rows) - len(alive), guard)
-        for batch, sure in self._sampling(guard).in_time(alive, guard.left):
+        for batch, sure in self._sampling(guard).in_time(rows, guard.left):
             found += self._attempted(batch, guard)
-            ready = self._ready(alive, sure)
-        _count("late", sum(row.unit not in ready for row in alive), guard)
+            ready = self._ready(rows, sure)
+        _count("left out: time was over", sum(row.unit not in ready for row in rows), guard)
         return [judged for judged in found if judged.row.unit in ready]
 
     def teach(
@@ -119,20 +117,21 @@ class Engine:
             done = self._ready([j.row for j in left], sure) & pending
             yield lessons, done
             pending -= done
-        _count("late", len(pending), guard)
+        _count("left out: time was over", len(pending), guard)
 
-    def sample(self, batch: Sequence[Row], shape: SamplingShape) -> Sampled:
-        """Completions of these prompts."""
+    def sample(
+        self, batch: Sequence[Row], shape: SamplingShape, eos_ids: tuple[int, ...] | None = None
+    ) -> Sampled:
+        """Completions of these prompts, to the model's own end tokens unless others are given."""
         plan = self.policy.sampling_plan()
+        plan = plan if eos_ids is None else replace(plan, eos_ids=eos_ids)
         numbers = [uniforms(row.key, plan.group_size, plan.max_tokens) for row in batch]
         prompts = [row.ids for row in batch]
         with self.policy.adapter.merged():
             causal = self.policy.adapter.causal
             return sample_grid(causal, prompts, torch.stack(numbers), shape, plan)
 
-    def gradient_rows(
-        self, groups: Sequence[Experience], shape: TeachingShape
-    ) -> Tensor:
+    def gradient_rows(self, groups: Sequence[Experience], shape: TeachingShape) -> Tensor:
         """Gradient of each of these prompts, float64, shape (n, d)."""
         adapter, rows = self.policy.adapter, self.layout.side(shape)
         filled = [*groups, *[None] * (rows - len(groups))]
@@ -149,26 +148,25 @@ class Engine:
         """Sample a batch and judge each of its prompts by itself."""
         guard.begin([row.unit for row in batch])
         sampled = self.sample(batch, self._sampled_in(batch[0]))
-        found = [
-            self._judged(row, sampled.group(place, row.ids), guard)
-            if sampled.sound[place]
-            else _failed("sampling", guard)
-            for place, row in enumerate(batch)
-        ]
+        fine = [place for place in range(len(batch)) if sampled.sound[place]]
+        _count("prompt left out: the model gave no distribution", len(batch) - len(fine), guard)
+        judged = [self._judged(batch[i], sampled.group(i, batch[i].ids), guard) for i in fine]
         guard.end()
-        return [judged for judged in found if judged]
+        return [item for item in judged if item]
 
     def _judged(self, row: Row, rollout: Rollout, guard: Guard) -> Judged | None:
         """Judge one prompt's completions; None if that cannot be done."""
+        experience: Experience | None
         try:
             with np.errstate(all="ignore"):
                 experience = self._experience(row, rollout)
         except Exception:
             # Whatever a reward or a tokenizer does with one prompt's texts is that prompt's affair.
             # What they raise may quote them.
-            return _failed("judging", guard)
-        if not experience.advantages.isfinite().all():
-            return _failed("judging", guard)
+            experience = None
+        if experience is None or not experience.advantages.isfinite().all():
+            _count("prompt left out: its completions cannot be judged", 1, guard)
+            return None
         return Judged(row, experience)
 
     def _experience(self, row: Row, rollout: Rollout) -> Experience:
@@ -178,21 +176,15 @@ class Engine:
         worth = advantages(self.settings, self.reward, rollout, rewards, 1)
         return Experience(rollout, rewards, worth)
 
-    def _learned(
-        self, batch: Sequence[Judged], shape: TeachingShape, guard: Guard
-    ) -> list[Lesson]:
+    def _learned(self, batch: Sequence[Judged], shape: TeachingShape, guard: Guard) -> list[Lesson]:
         """Gradients of a batch; a prompt whose gradient is not finite has nothing to say."""
         guard.begin([j.row.unit for j in batch])
         groups = [j.experience for j in batch]
         gradients = self.gradient_rows(groups, shape)
-        found = [
-            Lesson(judged, gradient)
-            if gradient.isfinite().all()
-            else _failed("gradient", guard)
-            for judged, gradient in zip(batch, gradients, strict=True)
-        ]
+        finite = gradients.isfinite().all(1)
+        _count("prompt left out: its gradient is not finite", int((~finite).sum()), guard)
         guard.end()
-        return [lesson for lesson in found if lesson]
+        return [Lesson(batch[i], gradients[i]) for i in range(len(batch)) if finite[i]]
 
     def _sampling(self, guard: Guard) -> Schedule[Row]:
         return Schedule(
@@ -202,9 +194,7 @@ class Engine:
             len(self.layout.widths) + len(guard.suspects),
         )
 
-    def _teaching(
-        self, shapes: Mapping[Row, TeachingShape], guard: Guard
-    ) -> Schedule[Judged]:
+    def _teaching(self, shapes: Mapping[Row, TeachingShape], guard: Guard) -> Schedule[Judged]:
         every = self.layout.teaching_shapes()
         return Schedule(
             lambda j: (shapes[j.row], j.row.unit if j.row.unit in guard.suspects else ""),
@@ -225,10 +215,6 @@ class Engine:
         """Units that are done for certain, if the first ``sure`` rows are."""
         names = list(dict.fromkeys(row.unit for row in rows))
         return set(names if sure >= len(rows) else names[: sure // self.unit_rows])
-
-
-def _failed(cause: str, guard: Guard) -> None:
-    _count(cause, 1, guard)
 
 
 def _count(cause: str, times: int, guard: Guard) -> None:

@@ -1,5 +1,5 @@
-"""A node tries its own shapes before it reads a prompt: is a row the same to the bit at any place,
-beside any others?
+"""What a node tries before it reads a prompt: is a row the same to the bit at any place, beside any
+others.
 
 That matrix products treat rows alike is a property of kernels, not of mathematics: they may take
 another path at the edge of a batch. So every shape is run with made-up tokens, the row in question
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +26,13 @@ from fedgrpo.errors import ModelError
 from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.grpo.isolated.keys import Row
-from fedgrpo.grpo.isolated.shapes import Layout
+from fedgrpo.grpo.isolated.sampling import SamplingShape
+from fedgrpo.grpo.isolated.shapes import Layout, TeachingShape
 from fedgrpo.grpo.sampling import Rollout
 from fedgrpo.model.attention import PACKED
 from fedgrpo.rewards.composite import RewardResult
+
+T = TypeVar("T")
 
 TRIALS = 3
 """Times that a shape is run with the row in question at another place."""
@@ -44,14 +48,15 @@ class Proof:
 
     Attributes
     ----------
-    rows:
-        Prompts side by side; 1 where bits differed beside others.
-    seconds_a_batch:
-        Longest that sampling a batch and learning from one took.
+    alone:
+        Whether prompts go one at a time, because bits differed beside others.
+    sampling_s, teaching_s:
+        Longest that it took to fill all slots twice, and to learn from a batch.
     """
 
-    rows: int
-    seconds_a_batch: float
+    alone: bool
+    sampling_s: float
+    teaching_s: float
 
 
 def prove_isolation(engine: Engine) -> Proof:
@@ -69,14 +74,15 @@ def prove_isolation(engine: Engine) -> Proof:
             f"models of type {name!r} take no mask of ours, so that prompts cannot be kept apart",
             cure="take a model with plain attention in every layer, or privacy.unit = 'client'",
         )
-    for layout in dict.fromkeys((engine.layout, engine.layout.alone())):
+    together = engine.layout
+    for layout in (together, together.alone()):
         engine.layout = layout
         with _stirred(engine):
             seconds = _tried(engine)
         if seconds is not None:
-            return Proof(layout.rows, seconds)
+            return Proof(layout is not together, *seconds)
     raise ModelError(
-        f"a model of type {name!r} gives other bits each time, so that prompts cannot be kept apart",
+        f"a model of type {name!r} gives other bits each time: prompts cannot be kept apart",
         cure="take another model or device, or privacy.unit = 'client'",
     )
 
@@ -86,92 +92,78 @@ def most_sampled(units: int, expected: float, overflow: float) -> int:
     return int(binom.isf(overflow, units, min(1.0, expected / units)))
 
 
-def sized_seconds(
-    layout: Layout,
-    proof: Proof,
-    units: int,
-    expected: float,
-    *,
-    overflow: float,
-    unit_rows: int = 1,
-    judge_s: float = 0.0,
-) -> float:
-    """Most seconds that an order can cost, by public figures alone.
-
-    Parameters
-    ----------
-    layout, proof:
-        The shapes, and what a batch of them takes.
-    units, expected:
-        Declared number of units, and how many of them are sampled on average.
-    overflow:
-        Probability with which more are sampled than this is sized for.
-    unit_rows:
-        Most rows of a unit a round.
-    judge_s:
-        Most seconds that judging one prompt's group can take.
+def sized_seconds(layout: Layout, proof: Proof, prompts: int, group_size: int) -> float:
+    """Most seconds that sampling for so many prompts and learning from them can take, by public
+    figures alone.
     """
-    prompts = unit_rows * most_sampled(units, expected, overflow)
-    return SAFETY * max(layout.most_batches(prompts)) * proof.seconds_a_batch + prompts * judge_s
+    fillings = -(-prompts * group_size // layout.slots) + len(layout.widths)
+    sampling = proof.sampling_s * min(fillings, prompts * group_size)
+    shapes = layout.teaching_shapes()
+    least = min(map(layout.side, shapes))
+    teaching = proof.teaching_s * min(prompts, -(-prompts // least) + len(shapes))
+    return SAFETY * (sampling + teaching)
 
 
-def _tried(engine: Engine) -> float | None:
-    """Longest that a batch took, or None if bits differed."""
-    sampling = teaching = 0.0
-    for width in engine.layout.widths:
-        seconds = _compared(lambda row, n, w=width: _sampled_bits(engine, w, row, n))
+def _tried(engine: Engine) -> tuple[float, float] | None:
+    """Longest that sampling and a batch of learning took, or None if bits differed."""
+    sampling = _longest(
+        partial(_sampled_bits, engine, engine.layout.sampling(width))
+        for width in engine.layout.widths
+    )
+    teaching = _longest(
+        partial(_gradient_bits, engine, shape) for shape in engine.layout.teaching_shapes()
+    )
+    return None if sampling is None or teaching is None else (sampling, teaching)
+
+
+def _longest(runs: Iterable[Callable[[int], tuple[bytes, float]]]) -> float | None:
+    """Longest time of all runs; None as soon as one gives other bits than before."""
+    longest = 0.0
+    for run in runs:
+        seconds = _compared(run)
         if seconds is None:
             return None
-        sampling = max(sampling, seconds)
-        for length in engine.layout.lengths:
-            shape = (width, length)
-            seconds = _compared(lambda row, n, s=shape: _gradient_bits(engine, s, row, n))
-            if seconds is None:
-                return None
-            teaching = max(teaching, seconds)
-    return sampling + teaching
+        longest = max(longest, seconds)
+    return longest
 
 
-def _compared(run: Callable[[int, int], tuple[bytes, float]]) -> float | None:
-    """Longest time of several runs that must give the same bits; None if they do not."""
-    results = [run(trial, trial) for trial in range(TRIALS)]
+def _compared(run: Callable[[int], tuple[bytes, float]]) -> float | None:
+    """Longest time of several trials that must give the same bits; None if they do not."""
+    results = [run(trial) for trial in range(TRIALS)]
     alike = len({bits for bits, _ in results}) == 1
     return max(seconds for _, seconds in results) if alike else None
 
 
-def _sampled_bits(engine: Engine, width: int, place: int, trial: int) -> tuple[bytes, float]:
+def _sampled_bits(engine: Engine, shape: SamplingShape, trial: int) -> tuple[bytes, float]:
     """What is sampled for the made-up prompt, beside others that change from trial to trial."""
-    side = engine.layout.sampling_rows()
-    rows, place = _mixed(_row(engine, width, 0), side, place, trial, lambda n: _row(engine, width, n))
-    with _poisoned(engine, place, side):
+    # Enough that slots are taken a second time.
+    count = shape.slots // engine.settings.group_size + 2
+    rows, place = _mixed(partial(_row, engine, shape.width), count, trial)
+    filled = -(-len(rows) // shape.rows) * shape.rows
+    with _poisoned(engine, place, filled):
         started = time.monotonic()
-        sampled = engine.sample(rows, width, side)
+        sampled = engine.sample(rows, shape, eos_ids=())
         seconds = time.monotonic() - started
     return _bits([sampled.tokens[place], sampled.logps[place], sampled.sound[place]]), seconds
 
 
-def _gradient_bits(
-    engine: Engine, shape: tuple[int, int], place: int, trial: int
-) -> tuple[bytes, float]:
+def _gradient_bits(engine: Engine, shape: TeachingShape, trial: int) -> tuple[bytes, float]:
     """The gradient of the made-up prompt, beside others that change from trial to trial."""
-    side = engine.layout.teaching_rows(*shape)
-    mine = _group(engine, shape, 0)
-    groups, place = _mixed(mine, side, place, trial, lambda n: _group(engine, shape, n))
+    side = engine.layout.side(shape)
+    groups, place = _mixed(partial(_group, engine, shape), side, trial)
     with _poisoned(engine, place, side):
         started = time.monotonic()
-        gradients = engine.gradient_rows(groups, shape, side)
+        gradients = engine.gradient_rows(groups, shape)
         seconds = time.monotonic() - started
     return _bits([gradients[place]]), seconds
 
 
-def _mixed(
-    mine: Any, side: int, place: int, trial: int, other: Callable[[int], Any]
-) -> tuple[list[Any], int]:
-    """A batch with mine at one of its places; in the first trial it is alone at the first."""
-    if trial == 0:
-        return [mine], 0
-    place = [side - 1, side // 2, side // 3][place % 3]
-    return [mine if i == place else other(1 + trial * side + i) for i in range(side)], place
+def _mixed(make: Callable[[int], T], count: int, trial: int) -> tuple[list[T], int]:
+    """Number 0 at one of the places of a batch; in the first trial it is alone."""
+    if trial == 0 or count == 1:
+        return [make(0)], 0
+    place = (count - 1, count // 2)[trial % 2]
+    return [make(0 if i == place else 1 + trial * count + i) for i in range(count)], place
 
 
 def _row(engine: Engine, width: int, number: int) -> Row:
@@ -180,17 +172,16 @@ def _row(engine: Engine, width: int, number: int) -> Row:
     return Row(f"made up {number}", 0, 0, hashlib.sha256(b"made up %d" % number).digest(), ids)
 
 
-def _group(engine: Engine, shape: tuple[int, int], number: int) -> Experience:
-    """Made-up completions of a made-up prompt, each with an advantage."""
-    width, length = shape
-    settings = engine.settings
-    group = settings.group_size
-    sizes = torch.tensor([length if (number + i) % 3 else max(1, length // 2) for i in range(group)])
-    mask = torch.arange(length) < sizes[:, None]
+def _group(engine: Engine, shape: TeachingShape, number: int) -> Experience:
+    """Made-up completions of a made-up prompt, as many tokens as the shape takes."""
+    group, pad = engine.settings.group_size, int(engine.base.tokenizer.pad_token_id)
+    length = min(shape.length, max(1, shape.span // group + number % 2))
+    room = torch.full((group,), length).cumsum(0) <= shape.span
+    mask = torch.arange(length).expand(group, -1) < length * room[:, None]
     tokens = torch.tensor(_tokens(engine, group * length, number + 1)).view(group, length)
     rollout = Rollout(
-        (_row(engine, width, number).ids,),
-        tokens.masked_fill(~mask, int(engine.base.tokenizer.pad_token_id)),
+        (_row(engine, shape.width, number).ids,),
+        tokens.masked_fill(~mask, pad),
         torch.full((group, length), -2.0).masked_fill(~mask, 0.0),
         mask,
         torch.ones(group, dtype=torch.bool),
@@ -221,12 +212,17 @@ def _stirred(engine: Engine) -> Iterator[None]:
 
 @contextmanager
 def _poisoned(engine: Engine, place: int, side: int) -> Iterator[None]:
-    """Let the input of every third prompt beside the one at ``place`` be NaN."""
-    bad = torch.tensor([i != place and i % 3 == 0 for i in range(side)])
+    """Let every third row of what goes through the model together be NaN, but for the one at
+    ``place``; of a sampling, which goes through in several parts, those that come first.
+    """
+    seen = 0
 
     def poison(_module: nn.Module, _inputs: object, states: Tensor) -> Tensor:
-        rows = bad.repeat_interleave(len(states) // side).to(states.device)
-        return states.masked_fill(rows[:, None, None], torch.nan)
+        nonlocal seen
+        numbers = torch.arange(seen, seen + len(states), device=states.device)
+        seen += len(states)
+        bad = (numbers % 3 == (place + 1) % 3) & (numbers < side)
+        return states.masked_fill(bad[:, None, None], torch.nan)
 
     embedding: nn.Module = engine.policy.adapter.causal.get_input_embeddings()
     handle = embedding.register_forward_hook(poison)

@@ -281,14 +281,17 @@ def _tidied(
     """Fill what stands behind an end token, and give each prompt its group."""
     is_end = torch.isin(tokens, ends)
     mask = is_end.cumsum(1) - is_end.long() == 0
-    parts = (
-        tokens.masked_fill(~mask, plan.pad_id),
-        logps.masked_fill(~mask, 0.0),
-        mask,
-        is_end.any(1),
+
+    def grouped(values: Tensor) -> Tensor:
+        return values.view(-1, plan.group_size, *values.shape[1:]).cpu()
+
+    return Sampled(
+        grouped(tokens.masked_fill(~mask, plan.pad_id)),
+        grouped(logps.masked_fill(~mask, 0.0)),
+        grouped(mask),
+        grouped(is_end.any(1)),
+        grouped(sound).all(1),
     )
-    shaped = (part.unflatten(0, (-1, plan.group_size)).cpu() for part in parts)
-    return Sampled(*shaped, sound.view(-1, plan.group_size).all(1).cpu())
 
 
 def _forward(
@@ -309,9 +312,7 @@ def _forward(
     return logits
 
 
-def left_filled(
-    prompts: Sequence[Sequence[int]], width: int, pad_id: int
-) -> tuple[Tensor, Tensor]:
+def left_filled(prompts: Sequence[Sequence[int]], width: int, pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids, int64, and where there are any, bool; both of shape (R, width)."""
     ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
     real = torch.zeros(len(prompts), width, dtype=torch.bool)

@@ -149,7 +149,9 @@ class Schedule(Generic[T]):
     least: int
     kinds: int
 
-    def in_time(self, items: Sequence[T], left: Callable[[], float]) -> Iterator[tuple[list[T], int]]:
+    def in_time(
+        self, items: Sequence[T], left: Callable[[], float]
+    ) -> Iterator[tuple[list[T], int]]:
         """Go through items in batches until all are done or no seconds are ``left``.
 
         The next batch is always that of the first item that has none yet, and takes the next items
@@ -181,6 +183,11 @@ def certain(done: int, rows: int, kinds: int) -> int:
     pushes out at most one other.
     """
     return max(done, (done - kinds) * rows)
+
+
+def step_above(tokens: int) -> int:
+    """Columns of the narrowest prompts that take so many tokens, where nothing bounds them."""
+    return max(NARROWEST, 1 << (tokens - 1).bit_length())
 
 
 def _steps(first: int, last: int) -> tuple[int, ...]:
