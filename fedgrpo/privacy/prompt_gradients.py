@@ -1,6 +1,7 @@
 """Which units take part, and the gradient of each row: the sensitive half of prompt-level privacy.
 
-Opacus gives one gradient a row, and a row is one prompt with all its completions. A unit's rows are
+A row is one prompt with all its completions. Fused LoRA layers give one gradient a row themselves,
+and Opacus does for other linear layers. A unit's rows are
 summed before they are clipped (:mod:`fedgrpo.privacy.grid`). What makes the bound hold lies with
 the caller: rows that cannot reach each other (:mod:`fedgrpo.grpo.isolated`), advantages within the
 group only, constant divisors.
@@ -20,9 +21,7 @@ from torch import Tensor, nn
 
 from fedgrpo.derivation import derive_key, keystream, new_key
 from fedgrpo.errors import PrivacyError
-
-OPACUS_RESULT = "grad_sample"
-"""Attribute of a parameter in which Opacus leaves one gradient a row."""
+from fedgrpo.model.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
 
 COIN_BITS = 53
 """Resolution of the sampling coins: that of a float64's mantissa."""
@@ -111,11 +110,15 @@ def row_gradients(
             f"a batch of {rows} prompts for parameters outside linear layers",
             cure="put one prompt into each batch, or use LoRA",
         )
+    if is_fused(model, parameters):
+        with gradients_by_row(model):
+            loss().backward()
+            return _flat([getattr(p, ROW_GRADIENTS) for p in parameters], rows)
     with _grad_samples(model, parameters), warnings.catch_warnings():
         # In the first layer only the weight needs a gradient; Opacus' hook still gets what it uses.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
         loss().backward()
-        return _flat([getattr(p, OPACUS_RESULT) for p in parameters], rows)
+        return _flat([getattr(p, ROW_GRADIENTS) for p in parameters], rows)
 
 
 def hookable(model: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
