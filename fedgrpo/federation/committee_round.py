@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import CohortError, OpenedError
+from fedgrpo.errors import CohortError
 from fedgrpo.federation.committee_messages import (
     ABANDON,
     AGGREGATE,
@@ -40,8 +40,9 @@ from fedgrpo.federation.committee_plan import (
     pinned_members,
     write_keys,
 )
-from fedgrpo.federation.link import Link
+from fedgrpo.federation.link import Link, refusal_words
 from fedgrpo.federation.secure_round import Failures, Phase
+from fedgrpo.policy.refusals import Refusal
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.committee import MemberKeys
 from fedgrpo.secure.committee.steps import MEMBERS
@@ -303,7 +304,7 @@ class CommitteeServer:
         self.absent |= ended.lost
         reasons = [f"member {m}: {reason}" for m, reason in sorted(ended.failures.items())]
         reasons += [f"member {m} lost member {p.lost}" for m, p in sorted(ended.reports.items())]
-        opened = any(why.startswith(OpenedError.__name__) for why in ended.failures.values())
+        opened = refusal_words(Refusal.OPENED) in ended.failures.values()
         retry = ended.alone != NOBODY and self.settings.aggregation.allow_three
         if is_direct(self.settings):
             opened |= ended.unsure

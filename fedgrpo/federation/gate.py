@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from fedgrpo.data.ownership import prompts_stamp
 from fedgrpo.federation.messages import TrainOrder
+from fedgrpo.federation.node_store import NodeStore
 from fedgrpo.federation.plans import plan_hash
-from fedgrpo.policy import Request, Site, site_of
+from fedgrpo.policy import Request, Site, is_simulated, refused, site_of
+from fedgrpo.policy.absent import broken_without_policy
+from fedgrpo.policy.checked import check_prompts
+from fedgrpo.policy.declared import broken_declarations
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
+
+LOG = logging.getLogger(__name__)
+"""The node's own log. Nothing here reaches the server."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A request, and the site that judges it; a node without a policy lets everything pass.
+    """A request, and the site that judges it.
+
+    A deployed node without a policy lets nothing pass; a simulated one, which is its own site, all.
 
     Attributes
     ----------
     site:
         From the node's own configuration.
+    node_config:
+        That.
     request:
         What the server asks for.
     now:
@@ -29,6 +41,7 @@ class Gate:
     """
 
     site: Site | None
+    node_config: Mapping[str, Scalar]
     request: Request
     now: datetime
 
@@ -39,6 +52,7 @@ class Gate:
         settings: Settings,
         order: TrainOrder,
         plan: ReleasePlan,
+        store: NodeStore,
     ) -> Gate:
         """Read the node's policy.
 
@@ -54,15 +68,45 @@ class Gate:
             round=order.header.round,
             clipping_norm=plan.clipping_norm,
             plan=plan_hash(settings, order, plan, source),
+            secret=store.fingerprint,
         )
-        return cls(site_of(node_config), request, datetime.now())
+        return cls(site_of(node_config), node_config, request, datetime.now())
 
     def check(self) -> None:
-        """Refuse what breaks the policy; raises PolicyError."""
+        """Refuse what breaks the policy or does not fit what is declared; raises PolicyError."""
         if self.site:
             self.site.check(self.request, self.now)
+        if not is_simulated(self.node_config):
+            self._check_deployed()
+
+    def _check_deployed(self) -> None:
+        settings = self.request.settings
+        broken = (
+            broken_declarations(self.site.policy, settings)
+            if self.site
+            else broken_without_policy(settings)
+        )
+        for code, problem in broken:
+            raise refused(code, problem)
+        if self.site:
+            check_prompts(self.node_config, settings, self.site.policy)
+
+    def is_charged(self) -> bool:
+        """Whether this very release was charged before; raises PolicyError."""
+        return bool(self.site and self.site.is_charged(self.request, self.now))
 
     def charge(self) -> None:
         """Spend what the release costs, durably, or refuse it; raises PolicyError."""
         if self.site:
             self.site.charge(self.request, self.now)
+
+    def count(self, mishaps: Mapping[str, int]) -> None:
+        """Keep what went wrong for the site's own people: in the log, and on disk."""
+        for cause, times in mishaps.items():
+            LOG.warning("round %d, %d x %s", self.request.round, times, cause)
+        if self.site is None:
+            return
+        try:
+            self.site.mishaps.add(mishaps)
+        except OSError as error:
+            LOG.error("what went wrong could not be counted: %s", type(error).__name__)

@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.errors import AdapterError, ProtocolError
+from fedgrpo.errors import AdapterError, ProtocolError, SettingsError, TurnError
 from fedgrpo.federation.records import array, array_record, config_record, scalar
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.secure.committee.identity import MemberKeys
@@ -34,11 +34,8 @@ class NodeMemory:
 
     state: RecordDict
 
-    def begin_round(self, round: int, adapter: AdapterState) -> None:
-        """Open a round, once, and forget what is left of the one before.
-
-        Recorded before anything is computed: whatever becomes of the round, it cannot be asked for
-        again.
+    def check_turn(self, round: int, adapter: AdapterState) -> None:
+        """Refuse a round that this node must not open.
 
         Parameters
         ----------
@@ -51,22 +48,29 @@ class NodeMemory:
 
         Raises
         ------
-        ProtocolError
+        TurnError
             If the round is not new.
         AdapterError
             If layout or basis changed.
         """
         last = self.round
         if round <= last:
-            raise ProtocolError(
+            raise TurnError(
                 f"round {round} is not after round {last}, which this node has begun already",
                 cure="a repeated round needs a new run",
             )
-        pins = {"layout": adapter.layout, "basis": adapter.basis_hash}
         if last:
-            self._check_pins(pins)
+            self._check_pins(_pins_of(adapter))
+
+    def begin_round(self, round: int, adapter: AdapterState) -> None:
+        """Open a round, once, and forget what is left of the one before.
+
+        Recorded before anything is charged or computed: whatever becomes of the round, it cannot be
+        asked for again. Parameters and errors are those of :meth:`check_turn`.
+        """
+        self.check_turn(round, adapter)
         self.forget_round()
-        self.state[_PINS] = ConfigRecord({"round": round, **pins})
+        self.state[_PINS] = ConfigRecord({"round": round, **_pins_of(adapter)})
 
     def keep(self, release: NDArray[np.float64], bound: float, masks: MaskingClient) -> None:
         """Keep a round's release, float64, shape (size,), its bound, and the mask secrets."""
@@ -99,25 +103,32 @@ class NodeMemory:
 
         Raises
         ------
-        ProtocolError
-            If the fingerprint is another one, or no round is open.
+        SettingsError
+            If the fingerprint is another one.
+        TurnError
+            If no round is open.
         """
-        if (began := scalar(config_record(self.state, _PLAN), "settings", str)) != settings:
-            raise ProtocolError(
+        if (began := scalar(self._plan, "settings", str)) != settings:
+            raise SettingsError(
                 f"the settings changed in mid-round, from {began[:12]} to {settings[:12]}",
                 cure="keep to one configuration within a run",
             )
 
     @property
     def run(self) -> str:
-        """Name of the run; raises ProtocolError if no round is open."""
-        return scalar(config_record(self.state, _PLAN), "run", str)
+        """Name of the run; raises TurnError if no round is open."""
+        return scalar(self._plan, "run", str)
 
     @property
     def plan(self) -> tuple[int, float]:
-        """Dimension and clipping norm of the round; raises ProtocolError if there is none."""
-        record = config_record(self.state, _PLAN)
-        return scalar(record, "dimension", int), scalar(record, "norm", float)
+        """Dimension and clipping norm of the round; raises TurnError if there is none."""
+        return scalar(self._plan, "dimension", int), scalar(self._plan, "norm", float)
+
+    @property
+    def _plan(self) -> ConfigRecord:
+        if _PLAN not in self.state:
+            raise TurnError("no round is open", cure="have the node train first")
+        return config_record(self.state, _PLAN)
 
     def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
         """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
@@ -218,3 +229,8 @@ class NodeMemory:
                     f"from {before[:12]} to {value[:12]}",
                     cure="send the same frozen tensors in every round, or start a new run",
                 )
+
+
+def _pins_of(adapter: AdapterState) -> dict[str, str]:
+    """What stays the same for a whole run."""
+    return {"layout": adapter.layout, "basis": adapter.basis_hash}

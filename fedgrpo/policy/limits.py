@@ -95,6 +95,21 @@ class Policy(Section):
     rewards: Names = ()
     """Reward functions that may be run on the prompts: names as the run's settings give them, or
     ``*`` for any. They are code: name only what you have read."""
+    stateless_rewards: Names = ()
+    """Reward functions that may run in the node's own process, because whoever wrote this file has
+    read that they remember nothing from one prompt to the next."""
+    any_weights: bool = False
+    """Whether models may be loaded from weights in a format that can hold code (pickle)."""
+    prompts_declared: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Public upper bound on the number of units (prompts, or persons) here; 0 declares none, and
+    runs that hide a prompt are refused. ``fedgrpo policy check`` proposes one."""
+    longest_prompt_tokens: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Public length (tokens) of the longest prompt that takes part. A longer one contributes
+    nothing. 0 declares none, and runs with a privacy unit are refused."""
+    answer_after_s: float = Field(default=0.0, ge=0, le=2_592_000)
+    """Seconds after which the answer to an order to train leaves, however long the work took. Must
+    be longer than the work can take, and shorter than the run's ``federation.round_timeout_s``. 0
+    says none, and runs with a privacy unit are refused."""
     metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
     """Figures about training that may leave. Empty lets none leave."""
     metrics_without_noise: bool = False

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from fedgrpo.errors import PrivacyError
-from fedgrpo.privacy.clipping import clip
+from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.privacy.noise import add_noise
 from fedgrpo.privacy.release import (
     METRICS,
@@ -176,12 +176,11 @@ def prompt_canaries(settings: Settings) -> Mechanism:
             chosen = np.array(poisson_sample(count, plan.expected_prompts), dtype=np.intp)
             planted = chosen[chosen < included.size]
             planted = planted[included[planted]]
-            total = np.zeros(included.size)
-            total[planted] = clip(
-                np.array([_LENGTH * plan.clipping_norm]), plan.clipping_norm
-            ).vector
+            directions = np.zeros((planted.size, included.size))
+            directions[np.arange(planted.size), planted] = _LENGTH * plan.clipping_norm
             metrics = np.full((planted.size, len(METRICS)), 0.5)
-            scores += _seen(settings, plan, release_prompts(total, metrics, plan)[None])
+            total = grid_sum(directions, metrics, plan.clipping_norm)
+            scores += _seen(settings, plan, release_prompts(total, plan)[None])
         return scores
 
     return run

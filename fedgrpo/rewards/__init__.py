@@ -1,4 +1,13 @@
-"""Reward functions in TRL's calling convention: built in, found by name, and mixed."""
+"""Reward functions in TRL's calling convention: built in, found by name, and mixed.
+
+What runs a model is imported when it is first used: the process that judges
+(:mod:`fedgrpo.rewards.worker`) needs torch only if a reward function does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.rewards.formats import format_match, think_answer_format
@@ -12,20 +21,22 @@ from fedgrpo.rewards.judged import (
 )
 from fedgrpo.rewards.length import CosineLength, soft_overlong
 from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.preference import (
-    PreferencePair,
-    TrainedRewardModel,
-    preference_accuracy,
-    preference_loss,
-    train_reward_model,
-)
 from fedgrpo.rewards.registry import REWARDS, RewardFunction, register_reward
 from fedgrpo.rewards.repetition import repetition, repetition_penalty
-from fedgrpo.rewards.reward_model import RewardModel
 from fedgrpo.rewards.self_consistency import SelfConsistency, TextSelfConsistency
 from fedgrpo.rewards.symbolic import symbolic_match
-from fedgrpo.rewards.token_judge import TokenJudge
 from fedgrpo.rewards.verifiers import completion_text, exact_match, last_number, numeric_match
+
+if TYPE_CHECKING:
+    from fedgrpo.rewards.preference import (
+        PreferencePair,
+        TrainedRewardModel,
+        preference_accuracy,
+        preference_loss,
+        train_reward_model,
+    )
+    from fedgrpo.rewards.reward_model import RewardModel
+    from fedgrpo.rewards.token_judge import TokenJudge
 
 __all__ = [
     "REWARDS",
@@ -61,3 +72,19 @@ __all__ = [
     "think_answer_format",
     "train_reward_model",
 ]
+
+_HOMES = {
+    "PreferencePair": "preference",
+    "RewardModel": "reward_model",
+    "TokenJudge": "token_judge",
+    "TrainedRewardModel": "preference",
+    "preference_accuracy": "preference",
+    "preference_loss": "preference",
+    "train_reward_model": "preference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
-from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import RewardFunction
-from fedgrpo.settings import RewardSettings
+
+if TYPE_CHECKING:
+    from fedgrpo.model.lora import Adapter
+    from fedgrpo.settings import RewardSettings
 
 Floats = NDArray[np.float64]
 
@@ -138,7 +140,7 @@ class RewardMixture:
                     f"{name} has {len(values)} values for {len(completions)} completions",
                     cure="repeat each prompt and its columns once for each of its completions",
                 )
-        matrix = np.stack([judge(arguments, len(completions)) for judge in self._judges])
+        matrix = self._matrix(arguments, len(completions))
         silent = np.asarray(np.isnan(matrix).all(axis=0))
         if self._abstaining:
             silent = _unexcused(silent, prompts)
@@ -157,6 +159,10 @@ class RewardMixture:
                 judge.name: rewards for judge, rewards in zip(self._judges, matrix, strict=True)
             },
         )
+
+    def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
+        """Unweighted rewards, shape (m, n); NaN where a function does not apply."""
+        return np.stack([judge(arguments, count) for judge in self._judges])
 
 
 def _unexcused(silent: NDArray[np.bool_], prompts: Sequence[str | Chat]) -> NDArray[np.bool_]:

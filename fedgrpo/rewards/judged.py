@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from fedgrpo.data.prompts import Chat
-from fedgrpo.model.encoding import encode_prompt
-from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.grounding import check_facts
 from fedgrpo.rewards.registry import RewardFunction, register_reward
 from fedgrpo.rewards.templates import FACT, PRINCIPLE, REASONING, check_template, shown
-from fedgrpo.rewards.token_judge import TokenJudge
+
+if TYPE_CHECKING:
+    from fedgrpo.model.lora import Adapter
+    from fedgrpo.rewards.token_judge import TokenJudge
 
 Texts = Sequence[str | Chat]
+
+Standing = Literal["base", "round", "policy"]
+"""Who judges: the base model with the adapter off, the adapter as the round began, or as it is now.
+"""
 
 
 class _Judged:
     """A reward that asks a :class:`TokenJudge`, the trainer's own model unless another is given."""
 
+    at: Standing = "base"
+    """Whose probabilities the trainer's own model gives."""
+
     def __init__(self, judge: TokenJudge | None = None) -> None:
-        self.judge = judge or TokenJudge()
+        self.judge = judge or _own_judge(self.at)
 
     def bind(self, adapter: Adapter) -> None:
         """Lend the trainer's model to a judge that has none; see :meth:`TokenJudge.bind`."""
@@ -79,7 +88,7 @@ def constitution(
     judge:
         Shared by all.
     """
-    shared = judge or TokenJudge()
+    shared = judge or _own_judge("base")
     return [
         (name, Principle(text, shared), weight / len(principles))
         for name, text in principles.items()
@@ -166,14 +175,21 @@ class SelfCertainty(_Judged):
     """
 
     __name__ = "self_certainty"
-
-    def __init__(self, judge: TokenJudge | None = None) -> None:
-        super().__init__(judge or TokenJudge(at="policy"))
+    at = "policy"
 
     def __call__(
         self, prompts: Texts, completion_ids: Sequence[Sequence[int]], **_: object
     ) -> list[float | None]:
         """Measure each completion, given as token ids."""
+        from fedgrpo.model.encoding import encode_prompt
+
         tokenizer = self.judge.base.tokenizer
         encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
         return self.judge.certainty(encoded, completion_ids)
+
+
+def _own_judge(at: Standing) -> TokenJudge:
+    """A judge that the trainer lends its model; torch is imported when one is made."""
+    from fedgrpo.rewards.token_judge import TokenJudge
+
+    return TokenJudge(at=at)

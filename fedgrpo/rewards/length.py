@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedgrpo.data.prompts import Chat
 from fedgrpo.errors import RewardError
-from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards import overlong
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.registry import RewardFunction
+
+if TYPE_CHECKING:
+    from fedgrpo.model.lora import Adapter
 
 
 def soft_overlong(max_length: int, buffer: int) -> RewardFunction:
@@ -98,6 +100,10 @@ class CosineLength:
         """Pass the trainer's adapter on, if ``correct`` wants it."""
         if hasattr(self.correct, "bind"):
             self.correct.bind(adapter)
+
+    def warm_up(self) -> None:
+        """Let ``correct`` load what it needs, before any prompt is there."""
+        getattr(self.correct, "warm_up", lambda: None)()
 
     def __call__(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import logging
-import threading
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -15,8 +15,9 @@ from fedgrpo.rewards.registry import register_reward
 from fedgrpo.rewards.verifiers import completion_text
 
 TIMEOUT_S = 2
-"""Longest time for reading one expression, and for comparing two: a completion may be a tower of
-powers.
+"""CPU seconds for reading one expression, and for comparing two: it may be a tower of powers.
+
+The clock on the wall would let a busy machine, or another prompt's work, decide what is right.
 """
 
 
@@ -31,12 +32,12 @@ def symbolic_match(
 
     A completion's expression is looked for in ``\boxed{}``, between dollar signs, and in plain
     numbers. The answer may be bare LaTeX. A row whose answer is None or cannot be read is left to
-    the other rewards. What takes longer than :data:`TIMEOUT_S` seconds is wrong.
+    the other rewards. What takes longer than :data:`TIMEOUT_S` CPU seconds is wrong.
 
     Raises
     ------
     RewardError
-        If math-verify is not installed, or this is not the process's main thread: its time limit
+        If math-verify is not installed, or this is not the process's main thread: the time limit
         is an alarm signal.
     """
     library = _math_verify()
@@ -48,14 +49,66 @@ def symbolic_match(
 
 def _same(library: ModuleType, given: str, wanted: str) -> float | None:
     is_marked = "$" in wanted or "\\boxed" in wanted
-    target = library.parse(wanted if is_marked else f"${wanted}$", parsing_timeout=TIMEOUT_S)
+    target = _read(library, wanted if is_marked else f"${wanted}$")
     if not target:
         return None
-    found = library.parse(given, parsing_timeout=TIMEOUT_S)
-    return float(library.verify(target, found, timeout_seconds=TIMEOUT_S))
+    found = _read(library, given)
+    return float(any(_equal(library, one, other) for one in target for other in found))
+
+
+def _read(library: ModuleType, text: str) -> list[Any]:
+    """Expressions of a text; none if reading takes too long."""
+    with _cpu_limit():
+        found: list[Any] = library.parse(text, parsing_timeout=None)
+        return found
+    return []
+
+
+def _equal(library: ModuleType, one: object, other: object) -> bool:
+    with _cpu_limit():
+        return bool(library.verify(one, other, timeout_seconds=None))
+    return False
+
+
+class _TimeoutError(BaseException):
+    """Not an Exception, which math-verify and sympy would swallow."""
+
+
+@contextmanager
+def _cpu_limit() -> Iterator[None]:
+    """Leave the block after :data:`TIMEOUT_S` seconds of this process's CPU time."""
+
+    def stop(*_: object) -> None:
+        raise _TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    # Again and again: a bare except somewhere inside may swallow the first.
+    signal.setitimer(signal.ITIMER_VIRTUAL, TIMEOUT_S, 0.1)
+    try:
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    except _TimeoutError:
+        # Perhaps before the timer was stopped.
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    finally:
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _warm_up() -> None:
+    """Load math-verify and what it builds at its first use, before any prompt is there."""
+    symbolic_match(["p"], [r"so $\frac{1}{2}$ is \boxed{0.5}"], answer=["1/2"])
+
+
+symbolic_match.warm_up = _warm_up  # type: ignore[attr-defined]
 
 
 def _math_verify() -> ModuleType:
+    # Here, because each of them costs a process that forks a tenth of a millisecond and more.
+    import logging
+    import threading
+
     if threading.current_thread() is not threading.main_thread():
         raise RewardError(
             "symbolic_match was called outside the main thread, where it has no time limit",

@@ -26,6 +26,7 @@ from tests.federation.test_deployment import (
     POLICY,
     ROOT,
     Processes,
+    check_prompts,
     end_of,
     environment,
     patiently,
@@ -114,6 +115,7 @@ def test_a_committee_of_supernodes_linked_by_tls_survives_the_kill_of_one(tmp_pa
         agreed = f"committee = {[name[:128] for name in members]}\nallow_three = true\n"
         for number in range(NODES):
             (tmp_path / f"site-{number}" / "policy.toml").write_text(ALLOWED + agreed + POLICY)
+            check_prompts(tmp_path / f"site-{number}" / "prompts.jsonl")
         named = {"aggregation.committee": ",".join(members), "run.directory": str(run_dir)}
         settings = tmp_path / "config.toml"
         settings.write_text(to_toml(CONFIG | COMMITTEE | named))

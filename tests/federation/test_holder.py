@@ -9,8 +9,10 @@ import pytest
 from fedgrpo.data.ownership import evaluation_prompts, node_prompts
 from fedgrpo.errors import DataError, PrivacyError, RewardError
 from fedgrpo.federation.evaluator import LocalEvaluator
-from fedgrpo.federation.holder import local_holder, scaled_metrics
+from fedgrpo.federation.figures import scaled_metrics
+from fedgrpo.federation.holder import local_holder
 from fedgrpo.federation.plans import release_plan
+from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate
 from fedgrpo.settings import RewardSettings, Scalar, Settings
@@ -35,7 +37,7 @@ def contribution(
     settings: Settings, node: dict[str, Scalar], round: int = 1, key: bytes = KEYS[0]
 ) -> np.ndarray:
     start, plan = prepared(settings)
-    return local_holder(settings, node).contribute(start, plan, round, key)
+    return local_holder(settings, node).contribute(start, plan, round, key, Watch())
 
 
 def prepared(settings: Settings) -> tuple[AdapterState, ReleasePlan]:
@@ -55,7 +57,7 @@ def test_local_steps_are_a_function_of_seed_holder_and_round() -> None:
 def test_prompt_release_points_downhill_and_is_bounded() -> None:
     settings = make(privacy__noise="server", grpo__prompts_per_step=60, evaluation__prompts=300)
     start, plan = prepared(settings)
-    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0])
+    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
     # Every prompt is sampled, so 60 unit contributions over B = 60 are at most 1 long.
     assert np.linalg.norm(release) <= 1 + 1e-9
     moved = start.moved(start.vector + 0.5 * read_aggregate(release, plan).delta)
@@ -86,7 +88,7 @@ def test_prompt_release_is_noised_by_the_holder_itself() -> None:
     settings = make(privacy__noise_multiplier=1.5)
     start, plan = prepared(settings)
     holder = local_holder(settings, NODE)
-    first, second = (holder.contribute(start, plan, 1, key) for key in KEYS)
+    first, second = (holder.contribute(start, plan, 1, key, Watch()) for key in KEYS)
     spread = (first - second).std() * plan.expected_prompts / np.sqrt(2)
     # 3,972 coordinates: the standard error of the spread is about 1 %; prompts differ a little too.
     assert spread == pytest.approx(1.5, rel=0.1)
@@ -131,7 +133,7 @@ def test_prompts_tell_in_the_release_whether_they_were_clipped() -> None:
             grpo__prompts_per_step=60,
         )
         start, plan = prepared(settings)
-        release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0])
+        release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
         share = read_aggregate(release, plan).share_below
         assert share is not None
         shares.append(share)

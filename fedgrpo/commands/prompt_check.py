@@ -1,0 +1,133 @@
+"""A site's own people hold its prompts against its own figures, before any server asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedgrpo.data.prompts import Prompt
+from fedgrpo.data.survey import survey_source
+from fedgrpo.data.units import units_of
+from fedgrpo.node_folder import folder_beside
+from fedgrpo.policy import Policy
+from fedgrpo.policy.checked import Checked, files_stamp, keep_checked, proposed
+from fedgrpo.settings import ModelSettings, Settings
+
+_ANY_LENGTH = 10**9
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is in a site's prompts. For the site's own people: nothing of it is noised.
+
+    Attributes
+    ----------
+    rows, units:
+        How many.
+    column:
+        That makes the units; the text if empty.
+    longest:
+        Tokens of the longest prompt.
+    too_long:
+        Rows above the declared length.
+    unusable:
+        Rows that cannot be read, by reason.
+    """
+
+    rows: int
+    units: int
+    column: str
+    longest: int
+    too_long: int
+    unusable: Mapping[str, int]
+
+
+def find(prompts: str, settings: Settings, policy: Policy) -> Found:
+    """Look at every row.
+
+    Parameters
+    ----------
+    prompts:
+        File or folder.
+    settings:
+        Name the model whose tokens count, and the column that makes units.
+    policy:
+        The site's.
+
+    Raises
+    ------
+    DataError
+        If the prompts, or a line of them, cannot be read at all.
+    ModelError
+        If the model cannot be loaded.
+    """
+    measure = _measure(settings.model)
+    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
+    limit = policy.longest_prompt_tokens or _ANY_LENGTH
+    return Found(
+        rows=survey.count,
+        units=len(units_of(survey.rows, settings.data.unit)),
+        column=settings.data.unit,
+        longest=max(survey.lengths, default=0),
+        too_long=sum(length > limit for length in survey.lengths),
+        unusable=survey.refused,
+    )
+
+
+def _measure(model: ModelSettings) -> Callable[[Prompt], int]:
+    from fedgrpo.model.base import load_base
+    from fedgrpo.model.encoding import encode_prompt
+    from fedgrpo.model.quiet import quiet_loading
+
+    with quiet_loading():
+        tokenizer = load_base(model).tokenizer
+    return lambda prompt: len(encode_prompt(tokenizer, prompt))
+
+
+def problems(found: Found, policy: Policy) -> Iterator[str]:
+    """Say what keeps a node from answering with these prompts, with a cure for each."""
+    for reason, rows in found.unusable.items():
+        yield f"{rows} rows cannot be used: each {reason}\n  cure: mend or remove them"
+    if found.units > policy.prompts_declared:
+        yield (
+            f"prompts_declared = {policy.prompts_declared}, and there are {found.units} units\n"
+            f"  cure: prompts_declared = {proposed(found.units)}"
+        )
+    if not policy.longest_prompt_tokens:
+        yield (
+            "longest_prompt_tokens is missing\n"
+            f"  cure: longest_prompt_tokens = {proposed(found.longest)}"
+        )
+
+
+def words(found: Found, prompts: str, model: str) -> Iterator[str]:
+    """Say what was found."""
+    units = f"values of {found.column!r}" if found.column else "different texts"
+    yield (
+        f"{prompts}: {found.rows} rows, {found.units} units ({units}), the longest prompt has "
+        f"{found.longest} tokens of {model}"
+    )
+    if found.too_long:
+        yield f"{found.too_long} rows are above longest_prompt_tokens and will contribute nothing"
+
+
+def leave_stamp(prompts: str, found: Found, state: Path | None) -> None:
+    """Let the node answer with these prompts, as they are.
+
+    Parameters
+    ----------
+    prompts:
+        As the node's own configuration names them.
+    found:
+        In them.
+    state:
+        The node's folder, where its configuration names one.
+
+    Raises
+    ------
+    DataError, RunError, OSError
+        If the stamp cannot be kept.
+    """
+    folder = state.expanduser() if state else folder_beside(Path(prompts))
+    keep_checked(folder, Checked(files_stamp(prompts), {found.column: found.units}))

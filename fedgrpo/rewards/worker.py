@@ -1,0 +1,200 @@
+"""The process in which rewards judge: it has loaded them, has seen no prompt, and forks a child for
+every prompt's group.
+
+A child starts from the same state whatever was judged before: the functions' own state, the seeds
+of Python's and numpy's global generators (0), the order of sets. It reads its group, gives up
+everything that could outlive it (:mod:`fedgrpo.rewards.sandbox`), judges, writes numbers and ends.
+What it wrote is never unpickled. Run by :class:`fedgrpo.rewards.worker_client.RewardWorker`:
+``python -m fedgrpo.rewards.worker ORDER``.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import pickle
+import random
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from numpy import random as numpy_random
+
+from fedgrpo.errors import RewardError
+from fedgrpo.rewards.judge import Judge
+from fedgrpo.rewards.loading import load_reward
+from fedgrpo.rewards.sandbox import WorkerLimits, die_with, leave_nothing, sandbox_available
+from fedgrpo.rewards.shared_memory import make_private
+from fedgrpo.rewards.worker_protocol import (
+    ENDED,
+    FAILED,
+    JUDGED,
+    KILLED,
+    LATE,
+    RAISED,
+    REFUSED,
+    WorkerOrder,
+)
+
+_LOOK_FOR_PARENT_S = 5.0
+_ANSWER = 3
+"""The descriptor that :func:`leave_nothing` keeps."""
+
+
+def main(text: str) -> None:
+    """Load, say that it worked or why not, and judge until the other side hangs up."""
+    order = WorkerOrder.from_json(text)
+    _be_killed_first()
+    # Blocked before anything is loaded, so that no thread of a reward's module takes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    with socket.socket(fileno=order.control) as control:
+        try:
+            judges = _loaded(order)
+        except RewardError as error:
+            control.send(json.dumps([error.problem, error.cure]).encode())
+            return
+        with suppress(ConnectionError):
+            control.send(b"[]")
+            _serve(control, order, judges)
+
+
+def _be_killed_first() -> None:
+    """Where memory runs out, let the kernel take a reward's process and not the node's."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def _loaded(order: WorkerOrder) -> list[Judge]:
+    """Load every function, and see that a child of this process can leave nothing behind."""
+    shut_in = sandbox_available()
+    judges = [Judge.of(name, load_reward(name)) for name in order.names]
+    for judge in judges:
+        getattr(judge.function, "warm_up", lambda: None)()
+    try:
+        make_private()
+    except OSError as error:
+        raise RewardError(
+            f"the rewards' modules share memory that cannot be copied ({type(error).__name__})",
+            cure="let them make it when they are called, or name the rewards in the site's policy: "
+            "stateless_rewards",
+        ) from error
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    gc.collect()
+    gc.freeze()
+    if not shut_in or _forked(order.limits, lambda: _is_shut_in(order.limits)) != ENDED:
+        raise RewardError(
+            "this machine's kernel does not keep rewards from writing what outlives them",
+            cure="name them in the site's policy, if they keep nothing: stateless_rewards",
+        )
+    return judges
+
+
+def _serve(control: socket.socket, order: WorkerOrder, judges: Sequence[Judge]) -> None:
+    control.settimeout(_LOOK_FOR_PARENT_S)
+    while os.getppid() == order.parent:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        except TimeoutError:
+            continue
+        if not message:
+            return
+        request, answer = descriptors
+
+        def judge(request: int = request, answer: int = answer) -> bool:
+            group = os.pread(request, os.fstat(request).st_size, 0)
+            leave_nothing(order.limits, answer)
+            # Python seeds its own anew in every forked process.
+            random.seed(0)
+            numpy_random.seed(0)
+            _write(_answer(judges, group))
+            return True
+
+        report = _forked(order.limits, judge, lambda: os.getppid() == order.parent)
+        os.close(request)
+        os.close(answer)
+        control.send(report)
+
+
+def _forked(
+    limits: WorkerLimits, work: Callable[[], bool], is_wanted: Callable[[], bool] = lambda: True
+) -> bytes:
+    """Let a child do something, for the limit's time at most, and tell how it ended."""
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        # Nothing may return into the parent's code.
+        with suppress(BaseException):
+            die_with(parent)
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
+            if work():
+                os._exit(0)
+        os._exit(1)
+    return _outcome(child, time.monotonic() + limits.wall_s, is_wanted)
+
+
+def _outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> bytes:
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            if os.WIFSIGNALED(status):
+                return KILLED + bytes([os.WTERMSIG(status)])
+            return ENDED if status == 0 else FAILED
+        left = deadline - time.monotonic()
+        if left <= 0 or not is_wanted():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return LATE
+        signal.sigtimedwait({signal.SIGCHLD}, min(left, _LOOK_FOR_PARENT_S))
+
+
+def _is_shut_in(limits: WorkerLimits) -> bool:
+    """In a child: whether a file can no longer be opened for writing."""
+    leave_nothing(limits, os.open(os.devnull, os.O_WRONLY))
+    try:
+        os.open(os.devnull, os.O_WRONLY)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return False
+
+
+def _answer(judges: Sequence[Judge], group: bytes) -> bytes:
+    """Judge one group; in the child, behind its limits."""
+    count, arguments = pickle.loads(group)
+    rows = b""
+    for number, judge in enumerate(judges):
+        try:
+            rows += judge(arguments, count).astype("<f8").tobytes()
+        except BaseException as error:
+            return _failure(number, error)
+    return JUDGED + rows
+
+
+def _failure(number: int, error: BaseException) -> bytes:
+    """What may be told of a failure: whose it is, and its class."""
+    cause: Any = error.__cause__ if isinstance(error, RewardError) else error
+    if cause is None:
+        return REFUSED + struct.pack("<H", number)
+    return RAISED + struct.pack("<H", number) + type(cause).__name__.encode()[:64]
+
+
+def _write(answer: bytes) -> None:
+    while answer:
+        answer = answer[os.write(_ANSWER, answer) :]
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except BaseException:
+        # Only what happened while loading: no prompt is seen here.
+        sys.excepthook(*sys.exc_info())
+    # No thread that a reward's module left running may keep this process.
+    sys.stderr.flush()
+    os._exit(0)
