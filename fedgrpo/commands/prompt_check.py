@@ -64,7 +64,7 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     ModelError
         If the model cannot be loaded.
     """
-    measure = _measure(settings.model)
+    measure = _measure(settings.model, any_weights=policy.any_weights)
     survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
     return Found(
@@ -77,13 +77,13 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     )
 
 
-def _measure(model: ModelSettings) -> Callable[[Prompt], int]:
+def _measure(model: ModelSettings, *, any_weights: bool) -> Callable[[Prompt], int]:
     from fedgrpo.model.base import load_base
     from fedgrpo.model.encoding import encode_prompt
     from fedgrpo.model.quiet import quiet_loading
 
     with quiet_loading():
-        tokenizer = load_base(model).tokenizer
+        tokenizer = load_base(model, any_weights=any_weights).tokenizer
     return lambda prompt: len(encode_prompt(tokenizer, prompt))
 
 
@@ -123,14 +123,15 @@ def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
     ModelError, RewardError
         What cannot be loaded.
     """
-    from fedgrpo.federation.holder import resident_adapter
     from fedgrpo.federation.local_holders import LocalHolders
+    from fedgrpo.federation.resident import resident
     from fedgrpo.model.quiet import quiet_loading
 
     config: dict[str, Scalar] = {"policy": str(file), "prompts": prompts}
+    declared = declared_by(config, settings)
     with quiet_loading():
-        start = resident_adapter(settings).state()
-        return LocalHolders().prepare(settings, config, start, declared_by(config, settings))
+        start = resident(settings, any_weights=declared.any_weights).state()
+        return LocalHolders().prepare(settings, config, start, declared)
 
 
 def time_problems(seconds: float, policy: Policy) -> Iterator[str]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
-from fedgrpo.data.prompts import PromptRow, load_prompts
+from fedgrpo.data.prompts import PromptRow, load_prompts, usable_prompts
 from fedgrpo.data.tasks import generate
 from fedgrpo.data.units import check_unit_column
 from fedgrpo.errors import DataError
@@ -46,6 +46,21 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     seed = settings.seed * 1_000_003 + partition + 1
     count, mix = data.prompts_per_holder, weights[partition].tolist()
     return generate(data.tasks, count, mix, seed, held_out=False, distinct=True)
+
+
+def usable_node_prompts(
+    settings: Settings, node_config: Mapping[str, Scalar]
+) -> tuple[list[PromptRow], int]:
+    """The same after the charge: usable rows, and how many are not.
+
+    Raises
+    ------
+    DataError
+        If the node names no prompts, or they cannot be read at all.
+    """
+    if "prompts" in node_config:
+        return usable_prompts(str(node_config["prompts"]), settings.data.split)
+    return node_prompts(settings, node_config), 0
 
 
 def prompts_stamp(node_config: Mapping[str, Scalar]) -> str:

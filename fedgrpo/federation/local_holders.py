@@ -37,14 +37,20 @@ class LocalHolders:
         ModelError, RewardError, AdapterError
             What cannot be loaded, or does not fit.
         """
-        from fedgrpo.federation.holder import resident_adapter
+        from fedgrpo.federation.prompt_holder import judging_limits, order_seconds
+        from fedgrpo.federation.resident import resident
         from fedgrpo.rewards.composite import RewardMixture
+        from fedgrpo.rewards.isolated import isolated_mixture
 
         if "prompts" not in node_config and not is_simulated(node_config):
             raise DataError(
                 "this node names no prompts",
                 cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
             )
-        RewardMixture.from_settings(settings.reward)
-        resident_adapter(settings).load(adapter)
-        return 0.0
+        resident(settings, any_weights=declared.any_weights).load(adapter)
+        if settings.privacy.unit != "prompt":
+            RewardMixture.from_settings(settings.reward)
+            return 0.0
+        limits = judging_limits(settings, declared)
+        isolated_mixture(settings.reward, stateless=declared.stateless_rewards, limits=limits)
+        return order_seconds(settings, declared) if declared.units else 0.0

@@ -1,4 +1,10 @@
-"""What a holder is told about time and about crashes, and what it tells its own site."""
+"""What a holder is told of time and of crashes, and what it tells its own site of mishaps.
+
+A process that dies in the middle of a round (killed for memory, say) is started anew with the same
+order. The batch that was being computed is on the node's disk then: its units are suspects, which
+are computed one by one in the same shape. A unit at which the process dies again, alone, is dead:
+it contributes nothing, and the round goes on without it.
+"""
 
 from __future__ import annotations
 
@@ -6,63 +12,81 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fedgrpo.federation.node_store import NodeStore, Note
+if TYPE_CHECKING:
+    from fedgrpo.federation.node_store import NodeStore
 
-_NOTE = "batch"
+NOTE = "watch"
+"""Name of the note on the node's disk."""
 
 
 class Watch:
-    """Watches one release being computed.
+    """Time that is left for one order, and the batches that it has begun.
 
     Parameters
     ----------
     store:
-        Where a batch is noted before it is computed; None notes nothing.
+        Where batches are noted before they are computed. None notes nothing: a process that dies
+        is then not remembered.
     plan:
-        Hash of the release's plan.
+        SHA-256 (hex) of everything that decides the release: what an earlier process of the same
+        plan noted counts, nothing else.
     deadline:
         On the clock of :func:`time.monotonic`; infinity where there is none.
 
     Attributes
     ----------
+    suspects, dead:
+        Names of units in whose batch an earlier process died, and of those at which one died alone.
     mishaps:
-        What went wrong, by cause, for the site's own people.
-    suspects:
-        Names of the units in the batch during which an earlier process of this plan died.
-    dead:
-        Names of units that were alone when it did.
+        How often each cause kept a prompt from contributing. For the site's own people: it never
+        leaves the node.
     """
 
     def __init__(
         self, store: NodeStore | None = None, plan: str = "", deadline: float = math.inf
     ) -> None:
-        self.deadline = deadline
+        self._store, self._plan, self.deadline = store, plan, deadline
         self.mishaps: Counter[str] = Counter()
-        self._store, self._plan = store, plan
-        noted, dead = self._read()
-        self.dead = dead | (noted if len(noted) == 1 else frozenset())
-        self.suspects = noted - self.dead
+        self.suspects: frozenset[str] = frozenset()
+        self.dead: frozenset[str] = frozenset()
+        self._take_up()
 
     def left(self) -> float:
-        """Seconds until the deadline."""
+        """Seconds until the deadline; negative behind it."""
         return self.deadline - time.monotonic()
 
     def begin(self, names: Sequence[str]) -> None:
-        """Note, durably, which units are computed next."""
-        self._write(names)
+        """Note that a batch of these units is about to be computed; durable on return."""
+        self._write(sorted(set(names)))
 
     def end(self) -> None:
-        """Note that they are done."""
-        self._write(())
+        """Note that it is done; durable on return."""
+        self._write([])
 
-    def _read(self) -> tuple[frozenset[str], frozenset[str]]:
-        note = self._store.read_note(_NOTE) if self._store else None
+    def _take_up(self) -> None:
+        """Draw conclusions from what an earlier process of this plan left open."""
+        note = self._store.read_note(NOTE) if self._store else None
         if note is None or note.facts["plan"] != self._plan:
-            return frozenset(), frozenset()
-        return frozenset(note.facts["names"]), frozenset(note.facts["dead"])
+            return
+        batch = frozenset(note.facts["batch"])
+        self.suspects, self.dead = frozenset(note.facts["suspects"]), frozenset(note.facts["dead"])
+        if len(batch) == 1 and batch <= self.suspects:
+            self.dead |= batch
+        self.suspects = (self.suspects | batch) - self.dead
+        if batch:
+            self._write([])
 
-    def _write(self, names: Sequence[str]) -> None:
-        if self._store:
-            facts = {"plan": self._plan, "names": list(names), "dead": sorted(self.dead)}
-            self._store.write_note(_NOTE, Note(facts, {}))
+    def _write(self, batch: Sequence[str]) -> None:
+        if self._store is None:
+            return
+        from fedgrpo.federation.node_store import Note
+
+        facts = {
+            "plan": self._plan,
+            "batch": list(batch),
+            "suspects": sorted(self.suspects),
+            "dead": sorted(self.dead),
+        }
+        self._store.write_note(NOTE, Note(facts, {}))

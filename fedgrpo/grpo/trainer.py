@@ -172,9 +172,9 @@ class GRPOTrainer:
         _warn(missed_ends(experience.rollout, self.adapter.base))
         return Batch(experience, figures, _parts(experience.prompts, self.settings))
 
-    def collect(self, chosen: Sequence[int], *, isolated: bool = False) -> Experience:
+    def collect(self, chosen: Sequence[int]) -> Experience:
         """See :meth:`Collector.collect`."""
-        return self.collector.collect(chosen, isolated=isolated)
+        return self.collector.collect(chosen)
 
     def next_prompts(self, count: int | None = None) -> list[int]:
         """See :meth:`Collector.next_prompts`."""

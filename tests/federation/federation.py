@@ -16,6 +16,7 @@ from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.messages import write_adapter
 from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts, release_update
 from fedgrpo.settings import Scalar, Settings
 
@@ -73,7 +74,9 @@ class FakeHolder:
             raise AdapterError("adapter of another layout", cure="use the same model")
         delta, metrics = self.delta(self.partition, round), np.full(len(METRICS), 0.75)
         if plan.unit == "prompt":
-            release = release_prompts(delta, metrics[None], plan, key=key)
+            release = release_prompts(
+                grid_sum(delta[None], metrics[None], plan.clipping_norm), plan, key
+            )
         else:
             release = release_update(delta, metrics, plan, key)
         self.releases[self.partition, round] = release

@@ -9,7 +9,8 @@ import pytest
 from fedgrpo.data.ownership import evaluation_prompts, node_prompts
 from fedgrpo.errors import DataError, PrivacyError, RewardError
 from fedgrpo.federation.evaluator import LocalEvaluator
-from fedgrpo.federation.holder import local_holder, scaled_metrics
+from fedgrpo.federation.figures import scaled_metrics
+from fedgrpo.federation.holder import local_holder
 from fedgrpo.federation.plans import release_plan
 from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
