@@ -25,6 +25,7 @@ from fedgrpo.privacy import (
     server_noise_std,
 )
 from fedgrpo.robust import combine, sensitivity
+from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.settings import PrivacySettings
 
 _HOLDERS = 200
@@ -109,9 +110,8 @@ def _private_norm(
 
 
 def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
-    clipped = sum(clip(row, plan.clipping_norm).vector for row in gradients)
-    below = np.linalg.norm(gradients, axis=1) <= plan.clipping_norm
-    return release_prompts(clipped, np.full((len(gradients), len(METRICS)), 0.5), plan, below)
+    metrics = np.full((len(gradients), len(METRICS)), 0.5)
+    return release_prompts(grid_sum(gradients, metrics, plan.clipping_norm), plan)
 
 
 @pytest.mark.parametrize("options", [{}, {"trim": 20}], ids=["sum", "trimmed"])
