@@ -51,7 +51,7 @@ class LowRankLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, A and B; with ``by_row``, those of A and B are left on them by row."""
+        """Gradients of x, A and B; with ``by_row``, those of A and B stay on them, one a row."""
         flat, bottleneck, weight, low, scaled = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
         need_x, _, _, need_a, need_b, _, _ = ctx.needs_input_grad

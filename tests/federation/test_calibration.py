@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgrpo.data.ownership import node_prompts
 from fedgrpo.errors import PrivacyError
 from fedgrpo.federation.calibration import calibrated_norm, public_norms
 from fedgrpo.federation.holder import local_holder

@@ -14,7 +14,6 @@ from fedgrpo.privacy import (
     METRICS,
     ReleasePlan,
     add_noise,
-    clip,
     count_noise,
     epsilon_gaussian,
     indicator_share,
@@ -24,8 +23,8 @@ from fedgrpo.privacy import (
     release_update,
     server_noise_std,
 )
-from fedgrpo.robust import combine, sensitivity
 from fedgrpo.privacy.grid import grid_sum
+from fedgrpo.robust import combine, sensitivity
 from fedgrpo.settings import PrivacySettings
 
 _HOLDERS = 200
