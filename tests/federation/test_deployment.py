@@ -43,7 +43,7 @@ CONFIG = {
 
 POLICY = """
 prompts_declared = 40
-longest_prompt_tokens = 64
+longest_prompt_tokens = 16
 answer_after_s = 90.0
 models = ["tiny"]
 rewards = ["exact_match"]
