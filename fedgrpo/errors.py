@@ -62,6 +62,18 @@ class ProtocolError(FedGRPOError, RuntimeError):
     """A peer broke the secure aggregation protocol, or asked a node to break it."""
 
 
+class VersionError(ProtocolError):
+    """A peer speaks another protocol, or runs another version of fedgrpo."""
+
+
+class TurnError(ProtocolError):
+    """A message of another run or round, or one that a node has answered already."""
+
+
+class BoundsError(ProtocolError):
+    """A peer sent numbers that are not finite, or beyond what they may be."""
+
+
 class MemberLostError(ProtocolError):
     """A committee member crashed, was cut off or fell silent; nothing says that it cheated.
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedgrpo.commands.outcome import REFUSED, explained
 from fedgrpo.errors import PolicyError
+
+if TYPE_CHECKING:
+    from fedgrpo.policy import Policy, Site
+    from fedgrpo.settings import Settings
 
 group = typer.Typer(
     help="A data holder's own policy: check it, explain it, and see what has been spent.",
@@ -38,37 +42,84 @@ def check(
         Path | None,
         typer.Argument(help="Settings of a run to hold against it.", show_default=False),
     ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help="The node's prompts, to hold against the site's own figures. A node answers only "
+            "with prompts that were checked as they are.",
+            show_default=False,
+        ),
+    ] = "",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="The node's folder, where it is not beside the prompts."),
+    ] = None,
 ) -> None:
-    """Check a policy file, and what it would say to a run.
+    """Check a policy file, the prompts beside it, and what both would say to a run.
 
-    Exit code: 0 if the file is sound and the run would be answered, 2 if not.
+    Exit code: 0 if all is sound and the run would be answered, 2 if not.
     """
     with explained():
-        from fedgrpo.policy import CURES, Site, broken_limits, check_spending, rounds_left
-        from fedgrpo.policy.account import round_entry
+        from fedgrpo.policy import Site
         from fedgrpo.settings import Settings
 
         site = Site.open(file)
-        entries = site.spending.read().counted
-        if scenario is None:
-            typer.echo(f"{file} is sound; {len(entries)} releases so far")
+        settings = Settings.from_toml(scenario) if scenario else None
+        if prompts:
+            _check_prompts(site.policy, settings or Settings(), prompts, state)
+        if settings is None:
+            releases = len(site.spending.read().counted)
+            typer.echo(f"{file} is sound; {releases} releases so far")
             return
-        settings = Settings.from_toml(scenario)
-        broken = broken_limits(site.policy, settings)
-        for code, problem in broken:
-            typer.echo(f"refused, {code}: {problem}\n  cure: {CURES[code]}", err=True)
-        if broken:
-            raise typer.Exit(REFUSED)
-        try:
-            check_spending(site.policy, [*entries, *[round_entry(settings)] * settings.rounds])
-        except PolicyError as error:
-            left = rounds_left(site.policy, entries, settings)
-            typer.echo(
-                f"refused after round {left} of {settings.rounds}, {error.code}: {error.problem}",
-                err=True,
-            )
-            raise typer.Exit(REFUSED) from None
+        _check_run(site, settings)
+        if prompts:
+            _check_time(file, site.policy, settings, prompts)
         typer.echo(f"all {settings.rounds} rounds of {scenario} would be answered")
+
+
+def _check_prompts(policy: Policy, settings: Settings, prompts: str, state: Path | None) -> None:
+    from fedgrpo.commands import prompt_check
+
+    found = prompt_check.find(prompts, settings, policy)
+    for line in prompt_check.words(found, prompts, settings.model.name):
+        typer.echo(line)
+    _refuse_if(list(prompt_check.problems(found, policy)))
+    prompt_check.leave_stamp(prompts, found, state)
+    typer.echo("checked: a node may answer with these prompts until they change")
+
+
+def _check_run(site: Site, settings: Settings) -> None:
+    from fedgrpo.policy import CURES, broken_limits, check_spending, rounds_left
+    from fedgrpo.policy.account import round_entry
+    from fedgrpo.policy.declared import broken_declarations
+
+    policy, entries = site.policy, site.spending.read().counted
+    broken = [*broken_limits(policy, settings), *broken_declarations(policy, settings)]
+    _refuse_if([f"refused, {code}: {problem}\n  cure: {CURES[code]}" for code, problem in broken])
+    try:
+        check_spending(policy, [*entries, *[round_entry(settings)] * settings.rounds])
+    except PolicyError as error:
+        left = rounds_left(policy, entries, settings)
+        _refuse_if(
+            [f"refused after round {left} of {settings.rounds}, {error.code}: {error.problem}"]
+        )
+
+
+def _check_time(file: Path, policy: Policy, settings: Settings, prompts: str) -> None:
+    """Load what the run names, which the policy allows by now, and time it on this machine."""
+    from fedgrpo.commands import prompt_check
+
+    seconds = prompt_check.order_seconds(file, prompts, settings)
+    if seconds:
+        typer.echo(f"an order of this run takes {seconds:.0f} s at most on this machine")
+    _refuse_if(list(prompt_check.time_problems(seconds, policy)))
+
+
+def _refuse_if(said: list[str]) -> None:
+    for line in said:
+        typer.echo(line, err=True)
+    if said:
+        raise typer.Exit(REFUSED)
 
 
 @group.command("spent")
@@ -76,7 +127,7 @@ def spent(
     file: PolicyFile = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Show what this site has spent, over all runs."""
+    """Show what this site has spent, over all runs, and what went wrong in them."""
     with explained():
         from fedgrpo.policy import Site, spent_epsilon
         from fedgrpo.policy.account import UNITS
@@ -94,9 +145,12 @@ def spent(
             if limits := policy.limits(unit):
                 figures[f"{unit}_epsilon"] = spent_epsilon(history.counted, unit, policy.delta)
                 figures[f"{unit}_largest_epsilon"] = limits.largest_epsilon
+        mishaps = dict(sorted(site.mishaps.read().items()))
         if as_json:
-            typer.echo(json.dumps(figures, indent=2))
+            typer.echo(json.dumps(figures | {"mishaps": mishaps}, indent=2))
             return
         for name, value in figures.items():
             written = f"{value:.6g}" if isinstance(value, float) else value
             typer.echo(f"{name.replace('_', ' '):24} {written}")
+        for cause, times in mishaps.items():
+            typer.echo(f"{times:6} x {cause}")

@@ -3,12 +3,16 @@
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
 from fedgrpo.data.prompts import Chat, Prompt, PromptRow, as_row, collate_columns, load_prompts
 from fedgrpo.data.tasks import generate, is_held_out, register_task
+from fedgrpo.data.units import Unit, check_unit_column, chosen_rows, unit_words, units_of
 
 __all__ = [
     "Chat",
     "Prompt",
     "PromptRow",
+    "Unit",
     "as_row",
+    "check_unit_column",
+    "chosen_rows",
     "collate_columns",
     "dirichlet_weights",
     "generate",
@@ -17,4 +21,6 @@ __all__ = [
     "load_prompts",
     "partition_rows",
     "register_task",
+    "unit_words",
+    "units_of",
 ]

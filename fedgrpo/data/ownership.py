@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
-from fedgrpo.data.prompts import PromptRow, load_prompts
+from fedgrpo.data.prompts import PromptRow, load_prompts, usable_prompts
 from fedgrpo.data.tasks import generate
+from fedgrpo.data.units import check_unit_column
 from fedgrpo.errors import DataError
 from fedgrpo.settings import Scalar, Settings
 
@@ -21,7 +22,8 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     """Prompts of one node.
 
     A node that names a file in its own configuration (``prompts``) uses that and nothing else. A
-    simulated one (``partition-id``) gets its share of the scenario's source.
+    simulated one (``partition-id``) gets its share of the scenario's source, units whole; of
+    built-in tasks, ``data.prompts_per_holder`` different prompts.
 
     Raises
     ------
@@ -42,7 +44,23 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     weights = dirichlet_weights(len(data.tasks), holders, data.heterogeneity, settings.seed)
     # Any two seeds differ, so holders draw different prompts; none can draw a held-out one.
     seed = settings.seed * 1_000_003 + partition + 1
-    return generate(data.tasks, data.prompts_per_holder, weights[partition], seed, held_out=False)
+    count, mix = data.prompts_per_holder, weights[partition].tolist()
+    return generate(data.tasks, count, mix, seed, held_out=False, distinct=True)
+
+
+def usable_node_prompts(
+    settings: Settings, node_config: Mapping[str, Scalar]
+) -> tuple[list[PromptRow], int]:
+    """The same after the charge: usable rows, and how many are not.
+
+    Raises
+    ------
+    DataError
+        If the node names no prompts, or they cannot be read at all.
+    """
+    if "prompts" in node_config:
+        return usable_prompts(str(node_config["prompts"]), settings.data.split)
+    return node_prompts(settings, node_config), 0
 
 
 def prompts_stamp(node_config: Mapping[str, Scalar]) -> str:
@@ -95,9 +113,10 @@ def training_prompts(settings: Settings) -> list[PromptRow]:
 def _split(settings: Settings) -> tuple[list[PromptRow], list[PromptRow]]:
     """Held-out rows of the scenario's source, and the rest."""
     rows = load_prompts(settings.data.source, settings.data.split)
+    check_unit_column(rows, settings.data.unit, settings.data.source)
     if settings.evaluation.source:
         return [], rows
-    kept, held = hold_out(rows, settings.evaluation.prompts, settings.seed)
+    kept, held = hold_out(rows, settings.evaluation.prompts, settings.seed, settings.data.unit)
     return held, kept
 
 
@@ -106,5 +125,10 @@ def _shares(settings: Settings, holders: int) -> list[list[PromptRow]]:
     """Each simulated holder's share of what is not held out."""
     data, rows = settings.data, _split(settings)[1]
     return partition_rows(
-        rows, holders, by=data.partition_by, concentration=data.heterogeneity, seed=settings.seed
+        rows,
+        holders,
+        by=data.partition_by,
+        concentration=data.heterogeneity,
+        seed=settings.seed,
+        unit=data.unit,
     )

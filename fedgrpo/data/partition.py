@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.units import Unit, units_of
 from fedgrpo.errors import DataError, SettingsError
 
 Floats = NDArray[np.float64]
@@ -50,16 +51,23 @@ def dirichlet_weights(groups: int, holders: int, concentration: float, seed: int
 
 
 def partition_rows(
-    rows: Sequence[PromptRow], holders: int, *, by: str, concentration: float, seed: int
+    rows: Sequence[PromptRow],
+    holders: int,
+    *,
+    by: str,
+    concentration: float,
+    seed: int,
+    unit: str = "",
 ) -> list[list[PromptRow]]:
-    """Give every row to exactly one holder, the same number to each (give or take one).
+    """Give every unit with all its rows to exactly one holder, the same number to each (give or
+    take one).
 
     With ``by``, a holder's mix of that column's values is drawn from a Dirichlet distribution
-    around their shares p in ``rows``: Dir(groups * concentration * p). Holders then draw rows
+    around their shares p in the units: Dir(groups * concentration * p). Holders then draw units
     without replacement, one holder after another; a value that has run out passes its weight to the
     others (Hsu et al. 2019, arXiv 1909.06335). The last holders take what is left and so follow
-    their mix least. Equal sizes let one ``data.min_prompts`` hold for all, on which the stated
-    epsilon rests.
+    their mix least. A unit whose rows have several values counts for that of its first row. Equal
+    numbers of units let one ``data.min_prompts`` hold for all, on which the stated epsilon rests.
 
     Parameters
     ----------
@@ -73,6 +81,8 @@ def partition_rows(
         See :func:`dirichlet_weights`.
     seed:
         Public.
+    unit:
+        ``data.unit``: the column that makes units; empty takes the text.
 
     Raises
     ------
@@ -84,34 +94,49 @@ def partition_rows(
     _check_concentration(concentration)
     if holders < 1:
         raise SettingsError(f"cannot split over {holders} holders", cure="have at least one")
-    if len(rows) < holders:
+    units = _in_order_of_appearance(units_of(rows, unit))
+    if len(units) < holders:
         raise DataError(
-            f"{len(rows)} rows leave some of {holders} holders without any",
-            cure=f"give at least {holders} rows, or lower simulation.holders",
+            f"{len(rows)} rows of {len(units)} units leave some of {holders} holders without any",
+            cure=f"give rows of at least {holders} units, or lower simulation.holders",
         )
     rng = np.random.default_rng(seed)
-    sizes = np.full(holders, len(rows) // holders) + (np.arange(holders) < len(rows) % holders)
-    pools = [rng.permutation(pool) for pool in _groups(rows, by)]
+    sizes = np.full(holders, len(units) // holders) + (np.arange(holders) < len(units) % holders)
+    pools = [rng.permutation(pool) for pool in _groups(rows, units, by)]
     counts = _allot(np.array([len(pool) for pool in pools]), sizes, concentration, rng)
     ends = np.cumsum(counts, axis=0)
     parts: list[list[PromptRow]] = []
     for first, last in zip(ends - counts, ends, strict=True):
         taken = [pool[a:b] for pool, a, b in zip(pools, first, last, strict=True)]
-        parts.append([rows[i] for i in rng.permutation(np.concatenate(taken))])
+        order = rng.permutation(np.concatenate(taken))
+        parts.append([rows[i] for u in order for i in units[u].rows])
     return parts
 
 
 def hold_out(
-    rows: Sequence[PromptRow], count: int, seed: int
+    rows: Sequence[PromptRow], count: int, seed: int, unit: str = ""
 ) -> tuple[list[PromptRow], list[PromptRow]]:
     """Take evaluation rows out of the pool, before it is split.
+
+    Units are drawn at random until they have ``count`` rows, so that few are lost with those held.
+
+    Parameters
+    ----------
+    rows:
+        The pool.
+    count:
+        Rows to hold.
+    seed:
+        Public.
+    unit:
+        ``data.unit``: the column that makes units; empty takes the text.
 
     Returns
     -------
     kept, held:
-        ``held`` has ``count`` rows, drawn at random. ``kept`` has the others in their order,
-        without those whose prompt is also held: no holder has an evaluation prompt, under whatever
-        further columns.
+        ``held`` has ``count`` rows. ``kept`` has the others in their order, without those whose
+        unit or prompt is also held: no holder has an evaluation prompt, under whatever further
+        columns, nor another row of a person who has one.
 
     Raises
     ------
@@ -123,16 +148,32 @@ def hold_out(
             f"cannot hold {count} of {len(rows)} rows out for evaluation",
             cure=f"set evaluation.prompts to 1-{max(1, len(rows) - 1)}, or give more rows",
         )
-    chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count].tolist())
-    held = [row for index, row in enumerate(rows) if index in chosen]
-    held_prompts = {_prompt_key(row) for row in held}
-    kept = [row for row in rows if _prompt_key(row) not in held_prompts]
+    units = _in_order_of_appearance(units_of(rows, unit))
+    drawn = [units[u] for u in np.random.default_rng(seed).permutation(len(units))]
+    chosen = sorted([i for one in drawn for i in one.rows][:count])
+    lost = _sharing(rows, chosen, unit)
+    kept = [row for index, row in enumerate(rows) if index not in lost]
     if not kept:
         raise DataError(
-            f"all {len(rows)} rows repeat the {count} held-out prompts",
-            cure="give rows with other prompts",
+            f"all {len(rows)} rows repeat the {count} held-out prompts, or are of their units",
+            cure="give rows with other prompts"
+            + (f" and other values of {unit!r}" if unit else "")
+            + ", or hold fewer out",
         )
-    return kept, held
+    return kept, [rows[i] for i in chosen]
+
+
+def _sharing(rows: Sequence[PromptRow], chosen: Sequence[int], unit: str) -> set[int]:
+    """Rows that share a unit or a prompt with the chosen ones."""
+    wanted, found = set(chosen), set()
+    for units in (units_of(rows, unit), units_of(rows)):
+        found |= {i for one in units if wanted & set(one.rows) for i in one.rows}
+    return found
+
+
+def _in_order_of_appearance(units: Sequence[Unit]) -> list[Unit]:
+    """Where all rows differ, these are the rows in their order."""
+    return sorted(units, key=lambda unit: min(unit.rows))
 
 
 def _check_concentration(concentration: float) -> None:
@@ -144,13 +185,14 @@ def _check_concentration(concentration: float) -> None:
         )
 
 
-def _groups(rows: Sequence[PromptRow], by: str) -> list[Indices]:
-    """Row indices of each value of ``by``, values in order of appearance."""
+def _groups(rows: Sequence[PromptRow], units: Sequence[Unit], by: str) -> list[Indices]:
+    """Unit indices of each value of ``by``, values in order of appearance."""
     if not by:
-        return [np.arange(len(rows))]
+        return [np.arange(len(units))]
+    values = [_value(row, by, index) for index, row in enumerate(rows)]
     groups: dict[Hashable, list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(_value(row, by, index), []).append(index)
+    for index, unit in enumerate(units):
+        groups.setdefault(values[unit.rows[0]], []).append(index)
     return [np.array(indices) for indices in groups.values()]
 
 
@@ -172,7 +214,7 @@ def _value(row: PromptRow, by: str, index: int) -> Hashable:
 
 
 def _allot(stock: Counts, sizes: Counts, concentration: float, rng: np.random.Generator) -> Counts:
-    """Count each holder's rows of each group, shape (holders, groups).
+    """Count each holder's units of each group, shape (holders, groups).
 
     Rows sum to ``sizes`` (holders,), columns to ``stock`` (groups,).
     """
@@ -188,9 +230,3 @@ def _allot(stock: Counts, sizes: Counts, concentration: float, rng: np.random.Ge
             np.add(own, taken, out=own)
             left -= taken
     return counts
-
-
-def _prompt_key(row: PromptRow) -> Hashable:
-    if isinstance(row.prompt, str):
-        return row.prompt
-    return tuple((message["role"], message["content"]) for message in row.prompt)

@@ -78,6 +78,26 @@ def load_prompts(source: str, split: str = "train") -> list[PromptRow]:
     return rows
 
 
+def usable_prompts(source: str, split: str = "train") -> tuple[list[PromptRow], int]:
+    """Read the prompts that can be used, and count the rows that cannot.
+
+    For a node after the charge: there one bad row must cost that row alone. ``fedgrpo policy
+    check`` and ``fedgrpo run --dry`` name the bad rows in front of the site's own people.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be read at all.
+    """
+    rows, bad = [], 0
+    for number, raw in raw_rows(source, split):
+        try:
+            rows.append(as_row(raw, source, number))
+        except Exception:
+            bad += 1
+    return rows, bad
+
+
 def as_row(raw: object, source: str, number: int) -> PromptRow:
     """Check one row and split its prompt from its columns.
 
@@ -86,6 +106,8 @@ def as_row(raw: object, source: str, number: int) -> PromptRow:
     DataError
         Naming ``source`` and ``number``, if the row cannot be used.
     """
+    if isinstance(raw, DataError):
+        raise raw
     if not isinstance(raw, Mapping):
         raise bad_row(source, number, "is not an object", "write one JSON object on each line")
     if raw.get("prompt") is None:

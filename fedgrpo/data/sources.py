@@ -14,12 +14,13 @@ Rows = Iterable[Mapping[str, Any]]
 
 
 def raw_rows(source: str, split: str) -> Iterator[tuple[int, object]]:
-    """Yield every row with its number, from 1, unchecked; in JSONL the number is that of the line.
+    """Yield every row with its number, from 1, unchecked; in JSONL the number is that of the line,
+    and in the place of a line that cannot be read stands a :class:`DataError`.
 
     Raises
     ------
     DataError
-        If the source, or a line of it, cannot be read.
+        If the source cannot be read.
     """
     if source.startswith("hf:"):
         return enumerate(_read_hub(source.removeprefix("hf:"), split), start=1)
@@ -49,15 +50,14 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _parse(line: bytes, path: Path, number: int) -> object:
-    # "from None", because JSON's and Unicode's own errors carry the whole line.
+    """The line's value, or the error for it: one bad line says nothing of the others."""
+    # JSON's and Unicode's own errors carry the whole line, so they are left behind.
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
-        raise bad_row(path, number, "is not UTF-8", "save the file as UTF-8") from None
+        return bad_row(path, number, "is not UTF-8", "save the file as UTF-8")
     except (ValueError, RecursionError):
-        raise bad_row(
-            path, number, "is not valid JSON", "write one JSON object on each line"
-        ) from None
+        return bad_row(path, number, "is not valid JSON", "write one JSON object on each line")
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -24,6 +24,9 @@ register_task = TASKS.register
 HELD_OUT_SHARE = 0.1
 """Share of all possible prompts that is kept for evaluation."""
 
+_MOST_MISSES = 10_000
+"""Draws in a row without a prompt that is wanted, after which there are none left."""
+
 
 @register_task("add")
 def _add(rng: random.Random) -> tuple[str, str]:
@@ -55,7 +58,13 @@ def is_held_out(prompt: str) -> bool:
 
 
 def generate(
-    tasks: Sequence[str], count: int, weights: Sequence[float], seed: int, *, held_out: bool
+    tasks: Sequence[str],
+    count: int,
+    weights: Sequence[float],
+    seed: int,
+    *,
+    held_out: bool,
+    distinct: bool = False,
 ) -> list[PromptRow]:
     """Draw prompts with their answers.
 
@@ -64,11 +73,14 @@ def generate(
     tasks, weights:
         Names of registered tasks and the share of each (need not sum to 1).
     count:
-        Number of prompts. They may repeat, as real prompts do.
+        Number of prompts.
     seed:
         Makes the draw reproducible.
     held_out:
         Draw evaluation prompts instead of a holder's.
+    distinct:
+        Draw on until there are ``count`` different ones, each of which is a unit of its own: a task
+        whose prompts run out passes its share to the others. Else they may repeat.
 
     Returns
     -------
@@ -78,17 +90,32 @@ def generate(
     Raises
     ------
     DataError
-        For a task that is not registered, or without any.
+        For a task that is not registered, or without any; or if there are not ``count`` different
+        prompts.
     """
     if not tasks:
         raise DataError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
     for name in tasks:
         TASKS.check(name)
-    rng = random.Random(seed)
-    rows: list[PromptRow] = []
+    rng, rows, seen = random.Random(seed), list[PromptRow](), set[str]()
+    misses = 0
     while len(rows) < count:
         (name,) = rng.choices(list(tasks), weights=list(weights))
         prompt, answer = TASKS[name](rng)
-        if is_held_out(prompt) == held_out:
-            rows.append(PromptRow(prompt, {"answer": answer, "task": name}))
+        if is_held_out(prompt) != held_out or (distinct and prompt in seen):
+            misses += 1
+            _check_there_are_more(misses, len(rows), count)
+            continue
+        seen.add(prompt)
+        rows.append(PromptRow(prompt, {"answer": answer, "task": name}))
+        misses = 0
     return rows
+
+
+def _check_there_are_more(misses: int, found: int, count: int) -> None:
+    if misses > _MOST_MISSES:
+        raise DataError(
+            f"{_MOST_MISSES} draws after {found} of {count} prompts gave no new one",
+            cure=f"lower data.prompts_per_holder to {found} and data.min_prompts with it, or "
+            "choose more of data.tasks",
+        )

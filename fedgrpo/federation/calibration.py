@@ -6,16 +6,25 @@ adapter is the one that every run starts from. So the result costs no privacy.
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections import defaultdict
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.errors import PrivacyError
-from fedgrpo.federation.holder import LocalHolder
+from fedgrpo.federation.holder import local_update
+from fedgrpo.federation.prompt_holder import PromptHolder, in_order, unit_gradient
+from fedgrpo.federation.watch import Watch
+from fedgrpo.grpo.isolated.engine import Lesson
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
+from fedgrpo.policy.declared import declared_by
 from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.rewards.isolated import isolated_mixture
 from fedgrpo.settings import Settings
 
 DRY_ROUNDS = 16
@@ -50,20 +59,46 @@ def calibrated_norm(settings: Settings) -> float:
 
 def public_norms(settings: Settings) -> NDArray[np.float64]:
     """Norms of what one unit contributes, on public prompts: those above 0, float64, shape (m,)."""
+    finders = _unit_norms if settings.privacy.unit == "prompt" else _update_norms
+    norms = np.array(finders(settings), dtype=np.float64)
+    return norms[(norms > 0) & (norms < np.inf)]
+
+
+def _unit_norms(settings: Settings) -> list[float]:
+    """Norms of the gradients of all public units."""
+    holder = public_holder(settings)
+    key = hashlib.sha256(f"public {settings.seed}".encode()).digest()
+    rows = [row for name in holder.units for row in holder.rows(name, key) if row.ids]
+    watch, units = Watch(None, "", math.inf), defaultdict[str, list[Lesson]](list)
+    for lessons, _ in holder.engine.teach(holder.engine.collect(rows, watch), watch):
+        for lesson in lessons:
+            units[lesson.judged.row.unit].append(lesson)
+    dimension = holder.engine.policy.adapter.dimension
+    return [
+        float(np.linalg.norm(unit_gradient(in_order(lessons), dimension)))
+        for lessons in units.values()
+    ]
+
+
+def public_holder(settings: Settings) -> PromptHolder:
+    """A holder over public prompts, with the adapter that every run starts from."""
+    adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    mixture, rows = isolated_mixture(settings.reward), evaluation_prompts(settings)
+    declared = declared_by({"partition-id": 0}, settings)
+    return PromptHolder(settings, adapter, mixture, rows, declared)
+
+
+def _update_norms(settings: Settings) -> list[float]:
+    """Norms of the updates of a few dry rounds."""
     trainer = GRPOTrainer(
         Adapter(load_base(settings.model), settings.adapter, settings.seed),
         RewardMixture.from_settings(settings.reward),
         evaluation_prompts(settings),
         settings=settings.grpo,
     )
-    holder, start = LocalHolder(settings, trainer, settings.seed), trainer.adapter.state()
-    trainer.start_round(settings.seed)
-    if settings.privacy.unit == "prompt":
-        experience = trainer.collect(range(len(trainer.collector.rows)), isolated=True)
-        return holder.prompt_gradients(experience, settings.privacy.clipping_norm).norms
-    norms = []
+    start, norms = trainer.adapter.state(), []
     for dry in range(DRY_ROUNDS):
         trainer.adapter.load(start)
         trainer.start_round(settings.seed + dry)
-        norms.append(float(np.linalg.norm(holder.local_update()[0])))
-    return np.array([norm for norm in norms if 0 < norm < np.inf], dtype=np.float64)
+        norms.append(float(np.linalg.norm(local_update(trainer)[0])))
+    return norms

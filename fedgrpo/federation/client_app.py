@@ -2,53 +2,39 @@
 
 Adversary: a server that may send anything. What a node never does, whatever it is asked: release
 twice for one round, release under a plan other than the settings', release into a roster below its
-own minimum, release unmasked unless its operator allows it, let text of code that saw prompts leave
-in an error, or go beyond its site's policy.
+own minimum, release unmasked unless its site allows it, let anything but a fixed code leave in the
+place of an answer, or go beyond its site's policy.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 
-from fedgrpo.errors import FedGRPOError, PolicyError, ProtocolError, SettingsError
 from fedgrpo.federation import messages
+from fedgrpo.federation.answers import Handler, answering
+from fedgrpo.federation.clock import Clock, SystemClock
 from fedgrpo.federation.memory import NodeMemory
 from fedgrpo.federation.messages import Header
-from fedgrpo.policy.refusals import Refusal
+from fedgrpo.node_folder import check_free, node_folder
 from fedgrpo.secure.encoding import encode, fraction_bits
-from fedgrpo.secure.masking import MaskingClient
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.settings import Settings
 
 if TYPE_CHECKING:
     # Loaded by the train handler only: a deployed node starts a process for every message.
-    from fedgrpo.federation.interfaces import Holder, HolderFactory
-    from fedgrpo.federation.node_store import Ask, NodeStore
-    from fedgrpo.privacy.release import ReleasePlan
-
-LOG = logging.getLogger(__name__)
-"""The node's own log. Nothing here reaches the server."""
+    from fedgrpo.federation.interfaces import HolderFactory
 
 MINIMUM_BUCKET = 3
 """Least bucket that a node accepts unless told otherwise: of a sum of two, each knows a half."""
 
-TRUST = "trust-server"
-"""Key of a node's own configuration that allows the plain protocol."""
-
-APP_RAISED = 2
-"""Flower's error code for an app that failed."""
-
-Handler = Callable[[Message, Context], RecordDict]
-
 
 def make_client_app(
-    holder_factory: HolderFactory | None = None, *, minimum_bucket: int = MINIMUM_BUCKET
+    holder_factory: HolderFactory | None = None,
+    *,
+    minimum_bucket: int = MINIMUM_BUCKET,
+    clock: Clock | None = None,
 ) -> ClientApp:
     """Build the ClientApp of a data holder.
 
@@ -56,10 +42,12 @@ def make_client_app(
     ----------
     holder_factory:
         ``(settings, node_config) -> Holder``. None takes
-        :func:`fedgrpo.federation.holder.local_holder`, which trains on this node's prompts.
+        :class:`fedgrpo.federation.local_holders.LocalHolders`, which train on this node's prompts.
     minimum_bucket:
         Least number of holders among which this one's update may be hidden. The run's
         ``secure.bucket_size`` counts too, whichever is larger.
+    clock:
+        By which answers leave; None takes the machine's own.
 
     Returns
     -------
@@ -68,88 +56,41 @@ def make_client_app(
         ``query.deal``, ``query.committee`` and ``query.cosign`` over a committee.
     """
     app = ClientApp()
-    factory = holder_factory or _local_holder
 
     def train(message: Message, context: Context) -> RecordDict:
-        return _train(message, context, factory, minimum_bucket)
+        from fedgrpo.federation import training
+        from fedgrpo.federation.local_holders import LocalHolders
 
-    app.train()(_answering(train))
-    app.query("share")(_answering(_share))
-    app.query("mask")(_answering(_mask))
-    app.query("unmask")(_answering(_unmask))
-    app.query("deal")(_answering(_deal))
-    app.query("committee")(_answering(_committee))
-    app.query("cosign")(_answering(_cosign))
+        factory = holder_factory or LocalHolders()
+        node = training.Node(factory, minimum_bucket, clock or SystemClock())
+        return training.train(message, context, node)
+
+    app.train()(answering(train))
+    later = {
+        "share": _share,
+        "mask": _mask,
+        "unmask": _unmask,
+        "deal": _deal,
+        "committee": _committee,
+        "cosign": _cosign,
+    }
+    for name, handler in later.items():
+        app.query(name)(answering(_later(handler)))
     return app
 
 
-def _local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Holder:
-    from fedgrpo.federation.holder import local_holder
+def _later(handler: Handler) -> Handler:
+    """Refuse a later message of a round while a release is being made: as if nothing were computed,
+    whatever is.
 
-    return local_holder(settings, node_config)
-
-
-def _train(message: Message, context: Context, factory: HolderFactory, minimum: int) -> RecordDict:
-    """Train, keep the release, and answer with ephemeral public keys and a tag only.
-
-    What was released by the same plan before is released again, without training. Under the plain
-    protocol, answer with the release itself.
+    Adversary: a server that would learn how long computing took by asking until it succeeds.
     """
-    from fedgrpo.federation import committee_client
-    from fedgrpo.federation.faults import SimulatedDropoutError, simulated_faults
-    from fedgrpo.federation.gate import Gate
-    from fedgrpo.federation.node_store import Ask, NodeStore
-    from fedgrpo.federation.plans import release_plan
 
-    settings = Settings.from_run_config(context.run_config)
-    order = messages.read_order(message.content)
-    _check_run(order.header, context, settings.rounds)
-    _check_settings(order.fingerprint, settings)
-    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
-    memory, round_ = NodeMemory(context.state), order.header.round
-    gate = Gate.at(context.node_config, settings, order, plan)
-    gate.check()
-    if gate.site is None:
-        _check_trust(settings, context.node_config)
-    memory.begin_round(round_, order.adapter)
-    memory.keep_plan(order.run, order.fingerprint, plan.dimension, plan.clipping_norm)
-    faults = simulated_faults(settings, context.node_config, round_)
-    if faults.drops:
-        raise SimulatedDropoutError("simulated dropout")
-    store, ask = NodeStore.of(context, settings), Ask(order.run, round_, gate.request.plan)
-    release = store.released(ask)
-    gate.charge()
-    if release is None:
-        holder = factory(settings, context.node_config)
-        release = holder.contribute(order.adapter, plan, round_, store.key(ask))
-        release = _checked(release, plan.size)
-        if faults.byzantine:
-            release = _attacked(settings, release, plan, order, store, ask)
-        store.keep(ask, release)
-    tag = store.tag(ask, release)
-    if settings.aggregation.protocol == "plain":
-        return messages.write_release(order.header, release, tag)
-    if settings.aggregation.protocol == "committee":
-        return committee_client.finish(order.header, context, settings, ask, release)
-    least = max(minimum, settings.secure.bucket_size)
-    masks = MaskingClient.open(context.run_id, round_, context.node_id, least)
-    memory.keep(release, plan.bound, masks)
-    return messages.write_keys(order.header, masks.public_keys, tag)
+    def checked(message: Message, context: Context) -> RecordDict:
+        check_free(node_folder(context.node_config, Settings.from_run_config(context.run_config)))
+        return handler(message, context)
 
-
-def _attacked(
-    settings: Settings,
-    release: NDArray[np.float64],
-    plan: ReleasePlan,
-    order: messages.TrainOrder,
-    store: NodeStore,
-    ask: Ask,
-) -> NDArray[np.float64]:
-    """What a simulated attacker sends in the place of its release."""
-    from fedgrpo.federation.faults import attack
-
-    before = store.adapter_before(ask, order.adapter.vector)
-    return attack(settings, release, plan.bound, order.adapter, before, ask.round)
+    return checked
 
 
 def _share(message: Message, context: Context) -> RecordDict:
@@ -208,50 +149,6 @@ def _cosign(message: Message, context: Context) -> RecordDict:
     return cosigning.vouch(message.content, context, settings)
 
 
-def _answering(handler: Handler) -> Callable[[Message, Context], Message]:
-    """Turn a handler's failure into an error reply that holds nothing private."""
-
-    def answer(message: Message, context: Context) -> Message:
-        try:
-            return Message(handler(message, context), reply_to=message)
-        except PolicyError as error:
-            LOG.warning("refused by this site's policy, %s: %s", error.code, error.problem)
-            header = messages.read_header(message.content)
-            refusal = messages.write_refusal(header, Refusal(error.code))
-            return Message(refusal, reply_to=message)
-        except Exception as error:
-            # An error of our own says it all, unless it came from code that it does not quote.
-            traced = error.__cause__ is not None or not isinstance(error, FedGRPOError)
-            kind = message.metadata.message_type
-            LOG.error("%s failed: %s", kind, public_reason(error), exc_info=traced)
-            return Message(Error(APP_RAISED, public_reason(error)), reply_to=message)
-
-    return answer
-
-
-def public_reason(error: Exception) -> str:
-    """What the server may know of a failure.
-
-    An error of fedgrpo names its class and problem, which never hold prompt or completion text. Any
-    other may quote what it choked on, so only its class leaves the node.
-    """
-    name = type(error).__name__
-    return f"{name}: {error.problem}" if isinstance(error, FedGRPOError) else name
-
-
-def _check_run(header: Header, context: Context, rounds: int) -> None:
-    if header.round > rounds:
-        raise ProtocolError(
-            f"round {header.round} is beyond rounds = {rounds}, for which epsilon was stated",
-            cure="agree on more rounds before the run",
-        )
-    if header.run_id != context.run_id:
-        raise ProtocolError(
-            f"message of run {header.run_id}, this is run {context.run_id}",
-            cure="let each run's server talk to its own nodes",
-        )
-
-
 def _open_round(message: Message, context: Context) -> tuple[NodeMemory, Header, Settings]:
     """Take up the round that a message after training belongs to, under its settings."""
     memory, settings = NodeMemory(context.state), Settings.from_run_config(context.run_config)
@@ -259,40 +156,3 @@ def _open_round(message: Message, context: Context) -> tuple[NodeMemory, Header,
     messages.check_header(message.content, header)
     memory.check_settings(settings.fingerprint())
     return memory, header, settings
-
-
-def _check_settings(theirs: str, settings: Settings) -> None:
-    if theirs != (ours := settings.fingerprint()):
-        raise SettingsError(
-            f"the server runs settings {theirs[:12]}, this node was given {ours[:12]}",
-            cure="run the same version of the app bundle everywhere",
-        )
-
-
-def _check_trust(settings: Settings, node_config: Mapping[str, Scalar]) -> None:
-    """Refuse to show this node's own vector unless its operator said so, or it is simulated.
-
-    For nodes without a policy of their own: there, ``protocols`` decides.
-
-    Adversary: a server whose settings name a protocol that hides nothing from it.
-    """
-    if settings.aggregation.protocol != "plain" or "partition-id" in node_config:
-        return
-    if node_config.get(TRUST) is not True:
-        raise SettingsError(
-            "aggregation.protocol = 'plain' would show the server this node's own vector",
-            cure=f"start the node with --node-config '{TRUST}=true' if you trust the server with "
-            "it, or agree on aggregation.protocol = 'buckets'",
-        )
-
-
-def _checked(release: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Refuse a release that a holder of one's own making got wrong."""
-    if release.dtype != np.float64 or release.shape != (size,) or not np.isfinite(release).all():
-        raise ProtocolError(
-            f"the holder's release is {release.dtype} of shape {release.shape} with "
-            f"{int(np.count_nonzero(~np.isfinite(release)))} non-finite values, expected finite "
-            f"float64 of shape ({size},)",
-            cure="return what ReleasePlan asks for",
-        )
-    return release

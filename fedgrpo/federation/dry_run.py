@@ -4,9 +4,12 @@ without writing or sending anything.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,31 +17,39 @@ import torch
 
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
-from fedgrpo.errors import DataError
-from fedgrpo.federation.holder import LocalHolder
+from fedgrpo.data.units import check_unit_column, unit_words, units_of
+from fedgrpo.errors import DataError, RewardError
+from fedgrpo.federation.prompt_holder import PromptHolder
 from fedgrpo.federation.traffic import round_traffic
+from fedgrpo.federation.watch import Watch
 from fedgrpo.grpo.advantages import ADVANTAGES
-from fedgrpo.grpo.experience import Experience
+from fedgrpo.grpo.experience import Experience, join_experiences, judge
 from fedgrpo.grpo.health import glance, missed_ends, step_size_advice
 from fedgrpo.grpo.losses import LOSSES
 from fedgrpo.grpo.metrics import BatchFigures, batch_figures
-from fedgrpo.grpo.policy import Sampled
+from fedgrpo.grpo.policy import Policy, Sampled
+from fedgrpo.grpo.sampling import completion_ids
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
-from fedgrpo.model.encoding import encode_prompt
+from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
 from fedgrpo.model.quiet import quiet_loading
+from fedgrpo.policy.declared import declared_by
 from fedgrpo.privacy.accounting import check_budget
 from fedgrpo.report.dry_run import DryRun, histogram
 from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.rewards.isolated import isolated_mixture
 from fedgrpo.scenario import absolute_source, load_scenario
-from fedgrpo.settings import Settings
+from fedgrpo.settings import DataSettings, Scalar, Settings
 
 SAMPLE = 32
 """Prompts that are sampled for, unless told otherwise."""
 VALUE_BYTES = 4
 """An adapter's values are float32."""
+
+_SIMULATED: Mapping[str, Scalar] = {"partition-id": 0}
+"""Whoever makes a dry run is the site."""
 
 T = TypeVar("T")
 
@@ -75,13 +86,12 @@ def dry_run(
     check_budget(settings)
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
-    mixture = RewardMixture.from_settings(settings.reward)
     torch.set_num_threads(settings.simulation.cpus_per_holder)  # As a node does.
     with quiet_loading():
         adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
-    trainer = GRPOTrainer(adapter, mixture, survey.rows, settings=settings.grpo, seed=settings.seed)
-    measured = _measure(LocalHolder(settings, trainer, settings.seed), sample)
+    measure = _measure_apart if settings.privacy.unit == "prompt" else _measure
+    measured = measure(settings, adapter, survey, min(sample, settings.grpo.prompts_per_step))
     traffic = round_traffic(settings, adapter.state())
     figures, experience = measured.figures, measured.experience
     return DryRun(
@@ -172,28 +182,54 @@ def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
     return survey
 
 
-def _measure(holder: LocalHolder, sample: int) -> Measured:
+def _measure(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:
     """Take one step as the holder would, on a few prompts, and put the adapter back."""
-    trainer, settings = holder.trainer, holder.settings
-    private = settings.privacy.unit == "prompt"
-    chosen = trainer.next_prompts(min(sample, settings.grpo.prompts_per_step))
-    trainer.collect(chosen[:1], isolated=private)  # What is slow only once is no round's cost.
-    experience, collecting_s = _timed(lambda: trainer.collect(chosen, isolated=private))
+    mixture = RewardMixture.from_settings(settings.reward)
+    trainer = GRPOTrainer(adapter, mixture, survey.rows, settings=settings.grpo, seed=settings.seed)
+    chosen = trainer.next_prompts(sample)
+    trainer.collect(chosen[:1])  # What is slow only once is no round's cost.
+    experience, collecting_s = _timed(lambda: trainer.collect(chosen))
     rows = [trainer.collector.rows[i] for i in chosen]
     _, judging_s = _timed(lambda: trainer.collector.reward_of(experience.rollout, rows))
-    sampled = Sampled(len(experience.rollout.mask), int(experience.rollout.mask.sum()))
-    figures, figures_s = _timed(
-        lambda: batch_figures(trainer.policy, experience, experience, sampled)
-    )
-
-    def update() -> object:
-        if private:
-            return holder.prompt_gradients(experience, settings.privacy.clipping_norm)
-        return trainer.updater.update(experience)
-
-    with trainer.adapter.at(trainer.adapter.vector()):
-        _, update_s = _timed(update)
+    figures, figures_s = _timed(lambda: _figures(trainer.policy, experience))
+    with adapter.at(adapter.vector()):
+        _, update_s = _timed(lambda: trainer.updater.update(experience))
     return Measured(experience, figures, collecting_s, judging_s, figures_s, update_s)
+
+
+def _measure_apart(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:
+    """Compute what a few units say, as the holder would under prompt-level privacy."""
+    mixture, declared = isolated_mixture(settings.reward), declared_by(_SIMULATED, settings)
+    holder = PromptHolder(settings, adapter, mixture, survey.rows, declared)
+    engine, watch = holder.engine, Watch(None, "", math.inf)
+    key = hashlib.sha256(f"dry run {settings.seed}".encode()).digest()
+    rows = [row for name in list(holder.units)[:sample] for row in holder.rows(name, key)]
+    engine.collect(rows[:1], watch)  # What is slow only once is no round's cost.
+    judged, collecting_s = _timed(lambda: engine.collect(rows, watch))
+    if not judged:
+        raise RewardError(
+            f"completions of none of {len(rows)} prompts could be judged",
+            cure="call the reward functions with your prompts' columns, and mend what they raise",
+        )
+    experience = join_experiences([item.experience for item in judged])
+    seen = [survey.rows[item.row.index] for item in judged]
+    texts, ids = engine.policy.decode(experience.rollout), completion_ids(experience.rollout)
+    group = settings.grpo.group_size
+
+    def judged_again() -> None:
+        for i, row in enumerate(seen):
+            span = slice(i * group, (i + 1) * group)
+            judge(mixture, [row], texts[span], ids[span], group)
+
+    _, judging_s = _timed(judged_again)
+    figures, figures_s = _timed(lambda: _figures(engine.policy, experience))
+    _, update_s = _timed(lambda: list(engine.teach(judged, watch)))
+    return Measured(experience, figures, collecting_s, judging_s, figures_s, update_s)
+
+
+def _figures(policy: Policy, experience: Experience) -> BatchFigures:
+    sampled = Sampled(len(experience.rollout.mask), int(experience.rollout.mask.sum()))
+    return batch_figures(policy, experience, experience, sampled)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
@@ -211,15 +247,27 @@ def _warnings(
             f"{sum(survey.refused.values())} rows cannot be used, and a node refuses a source that "
             "has one. Mend them or take them out."
         )
-    promised = settings.data.min_prompts
-    if settings.privacy.unit == "prompt" and len(survey.rows) < promised:
-        found.append(
-            f"{len(survey.rows)} prompts are fewer than data.min_prompts = {promised}, for which "
-            "epsilon is stated: the node would refuse. Bring more prompts, or agree on a smaller "
-            "data.min_prompts and a larger epsilon."
-        )
-    if settings.privacy.unit != "prompt":
+    if settings.privacy.unit == "prompt":
+        found += _unit_warnings(settings.data, survey, adapter)
+    else:
         found += step_size_advice(adapter.settings.kind, settings.grpo)
+    return found
+
+
+def _unit_warnings(data: DataSettings, survey: Survey, adapter: Adapter) -> list[str]:
+    """What is wrong with the units that these prompts make."""
+    found = []
+    try:
+        check_unit_column(survey.rows, data.unit, "")
+    except DataError as error:
+        found.append(f"{error.problem.partition(': ')[2]}: {error.cure}.")
+    units = units_of(survey.rows, data.unit, partial(unit_text, adapter.base.tokenizer))
+    if len(units) < data.min_prompts:
+        found.append(
+            f"{unit_words(units, data.unit)}. That is fewer than data.min_prompts = "
+            f"{data.min_prompts}, for which epsilon is stated: the node would refuse. Bring more "
+            "prompts, or agree on a smaller data.min_prompts and a larger epsilon."
+        )
     return found
 
 

@@ -7,15 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import FedGRPOError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.simulation.attacks import apply_attack
 from fedgrpo.simulation.faults import Faults, faults_of
-
-
-class SimulatedDropoutError(FedGRPOError, ConnectionError):
-    """A simulated holder drops out of a round, as the scenario asks."""
 
 
 def simulated_faults(

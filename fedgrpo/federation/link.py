@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedgrpo.errors import ProtocolError
 from fedgrpo.federation.exchange import Replies, round_trip
 from fedgrpo.federation.messages import Header, check_header, read_refusal
-from fedgrpo.policy.refusals import CURES
+from fedgrpo.policy.refusals import CURES, Refusal
 
 T = TypeVar("T")
 
@@ -112,12 +112,17 @@ def read_answers(
         try:
             check_header(reply.content, header)
             if code := read_refusal(reply.content):
-                failures[node] = f"refused by its own policy, {code}: {CURES[code]}"
+                failures[node] = refusal_words(code)
                 continue
             values[node] = read(node, reply.content)
         except ProtocolError as error:
             failures[node] = _printable(f"bad reply: {error.problem}")
     return Answers(values, failures, frozenset(lost))
+
+
+def refusal_words(code: Refusal) -> str:
+    """Say why a node refused, and what can be done."""
+    return f"refused, {code}: {CURES[code]}"
 
 
 def _printable(reason: str) -> str:

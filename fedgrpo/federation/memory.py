@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.errors import AdapterError, ProtocolError
+from fedgrpo.errors import AdapterError, ProtocolError, SettingsError, TurnError
 from fedgrpo.federation.records import array, array_record, config_record, scalar
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.secure.committee.identity import MemberKeys
@@ -34,11 +34,8 @@ class NodeMemory:
 
     state: RecordDict
 
-    def begin_round(self, round: int, adapter: AdapterState) -> None:
-        """Open a round, once, and forget what is left of the one before.
-
-        Recorded before anything is computed: whatever becomes of the round, it cannot be asked for
-        again.
+    def check_turn(self, round: int, adapter: AdapterState) -> None:
+        """Refuse a round that this node must not open.
 
         Parameters
         ----------
@@ -51,22 +48,29 @@ class NodeMemory:
 
         Raises
         ------
-        ProtocolError
+        TurnError
             If the round is not new.
         AdapterError
             If layout or basis changed.
         """
         last = self.round
         if round <= last:
-            raise ProtocolError(
+            raise TurnError(
                 f"round {round} is not after round {last}, which this node has begun already",
                 cure="a repeated round needs a new run",
             )
-        pins = {"layout": adapter.layout, "basis": adapter.basis_hash}
         if last:
-            self._check_pins(pins)
+            self._check_pins(_pins_of(adapter))
+
+    def begin_round(self, round: int, adapter: AdapterState) -> None:
+        """Open a round, once, and forget what is left of the one before.
+
+        Recorded before anything is charged or computed: whatever becomes of the round, it cannot be
+        asked for again. Parameters and errors are those of :meth:`check_turn`.
+        """
+        self.check_turn(round, adapter)
         self.forget_round()
-        self.state[_PINS] = ConfigRecord({"round": round, **pins})
+        self.state[_PINS] = ConfigRecord({"round": round, **_pins_of(adapter)})
 
     def keep(self, release: NDArray[np.float64], bound: float, masks: MaskingClient) -> None:
         """Keep a round's release, float64, shape (size,), its bound, and the mask secrets."""
@@ -75,7 +79,9 @@ class NodeMemory:
             {"client": masks.to_bytes(), "bound": bound, "members": 0}
         )
 
-    def keep_plan(self, run: str, settings: str, dimension: int, clipping_norm: float) -> None:
+    def keep_plan(
+        self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
+    ) -> None:
         """Keep the run's name and what a round's plan follows from, for later stages.
 
         Parameters
@@ -86,9 +92,18 @@ class NodeMemory:
             Their fingerprint.
         dimension, clipping_norm:
             Of the round's plan.
+        order:
+            Digest of what all nodes were ordered to compute, see
+            :func:`fedgrpo.federation.plans.order_digest`.
         """
         self.state[_PLAN] = ConfigRecord(
-            {"run": run, "settings": settings, "dimension": dimension, "norm": clipping_norm}
+            {
+                "run": run,
+                "settings": settings,
+                "dimension": dimension,
+                "norm": clipping_norm,
+                "order": order,
+            }
         )
 
     def check_settings(self, settings: str) -> None:
@@ -99,25 +114,37 @@ class NodeMemory:
 
         Raises
         ------
-        ProtocolError
-            If the fingerprint is another one, or no round is open.
+        SettingsError
+            If the fingerprint is another one.
+        TurnError
+            If no round is open.
         """
-        if (began := scalar(config_record(self.state, _PLAN), "settings", str)) != settings:
-            raise ProtocolError(
+        if (began := scalar(self._plan, "settings", str)) != settings:
+            raise SettingsError(
                 f"the settings changed in mid-round, from {began[:12]} to {settings[:12]}",
                 cure="keep to one configuration within a run",
             )
 
     @property
     def run(self) -> str:
-        """Name of the run; raises ProtocolError if no round is open."""
-        return scalar(config_record(self.state, _PLAN), "run", str)
+        """Name of the run; raises TurnError if no round is open."""
+        return scalar(self._plan, "run", str)
 
     @property
     def plan(self) -> tuple[int, float]:
-        """Dimension and clipping norm of the round; raises ProtocolError if there is none."""
-        record = config_record(self.state, _PLAN)
-        return scalar(record, "dimension", int), scalar(record, "norm", float)
+        """Dimension and clipping norm of the round; raises TurnError if there is none."""
+        return scalar(self._plan, "dimension", int), scalar(self._plan, "norm", float)
+
+    @property
+    def _plan(self) -> ConfigRecord:
+        if _PLAN not in self.state:
+            raise TurnError("no round is open", cure="have the node train first")
+        return config_record(self.state, _PLAN)
+
+    @property
+    def order(self) -> bytes:
+        """Digest of the round's order; raises TurnError if there is none."""
+        return scalar(self._plan, "order", bytes)
 
     def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
         """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
@@ -130,8 +157,8 @@ class NodeMemory:
         del self.state[_SIGNING]
         return key
 
-    def pin_committee(self, members: tuple[MemberKeys, ...], named: tuple[MemberKeys, ...]) -> None:
-        """Accept a committee: the one that the settings name, and the same for a whole run.
+    def pin_committee(self, members: tuple[MemberKeys, ...]) -> None:
+        """Accept a committee that no settings list: the same for a whole run.
 
         Raises
         ------
@@ -142,12 +169,10 @@ class NodeMemory:
         before = keys
         if _PINNED in self.state:
             before = scalar(config_record(self.state, _PINNED), "keys", bytes)
-        strange = bool(named) and members != named
-        if strange or before != keys:
+        if before != keys:
             raise ProtocolError(
-                "the server names another committee than "
-                + ("the settings" if strange else "earlier in this run"),
-                cure="pin the members in aggregation.committee and start a new run",
+                "the server names another committee than earlier in this run",
+                cure="list the members in aggregation.committee and start a new run",
             )
         self.state[_PINNED] = ConfigRecord({"keys": keys})
 
@@ -218,3 +243,8 @@ class NodeMemory:
                     f"from {before[:12]} to {value[:12]}",
                     cure="send the same frozen tensors in every round, or start a new run",
                 )
+
+
+def _pins_of(adapter: AdapterState) -> dict[str, str]:
+    """What stays the same for a whole run."""
+    return {"layout": adapter.layout, "basis": adapter.basis_hash}

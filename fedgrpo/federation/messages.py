@@ -10,7 +10,7 @@ unmask    :class:`UnmaskOrder`                :class:`Revealed`
 ========  ==================================  ===========================================
 
 Every message carries protocol, version, run and round. Reading refuses any of them that does not
-fit. A node whose own policy forbids a stage answers with a refusal code instead.
+fit. A node that does not do what a stage asks for answers with a refusal code instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.errors import AdapterError, BoundsError, ProtocolError, TurnError, VersionError
 from fedgrpo.federation.records import (
     any_array,
     array,
@@ -33,7 +33,7 @@ from fedgrpo.federation.records import (
     values,
 )
 from fedgrpo.federation.versions import PROTOCOL, VERSION
-from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.policy.refusals import Refusal
 from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 
@@ -116,8 +116,10 @@ def read_header(content: RecordDict) -> Header:
 
     Raises
     ------
-    ProtocolError
+    VersionError
         If the sender speaks another protocol or runs another version of fedgrpo.
+    ProtocolError
+        If it is malformed.
     """
     record = config_record(content, HEADER)
     for name, theirs, ours in (
@@ -125,7 +127,7 @@ def read_header(content: RecordDict) -> Header:
         ("version", scalar(record, "version", str), VERSION),
     ):
         if theirs != ours:
-            raise ProtocolError(
+            raise VersionError(
                 f"the peer has {name} {str(theirs)[:20]!r} of fedgrpo, this side has {ours!r}",
                 cure="install the same version of fedgrpo on server and nodes",
             )
@@ -137,12 +139,12 @@ def check_header(content: RecordDict, expected: Header) -> None:
 
     Raises
     ------
-    ProtocolError
+    TurnError
         With both.
     """
     found = read_header(content)
     if found != expected:
-        raise ProtocolError(
+        raise TurnError(
             f"message of run {found.run_id}, round {found.round}; expected run {expected.run_id}, "
             f"round {expected.round}",
             cure="answer each message once and in its round",
@@ -164,20 +166,24 @@ def read_adapter(record: ArrayRecord) -> AdapterState:
     Raises
     ------
     ProtocolError
-        If its vector is missing, not float32 of one dimension, or not finite.
+        If its vector is missing or not float32, or its layout is no hash.
+    BoundsError
+        If the vector is not of one dimension, or any value is not finite float32 within
+        :data:`fedgrpo.model.adapter.LARGEST`.
     """
     vector = array(record, _VECTOR, "float32")
-    if vector.ndim != 1 or not np.isfinite(vector).all():
-        raise ProtocolError(
-            f"adapter vector of shape {vector.shape} is not one finite row",
-            cure="see the server's log: an optimiser step diverged",
-        )
     basis = {
         name.removeprefix(_BASIS): any_array(record, name)
         for name in record
         if name.startswith(_BASIS)
     }
+    try:
+        check_values(vector, basis)
+    except AdapterError as error:
+        raise BoundsError(error.problem, cure=error.cure) from None
     layout = array(record, _LAYOUT, "uint8").tobytes().decode("ascii", errors="replace")
+    if len(layout) != 64 or set(layout) - set("0123456789abcdef"):
+        raise ProtocolError("the adapter's layout is no hash", cure="send the server's own")
     return AdapterState(vector, basis, layout)
 
 
@@ -261,6 +267,7 @@ def write_roster(roster: Roster) -> RecordDict:
         {
             "bucket": roster.bucket,
             "threshold": roster.threshold,
+            "order": roster.order,
             "members": list(roster.members),
             "keys": [keys.to_bytes() for keys in roster.keys],
         }
@@ -278,6 +285,7 @@ def read_roster(content: RecordDict) -> Roster:
         members=tuple(values(body, "members", int)),
         keys=tuple(PublicKeys.from_bytes(keys) for keys in values(body, "keys", bytes)),
         threshold=scalar(body, "threshold", int),
+        order=scalar(body, "order", bytes),
     )
 
 
@@ -346,7 +354,7 @@ def read_revealed(content: RecordDict) -> Revealed:
 
 
 def write_refusal(header: Header, code: Refusal) -> RecordDict:
-    """Write that the node's own policy forbids what was asked: the code and nothing else."""
+    """Write that the node does not do what was asked: the code and nothing else."""
     return RecordDict({HEADER: write_header(header), REFUSAL: ConfigRecord({"code": code.value})})
 
 

@@ -20,13 +20,18 @@ and kill or mislead nodes in between.
 * Within a run, rounds go forward, and a round has one plan: an earlier round, or the last one with
   another plan (the node's prompts have changed, say), is refused.
 
+* From the question whether a plan was released until its answer has left, one process holds the
+  node: two at once would make two releases for one charge.
+
 Masking keys are not derived: masks hide a release only if they are fresh each time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,18 +43,16 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from fedgrpo.derivation import derive_key, kept_key, new_key
-from fedgrpo.errors import ProtocolError, RunError
+from fedgrpo.errors import RunError, TurnError
 from fedgrpo.federation.messages import Tag
 from fedgrpo.federation.records import array, array_record, config_record, scalar
-from fedgrpo.files import replace_file
+from fedgrpo.files import owner_only, replace_file
 from fedgrpo.ledger import commitment
-from fedgrpo.run_directory import NODES
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.node_folder import STATE, locked, node_folder, owned_folder
+from fedgrpo.settings import Settings
 
 SECRET = "node.secret"
 """Name of the secret in the node's folder."""
-STATE = "state"
-"""Key of a node's own configuration that names its folder."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +94,22 @@ class Shelf(Protocol):
     def write(self, name: str, note: Note) -> None:
         """Keep a note; it is durable when this returns."""
 
+    def locked(self, *, wait: bool) -> AbstractContextManager[None]:
+        """Hold the shelf alone."""
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note; waits for its turn."""
+
 
 @dataclass(frozen=True)
 class FolderShelf:
-    """Notes in a folder of the node's own disk, mode 0600."""
+    """Notes of mode 0600 in a folder of mode 0700 on the node's own disk."""
 
     folder: Path
 
     def secret(self) -> bytes:
         """See :class:`Shelf`."""
-        return kept_key(self.folder / SECRET)
+        return kept_key(owned_folder(self.folder) / SECRET)
 
     def read(self, name: str) -> Note | None:
         """See :class:`Shelf`."""
@@ -115,6 +124,17 @@ class FolderShelf:
         """See :class:`Shelf`."""
         content = save(dict(note.arrays), metadata={"fedgrpo": json.dumps(dict(note.facts))})
         replace_file(self._path(name), content, mode=0o600)
+
+    def locked(self, *, wait: bool) -> AbstractContextManager[None]:
+        """See :class:`Shelf`: between processes, by a lock on a file."""
+        return locked(self.folder, wait=wait)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """See :class:`Shelf`."""
+        with open(owned_folder(self.folder) / f"{name}.lock", "ab", opener=owner_only) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
@@ -146,6 +166,14 @@ class StateShelf:
         facts = json.dumps(dict(note.facts))
         self.state[self._key(name)] = ArrayRecord({k: Array(a) for k, a in note.arrays.items()})
         self.state[self._key(f"{name}.facts")] = ConfigRecord({"facts": facts})
+
+    def locked(self, *, wait: bool) -> AbstractContextManager[None]:
+        """See :class:`Shelf`: one process has the state at a time, as Flower hands it out."""
+        return nullcontext()
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """See :class:`Shelf`. Flower hands a simulated node one message at a time."""
+        return nullcontext()
 
     @staticmethod
     def _key(name: str) -> str:
@@ -186,6 +214,21 @@ class NodeStore:
         """Return the key (32 bytes) from which all randomness of a release is derived."""
         return derive_key(self._secret, "release", ask.plan)
 
+    def locked(self, *, wait: bool = False) -> AbstractContextManager[None]:
+        """Hold the node alone, from the question what was released until the answer has left.
+
+        Parameters
+        ----------
+        wait:
+            Whether to wait for who holds it; else raises PolicyError with the code ``busy``.
+        """
+        return self._shelf.locked(wait=wait)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the node's secret from others: 32 hex digits, for its own account."""
+        return self.derive("fingerprint").hex()[:32]
+
     def tag(self, ask: Ask, release: NDArray[np.float64]) -> Tag:
         """Return what the server may know of a release: whose it is, and a commitment to it.
 
@@ -201,14 +244,14 @@ class NodeStore:
 
         Raises
         ------
-        ProtocolError
+        TurnError
             If this run is beyond that round, or released into it by another plan.
         """
         kept = self._shelf.read(f"release-{ask.run}")
         if kept is None or kept.facts["round"] < ask.round:
             return None
         if (kept.facts["round"], kept.facts["plan"]) != (ask.round, ask.plan):
-            raise ProtocolError(
+            raise TurnError(
                 f"this node released into round {kept.facts['round']} of this run, by another plan "
                 f"than it is now asked for in round {ask.round}",
                 cure="go on with the next round; keep prompts and settings within a run",
@@ -232,6 +275,10 @@ class NodeStore:
         """Keep a note in the place of the one before; it is durable when this returns."""
         self._shelf.write(name, note)
 
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note, to read and write it as one."""
+        return self._shelf.alone(name)
+
     def adapter_before(self, ask: Ask, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Return the global adapter of the round before, of which a simulated attacker makes use.
 
@@ -247,28 +294,3 @@ class NodeStore:
         arrays = {"now": vector} if before is None else {"now": vector, "before": before}
         self._shelf.write(f"adapters-{ask.run}", Note({"round": ask.round}, arrays))
         return before
-
-
-def node_folder(node_config: Mapping[str, Scalar], settings: Settings) -> Path | None:
-    """Folder in which a node keeps its state.
-
-    As its own configuration says, or beside its prompts; of a simulated node, in the run directory,
-    or None if the simulation has none.
-
-    Raises
-    ------
-    RunError
-        If a deployed node has no place.
-    """
-    if STATE in node_config:
-        return Path(str(node_config[STATE])).expanduser()
-    if "partition-id" in node_config:
-        directory = settings.run.directory
-        return Path(directory) / NODES / str(node_config["partition-id"]) if directory else None
-    if "prompts" not in node_config:
-        raise RunError(
-            "this node has no folder to keep its secret in",
-            cure=f"start it with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
-        )
-    prompts = Path(str(node_config["prompts"])).expanduser()
-    return prompts.with_name(f".{prompts.name}.fedgrpo")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fedgrpo.data.ownership import node_prompts
+from fedgrpo.data.prompts import load_prompts
+from fedgrpo.data.units import units_of
 from fedgrpo.errors import DataError, SettingsError
-from fedgrpo.settings import Settings
+from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
 def preflight(settings: Settings) -> tuple[str, ...]:
@@ -97,19 +100,47 @@ def _check_rewards(settings: Settings) -> None:
 
 
 def _check_prompts(settings: Settings) -> None:
-    from fedgrpo.data.prompts import load_prompts
+    data = settings.data
+    if settings.evaluation.source not in {"", "tasks"} and not _on_the_hub(settings.evaluation):
+        load_prompts(settings.evaluation.source, data.split)
+    if data.source == "tasks":
+        _check_tasks(data)
+    elif not _on_the_hub(data):
+        load_prompts(data.source, data.split)
+        _check_shares(settings)
 
-    for source in (settings.data.source, settings.evaluation.source):
-        if source not in {"", "tasks"} and not source.startswith("hf:"):
-            load_prompts(source, settings.data.split)
-    if settings.data.source != "tasks":
-        return
-    made, promised = settings.data.prompts_per_holder, settings.data.min_prompts
-    if made < promised:
+
+def _on_the_hub(section: DataSettings | EvaluationSettings) -> bool:
+    return section.source.startswith("hf:")
+
+
+def _check_tasks(data: DataSettings) -> None:
+    if data.unit:
+        raise SettingsError(
+            f"data.unit = {data.unit!r}, but built-in tasks' prompts belong to nobody: each is a "
+            "unit of its own",
+            cure="leave data.unit empty, or name a file with data.source",
+        )
+    if data.prompts_per_holder < data.min_prompts:
         raise DataError(
-            f"data.prompts_per_holder = {made} is less than data.min_prompts = {promised}: "
-            "every holder would refuse",
+            f"data.prompts_per_holder = {data.prompts_per_holder} is less than data.min_prompts = "
+            f"{data.min_prompts}: every holder would refuse",
             cure="raise the first or lower the second",
+        )
+
+
+def _check_shares(settings: Settings) -> None:
+    """Refuse holders with fewer units than the stated epsilon assumes."""
+    if settings.privacy.unit != "prompt":
+        return
+    data, holders = settings.data, settings.simulation.holders
+    node = {"partition-id": holders - 1, "num-partitions": holders}
+    fewest = len(units_of(node_prompts(settings, node), data.unit))
+    if fewest < data.min_prompts:
+        raise DataError(
+            f"{data.source} leaves a holder {fewest} units, fewer than data.min_prompts = "
+            f"{data.min_prompts}: it would refuse",
+            cure=f"lower data.min_prompts to {fewest}, or simulation.holders",
         )
 
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from fedgrpo.errors import RunError
 from fedgrpo.federation.client_app import make_client_app
+from fedgrpo.federation.link import refusal_words
 from fedgrpo.federation.local_grid import LocalGrid, stage_of
-from fedgrpo.federation.messages import write_adapter
+from fedgrpo.federation.messages import read_refusal, write_adapter
 from fedgrpo.federation.strategy import FedGRPO
+from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.committee.steps import MEMBERS
@@ -80,9 +82,11 @@ class CountingGrid(LocalGrid):
         )
 
     def _count_reply(self, stage: str, node: int, reply: Message) -> Message:
-        if reply.has_error():
+        code = read_refusal(reply.content) if reply.has_content() else None
+        if code or reply.has_error():
+            reason = refusal_words(code) if code else reply.error.reason
             raise RunError(
-                f"a played round failed at stage {stage}: {reply.error.reason}",
+                f"a played round failed at stage {stage}: {reason}",
                 cure="correct the settings that it names",
             )
         self._sent[stage in _OF_MEMBERS] += wire_bytes(reply)
@@ -93,7 +97,7 @@ class _Silent:
     """A holder whose release is zero."""
 
     def contribute(
-        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes
+        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> NDArray[np.float64]:
         return np.zeros(plan.size)
 

@@ -16,7 +16,6 @@ from fedgrpo.grpo.advantages import compute_advantages
 from fedgrpo.grpo.experience import (
     Experience,
     encode_prompts,
-    join_results,
     judge,
     replace_groups,
 )
@@ -25,6 +24,7 @@ from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.rewards.overlong import soft_overlong
+from fedgrpo.settings import GRPOSettings
 
 Floats = NDArray[np.float64]
 
@@ -84,31 +84,14 @@ class Collector:
         chosen, self.order = self.order[:wanted], self.order[wanted:]
         return chosen
 
-    def collect(self, chosen: Sequence[int], *, isolated: bool = False) -> Experience:
-        """Sample and judge the prompts with these numbers.
-
-        Parameters
-        ----------
-        chosen:
-            Numbers of prompts.
-        isolated:
-            Judge every prompt as if it were alone, so that no reward function and no advantage can
-            let one prompt's completions count for another's. Prompt-level privacy rests on that.
-        """
+    def collect(self, chosen: Sequence[int]) -> Experience:
+        """Sample and judge the prompts with these numbers."""
         rows = [self.rows[i] for i in chosen]
         encoded = [self.encoded[i] for i in chosen]
         rollout = self.guide.rollout(rows, encoded)
-        ids, group = completion_ids(rollout), rollout.group_size
-        texts = self.policy.decode(rollout)
-        size = 1 if isolated else len(rows)
-        parts = [
-            judge(self.reward, rows[i : i + size], texts[span], ids[span], group)
-            for i in range(0, len(rows), size)
-            for span in [slice(i * group, (i + size) * group)]
-        ]
-        rewards = join_results(parts)
-        advantages = self.advantages(rollout, rewards, size)
-        return self.guide.join(Experience(rollout, rewards, advantages), rows)
+        rewards = self.reward_of(rollout, rows)
+        experience = Experience(rollout, rewards, self.advantages(rollout, rewards, len(rows)))
+        return self.guide.join(experience, rows)
 
     def refilled(self, experience: Experience) -> Experience:
         """Replace groups without signal by fresh prompts, a bounded number of times (DAPO's dynamic
@@ -137,29 +120,40 @@ class Collector:
         ids, texts = completion_ids(rollout), self.policy.decode(rollout)
         return judge(self.reward, rows, texts, ids, rollout.group_size)
 
-    def shaped(self, rollout: Rollout, rewards: RewardResult) -> Floats:
-        """Weighted rewards less the soft punishment of what runs long, shape (N,)."""
-        limit, share = self.settings.max_completion_length, self.settings.overlong_share
-        if not share:
-            return rewards.total
-        lengths = rollout.lengths().double().numpy()
-        return rewards.total + soft_overlong(lengths, limit, share * limit)
-
     def advantages(self, rollout: Rollout, rewards: RewardResult, prompts_each: int) -> Tensor:
         """Advantages of every completion, ``prompts_each`` prompts at a time; float32."""
-        settings, lengths = self.settings, rollout.lengths().double().numpy()
-        shaped = self.shaped(rollout, rewards)
-        objectives = rewards.objectives().T
-        at_once = prompts_each * rollout.group_size
-        parts = [
-            compute_advantages(
-                settings.advantage,
-                shaped[start : start + at_once],
-                rollout.group_size,
-                lengths=lengths[start : start + at_once],
-                objectives=objectives[:, start : start + at_once],
-                weights=self.reward.weights,
-            )
-            for start in range(0, len(shaped), at_once)
-        ]
-        return torch.from_numpy(np.concatenate(parts)).float()
+        return advantages(self.settings, self.reward, rollout, rewards, prompts_each)
+
+
+def shaped(settings: GRPOSettings, rollout: Rollout, rewards: RewardResult) -> Floats:
+    """Weighted rewards less the soft punishment of what runs long, shape (N,)."""
+    limit, share = settings.max_completion_length, settings.overlong_share
+    if not share:
+        return rewards.total
+    lengths = rollout.lengths().double().numpy()
+    return rewards.total + soft_overlong(lengths, limit, share * limit)
+
+
+def advantages(
+    settings: GRPOSettings,
+    reward: RewardMixture,
+    rollout: Rollout,
+    rewards: RewardResult,
+    prompts_each: int,
+) -> Tensor:
+    """Advantages of every completion, ``prompts_each`` prompts at a time; float32."""
+    lengths, totals = rollout.lengths().double().numpy(), shaped(settings, rollout, rewards)
+    objectives = rewards.objectives().T
+    at_once = prompts_each * rollout.group_size
+    parts = [
+        compute_advantages(
+            settings.advantage,
+            totals[start : start + at_once],
+            rollout.group_size,
+            lengths=lengths[start : start + at_once],
+            objectives=objectives[:, start : start + at_once],
+            weights=reward.weights,
+        )
+        for start in range(0, len(totals), at_once)
+    ]
+    return torch.from_numpy(np.concatenate(parts)).float()

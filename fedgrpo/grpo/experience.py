@@ -154,6 +154,21 @@ def join_results(parts: Sequence[RewardResult]) -> RewardResult:
     )
 
 
+def join_experiences(parts: Sequence[Experience]) -> Experience:
+    """Put the prompts of several experiences behind each other, without figures and marks."""
+    rollouts = [part.rollout for part in parts]
+    rollout = Rollout(
+        tuple(prompt for rollout in rollouts for prompt in rollout.prompts),
+        torch.cat([rollout.tokens for rollout in rollouts]),
+        torch.cat([rollout.logps for rollout in rollouts]),
+        torch.cat([rollout.mask for rollout in rollouts]),
+        torch.cat([rollout.ended for rollout in rollouts]),
+        rollouts[0].group_size,
+    )
+    rewards = join_results([part.rewards for part in parts])
+    return Experience(rollout, rewards, torch.cat([part.advantages for part in parts]))
+
+
 def replace_groups(
     old: Experience, groups: Sequence[int], fresh: Experience
 ) -> tuple[Rollout, RewardResult]:

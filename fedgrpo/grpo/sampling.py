@@ -265,16 +265,26 @@ def _choose(
 
 
 def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one column a row in proportion to non-negative weights, shape (rows, V) to (rows, 1).
+    """Draw one column a row in proportion to non-negative weights, shape (rows, V) to (rows, 1)."""
+    uniform = torch.rand(
+        len(probabilities),
+        1,
+        dtype=torch.float64,
+        device=probabilities.device,
+        generator=generator,
+    )
+    return invert(probabilities, uniform)
+
+
+def invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Map uniform numbers in [0, 1), float64, shape (rows, 1), to columns in proportion to
+    non-negative weights, shape (rows, V); returns (rows, 1).
 
     Inverse transform in float64, first among blocks of columns and then within one:
     ``torch.multinomial`` draws a random number for every column, which with a vocabulary of 49,152
     takes four to twenty times as long. A column of weight zero is never drawn.
     """
     rows, columns = probabilities.shape
-    uniform = torch.rand(
-        rows, 1, dtype=torch.float64, device=probabilities.device, generator=generator
-    )
     if columns <= BLOCK:
         up_to = probabilities.cumsum(-1, dtype=torch.float64)
         return _first_above(up_to, uniform * up_to[:, -1:])

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from fedgrpo.grpo.packing import FILLER, PackedBatch
 from fedgrpo.model.attention import PACKED, takes_any_mask
+from fedgrpo.model.packed_attention import equal_part
 
 LOGITS_BUDGET = 8 * 2**20
 """Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion
@@ -47,7 +48,7 @@ def completion_logps(
     predicting = predicting_states(model, batch)
     head = model.get_output_embeddings()
     return _placed(
-        _token_logps(head, predicting, batch.targets.to(device), temperature), batch, width
+        token_logps(head, predicting, batch.targets.to(device), temperature), batch, width
     )
 
 
@@ -59,14 +60,24 @@ def completion_scores(
     """
     predicting = predicting_states(model, batch)
     head, targets = model.get_output_embeddings(), batch.targets.to(model.device)
+    logps, entropy = token_scores(head, predicting, targets, temperature)
+    return _placed(logps, batch, width), _placed(entropy, batch, width)
+
+
+def token_scores(
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target and entropy, float32, shape (K,), from hidden states of shape
+    (K, d). For ``each`` see :func:`token_logps`.
+    """
     parts = [
         checkpoint(
-            _chunk_scores, head, predicting[rows], targets[rows], temperature, use_reentrant=False
+            _chunk_scores, head, hidden[rows], targets[rows], temperature, use_reentrant=False
         )
-        for rows in _chunks(len(predicting), next(head.parameters()).shape[0])
+        for rows in _chunks(len(hidden), next(head.parameters()).shape[0], each)
     ]
     logps, entropy = torch.cat(parts).unbind(1)
-    return _placed(logps, batch, width), _placed(entropy, batch, width)
+    return logps, entropy
 
 
 def _placed(flat: Tensor, batch: PackedBatch, width: int) -> Tensor:
@@ -111,11 +122,17 @@ def _hidden(
     return hidden.flatten(0, 1)
 
 
-def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Log-probability of each target, float32, shape (K,), from hidden states of shape (K, d)."""
+def token_logps(
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
+) -> Tensor:
+    """Log-probability of each target, float32, shape (K,), from hidden states of shape (K, d).
+
+    Where ``each`` consecutive states belong together, they are cut into equal parts, so that
+    each group meets the same products wherever it stands; 0 cuts as fits best.
+    """
     if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
         frozen: Tensor = FrozenHeadLogps.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, targets, temperature
+            hidden, head.weight, head.bias, targets, temperature, each
         )
         return frozen
     # An output layer that is trained, or is no plain matrix: autograd's own way.
@@ -123,7 +140,7 @@ def _token_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: 
         checkpoint(
             _chunk_logps, head, hidden[rows], targets[rows], temperature, use_reentrant=False
         )
-        for rows in _chunks(len(hidden), next(head.parameters()).shape[0])
+        for rows in _chunks(len(hidden), next(head.parameters()).shape[0], each)
     ]
     return torch.cat(parts)
 
@@ -158,12 +175,13 @@ class FrozenHeadLogps(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         temperature: float,
+        each: int,
     ) -> Tensor:
         """Shapes: hidden (K, d), weight (V, d), bias (V,), targets (K,); returns float32 (K,)."""
         logps = torch.empty(len(hidden), device=hidden.device)
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         slopes = torch.empty_like(hidden if wanted else hidden[:0])
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in _chunks(len(hidden), len(weight), each):
             logits = linear(hidden[rows], weight, bias).float().div_(temperature)
             target = targets[rows, None]
             chosen, peak = logits.gather(1, target), logits.amax(1, keepdim=True)
@@ -183,9 +201,16 @@ class FrozenHeadLogps(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient of the hidden states."""
         (slopes,) = ctx.saved_tensors
-        return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None
+        return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None, None
 
 
-def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+def _chunks(rows: int, vocabulary: int, each: int) -> Iterator[slice]:
+    """Parts of the rows whose logits are held at once; with ``each``, of whole equal groups or of
+    equal parts of every group.
+    """
     size = max(1, LOGITS_BUDGET // vocabulary)
+    if each > size:
+        size = equal_part(each, size)
+    elif each:
+        size = each * equal_part(rows // each, size // each)
     return (slice(start, start + size) for start in range(0, rows, size))

@@ -71,17 +71,14 @@ class Updater:
         loss = float(sum(result.loss.item() for result in results))
         return UpdateFigures(loss=loss, grad_norm=norm, applied=applied, **means)
 
-    def batches(
-        self, experience: Experience, *, one_prompt_each: bool = False
-    ) -> Iterator[PackedBatch]:
+    def batches(self, experience: Experience) -> Iterator[PackedBatch]:
         """Pack what can teach; groups without signal and truncated completions are left out."""
         keep = experience.useful(
             # A penalty or a bonus moves every token, whatever its reward.
             with_silent=self.settings.kl_weight > 0 or self.settings.entropy_weight > 0,
             with_truncated=self._learns_from_truncated,
         )
-        budget = 1 if one_prompt_each else self.settings.tokens_per_batch
-        return self.policy.pack(experience.rollout, keep, budget)
+        return self.policy.pack(experience.rollout, keep)
 
     def totals(self, experience: Experience) -> BatchTotals:
         """Divisors of the whole optimiser batch, silent groups included."""

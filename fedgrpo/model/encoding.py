@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from transformers import PreTrainedTokenizerBase
 
 from fedgrpo.data.prompts import Chat, Prompt
+from fedgrpo.data.units import plain_text
 from fedgrpo.errors import DataError
 
 
@@ -23,7 +26,29 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | Chat) -> 
             "prompts are chat messages, but the model's tokenizer has no chat template",
             cure="use text prompts, or a model with a chat template",
         )
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in prompt], tokenize=False, add_generation_prompt=True
+    return list(tokenizer(_rendered(tokenizer, prompt), add_special_tokens=False)["input_ids"])
+
+
+def unit_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | Chat) -> str:
+    """Text that a model reads of a prompt: prompts with the same are one unit.
+
+    A chat that the template refuses cannot be encoded either; it is told from others by its
+    messages, without an error.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    try:
+        return _rendered(tokenizer, prompt)
+    except Exception:
+        # Templates are programs, and raise what they like.
+        return plain_text(tuple(prompt))
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, chat: Chat | tuple[Mapping[str, str], ...]
+) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            [dict(message) for message in chat], tokenize=False, add_generation_prompt=True
+        )
     )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -7,6 +7,8 @@ accumulated into the frozen layer's output, and input and bottleneck alone are k
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import linear
+
+ROW_GRADIENTS = "grad_sample"
+"""Attribute of a factor on which one gradient a row is left: Opacus' name for it."""
 
 ADAPTER = "default"
 """PEFT's name of a model's only adapter."""
@@ -31,6 +36,7 @@ class LowRankLinear(torch.autograd.Function):
         a: Tensor,
         b: Tensor,
         scale: float,
+        by_row: bool,
     ) -> Tensor:
         """Shapes: x (..., i), weight (o, i), bias (o,), a (r, i), b (o, r); returns (..., o)."""
         flat = x.reshape(-1, x.shape[-1])
@@ -39,25 +45,45 @@ class LowRankLinear(torch.autograd.Function):
         y = linear(flat, weight, bias).addmm_(bottleneck, scaled)
         ctx.save_for_backward(flat, bottleneck, weight, low, scaled)
         ctx.scale, ctx.shape, ctx.precision = scale, x.shape, a.dtype  # type: ignore[attr-defined]
+        ctx.factors = (a, b) if by_row else None  # type: ignore[attr-defined]
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, A and B."""
+        """Gradients of x, A and B; with ``by_row``, those of A and B stay on them, one a row."""
         flat, bottleneck, weight, low, scaled = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
-        need_x, _, _, need_a, need_b, _ = ctx.needs_input_grad
+        need_x, _, _, need_a, need_b, _, _ = ctx.needs_input_grad
         # A row-major (r, o) factor: four times as fast on a CPU as its transpose.
         inner = linear(g, scaled) if need_x or need_a else None
         grad_x = grad_a = grad_b = None
         if need_x:
             grad_x = (g @ weight).addmm_(inner, low).view(ctx.shape)
+        if ctx.factors:
+            a, b = ctx.factors
+            if need_a:
+                setattr(a, ROW_GRADIENTS, _by_row(inner, flat, ctx.shape, ctx.precision))
+            if need_b:
+                by_row = _by_row(g, bottleneck, ctx.shape, ctx.precision)
+                setattr(b, ROW_GRADIENTS, by_row * ctx.scale)
+            return grad_x, None, None, None, None, None, None
         if need_a:
             grad_a = (inner.T @ flat).to(ctx.precision)  # type: ignore[union-attr]
         if need_b:
             grad_b = (bottleneck.T @ g).T.to(ctx.precision) * ctx.scale
-        return grad_x, None, None, grad_a, grad_b, None
+        return grad_x, None, None, grad_a, grad_b, None, None
+
+
+def _by_row(
+    left: Tensor | None, right: Tensor, shape: torch.Size, precision: torch.dtype
+) -> Tensor:
+    """Products of each row, (R * S, m) and (R * S, n) to (R, m, n)."""
+    assert left is not None
+    rows = shape[0]
+    return (left.view(rows, -1, left.shape[1]).mT @ right.view(rows, -1, right.shape[1])).to(
+        precision
+    )
 
 
 class FusedLoraLinear(LoraLinear):
@@ -67,7 +93,10 @@ class FusedLoraLinear(LoraLinear):
     (per-prompt gradients are taken by such).
     """
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    by_row = False
+    """Whether gradients are left on the factors, one a row, and not summed."""
+
+    def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
         """A, shape (r, i), and B, shape (o, r), float32."""
         a: nn.Linear
         b: nn.Linear
@@ -86,9 +115,36 @@ class FusedLoraLinear(LoraLinear):
             theirs: Tensor = super().forward(x, *args, **kwargs)
             return theirs
         ours: Tensor = LowRankLinear.apply(  # type: ignore[no-untyped-call]
-            x, base.weight, base.bias, *self.factors(), self.scaling[ADAPTER]
+            x, base.weight, base.bias, *self.factors(), self.scaling[ADAPTER], self.by_row
         )
         return ours
+
+
+@contextmanager
+def gradients_by_row(model: nn.Module) -> Iterator[None]:
+    """Let a backward pass leave one gradient a row on the factors of fused layers."""
+    layers = [module for module in model.modules() if isinstance(module, FusedLoraLinear)]
+    for layer in layers:
+        layer.by_row = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.by_row = False
+            for factor in layer.factors():
+                if hasattr(factor, ROW_GRADIENTS):
+                    delattr(factor, ROW_GRADIENTS)
+
+
+def is_fused(model: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether all of these parameters are factors of fused layers."""
+    factors = {
+        id(factor)
+        for module in model.modules()
+        if isinstance(module, FusedLoraLinear)
+        for factor in module.factors()
+    }
+    return all(id(parameter) in factors for parameter in parameters)
 
 
 def fuse(model: nn.Module) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,16 @@ class Block:
         return tokens.index_copy(0, self.put, states.flatten(0, 1).index_select(0, self.taken))
 
 
+class Selection(Protocol):
+    """An attention that selects by itself what each token may look at."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Query (R, heads, L, size), key and value (R, fewer heads, C, size); returns (R, L, heads,
+        size).
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Packing:
     """P prompts that attend to themselves, and N completions that attend to theirs and themselves.
@@ -71,6 +81,22 @@ class Packing:
     completions: Block
     prompt_of: Tensor
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See :class:`Selection`; zero where a token is in no block."""
+        q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+        prompts, completions = self.prompts, self.completions
+        prompt_k, prompt_v = prompts.gather(k), prompts.gather(v)
+        above = attend(prompts.gather(q), prompt_k, prompt_v, prompts.mask, scale)
+        context_k, context_v = (
+            torch.cat([seen.index_select(0, self.prompt_of), completions.gather(own)], 2)
+            for seen, own in ((prompt_k, k), (prompt_v, v))
+        )
+        below = attend(completions.gather(q), context_k, context_v, completions.mask, scale)
+        tokens = prompts.scatter(torch.zeros_like(q), above)
+        rows, _, length, _ = query.shape
+        attended: Tensor = completions.scatter(tokens, below).unflatten(0, (rows, length))
+        return attended
+
 
 def attend_packed(
     module: nn.Module,
@@ -79,11 +105,11 @@ def attend_packed(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    packing: Packing | None = None,
+    packing: Selection | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Hugging Face's signature of an attention function: query (R, heads, L, size), key and value
-    (R, fewer heads, L, size); returns (R, L, heads, size), zero where a token is in no block.
+    (R, fewer heads, L, size); returns (R, L, heads, size).
     """
     if packing is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
@@ -91,18 +117,7 @@ def attend_packed(
         )
         return result
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
-    prompts, completions = packing.prompts, packing.completions
-    prompt_k, prompt_v = prompts.gather(k), prompts.gather(v)
-    above = _attend(prompts.gather(q), prompt_k, prompt_v, prompts.mask, scale)
-    context_k, context_v = (
-        torch.cat([seen.index_select(0, packing.prompt_of), completions.gather(own)], 2)
-        for seen, own in ((prompt_k, k), (prompt_v, v))
-    )
-    below = _attend(completions.gather(q), context_k, context_v, completions.mask, scale)
-    tokens = prompts.scatter(torch.zeros_like(q), above)
-    rows, _, length, _ = query.shape
-    return completions.scatter(tokens, below).unflatten(0, (rows, length)), None
+    return packing.attend(query, key, value, scale), None
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -113,12 +128,27 @@ def use_packed_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation(PACKED)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention with the query heads of one key head as further queries; (B, L, heads, size)."""
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attention with the query heads of one key head as further queries.
+
+    Parameters
+    ----------
+    query, key, value:
+        Shapes (B, heads, L, size), (B, fewer heads, C, size) and (B, fewer heads, C, size).
+    mask:
+        Shape (B, 1, L, C): added to the scores or, where it is bool, true where nobody looks.
+        Selected scores are what makes sequences strangers to each other: whatever stands there,
+        NaN too, has weight 0. Then the batch is also cut into equal parts, so that a sequence meets
+        the same products at any place.
+
+    Returns
+    -------
+    Shape (B, L, heads, size).
+    """
     batch, heads, length, size = query.shape
     groups = key.shape[1]
     grouped = query.reshape(batch, groups, -1, size)
-    mask = mask.repeat(1, 1, heads // groups, 1)
+    mask = mask.repeat(1, 1, heads // groups, 1) if heads > groups else mask
     result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         grouped, key, value, mask, scale
     )
@@ -141,7 +171,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, mask)
         ctx.scale = scale  # type: ignore[attr-defined]
         result = value.new_empty(*query.shape[:3], value.shape[-1])
-        for part in _parts(query, key):
+        for part in _parts(query, key, mask):
             weights = _weights(query[part], key[part], mask[part], scale)
             torch.matmul(weights.to(value.dtype), value[part], out=result[part])
         return result
@@ -152,7 +182,7 @@ class _Attention(torch.autograd.Function):
         """Gradients of query, key and value."""
         query, key, value, mask = ctx.saved_tensors
         grad_query, grad_key, grad_value = map(torch.empty_like, (query, key, value))
-        for part in _parts(query, key):
+        for part in _parts(query, key, mask):
             weights = _weights(query[part], key[part], mask[part], ctx.scale)
             rounded = weights.to(value.dtype)
             grad_value[part] = rounded.transpose(2, 3) @ gradient[part]
@@ -168,11 +198,20 @@ class _Attention(torch.autograd.Function):
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Attention weights, float32, that may be written to."""
-    scores = (query @ key.transpose(2, 3)).float()
-    return scores.mul_(scale).add_(mask).softmax(-1)
+    scores = (query @ key.transpose(2, 3)).float().mul_(scale)
+    if mask.dtype == torch.bool:
+        return scores.masked_fill_(mask, -torch.inf).softmax(-1)
+    return scores.add_(mask).softmax(-1)
 
 
-def _parts(query: Tensor, key: Tensor) -> Iterator[slice]:
+def _parts(query: Tensor, key: Tensor, mask: Tensor) -> Iterator[slice]:
     batch, heads, length, _ = query.shape
     size = max(1, SCORES_BUDGET // (heads * length * key.shape[2]))
+    if mask.dtype == torch.bool:
+        size = equal_part(batch, size)
     return (slice(start, start + size) for start in range(0, batch, size))
+
+
+def equal_part(count: int, most: int) -> int:
+    """Largest divisor of ``count`` that is at most ``most``: parts of this size are all equal."""
+    return next(size for size in range(min(count, most), 0, -1) if count % size == 0)

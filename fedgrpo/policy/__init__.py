@@ -3,31 +3,41 @@
 The installed package keeps to it whatever a server asks. Nothing here knows Flower or torch.
 """
 
+from fedgrpo.policy.absent import broken_without_policy
 from fedgrpo.policy.account import check_spending, rounds_left, spent_epsilon
 from fedgrpo.policy.checks import broken_limits, check_round
 from fedgrpo.policy.committee import fingerprint
+from fedgrpo.policy.declared import Declared, broken_declarations, declared_by
 from fedgrpo.policy.explain import explain
 from fedgrpo.policy.limits import Policy, UnitLimits
-from fedgrpo.policy.refusals import CURES, Refusal
-from fedgrpo.policy.site import Request, Site, find_policy, site_of
+from fedgrpo.policy.mishaps import MishapFile
+from fedgrpo.policy.refusals import CURES, Refusal, refused
+from fedgrpo.policy.site import Request, Site, find_policy, is_simulated, site_of
 from fedgrpo.policy.spending import Entry, History, SpendingFile
 
 __all__ = [
     "CURES",
+    "Declared",
     "Entry",
     "History",
+    "MishapFile",
     "Policy",
     "Refusal",
     "Request",
     "Site",
     "SpendingFile",
     "UnitLimits",
+    "broken_declarations",
     "broken_limits",
+    "broken_without_policy",
     "check_round",
     "check_spending",
+    "declared_by",
     "explain",
     "find_policy",
     "fingerprint",
+    "is_simulated",
+    "refused",
     "rounds_left",
     "site_of",
     "spent_epsilon",

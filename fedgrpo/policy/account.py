@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 
 from fedgrpo.errors import PolicyError
@@ -11,6 +12,8 @@ from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.policy.spending import Entry
 from fedgrpo.privacy.accounting import round_cost
 from fedgrpo.privacy.composition import Mechanism, compose
+from fedgrpo.privacy.neighbours import Neighbours, neighbours_of
+from fedgrpo.privacy.overflow import with_overflow
 from fedgrpo.settings import Settings
 
 UNITS = ("prompt", "client")
@@ -19,15 +22,19 @@ UNITS = ("prompt", "client")
 def spent_epsilon(entries: Sequence[Entry], unit: str, delta: float) -> float:
     """Return epsilon of these releases together for one unit.
 
-    Whose presence is hidden and from whom: a prompt (added to or removed from the site's prompts)
-    or the site's contributions (all zeroed out), from the strongest adversary of each run, see
-    :func:`fedgrpo.privacy.accounting.guarantees`, who has seen every run.
+    Whose presence is hidden and from whom: a unit of prompts (replaced by an empty one, or added
+    or removed, see :mod:`fedgrpo.data.units`) or the site's contributions (all zeroed out), from
+    the strongest adversary of each run, see :func:`fedgrpo.privacy.accounting.guarantees`, who has
+    seen every run.
 
     A release that hides the site's contribution hides each prompt too: one prompt takes a clipped
     contribution to another one, which is at most twice as far as to zero, so it counts with half
     its noise multiplier. The reverse does not hold: a run that hides prompts bounds nothing about
     the whole site, and is left out of the site's figure. Releases without noise have no epsilon
     and are left out of both.
+
+    For a prompt, the limit of time of each release that samples prompts is in it, see
+    :func:`fedgrpo.privacy.overflow.with_overflow`. A torn line may have been such a release.
 
     Parameters
     ----------
@@ -38,8 +45,25 @@ def spent_epsilon(entries: Sequence[Entry], unit: str, delta: float) -> float:
     delta:
         In (0, 1).
     """
-    found = (_seen_as(entry, unit) for entry in entries)
-    return compose([mechanism for mechanism in found if mechanism], delta)
+    found = [mechanism for entry in entries if (mechanism := _seen_as(entry, unit))]
+    return with_overflow(lambda left: compose(found, left), _limited(entries, unit), delta)
+
+
+def spent_on_neighbours(entries: Sequence[Entry], delta: float, *, shared: bool) -> Neighbours:
+    """Return what these releases cost for a replaced prompt, and copies at several holders.
+
+    Parameters
+    ----------
+    entries:
+        One holder's releases; the others are taken to have made the same.
+    delta:
+        In (0, 1).
+    shared:
+        Whether one noise covers all copies, see
+        :func:`fedgrpo.privacy.neighbours.epsilon_of_copies`.
+    """
+    found = Counter(one for entry in entries if (one := _seen_as(entry, "prompt")))
+    return neighbours_of(found, delta, shared=shared, limited=_limited(entries, "prompt"))
 
 
 def check_spending(policy: Policy, entries: Sequence[Entry]) -> None:
@@ -103,6 +127,13 @@ def round_entry(
         noise_multiplier=float(cost.noise_multiplier) if cost else 0.0,
         sample_rate=float(cost.sample_rate) if cost else 1.0,
     )
+
+
+def _limited(entries: Sequence[Entry], unit: str) -> int:
+    """Number of noised releases that sample within a limit of time."""
+    if unit != "prompt":
+        return 0
+    return sum(e.noise_multiplier > 0 and (e.unit == unit or bool(e.torn)) for e in entries)
 
 
 def _seen_as(entry: Entry, unit: str) -> Mechanism | None:

@@ -83,18 +83,30 @@ class Policy(Section):
     """Ways in which this site's update may reach the server: values of ``aggregation.protocol``.
     ``buckets`` shows it sums only, ``committee`` the result only, ``plain`` the update itself."""
     committee: Annotated[Names, AfterValidator(check_members)] = ()
-    """Members of a committee to whom this site's update may be dealt in shares: each as the 128 hex
-    digits that ``fedgrpo committee-key`` prints. Any two of them together see the update. Rounds
-    over other members, or over unnamed ones, are refused."""
-    allow_three: bool = False
-    """Whether rounds are answered that three members may finish (``aggregation.allow_three``): then
-    no member that cheats is found out."""
+    """Members of a committee to whom this site's update may be dealt in shares, four or more: each
+    as the 128 hex digits that ``fedgrpo committee-key`` prints. Any two of them all together could
+    see every update. Rounds over other members, or over unnamed ones, are refused."""
     models: Names = ()
     """Base models that may be loaded: names or ``name@revision`` as the run's settings give them,
     or ``*`` for any."""
     rewards: Names = ()
     """Reward functions that may be run on the prompts: names as the run's settings give them, or
     ``*`` for any. They are code: name only what you have read."""
+    stateless_rewards: Names = ()
+    """Reward functions that may run in the node's own process, because whoever wrote this file has
+    read that they remember nothing from one prompt to the next."""
+    any_weights: bool = False
+    """Whether models may be loaded from weights in a format that can hold code (pickle)."""
+    prompts_declared: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Public upper bound on the number of units (prompts, or persons) here; 0 declares none, and
+    runs that hide a prompt are refused. ``fedgrpo policy check`` proposes one."""
+    longest_prompt_tokens: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Public length (tokens) of the longest prompt that takes part. A longer one contributes
+    nothing. 0 declares none, and runs with a privacy unit are refused."""
+    answer_after_s: float = Field(default=0.0, ge=0, le=2_592_000)
+    """Seconds after which the answer to an order to train leaves, however long the work took. Must
+    be longer than the work can take, and shorter than the run's ``federation.round_timeout_s``. 0
+    says none, and runs with a privacy unit are refused."""
     metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
     """Figures about training that may leave. Empty lets none leave."""
     metrics_without_noise: bool = False

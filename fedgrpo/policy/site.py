@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from fedgrpo.policy.account import check_spending, round_entry
 from fedgrpo.policy.checks import check_round
 from fedgrpo.policy.limits import Policy
-from fedgrpo.policy.spending import SpendingFile
+from fedgrpo.policy.mishaps import MishapFile
+from fedgrpo.policy.spending import Entry, SpendingFile
 from fedgrpo.settings import Scalar, Settings
 
 POLICY_FILE = "policy.toml"
@@ -30,7 +31,9 @@ class Request:
     clipping_norm:
         C of this round.
     plan:
-        SHA-256 (hex) of everything that decides the release.
+        SHA-256 (hex) of everything that decides the release, but the node's secret.
+    secret:
+        Fingerprint (32 hex digits) of that.
     """
 
     settings: Settings
@@ -38,6 +41,18 @@ class Request:
     round: int
     clipping_norm: float
     plan: str
+    secret: str = ""
+
+    def entry(self, now: datetime) -> Entry:
+        """Write down the release for the account."""
+        costs = round_entry(
+            self.settings,
+            at=now.isoformat(timespec="seconds"),
+            run=self.run,
+            round=self.round,
+            plan=self.plan,
+        )
+        return replace(costs, secret=self.secret)
 
 
 @dataclass(frozen=True)
@@ -90,14 +105,31 @@ class Site:
             If the site's largest epsilon or number of rounds would be passed, or the account cannot
             be kept.
         """
-        entry = round_entry(
-            request.settings,
-            at=now.isoformat(timespec="seconds"),
-            run=request.run,
-            round=request.round,
-            plan=request.plan,
+        self.spending.charge(
+            request.entry(now), lambda entries: check_spending(self.policy, entries)
         )
-        self.spending.charge(entry, lambda entries: check_spending(self.policy, entries))
+
+    def is_charged(self, request: Request, now: datetime) -> bool:
+        """Whether this very release was charged before: its process died, or its answer was lost.
+
+        Raises
+        ------
+        PolicyError
+            If the account cannot be read.
+        """
+        entry = request.entry(now)
+        return any(made.is_release_of(entry) for made in self.spending.read().entries)
+
+    @property
+    def mishaps(self) -> MishapFile:
+        """What went wrong here, beside the account."""
+        path = self.spending.path
+        return MishapFile(path.with_name(f"{path.stem}.mishaps.jsonl"))
+
+
+def is_simulated(node_config: Mapping[str, Scalar]) -> bool:
+    """Whether a node is one of a simulation, and so its own site."""
+    return "partition-id" in node_config
 
 
 def find_policy(node_config: Mapping[str, Scalar]) -> Path | None:

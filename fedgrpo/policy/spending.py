@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fedgrpo.errors import PolicyError
-from fedgrpo.policy.refusals import CURES, Refusal
+from fedgrpo.policy.refusals import Refusal, refused
 
 START = "0" * 64
 """What the first line has for the hash of the line before it."""
@@ -50,6 +50,10 @@ class Entry:
         Largest probability with which a unit was in the release.
     torn:
         SHA-256 (hex) of a torn line that this entry stands for; else empty.
+    secret:
+        Fingerprint (32 hex digits) of the node's secret, from which all randomness of the release
+        follows: the same plan under another secret is another release. Empty in lines of versions
+        that did not write it.
     """
 
     at: str
@@ -60,6 +64,11 @@ class Entry:
     noise_multiplier: float
     sample_rate: float
     torn: str = ""
+    secret: str = ""
+
+    def is_release_of(self, other: Entry) -> bool:
+        """Whether both are one and the same release. A torn line may have been of any plan."""
+        return (self.plan, self.secret, self.torn) == (other.plan, other.secret, "")
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ class SpendingFile:
         Returns
         -------
         bool
-            False if the same plan was counted before.
+            False if the same plan was counted before, under the same secret.
 
         Raises
         ------
@@ -142,8 +151,7 @@ class SpendingFile:
             content = _content(descriptor)
             history = parse(content)
             new = _repaired(history, entry)
-            # A torn line may have been of this very plan: only whole lines count as made before.
-            if any(made.plan == entry.plan and not made.torn for made in history.entries):
+            if any(made.is_release_of(entry) for made in history.entries):
                 return False
             admit([*history.entries, *new])
             open_line = b"\n" if content and not content.endswith(b"\n") else b""
@@ -225,7 +233,7 @@ def _lines(entries: Sequence[Entry], head: str) -> bytes:
     written = b""
     for entry in entries:
         following = _hash(head, entry)
-        line = json.dumps({"previous": head, **asdict(entry), "hash": following})
+        line = json.dumps({"previous": head, **_fields(entry), "hash": following})
         written, head = written + line.encode() + b"\n", following
     return written
 
@@ -243,12 +251,17 @@ def _read_line(line: bytes) -> tuple[str, Entry, str] | None:
     return (previous, entry, own) if typed else None
 
 
+def _fields(entry: Entry) -> dict[str, object]:
+    """What a line says of an entry: lines of older versions have no secret, nor has their hash."""
+    return {name: value for name, value in asdict(entry).items() if name != "secret" or value}
+
+
 def _digest(torn: bytes) -> str:
     return hashlib.sha256(torn).hexdigest() if torn else ""
 
 
 def _hash(head: str, entry: Entry) -> str:
-    content = json.dumps([head, asdict(entry)], sort_keys=True)
+    content = json.dumps([head, _fields(entry)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -273,4 +286,4 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _broken(problem: str) -> PolicyError:
-    return PolicyError(problem, code=Refusal.SPENT_FILE, cure=CURES[Refusal.SPENT_FILE])
+    return refused(Refusal.SPENT_FILE, problem)

@@ -7,9 +7,19 @@ from bisect import bisect_left, bisect_right
 
 from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.composition import Mechanism, epsilon_gaussian, epsilon_subsampled
+from fedgrpo.privacy.overflow import OVERFLOW, with_overflow
 from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
 from fedgrpo.settings_checks import group_size, noise_by, secret_threshold
+
+__all__ = [
+    "OVERFLOW",
+    "check_budget",
+    "guarantees",
+    "prompt_epsilon",
+    "round_cost",
+    "worst_epsilon",
+]
 
 _LARGEST_CURE = 10**6
 """Hundredths of a noise multiplier up to which a cure is sought."""
@@ -34,11 +44,14 @@ def guarantees(
 ) -> tuple[Guarantee, ...]:
     """State what ``rounds`` rounds cost, for each adversary, worst first.
 
-    Prompt unit: one prompt of a holder's added or removed at an unchanged sampling rate (how many
-    prompts a holder has is not hidden: that sets its rate). The rate is prompts_per_step /
-    min_prompts: a holder with more prompts samples each with a smaller probability, which only
-    helps. Client unit: a holder's contributions zeroed out in all rounds; who takes part is public,
-    so sampling amplifies nothing.
+    Prompt unit: one unit of a holder's (:mod:`fedgrpo.data.units`) replaced by an empty one, which
+    is the same as added or removed at an unchanged sampling rate. The rate is at most
+    prompts_per_step / min_prompts: a holder that declares more units samples each with a smaller
+    probability, which only helps. What a limited time costs is in it, see
+    :func:`fedgrpo.privacy.overflow.with_overflow`.
+
+    Client unit: a holder's contributions zeroed out in all rounds; who takes part is public, so
+    sampling amplifies nothing.
 
     Client noise. A bucket's sum is unmasked only with at least t = ``secret_threshold(size)``
     survivors.
@@ -125,7 +138,9 @@ def check_budget(settings: Settings) -> None:
     limit, epsilon = settings.privacy.max_epsilon, worst_epsilon(settings, settings.rounds)
     if epsilon is None or epsilon <= limit:
         return
-    cures = [f"raise privacy.max_epsilon to {math.ceil(100 * epsilon) / 100:.2f}"]
+    cures = ["raise privacy.delta"]
+    if math.isfinite(epsilon):
+        cures = [f"raise privacy.max_epsilon to {math.ceil(100 * epsilon) / 100:.2f}"]
     if rounds := _most_rounds(settings):
         cures.insert(0, f"set rounds <= {rounds}")
     if noise := _least_noise(settings):
@@ -172,7 +187,20 @@ def _epsilon(settings: Settings, noise_multiplier: float, rounds: int) -> float:
     if settings.privacy.unit == "client":
         return epsilon_gaussian(noise_multiplier, rounds, settings.privacy.delta)
     rate = _sample_rate(settings)
-    return epsilon_subsampled(noise_multiplier, rate, rounds, settings.privacy.delta)
+    return prompt_epsilon(noise_multiplier, rate, rounds, settings.privacy.delta)
+
+
+def prompt_epsilon(noise_multiplier: float, sample_rate: float, rounds: int, delta: float) -> float:
+    """Return epsilon of one unit in ``rounds`` releases of limited time, in at most one holder.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, rounds, delta:
+        As for :func:`fedgrpo.privacy.composition.epsilon_subsampled`.
+    """
+    return with_overflow(
+        lambda left: epsilon_subsampled(noise_multiplier, sample_rate, rounds, left), rounds, delta
+    )
 
 
 def _sample_rate(settings: Settings) -> float:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedgrpo.errors import PrivacyError
-from fedgrpo.privacy.accounting import round_cost
-from fedgrpo.privacy.composition import epsilon_subsampled
+from fedgrpo.privacy.accounting import prompt_epsilon, round_cost
+from fedgrpo.privacy.composition import Mechanism, epsilon_gaussian
+from fedgrpo.privacy.neighbours import Neighbours, epsilon_of_replacement, neighbours_of
 from fedgrpo.settings import Settings
 from fedgrpo.settings_checks import group_size
 
@@ -162,9 +163,9 @@ def plan_budget(
 ) -> Budget:
     """Find the third of noise, rounds and epsilon from the two that are given.
 
-    Without sampling the figures are those of the closed form
-    (:func:`~fedgrpo.privacy.composition.epsilon_gaussian`); with it, of
-    :func:`~fedgrpo.privacy.composition.epsilon_subsampled`. A noise multiplier is rounded up and
+    For clients the figures are those of the closed form
+    (:func:`~fedgrpo.privacy.composition.epsilon_gaussian`); for prompts, of
+    :func:`~fedgrpo.privacy.accounting.prompt_epsilon`. A noise multiplier is rounded up and
     rounds are rounded down, so what is found never costs more than ``epsilon``.
 
     Parameters
@@ -191,7 +192,9 @@ def plan_budget(
         )
 
     def cost(noise: float, times: int) -> float:
-        return epsilon_subsampled(noise, sample_rate, times, delta)
+        if unit == "client":
+            return epsilon_gaussian(noise, times, delta)
+        return prompt_epsilon(noise, sample_rate, times, delta)
 
     match noise_multiplier, rounds, epsilon:
         case float() | int(), int(), None:
@@ -236,6 +239,23 @@ def budget_of(settings: Settings, epsilon: float | None = None) -> Budget | None
         epsilon=epsilon,
         sample_rate=cost.sample_rate,
     )
+
+
+def neighbours_of_budget(budget: Budget, *, shared: bool) -> Neighbours:
+    """Work out what else a budget costs: for copies of a prompt, and for replaced units.
+
+    Parameters
+    ----------
+    budget:
+        As planned.
+    shared:
+        Whether one noise covers all copies, see
+        :func:`fedgrpo.privacy.neighbours.epsilon_of_copies`. Clients have none.
+    """
+    counted = {Mechanism(budget.noise_multiplier, budget.sample_rate): budget.rounds}
+    if budget.unit == "client":
+        return Neighbours(epsilon_of_replacement(counted, budget.delta), {})
+    return neighbours_of(counted, budget.delta, shared=shared, limited=budget.rounds)
 
 
 def _least_noise(enough: Callable[[float], bool], precision: float) -> float:

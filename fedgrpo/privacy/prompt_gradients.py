@@ -1,64 +1,30 @@
-"""Per-prompt gradients, clipped and summed: the sensitive half of prompt-level privacy.
+"""Which units take part, and the gradient of each row: the sensitive half of prompt-level privacy.
 
-The unit is one prompt with all its completions. Opacus gives one gradient a row; a prompt's rows
-are summed *before* clipping (clipping rows would let a prompt move the sum by its number of rows
-times C). What makes the bound hold lies with the caller: advantages within the group only, constant
-divisors, prompts sampled by independent coins.
+A row is one prompt with all its completions. Fused LoRA layers give one gradient a row themselves,
+and Opacus does for other linear layers. A unit's rows are
+summed before they are clipped (:mod:`fedgrpo.privacy.grid`). What makes the bound hold lies with
+the caller: rows that cannot reach each other (:mod:`fedgrpo.grpo.isolated`), advantages within the
+group only, constant divisors.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy import float64
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedgrpo.derivation import keystream, new_key
+from fedgrpo.derivation import derive_key, keystream, new_key
 from fedgrpo.errors import PrivacyError
-
-OPACUS_RESULT = "grad_sample"
-"""Attribute of a parameter in which Opacus leaves one gradient a row."""
+from fedgrpo.model.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
 
 COIN_BITS = 53
 """Resolution of the sampling coins: that of a float64's mantissa."""
-
-
-@dataclass(frozen=True)
-class ClippedSum:
-    """What becomes of some prompts' gradients. Sensitive as a whole: only for the same machine.
-
-    Attributes
-    ----------
-    vector:
-        float64, shape (d,): their sum, each clipped.
-    norms:
-        float64, shape (m,): L2 norms before clipping of those that are finite and not zero.
-    """
-
-    vector: NDArray[float64]
-    norms: NDArray[float64]
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """Rows of whole prompts, with the loss to differentiate.
-
-    Attributes
-    ----------
-    loss:
-        Runs the forward pass and returns a scalar that is a sum over rows.
-    prompt_of_row:
-        int64, shape (R,): which prompt a row belongs to. All rows of a prompt are in one batch.
-    """
-
-    loss: Callable[[], Tensor]
-    prompt_of_row: Tensor
 
 
 def poisson_sample(count: int, expected: float, key: bytes | None = None) -> list[int]:
@@ -80,68 +46,79 @@ def poisson_sample(count: int, expected: float, key: bytes | None = None) -> lis
     return np.flatnonzero(coins < np.uint64(int(rate * 2**COIN_BITS))).tolist()
 
 
-def clipped_gradient_sum(
-    model: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    batches: Iterable[PromptBatch],
-    clipping_norm: float,
-) -> ClippedSum:
-    """Sum over prompts of the loss gradient clipped to ``clipping_norm`` in L2.
+def sampled_units(names: Sequence[str], rate: float, key: bytes) -> list[str]:
+    """Choose each unit independently with probability ``rate``, in an order of their own.
+
+    Privacy amplification by sampling holds against an adversary who does not learn the sample, so
+    the coins come from AES-256 under a secret key, never from a seeded generator. A unit's coin is
+    a function of the key and its name, and so is its place in the order: neither depends on which
+    other units there are. AES is a pseudorandom permutation, and names differ in their first 16
+    bytes, so coins and places look independent and uniform to whoever does not hold the key.
+
+    Parameters
+    ----------
+    names:
+        Distinct SHA-256 names in hex.
+    rate:
+        In (0, 1].
+    key:
+        32 secret bytes that serve this one draw.
+    """
+    blocks = b"".join(bytes.fromhex(name)[:16] for name in names)
+    coins, places = (_permuted(blocks, derive_key(key, use)) for use in ("coins", "order"))
+    taken = (coins[:, 0] >> np.uint64(64 - COIN_BITS)) < np.uint64(int(rate * 2**COIN_BITS))
+    chosen = np.flatnonzero(taken).tolist()
+    return [names[i] for i in sorted(chosen, key=lambda i: (*places[i].tolist(), names[i]))]
+
+
+def _permuted(blocks: bytes, key: bytes) -> NDArray[np.uint64]:
+    """AES-256 of each block of 16 bytes by itself, as uint64 of shape (n, 2)."""
+    # Each block is a distinct input of a pseudorandom permutation, not a message to hide.
+    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    return np.frombuffer(encryptor.update(blocks), "<u8").reshape(-1, 2)
+
+
+def row_gradients(
+    model: nn.Module, parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], rows: int
+) -> Tensor:
+    """Gradient of a loss, which is a sum over rows, for each row.
 
     Parameters
     ----------
     model:
-        Holds the parameters in its linear layers.
+        Holds the parameters.
     parameters:
         Trainable ones, in the order of the flat vector.
-    batches:
-        Every prompt in exactly one batch.
-    clipping_norm:
-        C > 0.
+    loss:
+        Runs the forward pass of ``rows`` rows and returns the scalar.
+    rows:
+        Number of rows, R. More than one only where Opacus has hooks for all parameters.
 
     Returns
     -------
-    ClippedSum
-        Adding or removing one prompt moves the vector by at most C (triangle inequality on one
-        clipped term) and the norms by one. A prompt whose gradient is not finite contributes zero.
-    """
-    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
-    lengths = [torch.zeros(0, dtype=torch.float64)]
-    for batch in batches:
-        prompts = batch.prompt_of_row.unique()
-        gradients = per_prompt_gradients(model, parameters, batch, prompts)
-        norms = gradients.norm(dim=1)
-        factors = (clipping_norm / norms.clamp(min=1e-30)).clamp(max=1.0)
-        finite = norms.isfinite()
-        total += (gradients[finite] * factors[finite, None]).sum(0)
-        lengths.append(norms[finite & (norms > 0)])
-    return ClippedSum(total.numpy(), torch.cat(lengths).numpy())
-
-
-def per_prompt_gradients(
-    model: nn.Module, parameters: Sequence[nn.Parameter], batch: PromptBatch, prompts: Tensor
-) -> Tensor:
-    """Gradient of the loss for each of the sorted ``prompts``, float64 on the CPU, shape (P, d).
+    float64 on the CPU, shape (R, d); not finite in rows whose gradient is not.
 
     Raises
     ------
     PrivacyError
-        If Opacus has no hook for these parameters and the batch holds several prompts.
+        If Opacus has no hook for these parameters and there are several rows.
     """
-    if len(prompts) == 1:
-        return _flat(torch.autograd.grad(batch.loss(), parameters), 1)
+    if rows == 1:
+        return _flat(torch.autograd.grad(loss(), parameters), 1)
     if not hookable(model, parameters):
         raise PrivacyError(
-            f"a batch of {len(prompts)} prompts for parameters outside linear layers",
+            f"a batch of {rows} prompts for parameters outside linear layers",
             cure="put one prompt into each batch, or use LoRA",
         )
+    if is_fused(model, parameters):
+        with gradients_by_row(model):
+            loss().backward()
+            return _flat([getattr(p, ROW_GRADIENTS) for p in parameters], rows)
     with _grad_samples(model, parameters), warnings.catch_warnings():
         # In the first layer only the weight needs a gradient; Opacus' hook still gets what it uses.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
-        batch.loss().backward()
-        rows = _flat([getattr(p, OPACUS_RESULT) for p in parameters], len(batch.prompt_of_row))
-    index = torch.searchsorted(prompts, batch.prompt_of_row)
-    return rows.new_zeros(len(prompts), rows.shape[1]).index_add_(0, index, rows)
+        loss().backward()
+        return _flat([getattr(p, ROW_GRADIENTS) for p in parameters], rows)
 
 
 def hookable(model: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:

@@ -15,8 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.clipping import clip
+from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.noise import add_noise
 from fedgrpo.settings import PrivacySettings
 
@@ -141,39 +143,35 @@ class Aggregate:
 
 
 def release_prompts(
-    clipped_sum: NDArray[np.float64],
-    metrics: NDArray[np.float64],
-    plan: ReleasePlan,
-    below: NDArray[np.bool_] | None = None,
-    key: bytes | None = None,
+    total: GridSum, plan: ReleasePlan, key: bytes | None = None
 ) -> NDArray[np.float64]:
     """Return a holder's prompt-level private contribution: y = (sum_i u_i + N(0, std^2 I)) / B.
 
-    Prompt i contributes ``u_i = [sqrt(1-a-s) g_i / C, sqrt(a) (m_i - 1/2) 2 / sqrt(k), sqrt(s) 2
-    (b_i - 1/2)]``, with its clipped descent direction g_i, its k metrics m_i and the indicator b_i
-    = 1 if its gradient's norm was at most C. Sensitivity: ``||g_i|| <= C``, ``|m_ij - 1/2| <= 1/2``
-    and ``|b_i - 1/2| <= 1/2``, so ``||u_i||^2 <= (1-a-s) + a (4/k) (k/4) + s = 1``. Adding or
-    removing one prompt adds or removes one u_i, because B is a constant, and sampling is Poisson;
-    so the sum moves by at most 1 and ``plan.noise_std`` is the noise multiplier. A prompt without
-    a gradient has no say in what is a typical norm: its last coordinate is 0.
+    Unit i (a prompt, or all that one person wrote) contributes ``u_i = [sqrt(1-a-s) g_i / C,
+    sqrt(a) (m_i - 1/2) 2 / sqrt(k), sqrt(s) 2 (b_i - 1/2)]``, with its clipped descent direction
+    g_i, its k metrics m_i and the indicator b_i = 1 if its gradient's norm was at most C.
+    Sensitivity: ``||g_i|| <= C``, ``|m_ij - 1/2| <= 1/2`` and ``|b_i - 1/2| <= 1/2``, so
+    ``||u_i||^2 <= (1-a-s) + a (4/k) (k/4) + s = 1``. A unit without a gradient has no say in what
+    is a typical norm: its last coordinate is 0.
+
+    That holds for the arithmetic that is done. g_i / C, m_i - 1/2 and b_i - 1/2 are whole numbers
+    of steps, rounded towards zero, so the bounds above hold for them (:meth:`GridSum.of_unit`).
+    Their sum S is exact: adding or removing one unit, which B and the other units do not notice,
+    adds or removes its own numbers, in whatever order. From S to the noise each coordinate is
+    converted (exact below 2^13 units), scaled and divided by B: three roundings, each of a relative
+    2^-53. So two neighbouring sums differ after them by at most ``(1 - 2^-20 (1-a-s)) / B`` for a
+    clipped unit, plus ``2^-51 ||y||``, which is below ``2^-20 (1-a-s) / B`` for all sums that
+    ``bound`` lets through: at most 1 / B. ``plan.noise_std`` is the noise multiplier.
 
     Adversary: whoever sees y itself (under client noise, the server colluding with every bucket
-    mate), knows all other prompts, but not which were sampled. What y does not hide: the time that
-    the holder took.
+    mate), knows all other units, but not which were sampled.
 
     Parameters
     ----------
-    clipped_sum:
-        float64, shape (d,): sum over the n sampled prompts of descent directions, each clipped to
-        norm C.
-    metrics:
-        float64, shape (n, k): a row a prompt. Clamped to [0, 1]; NaN counts as 1/2, which
-        contributes nothing. n may be 0, where sampling took no prompt.
+    total:
+        Sum over the n sampled units; n may be 0.
     plan:
         Of unit "prompt".
-    below:
-        bool, shape (m,), m <= n: the indicators of the prompts that have a gradient. Only where C
-        adapts.
     key:
         Of the noise, see :func:`fedgrpo.privacy.noise.add_noise`.
 
@@ -185,18 +183,17 @@ def release_prompts(
     Raises
     ------
     PrivacyError
-        If shapes do not fit, or ``clipped_sum`` is not finite or longer than n clipped directions
-        can be, which means that the caller did not clip.
+        If shapes or the plan's unit do not fit, or the sum is larger than n units can make it.
     """
-    bits = np.zeros(0, dtype=np.bool_) if below is None else below
-    _check_prompts(clipped_sum, metrics, bits, plan)
-    parts = [plan.update_scale * clipped_sum, plan.metrics_scale * _centred(metrics).sum(axis=0)]
+    _check_prompts(total, plan)
+    direction, metrics, indicator = total.floats()
+    parts = [plan.update_scale * plan.clipping_norm * direction, plan.metrics_scale * metrics]
     if plan.indicator_share:
-        parts.append(np.array([plan.indicator_scale * (bits - 0.5).sum()]))
-    total = np.concatenate(parts)
+        parts.append(np.array([plan.indicator_scale * indicator]))
     # Dividing before the noise is drawn is the same mechanism, and leaves y on the grid that
     # add_noise rounds to.
-    return add_noise(total / plan.expected_prompts, plan.noise_std / plan.expected_prompts, key)
+    scaled = np.concatenate(parts) / plan.expected_prompts
+    return add_noise(scaled, plan.noise_std / plan.expected_prompts, key)
 
 
 def release_update(
@@ -248,6 +245,26 @@ def release_update(
         below = clipped.norm <= plan.clipping_norm
         parts.append(np.array([plan.indicator_scale * (below - 0.5)]))
     return add_noise(np.concatenate(parts), plan.noise_std, key)
+
+
+def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
+    """Return the release of a holder that has nothing to contribute, with the full noise.
+
+    For causes that no prompt can influence (a device that is lost, a process that was killed). It
+    is what :func:`release_prompts` makes of no unit at all, and what zero-out adjacency puts in the
+    place of a client.
+
+    Parameters
+    ----------
+    plan:
+        Of any unit.
+    key:
+        The release's own, from which :func:`fedgrpo.derivation.derive_key` derives the noise's.
+    """
+    noise = derive_key(key, "noise")
+    if plan.unit == "prompt":
+        return release_prompts(GridSum.nothing(plan.dimension, len(METRICS)), plan, noise)
+    return release_update(np.zeros(plan.dimension), np.full(len(METRICS), np.nan), plan, noise)
 
 
 def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:
@@ -363,28 +380,17 @@ def _centred(metrics: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nan_to_num(centred, nan=0.0)
 
 
-def _check_prompts(
-    clipped_sum: NDArray[np.float64],
-    metrics: NDArray[np.float64],
-    below: NDArray[np.bool_],
-    plan: ReleasePlan,
-) -> None:
+def _check_prompts(total: GridSum, plan: ReleasePlan) -> None:
     """Refuse shapes that do not fit, and a sum that cannot be one of clipped directions."""
     _check_unit(plan, prompt=True)
-    _check_shape("clipped_sum", clipped_sum, (plan.dimension,))
-    prompts = metrics.shape[0] if metrics.ndim else 0
-    _check_shape("metrics", metrics, (prompts, len(METRICS)))
-    if below.ndim != 1 or below.dtype != np.bool_ or below.size > prompts:
+    _check_shape("direction", total.direction, (plan.dimension,))
+    _check_shape("metrics", total.metrics, (len(METRICS),))
+    direction, metrics, indicator = total.floats()
+    most = max(np.abs(metrics).max(), abs(indicator)) <= total.units / 2
+    if not (np.linalg.norm(direction) <= total.units * (1 + 1e-9) and most):
         raise PrivacyError(
-            f"{below.dtype} indicators of shape {below.shape} for {prompts} prompts",
-            cure="give each prompt with a gradient one bool",
-        )
-    # The tolerance is that of float32 gradients; NaN fails the comparison too.
-    if not float(np.linalg.norm(clipped_sum)) <= prompts * plan.clipping_norm * (1 + 1e-5):
-        raise PrivacyError(
-            f"the sum over {prompts} prompts exceeds {prompts} x C for C = {plan.clipping_norm}, "
-            "or is not finite",
-            cure="clip each prompt's gradient to C before summing them",
+            f"the sum over {total.units} units is larger than they can make it",
+            cure="make each unit's share with GridSum.of_unit",
         )
 
 

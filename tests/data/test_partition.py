@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, dirichlet_weights, hold_out, partition_rows
+from fedgrpo.data.units import units_of
 from fedgrpo.errors import DataError, SettingsError
 
 SEEDS = st.integers(0, 2**32)
@@ -60,6 +61,25 @@ def test_every_row_goes_to_exactly_one_holder_and_sizes_differ_by_at_most_one(
     assert max(sizes) - min(sizes) <= 1
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=12, max_size=80),
+    st.sampled_from(["", "person"]),
+    st.sampled_from(["", "task"]),
+    SEEDS,
+)
+def test_rows_of_one_unit_stay_with_one_holder_and_holders_have_as_many_units(
+    drawn: list[tuple[int, int]], unit: str, by: str, seed: int
+) -> None:
+    rows = [PromptRow(str(t), {"person": p, "task": t % 3}) for t, p in drawn]
+    holders = min(3, len(units_of(rows, unit)))
+    parts = partition_rows(rows, holders, by=by, concentration=0.5, seed=seed, unit=unit)
+    assert Counter(id(row) for part in parts for row in part) == Counter(map(id, rows))
+    names = [{one.name for one in units_of(part, unit)} for part in parts]
+    assert sum(map(len, names)) == len(set().union(*names))
+    assert max(map(len, names)) - min(map(len, names)) <= 1
+
+
 def _spread(concentration: float) -> float:
     """Mean over holders of the largest share of one task."""
     rows = _rows(list("abcd") * 300)
@@ -92,14 +112,14 @@ def test_a_split_is_reproducible_and_depends_on_the_seed() -> None:
 
 
 def test_a_holder_without_rows_is_refused_with_the_number_needed() -> None:
-    with pytest.raises(DataError, match=r"2 rows .* 3 holders(.|\n)*at least 3 rows"):
+    with pytest.raises(DataError, match=r"2 rows of 2 units .* 3 holders(.|\n)*at least 3 units"):
         partition_rows(_rows(["a", "b"]), 3, by="", concentration=1, seed=0)
 
 
 def test_a_row_without_the_column_is_named_with_the_columns_there_are() -> None:
     rows = [PromptRow("secret", {"site": 1, "task": "a"}), PromptRow("secret", {"task": "b"})]
     with pytest.raises(DataError, match=r"row 2 .*no column 'site'(.|\n)*\['task'\]") as caught:
-        partition_rows(rows, 2, by="site", concentration=1, seed=0)
+        partition_rows(rows, 1, by="site", concentration=1, seed=0)
     assert "secret" not in str(caught.value)
 
 
@@ -144,6 +164,32 @@ def test_no_holder_has_an_evaluation_prompt(
     # Nothing else is lost.
     rest = [row for row in rows if row.prompt not in held_prompts]
     assert list(map(id, kept)) == list(map(id, rest))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=60), SEEDS)
+def test_no_holder_has_a_row_of_a_person_or_with_a_text_that_is_held_out(
+    drawn: list[tuple[int, int]], seed: int
+) -> None:
+    rows = [
+        PromptRow(str(text), {"person": person}) for text, person in [*drawn, (31, 10), (32, 11)]
+    ]
+    try:
+        kept, held = hold_out(rows, 1, seed, "person")
+    except DataError:
+        return
+    assert len(held) == 1
+    assert kept == [
+        row
+        for row in rows
+        if row.prompt != held[0].prompt and row.columns["person"] != held[0].columns["person"]
+    ]
+
+
+def test_rows_to_hold_out_come_from_few_persons() -> None:
+    """Drawn one by one, 50 rows would leave hardly a person of 100 with ten rows each untouched."""
+    rows = [PromptRow(f"prompt {i}", {"person": i % 100}) for i in range(1000)]
+    kept, held = hold_out(rows, 50, 0, "person")
+    assert (len(kept), len(held)) == (950, 50)
 
 
 def test_chat_prompts_are_compared_by_their_messages() -> None:

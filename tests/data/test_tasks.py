@@ -1,6 +1,7 @@
 import pytest
 
 from fedgrpo.data.tasks import TASKS, generate, is_held_out
+from fedgrpo.data.units import units_of
 from fedgrpo.errors import DataError
 
 NAMES = tuple(TASKS)
@@ -38,3 +39,14 @@ def test_shares_follow_the_weights_and_the_seed_repeats_them() -> None:
 def test_unknown_task_is_refused_with_the_known_ones() -> None:
     with pytest.raises(DataError, match="reverse"):
         generate(("juggle",), 1, [1.0], 0, held_out=False)
+
+
+def test_a_holders_prompts_are_as_many_units_as_it_was_promised() -> None:
+    for weights in ([1.0, 0.0, 0.0, 0.0], [0.01, 0.97, 0.01, 0.01]):
+        rows = generate(NAMES, 2000, weights, 3, held_out=False, distinct=True)
+        assert len(units_of(rows)) == len(rows) == 2000
+
+
+def test_more_prompts_than_there_are_is_an_error_and_no_endless_search() -> None:
+    with pytest.raises(DataError, match=r"after 9\d{3} of 20000 prompts"):
+        generate(("add",), 20_000, [1.0], 0, held_out=False, distinct=True)

@@ -14,7 +14,9 @@ from fedgrpo.errors import AdapterError
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.messages import write_adapter
+from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts, release_update
 from fedgrpo.settings import Scalar, Settings
 
@@ -66,12 +68,15 @@ class FakeHolder:
         plan: ReleasePlan,
         round: int,
         key: bytes,
+        watch: Watch,
     ) -> NDArray[np.float64]:
         if adapter.layout != LAYOUT:
             raise AdapterError("adapter of another layout", cure="use the same model")
         delta, metrics = self.delta(self.partition, round), np.full(len(METRICS), 0.75)
         if plan.unit == "prompt":
-            release = release_prompts(delta, metrics[None], plan, key=key)
+            release = release_prompts(
+                grid_sum(delta[None], metrics[None], plan.clipping_norm), plan, key
+            )
         else:
             release = release_update(delta, metrics, plan, key)
         self.releases[self.partition, round] = release

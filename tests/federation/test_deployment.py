@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fedgrpo.cli import app
 from fedgrpo.data.tasks import generate
 from fedgrpo.federation.app_bundle import stage_app, to_toml
 from fedgrpo.federation.ports import free_ports
@@ -21,7 +23,7 @@ from fedgrpo.policy import SpendingFile
 from fedgrpo.report.reader import read_rows, read_summary
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
+PATIENCE_S = 400
 
 CONFIG = {
     "rounds": 1,
@@ -34,12 +36,20 @@ CONFIG = {
     "robust.trim": 0,
     "federation.min_holders": 3,
     "federation.wait_s": 120.0,
-    "federation.round_timeout_s": 120.0,
+    "federation.round_timeout_s": 240.0,
     "federation.reply_timeout_s": 60.0,
     "evaluation.prompts": 16,
 }
 
-POLICY = 'models = ["tiny"]\nrewards = ["exact_match"]\n[prompt]\nlargest_epsilon = 1e6\n'
+POLICY = """
+prompts_declared = 40
+longest_prompt_tokens = 16
+answer_after_s = 90.0
+models = ["tiny"]
+rewards = ["exact_match"]
+[prompt]
+largest_epsilon = 1e6
+"""
 """Lies beside each site's prompts."""
 
 
@@ -112,7 +122,7 @@ def test_a_superlink_and_three_supernodes_complete_a_run(tmp_path):
     home, logs, run_dir = tmp_path / "home", tmp_path / "logs", tmp_path / "run"
     for directory in (home, logs):
         directory.mkdir()
-    app = stage_app(ROOT, tmp_path / "fedgrpo-app")
+    bundle = stage_app(ROOT, tmp_path / "fedgrpo-app")
     config = tmp_path / "config.toml"
     config.write_text(to_toml(CONFIG | {"run.directory": str(run_dir)}))
     port, *node_ports = free_ports(4)
@@ -127,13 +137,15 @@ def test_a_superlink_and_three_supernodes_complete_a_run(tmp_path):
             prompts.parent.mkdir()
             write_prompts(prompts, number)
             prompts.with_name("policy.toml").write_text(POLICY)
+            check_prompts(prompts)
             processes.start(
                 f"node-{number}", "flower-supernode", "--insecure", *loopback, "--port", node_port,
                 "--superlink", f"127.0.0.1:{port}", "--node-config", f'prompts="{prompts}"',
             )  # fmt: skip
-        status = follow(processes, app, config)
+        status = follow(processes, bundle, config)
         assert status == "finished:completed", tail(logs)
     (before, row) = read_rows(run_dir)
+    assert 90.0 <= row.seconds["train"] < 240.0, tail(logs)
     assert before.round == 0
     assert (row.applied, row.finished, row.dropped, row.buckets) == (True, 3, 0, 1)
     assert row.update_norm > 0
@@ -152,14 +164,21 @@ def write_prompts(path, seed):
     )
 
 
-def follow(processes, app, config):
+def check_prompts(prompts):
+    """Do what a site's own people do before a node answers with its prompts."""
+    command = ["policy", "check", prompts.with_name("policy.toml"), "--prompts", prompts]
+    result = CliRunner().invoke(app, [*map(str, command)])
+    assert result.exit_code == 0, result.output
+
+
+def follow(processes, bundle, config):
     """Submit the run, and wait for its end."""
-    return end_of(processes, submit(processes, app, config))
+    return end_of(processes, submit(processes, bundle, config))
 
 
-def submit(processes, app, config):
+def submit(processes, bundle, config):
     """Submit the run as soon as the SuperLink answers, and return its id."""
-    return patiently(lambda: processes.flwr("run", app, "lo", "-c", config)["run-id"])
+    return patiently(lambda: processes.flwr("run", bundle, "lo", "-c", config)["run-id"])
 
 
 def end_of(processes, run_id):

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from fedgrpo.data.ownership import evaluation_prompts, node_prompts
-from fedgrpo.errors import DataError, PrivacyError, RewardError
+from fedgrpo.errors import DataError, PrivacyError
 from fedgrpo.federation.evaluator import LocalEvaluator
-from fedgrpo.federation.holder import local_holder, scaled_metrics
+from fedgrpo.federation.figures import scaled_metrics
+from fedgrpo.federation.holder import local_holder
 from fedgrpo.federation.plans import release_plan
+from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate
+from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate, zero_release
 from fedgrpo.settings import RewardSettings, Scalar, Settings
 
 KEYS = (bytes(range(32)), bytes(range(1, 33)))
@@ -35,7 +37,7 @@ def contribution(
     settings: Settings, node: dict[str, Scalar], round: int = 1, key: bytes = KEYS[0]
 ) -> np.ndarray:
     start, plan = prepared(settings)
-    return local_holder(settings, node).contribute(start, plan, round, key)
+    return local_holder(settings, node).contribute(start, plan, round, key, Watch())
 
 
 def prepared(settings: Settings) -> tuple[AdapterState, ReleasePlan]:
@@ -55,7 +57,7 @@ def test_local_steps_are_a_function_of_seed_holder_and_round() -> None:
 def test_prompt_release_points_downhill_and_is_bounded() -> None:
     settings = make(privacy__noise="server", grpo__prompts_per_step=60, evaluation__prompts=300)
     start, plan = prepared(settings)
-    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0])
+    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
     # Every prompt is sampled, so 60 unit contributions over B = 60 are at most 1 long.
     assert np.linalg.norm(release) <= 1 + 1e-9
     moved = start.moved(start.vector + 0.5 * read_aggregate(release, plan).delta)
@@ -86,7 +88,7 @@ def test_prompt_release_is_noised_by_the_holder_itself() -> None:
     settings = make(privacy__noise_multiplier=1.5)
     start, plan = prepared(settings)
     holder = local_holder(settings, NODE)
-    first, second = (holder.contribute(start, plan, 1, key) for key in KEYS)
+    first, second = (holder.contribute(start, plan, 1, key, Watch()) for key in KEYS)
     spread = (first - second).std() * plan.expected_prompts / np.sqrt(2)
     # 3,972 coordinates: the standard error of the spread is about 1 %; prompts differ a little too.
     assert spread == pytest.approx(1.5, rel=0.1)
@@ -95,7 +97,7 @@ def test_prompt_release_is_noised_by_the_holder_itself() -> None:
 def test_sample_without_prompts_still_sends_noise_of_the_same_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fedgrpo.federation.holder.poisson_sample", lambda *_: [])
+    monkeypatch.setattr("fedgrpo.federation.prompt_holder.sampled_units", lambda *_: [])
     settings = make()
     release = contribution(settings, NODE)
     assert release.size == prepared(settings)[1].size
@@ -131,7 +133,7 @@ def test_prompts_tell_in_the_release_whether_they_were_clipped() -> None:
             grpo__prompts_per_step=60,
         )
         start, plan = prepared(settings)
-        release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0])
+        release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
         share = read_aggregate(release, plan).share_below
         assert share is not None
         shares.append(share)
@@ -149,9 +151,11 @@ def test_rewards_are_scaled_to_the_unit_interval_and_clipped() -> None:
 
 def test_holder_with_fewer_prompts_than_epsilon_assumes_refuses(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "1+1=", "answer": "2"}\n' * 59)
-    with pytest.raises(PrivacyError, match="59 prompts"):
-        local_holder(make(), {"prompts": str(path)})
+    lines = [json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) for i in range(59)]
+    # A text that is there twice is one unit.
+    path.write_text("\n".join([*lines, lines[0]]))
+    with pytest.raises(PrivacyError, match="59 units"):
+        local_holder(make(), {**NODE, "prompts": str(path)})
 
 
 def test_node_uses_its_own_file_and_nothing_else(tmp_path: Path) -> None:
@@ -176,14 +180,17 @@ def test_no_prompt_of_a_file_is_with_two_holders_or_held_out(tmp_path: Path) -> 
     assert sorted(everywhere) == sorted(f"{i}+1=" for i in range(300))
 
 
-def test_reward_that_fails_costs_the_holder_its_round_and_quotes_nothing(tmp_path: Path) -> None:
+def test_a_reward_that_always_fails_leaves_the_noise_alone(tmp_path: Path) -> None:
     path = tmp_path / "reward.py"
     path.write_text("def f(prompts, completions):\n    raise ValueError(prompts[0])\n")
     settings = make(reward__functions=f"{path}:f")
-    with pytest.raises(RewardError) as caught:
-        contribution(settings, NODE)
-    assert "ValueError" in str(caught.value)
-    assert not any(str(row.prompt) in str(caught.value) for row in node_prompts(settings, NODE))
+    start, plan = prepared(settings)
+    watch = Watch()
+    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], watch)
+    assert release.tobytes() == zero_release(plan, KEYS[0]).tobytes()
+    (cause,) = watch.mishaps
+    assert cause == "prompt left out: its completions cannot be judged"
+    assert watch.mishaps[cause] > 3
 
 
 @pytest.mark.parametrize("kind", ["lora", "tiny_lora"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from fedgrpo.errors import ProtocolError, RunError
+from fedgrpo.errors import PolicyError, RunError, TurnError
 from fedgrpo.federation import LocalGrid, make_client_app, messages
 from fedgrpo.federation.messages import TRAIN, Header, TrainOrder, write_order
 from fedgrpo.federation.node_store import (
@@ -19,18 +19,26 @@ from fedgrpo.federation.node_store import (
     FolderShelf,
     NodeStore,
     StateShelf,
-    node_folder,
 )
 from fedgrpo.federation.plans import plan_hash, release_plan
+from fedgrpo.federation.watch import Watch
 from fedgrpo.ledger import commitment
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.node_folder import LOCK, node_folder
+from fedgrpo.policy import Refusal
 from fedgrpo.privacy.prompt_gradients import poisson_sample
 from fedgrpo.privacy.release import release_update
 from fedgrpo.settings import Scalar, Settings
 from tests.federation.federation import DIMENSION, FakeHolder, make_adapter, make_settings
+from tests.federation.sites import FakeClock, code_of, make_site
 
 RUN, PLAN = "ab" * 16, "cd" * 32
-CLIENT: dict[str, Scalar] = {"privacy__unit": "client", "privacy__max_epsilon": 1e6, "rounds": 9}
+CLIENT: dict[str, Scalar] = {
+    "privacy__unit": "client",
+    "privacy__max_epsilon": 1e6,
+    "rounds": 9,
+    "federation__round_timeout_s": 600.0,
+}
 
 
 def store(folder: Path) -> NodeStore:
@@ -44,15 +52,14 @@ class Site:
         self.folder, self.settings, self.trained = folder, settings, 0
         self.release = np.zeros(0)
         self.delta = np.full(DIMENSION, 0.1)
-        folder.mkdir()
-        (folder / "prompts.jsonl").write_text("{}\n")
+        self.config = make_site(folder)
 
     def ask(self, order: TrainOrder) -> Message:
         """Ask a node that remembers nothing but what is on its disk."""
         grid = LocalGrid(
-            make_client_app(lambda *_: self),
+            make_client_app(lambda *_: self, clock=FakeClock()),
             1,
-            node_config=lambda _: {"prompts": str(self.folder / "prompts.jsonl")},
+            node_config=lambda _: self.config,
             run_config=self.settings.to_run_config(),
             run_id=order.header.run_id,
         )
@@ -60,11 +67,13 @@ class Site:
         (reply,) = grid.send_and_receive([message])
         return reply
 
-    def contribute(self, adapter: AdapterState, plan: Any, round: int, key: bytes) -> Any:
+    def contribute(
+        self, adapter: AdapterState, plan: Any, round: int, key: bytes, watch: Watch
+    ) -> Any:
         """Count, as training would take minutes, and remember what leaves."""
         self.trained += 1
         holder = FakeHolder(0, lambda *_: self.delta, {})
-        self.release = holder.contribute(adapter, plan, round, key)
+        self.release = holder.contribute(adapter, plan, round, key, watch)
         return self.release
 
 
@@ -74,7 +83,7 @@ def order(settings: Settings, **changed: Any) -> TrainOrder:
 
 
 def tag(reply: Message) -> messages.Tag:
-    assert reply.has_content(), reply.error
+    assert code_of(reply) is None
     return messages.read_tag(reply.content)
 
 
@@ -125,9 +134,9 @@ def test_a_round_of_a_run_has_one_plan_and_rounds_go_forward(tmp_path: Path) -> 
         "an earlier round": order(settings, header=Header(2, 3)),
     }
     for asked in refused.values():
-        assert "by another plan than it is now asked for" in site.ask(asked).error.reason
-    (site.folder / "prompts.jsonl").write_text("{}\n{}\n")
-    assert "another plan" in site.ask(order(settings, header=Header(2, 4))).error.reason
+        assert code_of(site.ask(asked)) is Refusal.OUT_OF_TURN
+    make_site(site.folder, rows=[{"prompt": "other", "answer": "c"}])
+    assert code_of(site.ask(order(settings, header=Header(2, 4)))) is Refusal.OUT_OF_TURN
     assert site.trained == 1
     tag(site.ask(order(settings, header=Header(2, 5))))
     tag(site.ask(order(settings, header=Header(2, 4), run="ef" * 16)))
@@ -212,7 +221,7 @@ def test_what_is_kept_comes_back(tmp_path: Path, in_folder: bool) -> None:
     np.testing.assert_array_equal(node().released(ask), release)
     assert node().released(following) is None
     node().keep(following, release + 1)
-    with pytest.raises(ProtocolError, match="released into round 2 of this run"):
+    with pytest.raises(TurnError, match="released into round 2 of this run"):
         node().released(ask)
     assert node().key(ask) == node().key(ask)
 
@@ -253,4 +262,42 @@ def test_a_run_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     settings = make_settings(**CLIENT)
     site = Site(tmp_path / "site", settings)
     reply = site.ask(order(settings, run="../" * 10 + "aa"))
-    assert "field 'run' is not 32 hexadecimal digits" in reply.error.reason
+    assert code_of(reply) is Refusal.MESSAGE
+
+
+@pytest.mark.parametrize("before", [None, 0o755, 0o777, 0o700])
+def test_the_folder_is_its_owners_alone(tmp_path: Path, before: int | None) -> None:
+    folder = tmp_path / "node"
+    if before is not None:
+        folder.mkdir()
+        folder.chmod(before)
+    store(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_one_process_holds_a_node_and_the_next_is_told_that_it_is_busy(tmp_path: Path) -> None:
+    first, second = store(tmp_path), store(tmp_path)
+    with first.locked():
+        with pytest.raises(PolicyError) as caught, second.locked():
+            raise AssertionError("two hold it")
+        assert caught.value.code == Refusal.BUSY
+    with second.locked():
+        pass
+    assert (tmp_path / LOCK).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_fails_under_the_lock_is_not_taken_for_a_lock_and_gives_it_back(
+    tmp_path: Path,
+) -> None:
+    node = store(tmp_path)
+    with pytest.raises(KeyError), node.locked():
+        raise KeyError
+    with node.locked(wait=True):
+        pass
+
+
+def test_a_secret_has_a_fingerprint_that_does_not_give_it_away(tmp_path: Path) -> None:
+    first, again, other = (store(tmp_path / name) for name in ("a", "a", "b"))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert len(first.fingerprint) == 32
+    assert first.fingerprint not in (tmp_path / "a" / SECRET).read_bytes().hex()

@@ -8,8 +8,8 @@ from flwr.app import Array, ArrayRecord
 from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.client_app import TRUST
 from fedgrpo.federation.messages import RELEASE, write_adapter
+from fedgrpo.policy import Refusal
 from fedgrpo.privacy.release import METRICS
 from tests.federation.federation import (
     DIMENSION,
@@ -20,6 +20,7 @@ from tests.federation.federation import (
     small_delta,
     vector_of,
 )
+from tests.federation.sites import EVERYTHING, PUBLIC, FakeClock, make_site
 
 TOLERANCE = 1e-7  # The adapter is float32.
 PLAIN = {"aggregation__protocol": "plain", "robust__trim": 2, "federation__min_holders": 5}
@@ -101,25 +102,32 @@ def test_a_round_with_too_few_holders_is_skipped():
     assert "11 of 12" in strategy._round.outcome.reason
 
 
-def deployed(settings, config, folder):
-    """A federation of nodes that no simulation made."""
+def deployed(settings, policy, folder):
+    """A federation of nodes that no simulation made, each with a policy or none."""
     holders = iter(range(12))
-    releases = {}
+    configs = []
+    for number in range(12):
+        configs.append(make_site(folder / f"{number}", policy or ""))
+        if policy is None:
+            (folder / f"{number}" / "policy.toml").unlink()
     return LocalGrid(
-        make_client_app(lambda *_: FakeHolder(next(holders), small_delta, releases)),
+        make_client_app(lambda *_: FakeHolder(next(holders), small_delta, {}), clock=FakeClock()),
         12,
-        node_config=lambda number: {"state": str(folder / f"{number}"), **config},
+        node_config=lambda number: configs[number],
         run_config=settings.to_run_config(),
     )
 
 
-def test_a_node_shows_its_vector_only_where_its_operator_trusts_the_server(tmp_path):
+def test_a_node_shows_its_vector_only_where_its_policy_says_so(tmp_path):
     settings = make_settings(**PLAIN)
+    policy = PUBLIC + EVERYTHING
     trusting = FedGRPO(settings)
-    trusting.start(deployed(settings, {TRUST: True}, tmp_path), write_adapter(make_adapter()))
+    trusting.start(deployed(settings, policy, tmp_path / "yes"), write_adapter(make_adapter()))
     assert np.abs(vector_of(trusting) - trimmed(range(12))).max() < TOLERANCE
-    for config in ({}, {TRUST: False}, {TRUST: "yes"}):
+    masked = policy.replace('protocols = ["*"]', 'protocols = ["buckets"]')
+    for name, refusing in (("masked", masked), ("none", None)):
         wary = FedGRPO(settings)
-        wary.start(deployed(settings, config, tmp_path), write_adapter(make_adapter()))
+        wary.start(deployed(settings, refusing, tmp_path / name), write_adapter(make_adapter()))
         assert not vector_of(wary).any()
-        assert "12 x SettingsError: aggregation.protocol" in wary._round.outcome.reason
+        code = Refusal.PROTOCOL if refusing else Refusal.UNIT
+        assert f"12 x refused, {code}: " in wary._round.outcome.reason

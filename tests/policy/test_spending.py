@@ -219,3 +219,30 @@ def _made() -> bytes:
 
 CONTENT = _made()
 """Three charged releases as they lie on disk."""
+
+
+def test_lines_of_versions_without_a_secret_still_count(tmp_path: Path) -> None:
+    path = tmp_path / "spent.jsonl"
+    assert b"secret" not in CONTENT, "as they were written before"
+    path.write_bytes(CONTENT)
+    file = SpendingFile(path)
+    assert file.charge(replace(entry(3), secret="ab"), anything)
+    assert [made.secret for made in file.read().entries] == ["", "", "", "ab"]
+
+
+def test_the_same_plan_under_another_secret_is_charged_again(tmp_path: Path) -> None:
+    file = SpendingFile(tmp_path / "spent.jsonl")
+    asked = [replace(entry(1), secret=secret) for secret in ("", "ab", "cd", "ab", "")]
+    assert [file.charge(one, anything) for one in asked] == [True, True, True, False, False]
+    assert len(file.read().entries) == 3
+
+
+@pytest.mark.parametrize("change", ['"secret": "cd"', '"secret": ""'])
+def test_a_secret_cannot_be_changed_or_taken_out_unnoticed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "spent.jsonl"
+    file = SpendingFile(path)
+    for number in range(2):
+        file.charge(replace(entry(number), secret="ab"), anything)
+    path.write_text(path.read_text().replace('"secret": "ab"', change, 1))
+    with pytest.raises(PolicyError, match="changed"):
+        file.read()

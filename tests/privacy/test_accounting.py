@@ -22,6 +22,7 @@ from fedgrpo.privacy import (
     guarantees,
     worst_epsilon,
 )
+from fedgrpo.privacy.accounting import prompt_epsilon
 from fedgrpo.settings import Settings
 
 _DELTA = 1e-5
@@ -185,11 +186,11 @@ def test_prompt_statement_assumes_the_smallest_holder() -> None:
     settings = _settings(noise_multiplier=0.8)
     rate = settings.grpo.prompts_per_step / settings.data.min_prompts
     worst, alone = guarantees(settings, 24)
-    assert worst.epsilon == epsilon_subsampled(0.8, rate, 24, _DELTA)
+    assert worst.epsilon == prompt_epsilon(0.8, rate, 24, _DELTA)
     assert worst.adversary == "server colluding with all of a holder's bucket mates"
     assert (worst.unit, worst.delta) == ("prompt", _DELTA)
     # Two of three members are sure to survive; each added all the noise.
-    assert alone.epsilon == epsilon_subsampled(0.8 * 2**0.5, rate, 24, _DELTA)
+    assert alone.epsilon == prompt_epsilon(0.8 * 2**0.5, rate, 24, _DELTA)
 
 
 def test_relying_on_mates_is_stated_as_such_and_only_for_those_sure_to_survive() -> None:
@@ -288,6 +289,12 @@ def test_a_budget_out_of_reach_of_any_noise_is_refused_without_a_false_cure() ->
     with pytest.raises(PrivacyError) as refusal:
         check_budget(_settings(noise_multiplier=1.0, max_epsilon=1e-9))
     assert refusal.value.cure.startswith("raise privacy.max_epsilon")
+
+
+def test_a_delta_below_what_limited_time_costs_promises_nothing() -> None:
+    with pytest.raises(PrivacyError, match="epsilon = inf") as refusal:
+        check_budget(_settings(rounds=20, delta=1e-11))
+    assert refusal.value.cure == "set rounds <= 9, or raise privacy.delta"
 
 
 def test_the_default_run_is_within_its_budget() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.collection import Collector
+from fedgrpo.grpo.collection import Collector, shaped
 from fedgrpo.grpo.credit.base import register_credit
 from fedgrpo.grpo.credit.gae import explained_variance, gae, outcome_rewards, value_loss, whiten
 from fedgrpo.grpo.experience import Experience
@@ -50,7 +50,7 @@ class ValueHead:
         hidden = self.policy.hidden_states(rollout)
         with torch.no_grad():
             values = self._values(hidden, mask)
-        totals = self.collector.shaped(rollout, experience.rewards)
+        totals = shaped(self.collector.settings, rollout, experience.rewards)
         rewards = outcome_rewards(torch.from_numpy(totals).float(), mask)
         advantages, returns = gae(
             rewards, values, mask, discount=settings.discount, trace=settings.gae_lambda

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.collection import Collector
+from fedgrpo.grpo.collection import Collector, shaped
 from fedgrpo.grpo.credit.base import register_credit
 from fedgrpo.grpo.experience import Experience, judge
 from fedgrpo.grpo.sampling import Rollout, completion_ids
@@ -83,7 +83,7 @@ class VineCredit:
     def assign(self, experience: Experience, rows: Sequence[PromptRow]) -> Experience:
         """Every token of a step has the step's advantage; shape (N, T)."""
         rollout = experience.rollout
-        totals = self.collector.shaped(rollout, experience.rewards)
+        totals = shaped(self.collector.settings, rollout, experience.rewards)
         ids = completion_ids(rollout)
         steps = [split_steps(self._pieces(row), self.settings.vine_step) for row in ids]
         prefixes = [

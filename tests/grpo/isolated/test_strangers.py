@@ -1,0 +1,95 @@
+"""A prompt's completions, log-probabilities, rewards and gradient are the same to the bit alone,
+among any others, and in any order.
+"""
+
+from functools import lru_cache
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedgrpo.federation.watch import Watch
+from fedgrpo.privacy.grid import GridSum
+from tests.crafted import silencer, trigger
+from tests.grpo.isolated.engines import COUNT, bits, engine, learned, made
+
+KINDS = ["ffa_lora", "lora", "tiny_lora"]
+DTYPES = ["float32", "bfloat16"]
+
+
+@lru_cache(maxsize=128)
+def alone(kind: str, dtype: str, number: int) -> bytes:
+    judged, lessons = learned(engine(kind, dtype), [number])
+    return bits(judged[number], lessons[number])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    order=st.permutations(range(COUNT)),
+    count=st.integers(2, 14),
+)
+def test_a_prompt_is_the_same_to_the_bit_alone_and_among_any_others(
+    kind: str, dtype: str, order: list[int], count: int
+) -> None:
+    judged, lessons = learned(engine(kind, dtype), order[:count])
+    # Nothing was lost on the way, and nearly everything teaches.
+    assert set(judged) == set(lessons) == set(order[:count])
+    for number in order[: min(count, 3)]:
+        assert bits(judged[number], lessons[number]) == alone(kind, dtype, number)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_teach(kind: str) -> None:
+    """What is compared above is not nothing."""
+    _, lessons = learned(engine(kind), range(COUNT))
+    gradients = [lesson.gradient for lesson in lessons.values() if lesson.gradient is not None]
+    assert len(gradients) > COUNT / 2
+    assert all(gradient.isfinite().all() and gradient.norm() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("craft", [trigger, silencer])
+def test_a_prompt_that_overflows_costs_its_own_row_alone(craft: object) -> None:
+    """An adapter that gives NaN only where a chosen character is: nobody else notices it."""
+    which = engine()
+    adapter, before = which.policy.adapter, which.policy.adapter.state()
+    character = "7"
+    try:
+        adapter.load(craft(adapter, character))  # type: ignore[operator]
+        texts = [str(row.prompt) for row in which.prompts]
+        hit = [i for i, text in enumerate(texts) if character in text]
+        rest = [i for i in range(COUNT) if i not in hit]
+        assert hit
+        assert rest
+        watch = Watch()
+        judged = which.collect(made(which, range(COUNT)), watch)
+        lessons = [lesson for part, _ in which.teach(judged, watch) for lesson in part]
+        beside = {lesson.judged.row.index: lesson for lesson in lessons}
+        _, apart = learned(which, rest)
+        # A completion may hold the character, too.
+        assert set(apart) == set(beside) & set(rest)
+        assert len(apart) > 3
+        for number in apart:
+            ours, theirs = beside[number], apart[number]
+            assert bits(ours.judged, ours) == bits(theirs.judged, theirs)
+        assert sum(watch.mishaps.values()) == COUNT - len(beside)
+        assert not any(
+            lesson.gradient is not None and not lesson.gradient.isfinite().all()
+            for lesson in lessons
+        )
+    finally:
+        adapter.load(before)
+
+
+def test_sums_on_the_grid_are_exact_in_any_order() -> None:
+    _, lessons = learned(engine(), range(COUNT))
+    shares = [
+        GridSum.of_unit(lesson.gradient.numpy(), torch.zeros(4).double().numpy(), 0.05)
+        for lesson in lessons.values()
+        if lesson.gradient is not None
+    ]
+    nothing = GridSum.nothing(shares[0].direction.size, 4)
+    forwards, backwards = sum(shares, nothing), sum(shares[::-1], nothing)
+    assert forwards.direction.tobytes() == backwards.direction.tobytes()
