@@ -463,6 +463,25 @@ def test_a_member_lost_in_mid_round_is_replaced_in_the_next_and_no_sooner(tmp_pa
     assert [charged for _, charged in found] == [1, 1, 2], "what was not opened costs nothing"
 
 
+def test_another_member_sits_where_one_has_lost_its_keys(tmp_path: Path) -> None:
+    """Those of its four do not toss again what has served, so it would end every round."""
+    federation = Listed(tmp_path, listed=5, rounds=4)
+    strategy = Watched(federation.settings)
+
+    def forgetful(stage: str, node: int) -> bool:
+        if (stage, node) == ("train", 1002) and len(strategy.outcomes) == 1:
+            state = federation.grid.contexts[node].state
+            for name in [n for n in state if n.startswith("fedgrpo.store.member-")]:
+                del state[name]
+        return False
+
+    federation.grid._drop = forgetful
+    federation.run(strategy)
+    found = [(o.members, charged) for o, charged in strategy.outcomes]
+    assert found[:2] == [(seated(0, 1, 2, 3), 1), ((), 1)]
+    assert found[2:] == [(seated(0, 2, 3, 4), 2), (seated(0, 2, 3, 4), 3)]
+
+
 def test_without_four_of_the_list_nothing_is_dealt(tmp_path: Path) -> None:
     gone = {1001, 1005}
     federation = Listed(
