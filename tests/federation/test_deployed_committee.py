@@ -1,7 +1,7 @@
 """A deployed committee: SuperNodes with keys of their own, linked directly by TLS on loopback.
 
-In one run, because starting one takes most of the time: a round in whose middle one of four machines
-goes, and one in which the fifth that is listed takes its seat.
+In one run, because starting one takes most of the time: a round in whose middle one of four
+machines goes, and one in which the fifth that is listed takes its seat.
 """
 
 from __future__ import annotations
