@@ -83,13 +83,13 @@ def committee(plan: Plan, values: NDArray[np.int64]) -> dict[str, object]:
         messages[sender, receiver] += 1
         return message
 
-    def member(index: int, lost: int | None) -> Member[tuple[Opened, ...]]:
+    def member(index: int) -> Member[tuple[Opened, ...]]:
         keys = ComponentKeys({m: secrets[m] for m in holders(index)})
         held = {m: components[m] for m in holders(index)}
-        return aggregate(index, keys, session, [plan], held, lost)
+        return aggregate(index, keys, session, [plan], held)
 
     start = time.process_time()
-    (opened,) = run(member, carry_on=False, carrier=carrier).result
+    (opened,) = run(member, carrier=carrier)
     seconds = (time.process_time() - start) / MEMBERS
     expected = np.sort(values, axis=0)[plan.trim : plan.clients - plan.trim].sum(axis=0)
     bound = bind(session, [plan])

@@ -1,66 +1,98 @@
 """What an attacker finds out in one run, beside what is stated.
 
-Sound noise, and noise of a tenth of what is claimed: 1,000 canaries, 95 % confidence (arXiv
-2305.08846). Run it with ``python benchmarks/privacy_audit.py``.
+Runs of canaries through the production client and server, with sound noise and with a tenth of what
+is claimed; 95 % confidence (arXiv 2305.08846). Run it with ``python benchmarks/privacy_audit.py``.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from importlib import import_module
 from unittest import mock
 
 import numpy as np
 
-from fedgrpo.privacy import audit, worst_epsilon
-from fedgrpo.privacy.audit import client_canaries, prompt_canaries
-from fedgrpo.privacy.release import holder_noise_std, server_noise_std
-from fedgrpo.settings import Settings
+from fedgrpo.federation.audit import examine
+from fedgrpo.federation.canaries import READABLE, canary_run
+from fedgrpo.privacy.audit import audit
+from fedgrpo.settings import Scalar, Settings
 
-CANARIES, GUESSES, TRIM = 1000, 500, 2
+CANARIES, CLIENTS = 1000, 200
+# Unit, who adds the noise, protocol, noise multiplier, rounds, prompts a round, holders, trim.
 CASES = [
-    ("prompt", "server", 1.0, 20, 20),
-    ("prompt", "server", 4.0, 4, 500),
-    ("prompt", "client", 4.0, 4, 500),
-    ("client", "server", 6.0, 4, 1),
-    ("client", "client", 6.0, 4, 1),
+    ("prompt", "server", "buckets", 4.0, 4, 500, 3, 0),
+    ("prompt", "server", "plain", 4.0, 4, 500, 5, 1),
+    ("prompt", "server", "committee", 4.0, 4, 500, 5, 1),
+    ("prompt", "client", "buckets", 4.0, 4, 500, 3, 0),
+    ("prompt", "client", "plain", 4.0, 4, 500, 3, 0),
+    ("client", "server", "plain", 6.0, 4, 1, CLIENTS + 1, 1),
+    ("client", "client", "plain", 6.0, 4, 1, CLIENTS, 0),
+    ("prompt", "server", "plain", 1.0, 20, 20, 5, 1),
 ]
+NOISE = (
+    ("fedgrpo.federation.server_round", "server_noise_std"),
+    ("fedgrpo.federation.plans", "holder_noise_std"),
+    ("fedgrpo.federation.committee_plan", "noise_steps"),
+)
+"""Who says how much noise there is."""
 
 
-def settings_of(unit: str, noise: str, multiplier: float, rounds: int, prompts: int) -> Settings:
-    return Settings.from_mapping(
-        {
-            "rounds": rounds,
-            "grpo": {"prompts_per_step": prompts},
-            "data": {"min_prompts": CANARIES, "prompts_per_holder": CANARIES},
-            "privacy": {"unit": unit, "noise": noise, "noise_multiplier": multiplier},
-            "aggregation": {"protocol": "plain"},
-            "robust": {"trim": TRIM},
-            "federation": {"min_holders": 12 if unit == "prompt" else CANARIES + TRIM},
-        }
-    )
-
-
-def found(settings: Settings, divided_by: float) -> float:
-    canaries = prompt_canaries if settings.privacy.unit == "prompt" else client_canaries
-    broken = {
-        f.__name__: lambda *a, f=f: f(*a) / divided_by for f in (holder_noise_std, server_noise_std)
+def settings_of(
+    unit: str,
+    noise: str,
+    protocol: str,
+    multiplier: float,
+    rounds: int,
+    prompts: int,
+    holders: int,
+    trim: int,
+) -> Settings:
+    units: dict[str, Scalar] = {"grpo.prompts_per_step": prompts, "data.min_prompts": CANARIES}
+    chosen: dict[str, Scalar] = {
+        "rounds": rounds,
+        "privacy.unit": unit,
+        "privacy.noise": noise,
+        "privacy.noise_multiplier": multiplier,
+        "privacy.max_epsilon": 1e9,
+        "aggregation.protocol": protocol,
+        "robust.rule": "trimmed_mean" if trim else "mean",
+        "robust.trim": trim,
+        "federation.min_holders": holders,
+        "federation.wait_s": 0.2,
     }
-    with mock.patch.multiple("fedgrpo.privacy.audit", **broken):
-        rng = np.random.default_rng(0)
-        run = audit.audit(canaries(settings), CANARIES, GUESSES, delta=1e-5, rng=rng)
-    return run.epsilon
+    return Settings.from_run_config(READABLE | (units if unit == "prompt" else {}) | chosen)
+
+
+def guessed_at_a_tenth(settings: Settings, canaries: int) -> float:
+    with ExitStack() as patches:
+        for module, name in NOISE:
+            honest = getattr(import_module(module), name)
+            tenth = mock.Mock(side_effect=lambda *a, f=honest, **k: f(*a, **k) / 10)
+            patches.enter_context(mock.patch(f"{module}.{name}", tenth))
+        found = audit(
+            lambda planted: canary_run(settings, planted).sum(axis=0),
+            canaries,
+            canaries // 2,
+            delta=settings.privacy.delta,
+            rng=np.random.default_rng(0),
+        )
+    return found.epsilon
 
 
 def main() -> None:
-    print("unit    noise   z    rounds  stated  found  found at a tenth of the noise  seconds")
+    print("unit    noise   protocol   z    rounds  stated  found  faults  at a tenth  seconds")
     for case in CASES:
         settings, begun = settings_of(*case), time.monotonic()
-        stated = worst_epsilon(settings, settings.rounds) or 0.0
-        figures = [found(settings, factor) for factor in (1.0, 10.0)]
-        unit, noise, multiplier, rounds, _ = case
+        canaries = CANARIES if case[0] == "prompt" else CLIENTS
+        found = examine(settings, guesses=canaries // 2, rng=np.random.default_rng(0))
+        guessed = found.guessed.epsilon if found.guessed else float("nan")
+        unit, noise, protocol, multiplier, rounds, *_ = case
         print(
-            f"{unit:7} {noise:7} {multiplier:<4} {rounds:6}  {stated:6.2f}  {figures[0]:5.2f}  "
-            f"{figures[1]:29.2f}  {time.monotonic() - begun:7.1f}"
+            f"{unit:7} {noise:7} {protocol:10} {multiplier:<4} {rounds:6}  {found.stated:6.2f}  "
+            f"{guessed:5.2f}  {len(found.faults):6}  {guessed_at_a_tenth(settings, canaries):10.2f}"
+            f"  {time.monotonic() - begun:7.1f}",
+            flush=True,
         )
 
 

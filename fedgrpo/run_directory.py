@@ -20,6 +20,8 @@ OUTCOMES = {"simulate": "summary.json", "train": "training.json"}
 """The file that a finished run of each command leaves."""
 LOCK, SERVER_LOCK = ".lock", ".server.lock"
 """Held by the command, and by the server."""
+ADAPTER = "adapter"
+"""Folder of the final adapter."""
 SECRET, NODES = "run.secret", "nodes"
 """The secret of the server, and the folder of what simulated nodes keep."""
 

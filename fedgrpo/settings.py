@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from fedgrpo.errors import SettingsError
+from fedgrpo.errors import FedGRPOError, SettingsError
+from fedgrpo.settings_bounds import out_of_bounds
 from fedgrpo.settings_checks import check_together
 from fedgrpo.settings_grpo import FROM_PRESET, GRPOSettings
 from fedgrpo.settings_section import Metrics, Names, Numbers, Section
@@ -69,13 +70,13 @@ class AdapterSettings(Section):
     kind: Literal["ffa_lora", "lora", "tiny_lora"] = "ffa_lora"
     """FFA-LoRA freezes A, so that the mean of updates is the update of the mean (arXiv 2403.12313).
     """
-    rank: int = Field(default=1, ge=1)
+    rank: int = 1
     """Rank of the low-rank update (of the frozen SVD basis, for TinyLoRA)."""
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: float = 16.0
     """LoRA's scale is alpha / rank. TinyLoRA does not use it."""
     target_modules: Names = ("all-linear",)
     """Names of the linear layers that carry the adapter, or ``all-linear``."""
-    projection_dim: int = Field(default=4, ge=1)
+    projection_dim: int = 4
     """TinyLoRA's trainable coordinates a module, u (arXiv 2602.04118)."""
 
 
@@ -92,9 +93,9 @@ class DataSettings(Section):
     """Split of a Hugging Face dataset."""
     tasks: Names = ("add", "reverse", "sort", "maximum")
     """Built-in tasks to draw from."""
-    prompts_per_holder: int = Field(default=2000, ge=1)
+    prompts_per_holder: int = 2000
     """Different prompts generated for each simulated holder (built-in tasks only)."""
-    min_prompts: int = Field(default=2000, ge=1)
+    min_prompts: int = 2000
     """Public lower bound on a holder's units. A holder with fewer refuses; the stated epsilon
     assumes it.
     """
@@ -102,10 +103,10 @@ class DataSettings(Section):
     """Column whose value makes rows one unit, for example ``patient_id`` (privacy.unit = 'prompt').
     Empty makes rows with the same text one unit.
     """
-    unit_rows: int = Field(default=1, ge=1, le=1024)
+    unit_rows: int = 1
     """Most rows of a unit that take part in a round, chosen in secret. They are clipped together.
     """
-    heterogeneity: float = Field(default=0.5, gt=0)
+    heterogeneity: float = 0.5
     """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.
     """
     partition_by: str = ""
@@ -141,30 +142,30 @@ class PrivacySettings(Section):
     once, after the robust rule, by whoever aggregates: the server, or the committee's members
     jointly.
     """
-    noise_multiplier: float = Field(default=1.0, gt=0)
+    noise_multiplier: float = 1.0
     """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
-    honest_mates: int = Field(default=0, ge=0)
+    honest_mates: int = 0
     """Bucket mates on whose noise a holder relies (client noise). 0 trusts nobody: each holder adds
     all of it.
     """
-    delta: float = Field(default=1e-5, gt=0, lt=1)
+    delta: float = 1e-5
     """Probability with which the guarantee may fail."""
-    max_epsilon: float = Field(default=8.0, gt=0)
+    max_epsilon: float = 8.0
     """A run that would spend more by its last round is refused before it starts."""
-    clipping_norm: float = Field(default=1.0, gt=0)
+    clipping_norm: float = 1.0
     """L2 norm C at which one unit's contribution is clipped; the start value where it adapts."""
     adaptive: bool = False
     """Let C follow a quantile of the norms (arXiv 1905.03871): of the holders' updates, or of the
     prompts' gradients. Their noisy count takes at most a sixteenth of the budget.
     """
-    adaptive_min: int = Field(default=20, ge=1)
+    adaptive_min: int = 20
     """Norms (holders, or expected prompts of all holders) below which C stays as it is in a round.
     """
-    quantile: float = Field(default=0.5, gt=0, lt=1)
+    quantile: float = 0.5
     """Share of norms that should be at or below C. Prompt-level privacy takes exactly 0.5."""
-    clipping_rate: float = Field(default=0.2, gt=0)
+    clipping_rate: float = 0.2
     """Learning rate of log C."""
-    metrics_share: float = Field(default=0.02, gt=0, le=0.9)
+    metrics_share: float = 0.02
     """Share of the sensitivity given to reported metrics, which leave through the same noise as the
     update.
     """
@@ -183,20 +184,17 @@ class AggregationSettings(Section):
     ``plain``: the server, to each holder's release, for a server that holders trust with it.
     """
     committee: Names = ()
-    """The four members, each as ``KEYS`` or ``KEYS@HOST:PORT``, with the keys that ``fedgrpo
-    committee-key`` prints. With addresses they connect directly, else through the server. Empty
-    takes four nodes, which is for simulations.
-    """
-    allow_three: bool = False
-    """Whether three members go on after the fourth fell silent. The result is then right, and
-    inputs stay secret, only if none of the three deviates from the protocol. False skips the round.
+    """The members, four or more, each as ``KEYS`` or ``KEYS@HOST:PORT``, with the keys that
+    ``fedgrpo committee-key`` prints. The first four that are there compute a round; any two of all
+    together could see every update. With addresses they connect directly, else through the server.
+    Empty takes four nodes, which is for simulations.
     """
 
 
 class SecureSettings(Section):
     """Secure aggregation in buckets."""
 
-    bucket_size: int = Field(default=3, ge=3)
+    bucket_size: int = 3
     """Least number of holders whose updates are summed under masks before the server sees anything.
     """
 
@@ -206,7 +204,7 @@ class RobustSettings(Section):
 
     rule: str = "trimmed_mean"
     """Name of a registered rule, such as trimmed_mean, median, mean: see fedgrpo.robust."""
-    trim: int = Field(default=1, ge=0)
+    trim: int = 1
     """Bucket means dropped at either end: the number of attackers that the rule withstands."""
 
 
@@ -215,28 +213,28 @@ class ServerSettings(Section):
 
     optimiser: str = "fedadam"
     """Name of a registered optimiser: fedavg, fedavgm, fedadam."""
-    learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float = 0.01
     """Step size; 1 with fedavg applies the delta as it is."""
-    final_rate: float = Field(default=0.1, ge=0, le=1)
+    final_rate: float = 0.1
     """The rate falls linearly to this share of itself by the last round."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = 0.9
     """First-moment decay of fedavgm and fedadam."""
-    second_momentum: float = Field(default=0.99, ge=0, lt=1)
+    second_momentum: float = 0.99
     """Second-moment decay of fedadam."""
-    epsilon: float = Field(default=1e-8, gt=0)
+    epsilon: float = 1e-8
     """Added to fedadam's denominator."""
 
 
 class FederationSettings(Section):
     """Who takes part, and for how long the server waits."""
 
-    min_holders: int = Field(default=9, ge=3)
+    min_holders: int = 9
     """Holders that must be online before a round starts, and finish it for its result to count."""
-    wait_s: float = Field(default=300.0, gt=0)
+    wait_s: float = 300.0
     """Seconds to wait for them."""
-    round_timeout_s: float = Field(default=3600.0, gt=0)
+    round_timeout_s: float = 3600.0
     """Seconds for local training."""
-    reply_timeout_s: float = Field(default=300.0, gt=0)
+    reply_timeout_s: float = 300.0
     """Seconds for each later message of a round."""
 
 
@@ -247,30 +245,30 @@ class EvaluationSettings(Section):
     """File or dataset of public prompts. Empty takes built-in tasks, or holds rows out of a
     simulation's file.
     """
-    prompts: int = Field(default=400, ge=1)
+    prompts: int = 400
     """Held-out prompts."""
-    every: int = Field(default=5, ge=1)
+    every: int = 5
     """Rounds between two evaluations. The first and last are always evaluated."""
 
 
 class SimulationSettings(Section):
     """Simulated holders and the faults among them. Ignored in deployment."""
 
-    holders: int = Field(default=12, ge=1)
+    holders: int = 12
     """Virtual nodes."""
-    byzantine: int = Field(default=0, ge=0)
+    byzantine: int = 0
     """How many of them attack, from the first."""
     attack: str = "reverse_boost"
     """Name of a registered attack: see fedgrpo.simulation.attacks."""
-    boost: float = Field(default=10.0, gt=0)
+    boost: float = 10.0
     """Factor by which an attacker enlarges what it sends."""
-    droppers: int = Field(default=0, ge=0)
+    droppers: int = 0
     """How many of them drop out in some rounds, from the last."""
-    dropout: float = Field(default=0.3, ge=0, le=1)
+    dropout: float = 0.3
     """Probability that a dropper drops out of a round."""
-    cpus_per_holder: int = Field(default=1, ge=1)
+    cpus_per_holder: int = 1
     """Cores given to a holder while it trains: Flower's client-resources-num-cpus."""
-    gpus_per_holder: float = Field(default=0.0, ge=0)
+    gpus_per_holder: float = 0.0
     """Share of a GPU given to a holder while it trains: Flower's client-resources-num-gpus."""
 
 
@@ -279,16 +277,16 @@ class RunSettings(Section):
 
     directory: str = ""
     """Run directory. Empty makes ``runs/RUN_ID`` where the server process was started."""
-    started_at: float = Field(default=0.0, ge=0)
+    started_at: float = 0.0
     """Unix time from which wall time is counted. 0 means when the server starts."""
 
 
 class Settings(Section):
     """The whole tree."""
 
-    rounds: int = Field(default=24, ge=1)
+    rounds: int = 24
     """Federated rounds."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = 0
     """Seed of everything that may be public: tasks, splits, evaluation, initial adapter. Never of
     noise or masks.
     """
@@ -375,16 +373,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If it is missing or not TOML.
+        If it is missing, not TOML or not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(f"scenario file {path} does not exist", cure="check the path") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
             f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"scenario file {path} is not UTF-8 from byte {error.start} on", cure="save it as UTF-8"
         ) from None
 
 
@@ -393,21 +394,32 @@ def _explain(error: ValidationError) -> SettingsError:
     problems, cures = [], []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "value_error":
-            problem, cure = fault["ctx"]["error"].problem, fault["ctx"]["error"].cure
+        own = fault.get("ctx", {}).get("error")
+        if isinstance(own, FedGRPOError):
+            problem, cure = own.problem, own.cure
+        elif fault["type"] == "finite_number":
+            named = ".".join(part for part in fault["loc"] if isinstance(part, str))
+            outside = out_of_bounds(named, fault["input"])
+            problem, cure = outside.problem, outside.cure
         elif fault["type"] == "extra_forbidden":
-            problem, cure = f"unknown setting {key} = {fault['input']!r}", _nearest(key)
+            problem, cure = f"unknown setting {key} = {_quoted(fault['input'])}", _nearest(key)
         else:
-            problem, cure = f"{key} = {fault['input']!r}: {fault['msg']}", f"correct {key}"
+            problem, cure = f"{key} = {_quoted(fault['input'])}: {fault['msg']}", f"correct {key}"
         problems.append(problem)
         cures.append(cure)
     return SettingsError("; ".join(problems), cure="; ".join(cures))
 
 
+def _quoted(value: object) -> str:
+    """Write a value for people, not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _nearest(key: str) -> str:
     import difflib
 
-    known = list(Settings().to_run_config())
+    known = [*Settings().to_run_config(), *Settings.model_fields]
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"did you mean {close[0]}?"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fedgrpo.settings import Settings
 
 MEMBERS = 4
-"""Members of a committee."""
+"""Members of a committee that compute a round."""
 MEMBER_KEYS = "[0-9a-f]{128}"
 """Pattern of a member's two public keys, as ``fedgrpo committee-key`` prints them."""
 _MEMBER = re.compile(MEMBER_KEYS + r"(@\S+:\d{1,5})?")
@@ -41,6 +41,11 @@ def noise_by(settings: Settings) -> str:
     if settings.aggregation.protocol == "committee":
         return "committee"
     return settings.privacy.noise
+
+
+def shares_noise(settings: Settings) -> bool:
+    """Whether holders' contributions may stand under one and the same noise."""
+    return noise_by(settings) != "client" or settings.privacy.honest_mates > 0
 
 
 def check_together(settings: Settings) -> None:
@@ -82,9 +87,15 @@ def _check_buckets(settings: Settings) -> None:
 
 def _check_committee(settings: Settings) -> None:
     named = settings.aggregation.committee
-    if len(named) not in (0, MEMBERS) or not all(_MEMBER.fullmatch(name) for name in named):
+    signing = {name[:64] for name in named}
+    if named and (
+        len(named) < MEMBERS
+        or len(signing) != len(named)
+        or not all(_MEMBER.fullmatch(name) for name in named)
+    ):
         raise _impossible(
-            f"aggregation.committee = {', '.join(named)!r} does not name four members",
+            f"aggregation.committee = {', '.join(named)!r} does not name four different members or "
+            "more",
             "give KEYS or KEYS@HOST:PORT of each, with the 128 hex digits that 'fedgrpo "
             "committee-key' prints",
         )

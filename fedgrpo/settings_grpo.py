@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from fedgrpo.settings_bounds import TEXT
 from fedgrpo.settings_section import Section
 
 FROM_PRESET = frozenset(
@@ -58,40 +59,40 @@ class GRPOSettings(Section):
     """Least weighted reward at which ``critique`` calls a completion correct."""
     informed_prompt: str = "Reference answer: {answer}\n\n{prompt}"
     """How ``contexts`` shows the answer."""
-    informed_start: float = Field(default=0.5, ge=0, le=1)
+    informed_start: float = 0.5
     """Power of the plain prompt's probabilities at the start of ``contexts``; the informed prompt
     has the rest.
     """
-    informed_batches: int = Field(default=50, ge=1)
+    informed_batches: int = 50
     """Batches over which that power goes to 1 in equal steps."""
-    discount: float = Field(default=1.0, gt=0, le=1)
+    discount: float = 1.0
     """Gamma of ``gae``."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    gae_lambda: float = 0.95
     """Lambda of ``gae``: 0 trusts the value head, 1 the outcome."""
-    value_learning_rate: float = Field(default=1e-2, gt=0)
+    value_learning_rate: float = 1e-2
     """AdamW rate of the value head."""
-    value_clip: float = Field(default=0.5, gt=0)
+    value_clip: float = 0.5
     """Furthest that a value moves on one batch before its loss stops helping it."""
-    vine_rollouts: int = Field(default=4, ge=1)
+    vine_rollouts: int = 4
     """Fresh completions that value a step's start under ``vine`` (9 in the paper)."""
-    vine_step: int = Field(default=64, ge=1)
+    vine_step: int = 64
     """Longest step of ``vine`` in tokens; a line end ends one too."""
     loss: str = "dr_grpo"
     """Name of a registered loss: see docs/algorithms.md."""
-    steps: int = Field(default=1, ge=1)
+    steps: int = 1
     """Optimiser steps a round. Prompt-level privacy takes exactly 1."""
-    passes: int = Field(default=1, ge=1)
+    passes: int = 1
     """Times that each completion is used. Each batch serves passes x minibatches optimiser steps.
     """
-    minibatches: int = Field(default=1, ge=1)
+    minibatches: int = 1
     """Optimiser steps that share out a batch of completions in each pass, by whole prompts."""
-    prompts_per_step: int = Field(default=24, ge=1)
+    prompts_per_step: int = 24
     """Prompts a step. Under prompt-level privacy, the expected number of units (``data.unit``),
     which are sampled by independent coins.
     """
-    group_size: int = Field(default=8, ge=2)
+    group_size: int = 8
     """Completions a prompt."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = 1e-3
     """Rate of the local optimiser. Prompt-level privacy sends the clipped gradient itself and does
     not use it.
     """
@@ -99,35 +100,35 @@ class GRPOSettings(Section):
     """Local optimiser. With few coordinates and one step, AdamW sends little but signs; sgd sends
     the gradient, of which clipping keeps the direction.
     """
-    clip_low: float = Field(default=0.0, ge=0)
+    clip_low: float = 0.0
     """The probability ratio is clipped at 1 - clip_low. 0 takes the loss's own."""
-    clip_high: float = Field(default=0.0, ge=0)
+    clip_high: float = 0.0
     """The probability ratio is clipped at 1 + clip_high. 0 takes the loss's own."""
     kl: Literal["k1", "k2", "k3"] = "k3"
     """Estimator of the KL divergence in the penalty."""
-    kl_weight: float = Field(default=0.0, ge=0)
+    kl_weight: float = 0.0
     """Weight of the KL divergence to the round's global adapter."""
-    entropy_weight: float = Field(default=0.0, ge=0)
+    entropy_weight: float = 0.0
     """Weight of a bonus for the policy's entropy at each token, in nats."""
-    max_resamples: int = Field(default=0, ge=0)
+    max_resamples: int = 0
     """Times that groups without signal are replaced by fresh prompts before a step (DAPO). Not for
     prompt-level privacy.
     """
-    overlong_share: float = Field(default=0.0, ge=0, le=1)
+    overlong_share: float = 0.0
     """Last share of max_completion_length over which a punishment grows to 1 (DAPO). If it is not
     0, truncated completions take part in the update.
     """
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = 1.0
     """Sampling temperature."""
-    max_prompt_length: int = Field(default=512, ge=1)
+    max_prompt_length: int = 512
     """Tokens. A longer prompt is refused, not cut."""
-    max_completion_length: int = Field(default=10, ge=1)
+    max_completion_length: int = 10
     """Tokens. A completion without an end by then is truncated and takes no part in the update
     (but see overlong_share).
     """
-    tokens_per_batch: int = Field(default=16384, ge=1)
+    tokens_per_batch: int = 16384
     """Tokens (with padding) held in one forward and backward pass."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = 1.0
     """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
 
     @model_validator(mode="before")
@@ -137,7 +138,7 @@ class GRPOSettings(Section):
             return given
         chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
         name = given.get("preset")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not 0 < len(name) <= TEXT:
             return chosen
         # Presets come with torch, so they are loaded only where one is named.
         from fedgrpo.grpo.presets import PRESETS

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from fedgrpo.settings import Section, Settings
+from fedgrpo.settings_bounds import BOUNDS, ITEMS, TEXT, shown
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Settings
 
 Every setting with its type, default and meaning. This page is written by `fedgrpo settings`.
@@ -19,8 +19,10 @@ Every setting with its type, default and meaning. This page is written by `fedgr
 A scenario file has one TOML table a section (`[privacy]`), and settings without a section at its
 top. `flwr run . -c` and `fedgrpo simulate --set` take them as `section.name=value`. A list is a
 TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carries no lists. An
-empty text for what `grpo.preset` can fill means "not set". Unknown keys, wrong types and impossible
-combinations are refused before anything starts.
+empty text for what `grpo.preset` can fill means "not set". Unknown keys, wrong types, numbers
+outside the bounds that stand beside their type (all are finite, both ends are allowed), texts of
+more than {TEXT} characters, lists of more than {ITEMS} items and impossible combinations are
+refused before anything starts, by the site of each holder too.
 """
 
 
@@ -46,8 +48,8 @@ def _table(prefix: str, fields: dict[str, FieldInfo]) -> Iterator[str]:
     yield "| setting | type | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in fields.items():
-        meaning = _line(field.description).replace("|", "\\|")
-        yield f"| `{prefix}{name}` | {_type(field)} | {_default(field.default)} | {meaning} |"
+        key, meaning = f"{prefix}{name}", _line(field.description).replace("|", "\\|")
+        yield f"| `{key}` | {_type(field, key)} | {_default(field.default)} | {meaning} |"
 
 
 def _line(text: str | None) -> str:
@@ -55,7 +57,13 @@ def _line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("``", "`")
 
 
-def _type(field: FieldInfo) -> str:
+def _type(field: FieldInfo, key: str) -> str:
+    """Write a setting's type, and what a number may be."""
+    bounds = f", {shown(key)}" if key in BOUNDS else ""
+    return _kind(field) + bounds
+
+
+def _kind(field: FieldInfo) -> str:
     kind: Any = field.annotation
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
@@ -64,20 +72,7 @@ def _type(field: FieldInfo) -> str:
         if get_origin(item) is Literal:
             return f"list of {', '.join(f'`{choice}`' for choice in get_args(item))}"
         return f"list of {item.__name__}"
-    return " ".join([kind.__name__, *_bounds(field)])
-
-
-def _bounds(field: FieldInfo) -> Iterator[str]:
-    for bound in field.metadata:
-        match bound:
-            case Ge(ge=limit):
-                yield f">= {limit}"
-            case Gt(gt=limit):
-                yield f"> {limit}"
-            case Le(le=limit):
-                yield f"<= {limit}"
-            case Lt(lt=limit):
-                yield f"< {limit}"
+    return str(kind.__name__)
 
 
 def _default(value: object) -> str:

@@ -82,6 +82,7 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
             "noise_multiplier",
         ),
         ({"zebra": {"x": 1}}, "zebra", "1", "docs/settings.md"),
+        ({"grop": {"steps": 1}}, "grop", "1", "did you mean grpo?"),
         ({"rounds": "three"}, "rounds", "'three'", "correct rounds"),
         ({"rounds": True}, "rounds", "True", "correct rounds"),
         ({"rounds": 2.0}, "rounds", "2.0", "correct rounds"),
@@ -90,6 +91,11 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"model": {"dtype": "float16"}}, "model.dtype", "'float16'", "correct model.dtype"),
         ({"data": {"tasks": 3}}, "data.tasks", "3", "correct data.tasks"),
         ({"privacy": {"delta": 1.0}}, "privacy.delta", "1.0", "correct privacy.delta"),
+        ({"privacy": {"delta": float("nan")}}, "privacy.delta", "nan", "correct privacy.delta"),
+        ({"grpo": {"learning_rate": float("inf")}}, "grpo.learning_rate", "inf", "1e-30 to 1000"),
+        ({"grpo": {"temperature": 1e-30}}, "grpo.temperature", "1e-30", "from 0.01 to 100"),
+        ({"reward": {"weights": [1.7e308]}}, "reward.weights", "1.7e+308", "-1000000 to 1000000"),
+        ({"reward": {"weights": "inf"}}, "reward.weights", "inf", "correct reward.weights"),
         ({"secure": {"bucket_size": 2}}, "secure.bucket_size", "2", "correct secure.bucket_size"),
         ({"adapter": {"kind": "dora"}}, "adapter.kind", "'dora'", "correct adapter.kind"),
         ({"federation": {"min_holders": 8}}, "federation.min_holders", "8", "min_holders >= 9"),
@@ -128,6 +134,17 @@ def test_a_scenario_that_is_missing_or_not_toml_is_refused_by_name(tmp_path: Pat
     broken.write_text("rounds = \n")
     with pytest.raises(SettingsError, match=r"broken\.toml is not valid TOML.*line 1"):
         Settings.from_toml(broken)
+
+
+def test_a_scenario_with_a_byte_order_mark_is_read_and_one_that_is_not_utf8_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_bytes(b"\xef\xbb\xbfrounds = 3\r\n")
+    assert Settings.from_toml(path).rounds == 3
+    path.write_bytes("seed = 1 # gr\u00fcn".encode("latin-1"))
+    with pytest.raises(SettingsError, match="not UTF-8 from byte 13"):
+        Settings.from_toml(path)
 
 
 @pytest.mark.parametrize("scenario", sorted((ROOT / "simulations").glob("*.toml")), ids=str)

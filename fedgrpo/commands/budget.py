@@ -60,7 +60,9 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
 ) -> None:
     """Plan a privacy budget: two of noise multiplier, rounds and epsilon give the third.
 
-    With a cohort and a dimension it also says how much noise stands against the signal. A scenario
+    Beside epsilon for a unit that is replaced by nothing (an empty prompt, a zero contribution) it
+    states that for one replaced by another, and for copies of a prompt at several holders. With a
+    cohort and a dimension it also says how much noise stands against the signal. A scenario
     brings all of these, and --set changes them; then --epsilon asks for the noise multiplier that
     it would take.
     """
@@ -89,7 +91,8 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
         taking_part = (
             Cohort(cohort, trim, bucket_size, expected, not client_noise) if cohort else None
         )
-        print_outlook(Outlook(planned, taking_part, dimension), as_json)
+        seen = Outlook(planned, taking_part, dimension, shared_noise=not client_noise)
+        print_outlook(seen, as_json)
 
 
 def _refuse_beside_a_scenario(**options: float | None) -> None:
@@ -125,6 +128,7 @@ def _of_scenario(
 ) -> Outlook:
     from fedgrpo.privacy.budget import Cohort, budget_of
     from fedgrpo.scenario import load_scenario
+    from fedgrpo.settings_checks import shares_noise
 
     settings = load_scenario(scenario, parse_overrides(overrides), Path.cwd())
     planned = budget_of(settings, epsilon)
@@ -137,7 +141,8 @@ def _of_scenario(
         from fedgrpo.model.dimension import adapter_dimension
 
         dimension = adapter_dimension(settings.model, settings.adapter)
-    return Outlook(planned, Cohort.of(settings), dimension, _towards_a_member(settings, planned))
+    member = _towards_a_member(settings, planned)
+    return Outlook(planned, Cohort.of(settings), dimension, member, shares_noise(settings))
 
 
 def _towards_a_member(settings: Settings, planned: Budget) -> float | None:

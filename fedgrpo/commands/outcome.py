@@ -13,6 +13,8 @@ from fedgrpo.errors import FedGRPOError, LedgerError, RunFailedError, RunInterru
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before the start, failed on the way, interrupted."""
+UNENDED = 3
+"""Exit code where a ledger fits as far as it goes, and the run has not come to its end."""
 
 
 @contextmanager

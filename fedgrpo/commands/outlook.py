@@ -29,12 +29,15 @@ class Outlook:
         Trainable values, d.
     member_epsilon:
         Epsilon towards one curious member of the committee, where there is one.
+    shared_noise:
+        Whether one noise covers all holders, or each relies on others' noise.
     """
 
     budget: Budget
     cohort: Cohort | None = None
     dimension: int | None = None
     member_epsilon: float | None = None
+    shared_noise: bool = True
 
     @property
     def warning(self) -> str:
@@ -45,7 +48,12 @@ class Outlook:
 
     def figures(self) -> dict[str, object]:
         """Everything that is known, by name."""
-        found: dict[str, object] = asdict(self.budget)
+        from fedgrpo.privacy.budget import neighbours_of_budget
+
+        beside = neighbours_of_budget(self.budget, shared=self.shared_noise)
+        found: dict[str, object] = asdict(self.budget) | {"replaced_epsilon": beside.replaced}
+        found["shared_noise"] = self.shared_noise
+        found |= {f"epsilon_of_{m}_copies": epsilon for m, epsilon in beside.copies.items()}
         if self.member_epsilon is not None:
             found["member_epsilon"] = self.member_epsilon
         if self.cohort is None:
@@ -70,7 +78,12 @@ WORDS = {
     "unit": "What is hidden",
     "noise_multiplier": "Noise multiplier z",
     "rounds": "Rounds",
-    "epsilon": "Epsilon",
+    "epsilon": "Epsilon, replaced by nothing",
+    "replaced_epsilon": "Epsilon, replaced by another",
+    "epsilon_of_2_copies": "Epsilon of 2 copies at as many holders",
+    "epsilon_of_5_copies": "Epsilon of 5 copies",
+    "epsilon_of_10_copies": "Epsilon of 10 copies",
+    "shared_noise": "One noise covers all copies",
     "member_epsilon": "Epsilon towards a committee member",
     "delta": "Delta",
     "sample_rate": "Chance that a prompt is in a round",
@@ -88,7 +101,7 @@ WORDS = {
 }
 """How the table names the figures."""
 
-PROMPTS_ONLY = frozenset({"sample_rate", "prompts"})
+PROMPTS_ONLY = frozenset({"sample_rate", "prompts", "shared_noise"})
 """Figures that say nothing where the unit is a client."""
 
 

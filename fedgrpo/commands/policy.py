@@ -72,6 +72,8 @@ def check(
             typer.echo(f"{file} is sound; {releases} releases so far")
             return
         _check_run(site, settings)
+        if prompts:
+            _check_time(file, site.policy, settings, prompts)
         typer.echo(f"all {settings.rounds} rounds of {scenario} would be answered")
 
 
@@ -101,6 +103,16 @@ def _check_run(site: Site, settings: Settings) -> None:
         _refuse_if(
             [f"refused after round {left} of {settings.rounds}, {error.code}: {error.problem}"]
         )
+
+
+def _check_time(file: Path, policy: Policy, settings: Settings, prompts: str) -> None:
+    """Load what the run names, which the policy allows by now, and time it on this machine."""
+    from fedgrpo.commands import prompt_check
+
+    seconds = prompt_check.order_seconds(file, prompts, settings)
+    if seconds:
+        typer.echo(f"an order of this run takes {seconds:.0f} s at most on this machine")
+    _refuse_if(list(prompt_check.time_problems(seconds, policy)))
 
 
 def _refuse_if(said: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from fedgrpo.data.prompts import Prompt
 from fedgrpo.data.survey import survey_source
 from fedgrpo.data.units import units_of
 from fedgrpo.node_folder import folder_beside
-from fedgrpo.policy import Policy
+from fedgrpo.policy import Policy, Refusal, declared_by
 from fedgrpo.policy.checked import Checked, files_stamp, keep_checked, proposed
-from fedgrpo.settings import ModelSettings, Settings
+from fedgrpo.policy.declared import FINISH_S
+from fedgrpo.settings import ModelSettings, Scalar, Settings
 
 _ANY_LENGTH = 10**9
 
@@ -62,7 +64,7 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     ModelError
         If the model cannot be loaded.
     """
-    measure = _measure(settings.model)
+    measure = _measure(settings.model, any_weights=policy.any_weights)
     survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
     return Found(
@@ -75,13 +77,13 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     )
 
 
-def _measure(model: ModelSettings) -> Callable[[Prompt], int]:
+def _measure(model: ModelSettings, *, any_weights: bool) -> Callable[[Prompt], int]:
     from fedgrpo.model.base import load_base
     from fedgrpo.model.encoding import encode_prompt
     from fedgrpo.model.quiet import quiet_loading
 
     with quiet_loading():
-        tokenizer = load_base(model).tokenizer
+        tokenizer = load_base(model, any_weights=any_weights).tokenizer
     return lambda prompt: len(encode_prompt(tokenizer, prompt))
 
 
@@ -110,6 +112,36 @@ def words(found: Found, prompts: str, model: str) -> Iterator[str]:
     )
     if found.too_long:
         yield f"{found.too_long} rows are above longest_prompt_tokens and will contribute nothing"
+
+
+def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
+    """Most seconds that an order of this run can take here, as a node works it out before it
+    charges for one; 0 where nothing is sized.
+
+    Raises
+    ------
+    ModelError, RewardError
+        What cannot be loaded.
+    """
+    from fedgrpo.federation.local_holders import LocalHolders
+    from fedgrpo.federation.resident import resident
+    from fedgrpo.model.quiet import quiet_loading
+
+    config: dict[str, Scalar] = {"policy": str(file), "prompts": prompts}
+    declared = declared_by(config, settings)
+    with quiet_loading():
+        start = resident(settings, any_weights=declared.any_weights).state()
+        return LocalHolders().prepare(settings, config, start, declared)
+
+
+def time_problems(seconds: float, policy: Policy) -> Iterator[str]:
+    """Say so if an order can take longer than the policy has an answer wait."""
+    needed = math.ceil(seconds + FINISH_S)
+    if policy.answer_after_s and needed > policy.answer_after_s:
+        yield (
+            f"refused, {Refusal.ANSWER_TIME}: answer_after_s = {policy.answer_after_s:g} is "
+            f"shorter than an order can take\n  cure: answer_after_s = {proposed(needed)}.0"
+        )
 
 
 def leave_stamp(prompts: str, found: Found, state: Path | None) -> None:

@@ -7,21 +7,21 @@ it stays in the node's own memory of the run, and is wiped when the task ends.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedgrpo.errors import ProtocolError
-from fedgrpo.federation.committee_identity import KEY_FILE, Pledges, member_identity
-from fedgrpo.federation.committee_messages import NOBODY, TOSS, Work, read_work, write_work
+from fedgrpo.federation.committee_identity import KEY_FILE, member_identity
+from fedgrpo.federation.committee_messages import TOSS, Work, read_work, write_work
 from fedgrpo.federation.committee_plan import committee_of, committee_plan, dealing_session
+from fedgrpo.federation.committee_pledges import Pledge, Pledges
 from fedgrpo.federation.memory import WORK, NodeMemory
 from fedgrpo.federation.messages import Header
 from fedgrpo.federation.node_store import NodeStore
 from fedgrpo.federation.plans import release_plan
-from fedgrpo.federation.records import config_record, scalar, values
+from fedgrpo.federation.records import config_record, scalar
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.committee import (
     Admitted,
@@ -33,12 +33,9 @@ from fedgrpo.secure.committee import (
     Plan,
     admit,
     aggregate,
-    still_agreed,
     toss_keys,
 )
-from fedgrpo.secure.committee.identity import holders
 from fedgrpo.secure.committee.planes import Words
-from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Settings
 
 
@@ -61,11 +58,13 @@ class Job:
     identity: Identity
     pledges: Pledges
     work: Work
+    order: bytes
+    """Digest of what this node was ordered to compute itself."""
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
     def committee(self) -> Committee:
-        """The four members."""
+        """The four members that sit in the round."""
         return committee_of(self.settings, self.work.members)
 
     @property
@@ -74,22 +73,18 @@ class Job:
         if self.identity.public not in self.work.members:
             raise ProtocolError(
                 "this node's keys as a committee member are none of the committee's",
-                cure=f"start it with the {KEY_FILE} whose public keys aggregation.committee names",
+                cure=f"start it with the {KEY_FILE} whose public keys aggregation.committee lists",
             )
         return self.work.members.index(self.identity.public)
 
     @property
-    def present(self) -> frozenset[int]:
-        """Numbers of the members that take part."""
-        return frozenset(range(MEMBERS)) - {self.work.lost}
-
-    @property
     def session(self) -> bytes:
-        """Name of the toss, one for the run, or of the dealing."""
+        """Name of the toss, one for the seating, or of the dealing."""
         run = self.pledges.run
         if self.work.task == TOSS:
             return self.committee.session(run, 0, hashlib.sha256(b"toss").digest())
-        return dealing_session(self.committee, run, self.header.round, self.work.clients)
+        roster = self.work.roster
+        return dealing_session(self.committee, run, self.header.round, roster, self.order)
 
     @property
     def attempt(self) -> bytes:
@@ -106,7 +101,17 @@ class Job:
     @property
     def party(self) -> Party:
         """The member and its links."""
-        return Party(self.index, self.identity, self.committee, self.attempt, self.present)
+        return Party(self.index, self.identity, self.committee, self.attempt)
+
+    @property
+    def seating(self) -> str:
+        """Name of the four members that sit in the round."""
+        return self.committee.digest.hex()
+
+    def pledge(self, more: Callable[[Pledge], Pledge]) -> None:
+        """Promise something more in this attempt; raises ProtocolError if it was overtaken."""
+        now = (self.work.attempt, self.header.round, self.seating)
+        self.pledges.make(lambda pledge: more(pledge.during(*now)))
 
     def start(self) -> Member[Outcome]:
         """Play the part."""
@@ -115,42 +120,33 @@ class Job:
                 self.index, self.pledges.contribution, self.session, self._keep
             )
             return self.outcome
-        if (keys := self.pledges.read().keys) is None:
+        if (keys := self.pledges.read().toss.keys) is None:
             raise ProtocolError(
                 f"committee member {self.index} holds no component keys",
                 cure="toss keys first; a node that lost its state needs a new run",
             )
-        before = self.outcome.admitted
-        if self.work.lost != NOBODY and not (
-            yield from still_agreed(self.index, self.present, before)
-        ):
-            self.outcome.admitted = None
-        if self.outcome.admitted is None:
-            self.outcome.admitted = yield from admit(
-                self.index,
-                self.identity.agreement,
-                self.session,
-                self.work.clients,
-                self.work.dealt,
-                self._plan(len(self.work.clients)).words,
-                self.present,
-            )
-        admitted = self.outcome.admitted
-        self.pledges.make(lambda pledge: pledge.opening(admitted.digest))
+        admitted = self.outcome.admitted = yield from admit(
+            self.index,
+            self.identity.agreement,
+            self.session,
+            self.work.roster,
+            self.work.dealt,
+            self._plan(len(self.work.clients)).words,
+        )
+        self.pledge(lambda pledge: pledge.opening(admitted.digest))
         opened = yield from aggregate(
             self.index,
             keys,
             self.computing(admitted),
             [self._plan(len(admitted.clients))],
             admitted.components,
-            None if self.work.lost == NOBODY else self.work.lost,
             inputs=admitted.digest,
         )
         self.outcome.totals = opened[0].totals
         return self.outcome
 
     def _keep(self, committed: Mapping[int, bytes]) -> None:
-        self.pledges.make(lambda pledge: pledge.revealing(committed))
+        self.pledge(lambda pledge: pledge.revealing(committed))
 
     def _plan(self, clients: int) -> Plan:
         return committee_plan(self.settings, self.release, clients)
@@ -166,23 +162,14 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
         member_identity(context, store),
         Pledges(store, memory.run),
         asked,
+        memory.order,
     )
 
 
-def put_away(job: Job, context: Context, lost: int = NOBODY) -> None:
-    """Store what the member is made from: before its first message leaves, and when another one was
-    lost on a direct link.
-    """
-    work, admitted = job.work, job.outcome.admitted
-    record = ConfigRecord({"round": job.header.round, "attempt": work.attempt, "lost": lost})
-    if admitted is not None:
-        record["admitted"] = list(admitted.clients)
-        record["dropped"] = list(admitted.dropped)
-        record["digest"] = admitted.digest
-        for m, words in admitted.components.items():
-            record[f"component.{m}"] = words.astype("<u8").tobytes()
-    context.state[WORK] = record
-    for name, part in write_work(job.header, work).items():
+def put_away(job: Job, context: Context) -> None:
+    """Store what the member is made from, before its first message leaves."""
+    context.state[WORK] = ConfigRecord({"round": job.header.round, "attempt": job.work.attempt})
+    for name, part in write_work(job.header, job.work).items():
         context.state[f"{WORK}.{name}"] = part
 
 
@@ -199,20 +186,4 @@ def stored_job(header: Header, context: Context, settings: Settings) -> Job:
             if name.startswith(f"{WORK}.")
         }
     )
-    job = new_job(read_work(stored), header, context, settings)
-    job.outcome.admitted = _stored_admitted(job, record)
-    return job
-
-
-def _stored_admitted(job: Job, record: ConfigRecord) -> Admitted | None:
-    if "admitted" not in record:
-        return None
-    clients = tuple(values(record, "admitted", int))
-    components = {
-        m: np.frombuffer(scalar(record, f"component.{m}", bytes), "<u8")
-        .astype(np.uint64)
-        .reshape(len(clients), -1)
-        for m in holders(job.index)
-    }
-    dropped, digest = tuple(values(record, "dropped", int)), scalar(record, "digest", bytes)
-    return Admitted(clients, dropped, digest, components)
+    return new_job(read_work(stored), header, context, settings)

@@ -1,9 +1,9 @@
 """A committee member's part in a round, put away in the node's memory between two messages.
 
-Adversary: a server, as the relay of sealed messages, that may send anything, and one malicious
-member. A member computes in a round on one set of inputs only
-(:mod:`fedgrpo.federation.committee_identity`), with four members, and with three where the settings
-allow it and one of the four was lost; it says nothing in clear but what was opened.
+Adversary: a server, as the relay of sealed messages, that may send anything, any client, and one
+malicious member. A member computes in a round under one seating, each seat of which its member has
+signed, on one set of inputs only (:mod:`fedgrpo.federation.committee_pledges`), from clients whose
+keys their nodes have signed; it says nothing in clear but what was opened.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from flwr.app import Context, RecordDict
 
 from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
-from fedgrpo.federation.committee_identity import Pledge
+from fedgrpo.federation.committee_client import seated
 from fedgrpo.federation.committee_job import Job, Outcome, new_job, put_away, stored_job
 from fedgrpo.federation.committee_messages import (
     ABANDON,
     AGGREGATE,
     GO_ON,
-    NOBODY,
     TOSS,
     Post,
     Progress,
@@ -30,7 +29,9 @@ from fedgrpo.federation.committee_messages import (
     write_post,
     write_progress,
 )
-from fedgrpo.federation.committee_plan import is_direct, pinned_members
+from fedgrpo.federation.committee_plan import is_direct
+from fedgrpo.federation.committee_pledges import Pledge
+from fedgrpo.federation.committee_seats import DealingKey, Place, proven_clients
 from fedgrpo.federation.memory import WORK, NodeMemory
 from fedgrpo.federation.messages import Header
 from fedgrpo.federation.records import config_record, scalar
@@ -57,80 +58,73 @@ def work(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     Raises
     ------
     ProtocolError
-        If this node is no member, or is asked twice for one thing; and where a check fails.
-    OpenedError
-        If something fails when this member's part of the result is out.
+        If this node is no member, a seat is not proven, the node is asked twice for one thing, or
+        a check fails before this member's part of the result is out.
     """
     memory = NodeMemory(context.state)
     header = Header(context.run_id, memory.round)
     asked = read_work(content)
+    try:
+        progress = _work(asked, header, context, settings)
+    except OpenedError as error:
+        LOG.error("%s", error.problem)
+        progress = Progress(done=False, gave_up=True, released=True)
+    return write_progress(header, progress)
+
+
+def _work(asked: Work, header: Header, context: Context, settings: Settings) -> Progress:
     if asked.task in (TOSS, AGGREGATE):
         job = _begin(asked, header, context, settings)
         if is_direct(settings):
-            return write_progress(header, _directly(job, context))
+            return _directly(job, context)
         member = _relayed(job)
         post = member.begin()
         _LIVE[_place(context)] = _Live(0, job, member)
-        return write_progress(header, _progress(job, member, post, context))
+        return _progress(job, member, post, context)
     live = _resume(header, context, settings)
     if asked.task == ABANDON:
         _forget(context)
-        return write_progress(header, _abandon(live.member, asked.lost))
+        return _abandon(live.member, asked.lost)
     if asked.task != GO_ON:
         raise ProtocolError("unknown task of a member", cure="install the same version everywhere")
-    return write_progress(header, _hear(live, asked.post, context))
+    return _hear(live, asked.post, context)
 
 
 def _begin(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
     """Take on a task, once."""
     memory = NodeMemory(context.state)
-    memory.pin_committee(asked.members, pinned_members(settings))
+    seated(settings, memory, header.round, asked.seats)
     job = new_job(asked, header, context, settings)
-    if asked.lost != NOBODY:
-        first = _first_attempt(asked.lost, header, context, settings)
-        job.work = replace(asked, clients=first.work.clients, dealt=first.work.dealt)
-        job.outcome.admitted = first.outcome.admitted
+    _check_attempt(asked, job.index, context.node_id)
+    place, proven = Place.of(settings, memory.run, header.round), dict[int, DealingKey]()
 
     # On disk before anything is sent: whatever becomes of the attempt, it is not made again.
     def pledged(pledge: Pledge) -> Pledge:
         if asked.task == TOSS:
-            return pledge.tossing(asked.attempt)
-        return pledge.computing(asked.attempt, header.round)
+            return pledge.tossing(asked.attempt, header.round, job.seating)
+        proven.update(proven_clients(asked.clients, place, pledge.pins))
+        return pledge.computing(asked.attempt, header.round, job.seating).seeing(proven)
 
     job.pledges.make(pledged)
+    # Who is not proven has dealt nothing: all members see it alike, and go on without it.
+    dealt = {number: parts for number, parts in asked.dealt.items() if number in proven}
+    job.work = replace(asked, dealt=dealt)
     put_away(job, context)
     return job
 
 
-def _first_attempt(lost: int, header: Header, context: Context, settings: Settings) -> Job:
-    """The attempt with four members, as far as it got; it goes no further."""
-    if not settings.aggregation.allow_three:
+def _check_attempt(asked: Work, index: int, node: int) -> None:
+    """Refuse an attempt in which this member's seat is elsewhere, or which a member has had."""
+    if asked.seats[index].node != node:
         raise ProtocolError(
-            f"asked to go on without committee member {lost}",
-            cure="set aggregation.allow_three = true to let three honest members finish a round",
+            f"this member's seat is at node {asked.seats[index].node}, and this is node {node}",
+            cure="give each node keys of its own",
         )
-    if is_direct(settings):
-        job = _lost_directly(lost, header, context, settings)
-    else:
-        job = _resume(header, context, settings).job
-    if job.work.lost != NOBODY:
+    if (last := max(seat.attempt for seat in asked.seats)) >= asked.attempt:
         raise ProtocolError(
-            f"asked to go on without committee member {lost} after member {job.work.lost}",
-            cure="go on with the next round",
+            f"attempt {asked.attempt} is not after a member's attempt {last}",
+            cure="number attempts as the members say",
         )
-    _forget(context)
-    return job
-
-
-def _lost_directly(lost: int, header: Header, context: Context, settings: Settings) -> Job:
-    """The attempt that ended because this very member was lost on this member's own link."""
-    job = stored_job(header, context, settings)
-    if scalar(config_record(context.state, WORK), "lost", int) != lost:
-        raise ProtocolError(
-            f"asked to go on without committee member {lost}, which this member has not lost",
-            cure="go on with the next round",
-        )
-    return job
 
 
 def _relayed(job: Job) -> Relayed:
@@ -157,10 +151,11 @@ def _progress(job: Job, member: Relayed, post: Post, context: Context) -> Progre
 
 
 def _finish(job: Job, outcome: Outcome, context: Context, post: Post) -> Progress:
-    """Keep the run's keys, or hand out what was opened; the rest is forgotten."""
+    """Keep the seating's keys, or hand out what was opened; the rest is forgotten."""
     _forget(context)
     if outcome.keys is not None:
-        job.pledges.make(lambda pledge: replace(pledge, keys=outcome.keys))
+        keys = outcome.keys
+        job.pledge(lambda pledge: pledge.holding(keys))
         return Progress(done=True, post=post)
     assert outcome.admitted is not None
     return Progress(done=True, post=post, clients=outcome.admitted.clients, totals=outcome.totals)
@@ -175,11 +170,7 @@ def _abandon(member: Relayed, lost: int) -> Progress:
 
 
 def _directly(job: Job, context: Context) -> Progress:
-    """Play the whole part over direct links, within one message of the server's.
-
-    What was admitted is kept only where another member was lost: one that has seen a check fail
-    goes on with nobody.
-    """
+    """Play the whole part over direct links, within one message of the server's."""
     address = str(context.node_config.get(LISTEN, job.committee.addresses[job.index]))
     patience = job.settings.federation.reply_timeout_s * _PATIENCE
     try:
@@ -190,8 +181,6 @@ def _directly(job: Job, context: Context) -> Progress:
         if (loss := loss_behind(error)) is None:
             raise
         LOG.warning("%s", loss.problem)
-        if job.settings.aggregation.allow_three:
-            put_away(job, context, loss.member)
         released = loss.confirmed or isinstance(error, OpenedError)
         return Progress(done=False, lost=loss.member, released=released)
     return _finish(job, outcome, context, {})

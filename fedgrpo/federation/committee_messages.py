@@ -14,14 +14,17 @@ The server passes on ciphertexts only: those of clients to members, and members'
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedgrpo.errors import ProtocolError
 from fedgrpo.federation.committee_plan import KEYS_BYTES, read_keys, write_keys
+from fedgrpo.federation.committee_seats import DealingKey, Place, Seat
 from fedgrpo.federation.messages import (
     BODY,
     HEADER,
@@ -47,6 +50,8 @@ NOBODY = -1
 """Number of the lost member where none is."""
 
 _ENTRY = struct.Struct("<qQ")
+_BETWEEN = ","
+_NAME = re.compile("[0-9a-f]{64}")
 _DEALT, _TOTALS = "dealt", "totals"
 
 Post = Mapping[int, list[bytes]]
@@ -55,24 +60,24 @@ Post = Mapping[int, list[bytes]]
 
 
 @dataclass(frozen=True)
-class Seat:
-    """What a member says of itself."""
-
-    keys: MemberKeys
-    attempt: int
-    """Number of its last attempt in this run."""
-    ready: bool
-    """Whether it holds the run's component keys."""
-
-
-@dataclass(frozen=True)
 class Dealer:
     """What a node says of itself once it has trained."""
 
-    signing: bytes
-    """Its Ed25519 public key of this round."""
+    dealing: DealingKey
+    """The key by which it signs what it deals in this round."""
     seat: Seat | None
     """If it can be a member."""
+
+    def check(self, place: Place, node: int) -> None:
+        """Refuse what this very node did not sign for this place; raises ProtocolError."""
+        nodes = {self.dealing.node} | ({self.seat.node} if self.seat else set())
+        if nodes != {node} or not self.dealing.holds(place):
+            raise ProtocolError(
+                f"node {node} shows a dealing key that it did not sign for this round",
+                cure="leave that node out",
+            )
+        if self.seat:
+            self.seat.check(place)
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,10 @@ class DealOrder:
     """Who computes, and whose releases are dealt to them."""
 
     header: Header
-    members: tuple[MemberKeys, ...]
-    clients: Mapping[int, bytes]
-    """Signing keys by number in the round."""
+    seats: tuple[Seat, ...]
+    """Of the four members that compute this round."""
+    clients: Mapping[int, DealingKey]
+    """Dealing keys by number in the round."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,25 @@ class Work:
 
     task: str
     attempt: int = 0
-    """Number of the attempt through the run, where one begins."""
-    members: tuple[MemberKeys, ...] = ()
-    clients: Mapping[int, bytes] = field(default_factory=dict)
+    """Number of the attempt in the round, where one begins."""
+    seats: tuple[Seat, ...] = ()
+    """Of the four members, where an attempt begins."""
+    clients: Mapping[int, DealingKey] = field(default_factory=dict)
     dealt: Mapping[int, bytes] = field(default_factory=dict)
     """Ciphertexts for this member by client."""
     lost: int = NOBODY
+    """A member that is gone, where the attempt is to end."""
     post: Post = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[MemberKeys, ...]:
+        """Keys of the four members."""
+        return tuple(seat.keys for seat in self.seats)
+
+    @property
+    def roster(self) -> dict[int, bytes]:
+        """Keys of the round by client, as a dealing is named by them."""
+        return roster_of(self.clients)
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,8 @@ class Progress:
     post: Post = field(default_factory=dict)
     lost: int = NOBODY
     """A member that this one lost on a direct link."""
+    gave_up: bool = False
+    """Whether it ended, other than by that loss, when its part of the result was out."""
     released: bool = False
     """Whether its part of the result, or on a direct link its confirmation, was out when it ended.
     """
@@ -137,29 +157,30 @@ class Vouched:
     """Over the checkpoint (hex); empty if the growth begins behind what the member has seen."""
 
 
+def roster_of(clients: Mapping[int, DealingKey]) -> dict[int, bytes]:
+    """Return the clients' keys of the round by number."""
+    return {number: client.key for number, client in clients.items()}
+
+
 def write_dealer(header: Header, dealer: Dealer, tag: Tag) -> RecordDict:
     """Write a node's public keys and tag: all that leaves it after training."""
-    body: dict[str, object] = {"signing": dealer.signing, "member": b""}
-    if seat := dealer.seat:
-        body |= {"member": write_keys(seat.keys), "attempt": seat.attempt, "ready": seat.ready}
-    content = _message(header, body)
+    seats = (dealer.seat,) if dealer.seat else ()
+    content = _message(header, _who(seats, {0: dealer.dealing}))
     content[TAG] = write_tag(tag)
     return content
 
 
 def read_dealer(content: RecordDict) -> Dealer:
     """Read a node's public keys; raises ProtocolError."""
-    body = config_record(content, BODY)
-    signing, member = _signing(scalar(body, "signing", bytes)), scalar(body, "member", bytes)
-    if not member:
-        return Dealer(signing, None)
-    attempt, ready = scalar(body, "attempt", int), scalar(body, "ready", bool)
-    return Dealer(signing, Seat(_members([member])[0], attempt, ready))
+    seats, dealing = _read_who(config_record(content, BODY))
+    if len(seats) > 1 or set(dealing) != {0}:
+        raise ProtocolError("a node with several seats or keys", cure="leave that node out")
+    return Dealer(dealing[0], seats[0] if seats else None)
 
 
 def write_deal(order: DealOrder) -> RecordDict:
     """Write the order to deal."""
-    return _message(order.header, _who(order.members, order.clients))
+    return _message(order.header, _who(order.seats, order.clients))
 
 
 def read_deal(content: RecordDict) -> DealOrder:
@@ -188,7 +209,7 @@ def write_work(header: Header, work: Work) -> RecordDict:
             "task": work.task,
             "attempt": work.attempt,
             "lost": work.lost,
-            **_who(work.members, work.clients),
+            **_who(work.seats, work.clients),
             **_post(work.post),
         },
     )
@@ -199,11 +220,11 @@ def write_work(header: Header, work: Work) -> RecordDict:
 def read_work(content: RecordDict) -> Work:
     """Read what is asked of a member; raises ProtocolError."""
     body = config_record(content, BODY)
-    members, clients = _read_who(body)
+    seats, clients = _read_who(body)
     return Work(
         task=scalar(body, "task", str),
         attempt=scalar(body, "attempt", int),
-        members=members,
+        seats=seats,
         clients=clients,
         dealt=pairs(config_record(content, _DEALT), "nodes", _DEALT, bytes),
         lost=scalar(body, "lost", int),
@@ -218,6 +239,7 @@ def write_progress(header: Header, progress: Progress) -> RecordDict:
         {
             "done": progress.done,
             "lost": progress.lost,
+            "gave-up": progress.gave_up,
             "released": progress.released,
             "clients": list(progress.clients),
             **_post(progress.post),
@@ -241,6 +263,7 @@ def read_progress(content: RecordDict, size: int) -> Progress:
         done=scalar(body, "done", bool),
         post=_read_post(body),
         lost=lost,
+        gave_up=scalar(body, "gave-up", bool),
         released=scalar(body, "released", bool),
         clients=tuple(values(body, "clients", int)),
         totals=totals,
@@ -291,18 +314,63 @@ def _message(header: Header, body: dict[str, object]) -> RecordDict:
     return RecordDict({HEADER: write_header(header), BODY: ConfigRecord(body)})  # type: ignore[arg-type]
 
 
-def _who(members: tuple[MemberKeys, ...], clients: Mapping[int, bytes]) -> dict[str, object]:
+def _who(seats: tuple[Seat, ...], clients: Mapping[int, DealingKey]) -> dict[str, object]:
+    keys = clients.values()
     return {
-        "members": [write_keys(keys) for keys in members],
+        "members": [write_keys(seat.keys) for seat in seats],
+        "seats": [seat.node for seat in seats],
+        "attempts": [seat.attempt for seat in seats],
+        "ready": [_BETWEEN.join(seat.ready) for seat in seats],
+        "seatings": [seat.seating for seat in seats],
+        "signatures": [seat.signature for seat in seats],
         "clients": list(clients),
-        "signing": list(clients.values()),
+        "keys": [client.key for client in keys],
+        "identities": [client.identity for client in keys],
+        "nodes": [client.node for client in keys],
+        "dealing": [client.signature for client in keys],
     }
 
 
-def _read_who(body: ConfigRecord) -> tuple[tuple[MemberKeys, ...], dict[int, bytes]]:
-    clients = pairs(body, "clients", "signing", bytes)
-    members = _members(values(body, "members", bytes))
-    return members, {client: _signing(key) for client, key in clients.items()}
+def _read_who(body: ConfigRecord) -> tuple[tuple[Seat, ...], dict[int, DealingKey]]:
+    seats = _rows(
+        values(body, "members", bytes),
+        values(body, "seats", int),
+        values(body, "attempts", int),
+        values(body, "ready", str),
+        values(body, "seatings", str),
+        values(body, "signatures", bytes),
+    )
+    clients = _rows(
+        values(body, "clients", int),
+        values(body, "keys", bytes),
+        values(body, "identities", bytes),
+        values(body, "nodes", int),
+        values(body, "dealing", bytes),
+    )
+    return tuple(_seat(*seat) for seat in seats), _keyed(clients)
+
+
+def _seat(keys: bytes, node: int, attempt: int, ready: str, seating: str, signature: bytes) -> Seat:
+    names = tuple(filter(None, ready.split(_BETWEEN)))
+    if len(keys) != KEYS_BYTES:
+        raise ProtocolError("a member's keys of a wrong length", cure="leave that node out")
+    if not all(_NAME.fullmatch(name) for name in (*names, *filter(None, [seating]))):
+        raise ProtocolError("a seat with a malformed name", cure="leave that node out")
+    return Seat(read_keys(keys), node, attempt, names, seating, signature)
+
+
+def _keyed(clients: list[tuple[Any, ...]]) -> dict[int, DealingKey]:
+    found = {number: DealingKey(*client) for number, *client in clients}
+    keys = [key for client in found.values() for key in (client.key, client.identity)]
+    if len(found) != len(clients) or any(len(key) != SECRET_BYTES for key in keys):
+        raise ProtocolError("a malformed roster of clients", cure="leave that node out")
+    return found
+
+
+def _rows(*columns: list[Any]) -> list[tuple[Any, ...]]:
+    if len({len(column) for column in columns}) != 1:
+        raise ProtocolError("lists of different lengths", cure="leave that node out")
+    return list(zip(*columns, strict=True))
 
 
 def _post(post: Post) -> dict[str, object]:
@@ -318,15 +386,3 @@ def _read_post(body: ConfigRecord) -> dict[int, list[bytes]]:
     for peer, message in zip(peers, messages, strict=True):
         post.setdefault(peer, []).append(message)
     return post
-
-
-def _members(found: list[bytes]) -> tuple[MemberKeys, ...]:
-    if any(len(keys) != KEYS_BYTES for keys in found):
-        raise ProtocolError("a member's keys of a wrong length", cure="leave that node out")
-    return tuple(read_keys(keys) for keys in found)
-
-
-def _signing(key: bytes) -> bytes:
-    if len(key) != SECRET_BYTES:
-        raise ProtocolError("a signing key of a wrong length", cure="leave that node out")
-    return key

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import CohortError, SettingsError
+from fedgrpo.errors import CohortError, ProtocolError, SettingsError
 from fedgrpo.federation.versions import VERSION
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.committee import (
@@ -24,7 +24,6 @@ from fedgrpo.secure.committee import (
     slice_planes,
 )
 from fedgrpo.secure.committee.planes import Words
-from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Settings
 
 KEYS_BYTES = 64
@@ -39,11 +38,28 @@ _RELAYED_S, _DIRECT_S = 1.0, 0.05
 """Seconds for which a message is on its way, assumed in the choice of a circuit."""
 
 
-def pinned_members(settings: Settings) -> tuple[MemberKeys, ...]:
-    """Return the members that the settings name; none where the nodes of a simulation are drawn."""
-    return tuple(
-        read_keys(bytes.fromhex(name.partition("@")[0])) for name in settings.aggregation.committee
-    )
+def listed_members(settings: Settings) -> dict[MemberKeys, str]:
+    """Return the members that the settings list, in order, and the address of each, or an empty
+    text; none where the nodes of a simulation are drawn.
+    """
+    named = (name.partition("@") for name in settings.aggregation.committee)
+    return {read_keys(bytes.fromhex(keys)): address for keys, _, address in named}
+
+
+def check_listed(settings: Settings, members: tuple[MemberKeys, ...]) -> None:
+    """Refuse a seating of others than listed members, or in another order than the list's.
+
+    Raises
+    ------
+    ProtocolError
+        If it is one.
+    """
+    chosen = set(members)
+    if members != tuple(keys for keys in listed_members(settings) if keys in chosen):
+        raise ProtocolError(
+            "the server seats another committee than the settings list",
+            cure="seat four of aggregation.committee, in its order",
+        )
 
 
 def read_keys(data: bytes) -> MemberKeys:
@@ -65,25 +81,40 @@ def committee_of(settings: Settings, members: tuple[MemberKeys, ...]) -> Committ
         If these are not four members with distinct keys.
     """
     shared = hashlib.sha256(f"{settings.fingerprint()}|{VERSION}".encode()).digest()
-    return Committee(members, _addresses(settings), shared)
+    addresses = listed_members(settings)
+    return Committee(members, tuple(addresses.get(keys, "") for keys in members), shared)
+
+
+def seating_of(settings: Settings, members: tuple[MemberKeys, ...]) -> str:
+    """Name four members under these settings, 64 hex digits; raises ProtocolError as above."""
+    return committee_of(settings, members).digest.hex()
 
 
 def is_direct(settings: Settings) -> bool:
     """Whether the members connect to each other, and not through the server."""
-    return all(_addresses(settings))
-
-
-def _addresses(settings: Settings) -> tuple[str, ...]:
-    named = settings.aggregation.committee
-    return tuple(name.partition("@")[2] for name in named) or ("",) * MEMBERS
+    addresses = listed_members(settings).values()
+    return bool(addresses) and all(addresses)
 
 
 def dealing_session(
-    committee: Committee, run: str, round: int, clients: Mapping[int, bytes]
+    committee: Committee, run: str, round: int, clients: Mapping[int, bytes], order: bytes
 ) -> bytes:
-    """Name a round's dealing: run, round, and who deals under which signing key."""
+    """Name a round's dealing: run, round, who deals under which signing key, and what all computed.
+
+    A dealer signs it, and a member admits only what is signed under its own: whoever was ordered to
+    compute something else than the members is left out.
+
+    Parameters
+    ----------
+    committee, run, round:
+        Whose dealing it is.
+    clients:
+        Signing key by client, 32 bytes each.
+    order:
+        See :func:`fedgrpo.federation.plans.order_digest`.
+    """
     roster = b"".join(b"%d|" % client + clients[client] for client in sorted(clients))
-    return committee.session(run, round, hashlib.sha256(roster).digest())
+    return committee.session(run, round, hashlib.sha256(order + roster).digest())
 
 
 def encoding_of(release: ReleasePlan) -> Encoding:

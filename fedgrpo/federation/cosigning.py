@@ -1,7 +1,8 @@
 """Members vouch for the server's ledger, round by round.
 
-Adversary: a server that shows two ledgers of one run, or takes entries back; see
-:mod:`fedgrpo.ledger.witness`. A member that is away vouches later; none can hold a run up.
+Adversary: a server that shows two ledgers of one run, takes entries back, or enters another adapter
+than it ordered a member to compute at; see :mod:`fedgrpo.ledger.witness`. A member that is away
+vouches later; none can hold a run up.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDi
     store = NodeStore.of(context, settings)
     identity, name = member_identity(context, store), f"witness-{memory.run}"
     note = store.read_note(name)
-    expected = Expected(memory.run, settings.fingerprint())
+    expected = Expected(memory.run, settings.fingerprint(), memory.round, memory.order)
     witness = Witness(expected, note.facts["kept"] if note else "")
     header = Header(context.run_id, memory.round)
     if growth.start > witness.size:

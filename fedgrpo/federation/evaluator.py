@@ -14,7 +14,7 @@ from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.model.base import load_base
+from fedgrpo.model.base import check_context, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
@@ -27,7 +27,9 @@ class LocalEvaluator:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+        base = load_base(settings.model)
+        check_context(base, settings.grpo)
+        self.adapter = Adapter(base, settings.adapter, settings.seed)
         self.held_out = HeldOut(
             self.adapter,
             RewardMixture.from_settings(settings.reward),

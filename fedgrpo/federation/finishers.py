@@ -35,7 +35,7 @@ class Finisher(Generic[T]):
 
 
 def read_finishers(
-    replies: Replies, header: Header, read: Callable[[RecordDict], T]
+    replies: Replies, header: Header, read: Callable[[int, RecordDict], T]
 ) -> Answers[Finisher[T]]:
     """Read the answers to the order to train, ordered by the nodes' names.
 
@@ -43,7 +43,7 @@ def read_finishers(
     share a name are left out. An attacker cannot make an honest node's its own: only that node and
     the server know it.
     """
-    answers = read_answers(replies, header, lambda _, c: Finisher(read_tag(c), read(c)))
+    answers = read_answers(replies, header, lambda node, c: Finisher(read_tag(c), read(node, c)))
     names = Counter(finisher.tag.name for finisher in answers.values.values())
     twice = {n for n, finisher in answers.values.items() if names[finisher.tag.name] > 1}
     ordered = sorted(answers.values.items(), key=lambda item: item[1].tag.name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from fedgrpo.data.ownership import prompts_stamp
@@ -14,7 +15,7 @@ from fedgrpo.federation.plans import plan_hash
 from fedgrpo.policy import Request, Site, is_simulated, refused, site_of
 from fedgrpo.policy.absent import broken_without_policy
 from fedgrpo.policy.checked import check_prompts
-from fedgrpo.policy.declared import broken_declarations
+from fedgrpo.policy.declared import Declared, broken_declarations
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
 
@@ -49,10 +50,11 @@ class Gate:
     def at(
         cls,
         node_config: Mapping[str, Scalar],
-        settings: Settings,
         order: TrainOrder,
         plan: ReleasePlan,
         store: NodeStore,
+        settings: Settings,
+        declared: Declared,
     ) -> Gate:
         """Read the node's policy.
 
@@ -61,7 +63,7 @@ class Gate:
         PolicyError
             If it has one that cannot be read.
         """
-        source = prompts_stamp(node_config)
+        source = source_of(node_config, declared)
         request = Request(
             settings=settings,
             run=order.header.run_id,
@@ -104,9 +106,13 @@ class Gate:
         """Keep what went wrong for the site's own people: in the log, and on disk."""
         for cause, times in mishaps.items():
             LOG.warning("round %d, %d x %s", self.request.round, times, cause)
-        if self.site is None:
-            return
         try:
-            self.site.mishaps.add(mishaps)
-        except OSError as error:
+            if self.site:
+                self.site.mishaps.add(mishaps)
+        except Exception as error:  # A release must leave whatever becomes of this.
             LOG.error("what went wrong could not be counted: %s", type(error).__name__)
+
+
+def source_of(node_config: Mapping[str, Scalar], declared: Declared) -> str:
+    """What decides a release on the node's side: its prompts, and the figures that it declares."""
+    return json.dumps([prompts_stamp(node_config), asdict(declared)], sort_keys=True)

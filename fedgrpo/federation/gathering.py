@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from fedgrpo.derivation import derive_key
 from fedgrpo.errors import CohortError
-from fedgrpo.federation.committee_messages import Dealer, read_dealer
-from fedgrpo.federation.committee_round import CommitteeError, CommitteeServer
+from fedgrpo.federation.committee_messages import Dealer
+from fedgrpo.federation.committee_roll import CommitteeError
+from fedgrpo.federation.committee_round import CommitteeServer
+from fedgrpo.federation.committee_seats import Place
 from fedgrpo.federation.exchange import Replies
 from fedgrpo.federation.finishers import Finisher, read_finishers
 from fedgrpo.federation.link import Answers, Link
 from fedgrpo.federation.openings import Openings
 from fedgrpo.federation.plain_round import plain_groups, read_plain
+from fedgrpo.federation.plans import order_digest
 from fedgrpo.federation.secure_round import (
     Failures,
     SecureResult,
@@ -45,6 +49,8 @@ class Round:
         That it began with.
     repeated:
         Whether it was begun before and interrupted.
+    run:
+        Name of the run, the same after a resume.
     replies:
         To the order to train.
     """
@@ -54,6 +60,7 @@ class Round:
     plan: ReleasePlan
     adapter: AdapterState
     repeated: bool
+    run: str
     replies: Replies = field(default_factory=lambda: Replies({}, {}))
     outcome: RoundOutcome = field(default_factory=RoundOutcome)
 
@@ -95,7 +102,7 @@ class Gathering:
 
     def _by_buckets(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
         finishers: Answers[Finisher[PublicKeys]] = read_finishers(
-            replies, current.link.header, read_finisher
+            replies, current.link.header, lambda _, content: read_finisher(content)
         )
         if problem := self._missing(finishers):
             return RoundOutcome(problem), finishers.failures
@@ -106,6 +113,7 @@ class Gathering:
             current.plan,
             self.settings.secure.bucket_size,
             current.clock.phase,
+            order=order_digest(self.settings, current.adapter, current.plan.clipping_norm),
             key=self._key("buckets", current),
             admit=lambda opened: self.openings.admit(
                 current.clock.round, [frozenset(names[node] for node in one) for one in opened]
@@ -115,7 +123,7 @@ class Gathering:
 
     def _plainly(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
         releases = read_finishers(
-            replies, current.link.header, lambda content: read_plain(content, current.plan)
+            replies, current.link.header, lambda _, c: read_plain(c, current.plan)
         )
         if problem := self._missing(releases):
             return RoundOutcome(problem), releases.failures
@@ -143,8 +151,9 @@ class Gathering:
         return outcome, failures
 
     def _by_committee(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
+        place = Place.of(self.settings, current.run, current.clock.round)
         finishers: Answers[Finisher[Dealer]] = read_finishers(
-            replies, current.link.header, read_dealer
+            replies, current.link.header, partial(self.committee.read, place)
         )
         # What was not opened shows nobody anything and costs nothing; but a round that was begun
         # before and interrupted may have been opened at that time.

@@ -30,6 +30,9 @@ APP_RAISED = 2
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""
 
+FIRST_NODE = 1001
+"""Id of the first of nodes that are only counted; the others follow."""
+
 Drop = Callable[[str, int], bool]
 """``(stage, node) -> whether the node goes away before this stage``."""
 
@@ -87,7 +90,7 @@ class LocalGrid(Grid):
         tamper: Tamper = _as_sent,
         run_id: int = 1,
     ) -> None:
-        ids = list(range(1001, 1001 + nodes) if isinstance(nodes, int) else nodes)
+        ids = list(range(FIRST_NODE, FIRST_NODE + nodes) if isinstance(nodes, int) else nodes)
         self.online = list(ids)
         self.sent: list[tuple[str, int]] = []
         self.contexts = {

@@ -47,7 +47,7 @@ class LocalHolders:
                 "this node names no prompts",
                 cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
             )
-        resident(settings).load(adapter)
+        resident(settings, any_weights=declared.any_weights).load(adapter)
         if settings.privacy.unit != "prompt":
             RewardMixture.from_settings(settings.reward)
             return 0.0

@@ -79,7 +79,9 @@ class NodeMemory:
             {"client": masks.to_bytes(), "bound": bound, "members": 0}
         )
 
-    def keep_plan(self, run: str, settings: str, dimension: int, clipping_norm: float) -> None:
+    def keep_plan(
+        self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
+    ) -> None:
         """Keep the run's name and what a round's plan follows from, for later stages.
 
         Parameters
@@ -90,9 +92,18 @@ class NodeMemory:
             Their fingerprint.
         dimension, clipping_norm:
             Of the round's plan.
+        order:
+            Digest of what all nodes were ordered to compute, see
+            :func:`fedgrpo.federation.plans.order_digest`.
         """
         self.state[_PLAN] = ConfigRecord(
-            {"run": run, "settings": settings, "dimension": dimension, "norm": clipping_norm}
+            {
+                "run": run,
+                "settings": settings,
+                "dimension": dimension,
+                "norm": clipping_norm,
+                "order": order,
+            }
         )
 
     def check_settings(self, settings: str) -> None:
@@ -130,6 +141,11 @@ class NodeMemory:
             raise TurnError("no round is open", cure="have the node train first")
         return config_record(self.state, _PLAN)
 
+    @property
+    def order(self) -> bytes:
+        """Digest of the round's order; raises TurnError if there is none."""
+        return scalar(self._plan, "order", bytes)
+
     def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
         """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
         self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
@@ -141,8 +157,8 @@ class NodeMemory:
         del self.state[_SIGNING]
         return key
 
-    def pin_committee(self, members: tuple[MemberKeys, ...], named: tuple[MemberKeys, ...]) -> None:
-        """Accept a committee: the one that the settings name, and the same for a whole run.
+    def pin_committee(self, members: tuple[MemberKeys, ...]) -> None:
+        """Accept a committee that no settings list: the same for a whole run.
 
         Raises
         ------
@@ -153,12 +169,10 @@ class NodeMemory:
         before = keys
         if _PINNED in self.state:
             before = scalar(config_record(self.state, _PINNED), "keys", bytes)
-        strange = bool(named) and members != named
-        if strange or before != keys:
+        if before != keys:
             raise ProtocolError(
-                "the server names another committee than "
-                + ("the settings" if strange else "earlier in this run"),
-                cure="pin the members in aggregation.committee and start a new run",
+                "the server names another committee than earlier in this run",
+                cure="list the members in aggregation.committee and start a new run",
             )
         self.state[_PINNED] = ConfigRecord({"keys": keys})
 

@@ -22,7 +22,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.errors import BoundsError, ProtocolError, TurnError, VersionError
+from fedgrpo.errors import AdapterError, BoundsError, ProtocolError, TurnError, VersionError
 from fedgrpo.federation.records import (
     any_array,
     array,
@@ -33,7 +33,7 @@ from fedgrpo.federation.records import (
     values,
 )
 from fedgrpo.federation.versions import PROTOCOL, VERSION
-from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.policy.refusals import Refusal
 from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 
@@ -166,22 +166,24 @@ def read_adapter(record: ArrayRecord) -> AdapterState:
     Raises
     ------
     ProtocolError
-        If its vector is missing or not float32.
+        If its vector is missing or not float32, or its layout is no hash.
     BoundsError
-        If it is not one finite row.
+        If the vector is not of one dimension, or any value is not finite float32 within
+        :data:`fedgrpo.model.adapter.LARGEST`.
     """
     vector = array(record, _VECTOR, "float32")
-    if vector.ndim != 1 or not np.isfinite(vector).all():
-        raise BoundsError(
-            f"adapter vector of shape {vector.shape} is not one finite row",
-            cure="see the server's log: an optimiser step diverged",
-        )
     basis = {
         name.removeprefix(_BASIS): any_array(record, name)
         for name in record
         if name.startswith(_BASIS)
     }
+    try:
+        check_values(vector, basis)
+    except AdapterError as error:
+        raise BoundsError(error.problem, cure=error.cure) from None
     layout = array(record, _LAYOUT, "uint8").tobytes().decode("ascii", errors="replace")
+    if len(layout) != 64 or set(layout) - set("0123456789abcdef"):
+        raise ProtocolError("the adapter's layout is no hash", cure="send the server's own")
     return AdapterState(vector, basis, layout)
 
 
@@ -265,6 +267,7 @@ def write_roster(roster: Roster) -> RecordDict:
         {
             "bucket": roster.bucket,
             "threshold": roster.threshold,
+            "order": roster.order,
             "members": list(roster.members),
             "keys": [keys.to_bytes() for keys in roster.keys],
         }
@@ -282,6 +285,7 @@ def read_roster(content: RecordDict) -> Roster:
         members=tuple(values(body, "members", int)),
         keys=tuple(PublicKeys.from_bytes(keys) for keys in values(body, "keys", bytes)),
         threshold=scalar(body, "threshold", int),
+        order=scalar(body, "order", bytes),
     )
 
 

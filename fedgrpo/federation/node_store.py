@@ -28,9 +28,10 @@ Masking keys are not derived: masks hide a release only if they are fresh each t
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ from fedgrpo.derivation import derive_key, kept_key, new_key
 from fedgrpo.errors import RunError, TurnError
 from fedgrpo.federation.messages import Tag
 from fedgrpo.federation.records import array, array_record, config_record, scalar
-from fedgrpo.files import replace_file
+from fedgrpo.files import owner_only, replace_file
 from fedgrpo.ledger import commitment
 from fedgrpo.node_folder import STATE, locked, node_folder, owned_folder
 from fedgrpo.settings import Settings
@@ -96,6 +97,9 @@ class Shelf(Protocol):
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """Hold the shelf alone."""
 
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note; waits for its turn."""
+
 
 @dataclass(frozen=True)
 class FolderShelf:
@@ -124,6 +128,13 @@ class FolderShelf:
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: between processes, by a lock on a file."""
         return locked(self.folder, wait=wait)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """See :class:`Shelf`."""
+        with open(owned_folder(self.folder) / f"{name}.lock", "ab", opener=owner_only) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
@@ -158,6 +169,10 @@ class StateShelf:
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: one process has the state at a time, as Flower hands it out."""
+        return nullcontext()
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """See :class:`Shelf`. Flower hands a simulated node one message at a time."""
         return nullcontext()
 
     @staticmethod
@@ -259,6 +274,10 @@ class NodeStore:
     def write_note(self, name: str, note: Note) -> None:
         """Keep a note in the place of the one before; it is durable when this returns."""
         self._shelf.write(name, note)
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note, to read and write it as one."""
+        return self._shelf.alone(name)
 
     def adapter_before(self, ask: Ask, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Return the global adapter of the round before, of which a simulated attacker makes use.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict
 
 from fedgrpo.errors import ProtocolError, SettingsError
 from fedgrpo.federation.messages import TrainOrder
-from fedgrpo.privacy.adaptive import indicator_share
+from fedgrpo.ledger.orders import order_digest as ledger_order
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.adaptive import RANGE, indicator_share, within_range
 from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
 from fedgrpo.settings import Settings
 
@@ -32,18 +33,20 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
     Raises
     ------
     ProtocolError
-        If the clipping norm is not positive and finite, or changed where it must not.
+        If the clipping norm changed where it must not, or further than it adapts.
     """
     privacy = settings.privacy
-    if not (math.isfinite(clipping_norm) and clipping_norm > 0):
+    agreed = privacy.clipping_norm
+    if not privacy.adaptive and clipping_norm != agreed:
         raise ProtocolError(
-            f"clipping norm {clipping_norm} is not positive and finite",
-            cure="start a new run from sound settings",
-        )
-    if not privacy.adaptive and clipping_norm != privacy.clipping_norm:
-        raise ProtocolError(
-            f"clipping norm {clipping_norm} is not the agreed {privacy.clipping_norm}",
+            f"clipping norm {clipping_norm} is not the agreed {agreed}",
             cure="set privacy.adaptive = true, or use privacy.clipping_norm in every round",
+        )
+    if not within_range(clipping_norm, agreed):
+        raise ProtocolError(
+            f"clipping norm {clipping_norm} is not within a factor of {RANGE:g} of the agreed "
+            f"{agreed}, where it adapts",
+            cure="start a new run from another privacy.clipping_norm",
         )
     return ReleasePlan(
         unit=privacy.unit,
@@ -66,8 +69,8 @@ def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: 
     settings, order, plan:
         Of the round.
     source:
-        What tells the node's prompts from others, see
-        :func:`fedgrpo.data.ownership.prompts_stamp`.
+        What tells the node's prompts and declared figures from others, see
+        :func:`fedgrpo.federation.gate.source_of`.
     """
     adapter = order.adapter
     parts = [
@@ -78,6 +81,25 @@ def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: 
         source,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def order_digest(settings: Settings, adapter: AdapterState, clipping_norm: float) -> bytes:
+    """SHA-256 (32 bytes) of what every node of a round is ordered to compute on its own prompts.
+
+    Holders whose releases are summed agree on it: it is in the roster of a bucket, from which masks
+    are derived, and in what a dealer signs. A member of a committee vouches for no entry of the
+    ledger that tells of another one than it followed.
+
+    Adversary: a server that orders one holder of a bucket to compute at another adapter, under
+    another clip or by other settings, and so knows its part of the sum from the others'.
+    """
+    return ledger_order(
+        settings.fingerprint(),
+        adapter.layout,
+        adapter.basis_hash,
+        adapter.vector_hash,
+        clipping_norm,
+    )
 
 
 def norms_in(settings: Settings, holders: int) -> int:

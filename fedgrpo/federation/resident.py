@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import Settings
+
+_LOADED: dict[Settings, Adapter] = {}
+"""The one that was used last, by the settings that decide what is computed."""
 
 
 def computed(settings: Settings) -> Settings:
@@ -16,19 +17,27 @@ def computed(settings: Settings) -> Settings:
     return settings.model_copy(update={"run": type(settings.run)()})
 
 
-def resident(settings: Settings) -> Adapter:
+def resident(settings: Settings, *, any_weights: bool = False) -> Adapter:
     """One base model a process: simulated holders take turns on it, each loading the round's
     adapter first.
+
+    Parameters
+    ----------
+    settings:
+        The run's.
+    any_weights:
+        Whether it may be loaded from weights in a format that can hold code, as the site's policy
+        says. What is loaded already is handed out whatever this says.
 
     Raises
     ------
     ModelError
         If it cannot be loaded.
     """
-    return _resident(computed(settings))
-
-
-@lru_cache(maxsize=1)
-def _resident(settings: Settings) -> Adapter:
-    torch.set_num_threads(settings.simulation.cpus_per_holder)
-    return Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    wanted = computed(settings)
+    if wanted not in _LOADED:
+        _LOADED.clear()
+        torch.set_num_threads(settings.simulation.cpus_per_holder)
+        base = load_base(settings.model, any_weights=any_weights)
+        _LOADED[wanted] = Adapter(base, settings.adapter, settings.seed)
+    return _LOADED[wanted]

@@ -121,6 +121,7 @@ def secure_bucket_means(
     least: int,
     phase: Phase,
     *,
+    order: bytes,
     key: bytes | None = None,
     admit: Admit = lambda sums: [True] * len(sums),
 ) -> SecureResult:
@@ -138,6 +139,8 @@ def secure_bucket_means(
         Least members of a bucket.
     phase:
         Entered around each stage.
+    order:
+        SHA-256 of what the nodes were ordered to compute, 32 bytes.
     key:
         Of the draw of buckets, see :func:`fedgrpo.secure.buckets.assign_buckets`.
     admit:
@@ -148,7 +151,7 @@ def secure_bucket_means(
     SecureResult
         Of the buckets that reached their threshold, exact up to half a step a coordinate.
     """
-    buckets = [_Bucket(roster) for roster in make_rosters(link, finishers, least, key)]
+    buckets = [_Bucket(roster) for roster in make_rosters(link, finishers, least, order, key)]
     failures: Failures = {}
     with phase("share"):
         failures |= _share(link, buckets)
@@ -162,7 +165,11 @@ def secure_bucket_means(
 
 
 def make_rosters(
-    link: Link, finishers: Mapping[int, PublicKeys], least: int, key: bytes | None = None
+    link: Link,
+    finishers: Mapping[int, PublicKeys],
+    least: int,
+    order: bytes,
+    key: bytes | None = None,
 ) -> list[Roster]:
     """Draw buckets of at least ``least`` finishers and write their rosters."""
     return [
@@ -173,6 +180,7 @@ def make_rosters(
             members=members,
             keys=tuple(finishers[member] for member in members),
             threshold=secret_threshold(len(members)),
+            order=order,
         )
         for number, members in enumerate(assign_buckets(list(finishers), least, key))
     ]

@@ -24,13 +24,10 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
 from fedgrpo.report.writer import RunWriter
-from fedgrpo.run_directory import SECRET, SERVER_LOCK, alone
+from fedgrpo.run_directory import ADAPTER, SECRET, SERVER_LOCK, alone
 from fedgrpo.settings import Settings
 
 LOG = logging.getLogger(__name__)
-
-ADAPTER = "adapter"
-"""Folder of the final adapter in the run directory."""
 
 
 @dataclass(frozen=True)

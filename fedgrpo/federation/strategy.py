@@ -329,6 +329,7 @@ class FedGRPO(Strategy):
             release_plan(self.settings, state.adapter.vector.size, norm),
             state.adapter,
             repeated=state.begun,
+            run=self._journal.run,
         )
         clock.announce(WAITING)
         orders = list(self.configure_train(number, arrays, run.train_config, run.grid))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from fedgrpo.federation.interfaces import HolderFactory, PreparingFactory
 from fedgrpo.federation.memory import NodeMemory
 from fedgrpo.federation.messages import TrainOrder
 from fedgrpo.federation.node_store import Ask, NodeStore
-from fedgrpo.federation.plans import release_plan
+from fedgrpo.federation.plans import order_digest, release_plan
 from fedgrpo.federation.watch import Watch
 from fedgrpo.policy.declared import Declared, declared_by
 from fedgrpo.policy.refusals import Refusal, refused
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
 
-FINISH_S = 2.0
-"""Seconds kept free before the answer leaves, to put a release on disk and write the reply."""
+_ALL_ZERO = "whole contribution zero"
 
 Release = NDArray[np.float64]
 
@@ -98,6 +98,11 @@ class Task:
         return Ask(self.order.run, self.order.header.round, self.gate.request.plan)
 
     @property
+    def digest(self) -> bytes:
+        """Digest of the order, on which all whose releases are summed must agree."""
+        return order_digest(self.settings, self.order.adapter, self.plan.clipping_norm)
+
+    @property
     def memory(self) -> NodeMemory:
         """What the node keeps between messages."""
         return NodeMemory(self.context.state)
@@ -110,7 +115,7 @@ class Task:
     @property
     def deadline(self) -> float:
         """When computing must be over; infinity where the answer waits for it."""
-        return self.answer_at - FINISH_S if self.declared.answer_after_s else math.inf
+        return self.came + self.declared.work_s
 
 
 def train(message: Message, context: Context, node: Node) -> RecordDict:
@@ -124,10 +129,12 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
     if faults.drops:
         raise refused(Refusal.DROPPED_OUT, "simulated dropout")
     with task.store.locked():
-        release = _release(task, node, byzantine=faults.byzantine)
-        reply = _reply(task, release, node.minimum_bucket)
-        node.clock.wait_until(task.answer_at)
-    return reply
+        paid = _paid(task, node)
+        try:
+            release = _release(task, node, paid, byzantine=faults.byzantine)
+            return _reply(task, release, node.minimum_bucket)
+        finally:
+            node.clock.wait_until(task.answer_at)
 
 
 # Before the charge -------------------------------------------------------------------------------
@@ -143,8 +150,8 @@ def _task(message: Message, context: Context, came: float) -> Task:
         raise BoundsError("the clipping norm is not finite", cure="start from sound settings")
     plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
     store = NodeStore.of(context, settings)
-    gate = Gate.at(context.node_config, settings, order, plan, store)
     declared = declared_by(context.node_config, settings)
+    gate = Gate.at(context.node_config, order, plan, store, settings, declared)
     return Task(context, settings, order, plan, store, gate, declared, came)
 
 
@@ -169,25 +176,34 @@ def _check_settings(theirs: str, settings: Settings) -> None:
         )
 
 
-def _release(task: Task, node: Node, *, byzantine: bool) -> Release:
-    """The release that was kept, or a new one that is charged for and kept."""
+@dataclass(frozen=True)
+class Paid:
+    """What is known once a release is charged for.
+
+    Attributes
+    ----------
+    kept:
+        The release itself, if it was made before.
+    in_time:
+        Whether all the time is left that the order can take by public figures.
+    """
+
+    kept: Release | None
+    in_time: bool
+
+
+def _paid(task: Task, node: Node) -> Paid:
+    """Refuse the order, or charge for its release."""
     task.memory.check_turn(task.ask.round, task.order.adapter)
     kept = task.store.released(task.ask)
-    again = task.gate.is_charged()
     in_time = kept is not None or _is_in_time(task, node)
-    if not (in_time or again):
+    if not (in_time or task.gate.is_charged()):
         raise refused(
             Refusal.ANSWER_TIME,
             f"answer_after_s = {task.declared.answer_after_s:g} is shorter than the order can take",
         )
     _charge(task)
-    if kept is not None:
-        return kept
-    release = _computed(task, node, in_time=in_time)
-    if byzantine:
-        release = _attacked(task, release)
-    task.store.keep(task.ask, release)
-    return release
+    return Paid(kept, in_time)
 
 
 def _is_in_time(task: Task, node: Node) -> bool:
@@ -203,8 +219,9 @@ def _is_in_time(task: Task, node: Node) -> bool:
 def _charge(task: Task) -> None:
     """Open the round and pay for it: from here on, the answer is a release."""
     task.memory.begin_round(task.ask.round, task.order.adapter)
+    order, plan = task.order, task.plan
     task.memory.keep_plan(
-        task.order.run, task.order.fingerprint, task.plan.dimension, task.plan.clipping_norm
+        order.run, order.fingerprint, plan.dimension, plan.clipping_norm, task.digest
     )
     task.gate.charge()
 
@@ -212,13 +229,25 @@ def _charge(task: Task) -> None:
 # After the charge --------------------------------------------------------------------------------
 
 
+def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
+    """The release that was kept, or a new one that is kept from now on."""
+    if paid.kept is not None:
+        return paid.kept
+    release = _computed(task, node, in_time=paid.in_time)
+    if byzantine:
+        release = _attacked(task, release)
+    task.store.keep(task.ask, release)
+    return release
+
+
 def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
     """What the holder contributes; zero with the full noise where it fails or comes too late."""
-    watch = Watch(task.store, task.ask.plan, task.deadline)
-    try:
-        release = _contributed(task, node, watch) if in_time else None
-    finally:
-        task.gate.count(watch.mishaps)
+    mishaps: Counter[str] = Counter()
+    release = _in_time(task, node, mishaps) if in_time else None
+    if not in_time:
+        mishaps[f"{_ALL_ZERO}: a process died, and too little time is left to compute again"] += 1
+    # A copy, as work that was left behind goes on counting.
+    task.gate.count(dict(mishaps))
     if release is not None:
         return release
     if task.plan.unit == "none":
@@ -226,27 +255,32 @@ def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
     return zero_release(task.plan, task.store.key(task.ask))
 
 
-def _contributed(task: Task, node: Node, watch: Watch) -> Release | None:
-    """What the holder contributes, in time; None if it cannot."""
-
-    def contribute() -> Release:
-        holder = node.factory(task.settings, task.context.node_config)
-        key, round_ = task.store.key(task.ask), task.ask.round
-        release = holder.contribute(task.order.adapter, task.plan, round_, key, watch)
-        return _checked(release, task.plan.size)
-
+def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
+    """What the holder contributes before the deadline; None if it cannot."""
     try:
-        release = node.clock.run(contribute, task.deadline)
+        release = node.clock.run(lambda: _contributed(task, node, mishaps), task.deadline)
         if node.clock.now() > task.deadline:
             raise LateError
     except LateError:
-        watch.mishaps["whole contribution zero: it came too late"] += 1
+        mishaps[f"{_ALL_ZERO}: it came too late"] += 1
     except (Exception, SystemExit) as error:
         log_failure("contribution failed", error)
-        watch.mishaps[f"whole contribution zero: {type(error).__name__}"] += 1
+        mishaps[f"{_ALL_ZERO}: {type(error).__name__}"] += 1
     else:
         return release
     return None
+
+
+def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
+    """Have the holder contribute. From here on, prompts are read."""
+    watch = Watch(task.store, task.ask.plan, task.deadline)
+    key, round_ = task.store.key(task.ask), task.ask.round
+    try:
+        holder = node.factory(task.settings, task.context.node_config)
+        release = holder.contribute(task.order.adapter, task.plan, round_, key, watch)
+    finally:
+        mishaps.update(watch.mishaps)
+    return _checked(release, task.plan.size)
 
 
 def _checked(release: Release, size: int) -> Release:
@@ -277,6 +311,8 @@ def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
     if settings.aggregation.protocol == "committee":
         return committee_client.finish(header, task.context, settings, task.ask, release)
     least = max(minimum_bucket, settings.secure.bucket_size)
-    masks = MaskingClient.open(header.run_id, header.round, task.context.node_id, least)
+    masks = MaskingClient.open(
+        header.run_id, header.round, task.context.node_id, least, order=task.digest
+    )
     task.memory.keep(release, task.plan.bound, masks)
     return messages.write_keys(header, masks.public_keys, tag)

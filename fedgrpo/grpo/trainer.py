@@ -27,7 +27,7 @@ from fedgrpo.grpo.health import HISTORY, TrainingWarning, missed_ends, step_size
 from fedgrpo.grpo.metrics import BatchFigures, StepMetrics, batch_figures
 from fedgrpo.grpo.policy import Policy
 from fedgrpo.grpo.update import Updater
-from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.base import BaseModel, check_context, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
@@ -95,6 +95,7 @@ class GRPOTrainer:
     ) -> None:
         self.settings = settings or GRPOSettings()
         self.adapter = _adapter(model, adapter_settings or AdapterSettings(), seed or 0)
+        check_context(self.adapter.base, self.settings)
         rows = [
             row if isinstance(row, PromptRow) else as_row(row, "prompts", number)
             for number, row in enumerate(prompts, start=1)

@@ -9,7 +9,7 @@ from fedgrpo.ledger.cosignatures import add_cosignature
 from fedgrpo.ledger.entries import End, Entry, Head, RoundEntry
 from fedgrpo.ledger.merkle import MerkleTree
 from fedgrpo.ledger.replay import Replay, replay
-from fedgrpo.ledger.verify import Verdict, hash_file, verify
+from fedgrpo.ledger.verify import KnownRoot, Verdict, hash_file, verify
 from fedgrpo.ledger.witness import Expected, Witness
 from fedgrpo.ledger.writer import FILE, Ledger
 
@@ -21,6 +21,7 @@ __all__ = [
     "Entry",
     "Expected",
     "Head",
+    "KnownRoot",
     "Ledger",
     "MerkleTree",
     "Replay",

@@ -88,8 +88,8 @@ class RoundEntry(Record):
     :func:`fedgrpo.ledger.commitment`.
     """
     committee: tuple[str, ...] = ()
-    """Ed25519 keys (hex) of the committee's members that computed the result: four, or three after
-    one was lost.
+    """Ed25519 keys (hex) of the four members of the committee that sat in the round and computed
+    the result, in the order of the settings' list.
     """
     released: bool = True
     """Whether anything of the round can have come out; a round of a committee that opened nothing

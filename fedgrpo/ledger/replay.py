@@ -134,13 +134,13 @@ CURE = "take the run's record from this entry on as unproven; compare with anoth
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         tree = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise LedgerError("it is no JSON, or not whole") from None
     if not isinstance(tree, dict) or set(tree) != _KEYS:
         raise LedgerError("it does not consist of entry, root and signature")
     try:
         written = canonical(tree) + b"\n"
-    except ValueError:
+    except (ValueError, RecursionError):
         written = b""
     if written != line:
         raise LedgerError("it is not written as the ledger writes it")

@@ -4,25 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedgrpo.errors import LedgerError, RunError, SettingsError
+from fedgrpo.errors import LedgerError, PrivacyError, RunError, SettingsError
 from fedgrpo.ledger.checkpoints import Checkpoint
 from fedgrpo.ledger.cosignatures import cosigned
 from fedgrpo.ledger.entries import End, Head, RoundEntry
-from fedgrpo.ledger.replay import CURE, replay
+from fedgrpo.ledger.replay import CURE, Replay, replay
 from fedgrpo.ledger.writer import FILE
 from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.privacy.adaptive import within_range
 from fedgrpo.report.reader import SUMMARY
 from fedgrpo.report.records import Guarantee
+from fedgrpo.run_directory import ADAPTER
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import noise_by
+from fedgrpo.settings_checks import MEMBERS, noise_by
 
 _TOLERANCE = 1e-6
 """Relative difference of epsilon between machines: another libm, another version of the accountant.
 """
+
+
+@dataclass(frozen=True)
+class KnownRoot:
+    """What a reader knows of a ledger: its root when it had so many entries.
+
+    Attributes
+    ----------
+    root:
+        64 hexadecimal digits.
+    size:
+        Entries, the head included.
+    """
+
+    root: str
+    size: int
+
+    @classmethod
+    def parse(cls, text: str) -> KnownRoot:
+        """Read ``ROOT:SIZE``, as ``fedgrpo ledger verify`` prints it.
+
+        Raises
+        ------
+        SettingsError
+            If it is none.
+        """
+        if not (found := _KNOWN.fullmatch(text.strip().lower())):
+            raise SettingsError(
+                f"{text!r} is no ROOT:SIZE",
+                cure="give 64 hexadecimal digits, a colon and the number of entries, as 'fedgrpo "
+                "ledger verify' prints them",
+            )
+        return cls(found[1], int(found[2]))
+
+
+_KNOWN = re.compile(r"([0-9a-f]{64}):([1-9][0-9]{0,9})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,12 +93,13 @@ class Verdict:
     cosigned: dict[str, int]
 
 
-def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
+def verify(run_dir: Path, *, key: str | None = None, expected: KnownRoot | None = None) -> Verdict:
     """Check a run's ledger against itself, the accountant and the final adapter.
 
     Adversary: see :mod:`fedgrpo.ledger.checkpoints`. The key in the head is the run's own, so
     whoever can replace the whole directory can make another ledger that holds: name the key that
-    you know, or ask for members' co-signatures.
+    you know, a root that you were told, or ask for members' co-signatures. Entries cut off at the
+    end leave a ledger that holds, and that has not ended: :attr:`Verdict.ended`.
 
     Parameters
     ----------
@@ -67,6 +107,8 @@ def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
         Holds the ledger and, if the run has ended, the adapter.
     key:
         The server's public key (hex), if the reader knows it.
+    expected:
+        What the reader was told of this ledger before, or by somebody else.
 
     Raises
     ------
@@ -81,6 +123,8 @@ def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
     read = replay(path.read_bytes(), FILE)
     if key is not None and read.head.public_key != key.strip().lower():
         raise _misfit(1, f"its key is {read.head.public_key}, not {key}")
+    if expected is not None:
+        _check_known(read, expected)
     settings = _settings(read.head)
     rounds: list[RoundEntry] = []
     for number, entry in enumerate(read.entries[1:], start=2):
@@ -99,6 +143,17 @@ def verify(run_dir: Path, *, key: str | None = None) -> Verdict:
         public_key=read.head.public_key,
         cosigned=cosigned(run_dir, read),
     )
+
+
+def _check_known(read: Replay, known: KnownRoot) -> None:
+    """Refuse a ledger that is another one than the reader was told of, or ends before it."""
+    count = len(read.checkpoints)
+    if known.size > count:
+        raise LedgerError(
+            f"{FILE} has {count} entries, and had {known.size} when its root was told", cure=CURE
+        )
+    if (found := read.checkpoints[known.size - 1].root) != known.root:
+        raise _misfit(known.size, f"its root is {found}, and {known.root} was told")
 
 
 def _settings(head: Head) -> Settings:
@@ -132,12 +187,16 @@ def _faults(
         yield "it does not begin with the adapter that the entry before it ended with"
     if entry.aborted and entry.result != entry.adapter:
         yield "an aborted round changed the adapter"
+    if entry.round > settings.rounds:
+        yield f"round {entry.round} is beyond rounds = {settings.rounds} of the settings"
+    if not within_range(entry.clipping_norm, settings.privacy.clipping_norm):
+        yield f"clipping norm {entry.clipping_norm} is further than one adapts"
     for name, expected in _expected(settings, head).items():
         if (found := getattr(entry, name)) != expected:
             yield f"{name} is {found!r}, the settings and the head say {expected!r}"
     yield from _committee_faults(entry, settings)
     spent = sum(one.released for one in [*done, entry])
-    if not _same_guarantees(entry.epsilon, guarantees(settings, spent)):
+    if not _same_guarantees(entry.epsilon, _computed(settings, spent)):
         yield "its epsilon is not what the accountant computes"
 
 
@@ -148,14 +207,13 @@ def _committee_faults(entry: RoundEntry, settings: Settings) -> Iterator[str]:
     if not entry.released and not (committee and entry.aborted):
         yield "it claims to have released nothing, which only an aborted round of a committee can"
     members = entry.committee
-    least = 3 if aggregation.allow_three else 4
     if entry.aborted or not committee:
         if members:
             yield "it names members of a committee that did not compute it"
-    elif len(set(members)) != len(members) or not least <= len(members) <= 4:
-        yield f"{len(members)} members computed it, the settings want at least {least} of 4"
+    elif len(set(members)) != len(members) or len(members) != MEMBERS:
+        yield f"{len(members)} members computed it, and {MEMBERS} do"
     elif aggregation.committee and not set(members) <= signing_keys(settings):
-        yield "a member that computed it is not on the committee that the settings name"
+        yield "a member that computed it is not on the committee that the settings list"
 
 
 def signing_keys(settings: Settings) -> set[str]:
@@ -180,30 +238,51 @@ def _expected(settings: Settings, head: Head) -> dict[str, object]:
     }
 
 
-def _same_guarantees(found: tuple[Guarantee, ...], computed: tuple[Guarantee, ...]) -> bool:
-    return len(found) == len(computed) and all(
-        (a.unit, a.adversary, a.delta) == (b.unit, b.adversary, b.delta)
-        and math.isclose(a.epsilon, b.epsilon, rel_tol=_TOLERANCE)
-        for a, b in zip(found, computed, strict=True)
+def _computed(settings: Settings, spent: int) -> tuple[Guarantee, ...] | None:
+    """What the accountant says; None if it cannot account for such settings."""
+    try:
+        return guarantees(settings, spent)
+    except PrivacyError:
+        return None
+
+
+def _same_guarantees(found: tuple[Guarantee, ...], computed: tuple[Guarantee, ...] | None) -> bool:
+    return (
+        computed is not None
+        and len(found) == len(computed)
+        and all(
+            (a.unit, a.adversary, a.delta) == (b.unit, b.adversary, b.delta)
+            and math.isclose(a.epsilon, b.epsilon, rel_tol=_TOLERANCE)
+            for a, b in zip(found, computed, strict=True)
+        )
     )
 
 
 def _check_files(run_dir: Path, last: object, number: int) -> None:
     """Compare the final adapter with the end of the ledger."""
     if not isinstance(last, End):
-        if (run_dir / SUMMARY).exists():
-            raise _misfit(number, "the run has finished, and the ledger does not say so")
+        for name in (SUMMARY, ADAPTER):
+            if (run_dir / name).exists():
+                raise _misfit(
+                    number, f"it is the last one, and beside it is {name}: no end names it"
+                )
         return
-    found = {name: hash_file(run_dir / name) for name in last.files}
     for name, stated in last.files.items():
-        if found[name] != stated:
+        path = run_dir / name
+        if ".." in path.parts or not path.is_relative_to(run_dir / ADAPTER):
+            raise _misfit(number, f"it names {name}, which is not in the folder {ADAPTER}")
+        if hash_file(path) != stated:
             raise LedgerError(
                 f"{name} is not the file that line {number} of {FILE} names", cure=CURE
             )
-    folders = {(run_dir / name).parent for name in last.files}
-    present = {str(f.relative_to(run_dir)) for folder in folders for f in folder.iterdir()}
-    if extra := sorted(present - set(last.files)):
-        raise LedgerError(f"{extra[0]} is no file that line {number} of {FILE} names", cure=CURE)
+    if extra := sorted(_files(run_dir / ADAPTER) - {run_dir / name for name in last.files}):
+        name = extra[0].relative_to(run_dir).as_posix()
+        raise LedgerError(f"{name} is no file that line {number} of {FILE} names", cure=CURE)
+
+
+def _files(folder: Path) -> set[Path]:
+    """Everything in a folder, however deep, that is not a folder itself."""
+    return {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
 def hash_file(path: Path) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 
 from fedgrpo.errors import LedgerError
 from fedgrpo.ledger.checkpoints import Cosignature, cosign
-from fedgrpo.ledger.entries import Head, canonical, from_tree, to_tree
+from fedgrpo.ledger.entries import Entry, Head, RoundEntry, canonical, from_tree, to_tree
 from fedgrpo.ledger.merkle import MerkleTree
+from fedgrpo.ledger.orders import entered_order
 from fedgrpo.ledger.replay import Replay
 
 
@@ -30,10 +31,33 @@ class Expected:
         Its name.
     fingerprint:
         Of its settings.
+    round:
+        The last one in which this member was ordered to compute; 0 if there was none.
+    order:
+        Digest of what it was ordered then, see :func:`fedgrpo.ledger.orders.order_digest`.
     """
 
     run: str
     fingerprint: str
+    round: int = 0
+    order: bytes = b""
+
+    def check(self, entry: Entry) -> None:
+        """Refuse an entry that tells of another order than this member followed.
+
+        Raises
+        ------
+        LedgerError
+            With the round.
+        """
+        if not isinstance(entry, RoundEntry) or entry.round != self.round:
+            return
+        if entered_order(entry) != self.order:
+            raise LedgerError(
+                f"round {entry.round} was ordered otherwise than the ledger says: another adapter, "
+                "clipping norm or settings",
+                cure="have the server's operator explain what the others were ordered",
+            )
 
 
 class Witness:
@@ -70,7 +94,8 @@ class Witness:
         ------
         LedgerError
             If the lines do not follow what was read before, or the ledger is of another run, of
-            other settings, or was signed by another key than before.
+            other settings, was signed by another key than before, or tells of another order than
+            this member followed.
         """
         if start > self.size or start + len(lines) < self.size:
             raise LedgerError(
@@ -80,6 +105,7 @@ class Witness:
             )
         for line in lines[self.size - start :]:
             self._read.take(line)
+            self._expected.check(self._read.entries[-1])
             self._read.entries[1:] = []
             self._read.checkpoints.clear()
         head = self._read.head

@@ -8,18 +8,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.errors import ModelError
+from fedgrpo.model.loading import load_model, load_tokenizer
 from fedgrpo.model.packed_attention import use_packed_attention
-from fedgrpo.settings import ModelSettings
+from fedgrpo.settings import GRPOSettings, ModelSettings
 
 TINY = Path(__file__).parent / "tiny"
 """Folder of the shipped base model, made by fedgrpo/model/pretrain.py."""
@@ -66,30 +63,37 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def load_base(settings: ModelSettings) -> BaseModel:
+def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseModel:
     """Load model and tokenizer as the settings say.
+
+    Adversary: see :mod:`fedgrpo.model.loading`.
+
+    Parameters
+    ----------
+    settings:
+        Name, revision, precision and device.
+    any_weights:
+        Whether the site's own policy allows weights in other formats than safetensors.
 
     Raises
     ------
     ModelError
-        If the name is no model folder and no Hub model that can be reached, or has no
-        end-of-sequence token.
+        If the name is no model folder and no Hub model that can be reached, the model brings code,
+        is not whole, is not finite, has no end-of-sequence token, or fewer embeddings than its
+        tokenizer has tokens.
     """
     source = model_source(settings.name)
     device = choose_device(settings.device)
     revision = settings.revision or "main"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=getattr(torch, settings.dtype)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model.name = {settings.name!r} (revision {revision!r}) cannot be loaded: "
-            f"{type(error).__name__}",
-            cure="give a folder with config.json, weights and tokenizer, or a Hub name that this "
-            "machine can reach",
-        ) from error
+    model = load_model(
+        AutoModelForCausalLM,
+        source,
+        revision,
+        any_weights=any_weights,
+        dtype=getattr(torch, settings.dtype),
+    )
+    tokenizer = load_tokenizer(source, revision, padding_side="left")
+    _check_vocabulary(model, tokenizer, settings.name)
     model.requires_grad_(False).eval().to(device)
     use_packed_attention(model)
     eos_ids = _end_tokens(model, tokenizer, settings.name)
@@ -104,11 +108,13 @@ def model_source(name: str) -> str:
     Raises
     ------
     ModelError
-        If the name looks like a path and there is no model in it.
+        If the name looks like a path and there is no model in it, or is that of a file.
     """
     if name == "tiny":
         return str(TINY)
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ModelError(f"model.name = {name!r} is a file", cure="name the folder that holds it")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
             f"model.name = {name!r} has no config.json",
@@ -119,6 +125,46 @@ def model_source(name: str) -> str:
             f"model.name = {name!r} does not exist", cure="check the path, or give a Hub name"
         )
     return str(folder) if folder.is_dir() else name
+
+
+def check_context(base: BaseModel, settings: GRPOSettings) -> None:
+    """Hold the longest prompt with its completion against positions that end.
+
+    Positions that are trained one by one do; rotary and other computed ones go on.
+
+    Raises
+    ------
+    ModelError
+        If they end before prompt and completion do.
+    """
+    longest = settings.max_prompt_length + settings.max_completion_length
+    positions = getattr(base.model.config, "max_position_embeddings", longest)
+    learned = any(name.endswith(_LEARNED) for name, _ in base.model.named_modules())
+    if learned and longest > positions:
+        raise ModelError(
+            f"grpo.max_prompt_length + grpo.max_completion_length = {longest} is more than the "
+            f"{positions} positions of the model",
+            cure=f"lower them to {positions} together, or use another model",
+        )
+
+
+_LEARNED = ("wpe", "embed_positions", "position_embeddings", "position_embedding")
+"""What modules with one trained vector for each position are called in transformers."""
+
+
+def _check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
+) -> None:
+    """Refuse a tokenizer that makes tokens for which the model has no embedding."""
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    table = cast(torch.nn.Embedding, model.get_input_embeddings())
+    rows = table.weight.shape[0]
+    if tokens > rows:
+        raise ModelError(
+            f"model {name!r} has {rows} embeddings, its tokenizer {tokens} tokens",
+            cure="use the tokenizer that belongs to the model, or resize_token_embeddings and "
+            "train the new ones",
+        )
 
 
 def _end_tokens(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +19,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from fedgrpo.errors import AdapterError
-from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel
 from fedgrpo.model.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.settings import AdapterSettings
@@ -47,9 +48,7 @@ class Adapter:
         self.settings = settings
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.model: PeftModel = get_peft_model(
-                base.model, peft_config(settings), autocast_adapter_dtype=True
-            )
+            self.model = with_adapter(base.model, settings)
         self.model.eval()
         fuse(self.model)
         # PEFT types these layers too loosely for a checker: its mixins add what is used here.
@@ -59,11 +58,6 @@ class Adapter:
         named = sorted(self.model.named_parameters())
         self.trainable = {name: p for name, p in named if p.requires_grad}
         self.frozen = dict(_frozen_tensors(self.model))
-        if not self.trainable:
-            raise AdapterError(
-                f"adapter.target_modules = {settings.target_modules!r} matches no layer",
-                cure="name linear layers of the base model, or 'all-linear'",
-            )
         for parameter in self.trainable.values():
             parameter.data = parameter.data.float()
         self.layout = _layout(base.fingerprint, settings, self.trainable)
@@ -85,14 +79,17 @@ class Adapter:
         }
         return AdapterState(self.vector(), basis, self.layout)
 
-    @torch.no_grad()
-    def load(self, state: AdapterState) -> None:
-        """Take over trainable values and frozen tensors.
+    def check(self, state: AdapterState) -> None:
+        """Refuse a state that does not fit, without touching anything.
+
+        Adversary: a server. That basis and layout fit follows from base model and settings alone,
+        so a node may say so before it has charged for anything.
 
         Raises
         ------
         AdapterError
-            If the state is of another base model, kind, rank or size.
+            If the state is of another base model, kind, rank or size, its frozen tensors have other
+            names or shapes, or values are not finite float32 within bounds.
         """
         if state.layout != self.layout or state.vector.shape != (self.dimension,):
             raise AdapterError(
@@ -106,7 +103,19 @@ class Adapter:
                 cure="send the server's basis",
             )
         for name, tensor in self.frozen.items():
-            tensor.copy_(torch.from_numpy(np.array(state.basis[name])).view_as(tensor))
+            if (shape := state.basis[name].shape) != tuple(tensor.shape):
+                raise AdapterError(
+                    f"frozen tensor {name} has shape {shape}, expected {tuple(tensor.shape)}",
+                    cure="send the server's basis",
+                )
+        check_values(state.vector, state.basis)
+
+    @torch.no_grad()
+    def load(self, state: AdapterState) -> None:
+        """Take over trainable values and frozen tensors; raises AdapterError as :meth:`check`."""
+        self.check(state)
+        for name, tensor in self.frozen.items():
+            tensor.copy_(torch.from_numpy(np.array(state.basis[name])))
         self.set_vector(state.vector)
 
     @torch.no_grad()
@@ -186,6 +195,43 @@ class Adapter:
         if isinstance(tree["target_modules"], list):
             tree["target_modules"].sort()
         config.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel:
+    """Put a new adapter on a model.
+
+    Raises
+    ------
+    AdapterError
+        If a name among the target modules is none of the model's, or is of what carries no adapter.
+    """
+    modules = dict(model.named_modules())
+    wanted = [name for name in settings.target_modules if name != "all-linear"]
+    strange = [
+        name for name in wanted if not any(m == name or m.endswith(f".{name}") for m in modules)
+    ]
+    if strange or not settings.target_modules:
+        raise AdapterError(
+            f"adapter.target_modules names {', '.join(strange) or 'nothing'}, and the model has no "
+            "such layer",
+            cure=f"choose from all-linear, {', '.join(_linear_names(modules))}",
+        )
+    try:
+        made: PeftModel = get_peft_model(model, peft_config(settings), autocast_adapter_dtype=True)
+    except ValueError as error:  # PEFT's: it quotes names of modules.
+        raise AdapterError(
+            f"adapter.target_modules = {', '.join(settings.target_modules)} cannot carry "
+            f"adapter.kind = {settings.kind!r}",
+            cure=f"choose from all-linear, {', '.join(_linear_names(modules))}",
+        ) from error
+    return made
+
+
+def _linear_names(modules: Mapping[str, torch.nn.Module]) -> list[str]:
+    """Last names of a model's linear layers but its output layer, as settings name them."""
+    linear = (torch.nn.Linear, Conv1D)
+    found = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, linear)}
+    return sorted(found - {"lm_head"})
 
 
 def peft_config(settings: AdapterSettings) -> PeftConfig:

@@ -25,3 +25,14 @@ def quiet_loading() -> Iterator[None]:
     finally:
         if hide:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Keep transformers' own reports back, where what they tell is looked at anyway."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

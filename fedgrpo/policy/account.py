@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 
 from fedgrpo.errors import PolicyError
@@ -11,6 +12,7 @@ from fedgrpo.policy.refusals import CURES, Refusal
 from fedgrpo.policy.spending import Entry
 from fedgrpo.privacy.accounting import round_cost
 from fedgrpo.privacy.composition import Mechanism, compose
+from fedgrpo.privacy.neighbours import Neighbours, neighbours_of
 from fedgrpo.privacy.overflow import with_overflow
 from fedgrpo.settings import Settings
 
@@ -45,6 +47,23 @@ def spent_epsilon(entries: Sequence[Entry], unit: str, delta: float) -> float:
     """
     found = [mechanism for entry in entries if (mechanism := _seen_as(entry, unit))]
     return with_overflow(lambda left: compose(found, left), _limited(entries, unit), delta)
+
+
+def spent_on_neighbours(entries: Sequence[Entry], delta: float, *, shared: bool) -> Neighbours:
+    """Return what these releases cost for a replaced prompt, and copies at several holders.
+
+    Parameters
+    ----------
+    entries:
+        One holder's releases; the others are taken to have made the same.
+    delta:
+        In (0, 1).
+    shared:
+        Whether one noise covers all copies, see
+        :func:`fedgrpo.privacy.neighbours.epsilon_of_copies`.
+    """
+    found = Counter(one for entry in entries if (one := _seen_as(entry, "prompt")))
+    return neighbours_of(found, delta, shared=shared, limited=_limited(entries, "prompt"))
 
 
 def check_spending(policy: Policy, entries: Sequence[Entry]) -> None:

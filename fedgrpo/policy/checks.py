@@ -106,8 +106,6 @@ def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refus
         return
     if problem := committee_problem(policy.committee, settings):
         yield Refusal.COMMITTEE, problem
-    if settings.aggregation.allow_three and not policy.allow_three:
-        yield Refusal.ALLOW_THREE, "aggregation.allow_three = true is not allowed"
 
 
 def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:

@@ -48,8 +48,8 @@ def committee_problem(agreed: tuple[str, ...], settings: Settings) -> str | None
         The run's. Where members are reached makes no difference, only their keys.
     """
     named = {name.partition("@")[0] for name in settings.aggregation.committee}
-    if len(named) != MEMBERS:
-        return f"aggregation.committee names {len(named)} different members, not {MEMBERS}"
+    if len(named) < MEMBERS:
+        return f"aggregation.committee names {len(named)} different members, not {MEMBERS} or more"
     if strangers := sorted(named - set(agreed)):
         return "this site does not agree to be dealt to " + ", ".join(map(fingerprint, strangers))
     return None
@@ -65,22 +65,20 @@ def fingerprint(keys: str) -> str:
     return "-".join(digest[at : at + _GROUP] for at in range(0, _SHOWN, _GROUP))
 
 
-def committee_words(agreed: tuple[str, ...], *, allow_three: bool) -> Iterator[str]:
+def committee_words(agreed: tuple[str, ...]) -> Iterator[str]:
     """Explain a committee to a lawyer, in paragraphs.
 
     Parameters
     ----------
     agreed:
         As above.
-    allow_three:
-        Whether three members may go on after one fell silent.
     """
     yield (
         "This policy allows runs with a committee: four participants who hold your update in "
         "shares. This machine splits it into four lists that look like random numbers, and sends "
         "each member three of them, encrypted so that nobody else can read them, the server "
         "included. One member by itself learns nothing from its shares. ANY TWO MEMBERS TOGETHER "
-        "SEE YOUR UPDATE, without noise: they must be organisations that you trust not to "
+        "SEE YOUR UPDATE, without noise: all must be organisations that you trust not to "
         "conspire. On shares, the four work out the average of all participants' updates without "
         "the extreme ones, put random noise on it, and show the result alone. One curious member "
         "can take a part of that noise off again; every release is counted by what such a member "
@@ -92,13 +90,17 @@ def committee_words(agreed: tuple[str, ...], *, allow_three: bool) -> Iterator[s
     yield (
         "Members that this site agrees to, by the fingerprints of their keys: "
         f"{', '.join(map(fingerprint, agreed))}. A run whose committee is not made up of them is "
-        "refused. "
-        + (
-            "If one member falls silent, the other three may finish the round: then the secrecy "
-            "of your update and a right result rest on all three keeping to the rules, as a "
-            "member that cheats would not be found out."
-            if allow_three
-            else "If one member falls silent, the round ends without a result. Runs in which the "
-            "other three would go on, among whom cheating is not found out, are refused."
-        )
+        f"refused. {_seats(len(agreed))}"
+    )
+
+
+def _seats(agreed: int) -> str:
+    """Say who of them computes, and what becomes of a round in which one falls silent."""
+    silent = "If one of the four falls silent, the round ends without a result"
+    if agreed == MEMBERS:
+        return f"{silent}, and so does every round until it is back."
+    return (
+        f"Four of these {agreed} compute a round, and others may take over in a later one: over a "
+        f"run, ANY TWO OF ALL {agreed} could see every update if they conspire. {silent}, and is "
+        "not dealt to others."
     )

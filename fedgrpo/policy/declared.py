@@ -7,6 +7,7 @@ check``; they are bounds and not counts, or a server could find the exact number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from fedgrpo.policy.limits import Policy
 from fedgrpo.policy.refusals import Refusal
 from fedgrpo.policy.site import is_simulated, site_of
 from fedgrpo.settings import Scalar, Settings
+
+FINISH_S = 2.0
+"""Seconds kept free before an answer leaves, to put a release on disk and write the reply."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Declared:
     stateless_rewards: tuple[str, ...]
     answer_after_s: float
     any_weights: bool
+
+    @property
+    def work_s(self) -> float:
+        """Seconds in which an order may be worked at; infinity where its answer waits for that."""
+        return self.answer_after_s - FINISH_S if self.answer_after_s else math.inf
 
 
 def declared_by(node_config: Mapping[str, Scalar], settings: Settings) -> Declared:

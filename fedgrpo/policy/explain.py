@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from fedgrpo.policy.account import UNITS, spent_epsilon
+from fedgrpo.policy.account import UNITS, spent_epsilon, spent_on_neighbours
 from fedgrpo.policy.committee import committee_words
 from fedgrpo.policy.limits import ANY, Policy, UnitLimits, allowed
 from fedgrpo.policy.spending import Entry
+from fedgrpo.privacy.neighbours import Neighbours
 
 WIDTH = 88
 
@@ -20,8 +21,13 @@ _METRICS = {
     "kl": "how far the model moved",
 }
 _HIDDEN = {
-    "prompt": "any one of your prompts, with every answer that the model gave to it",
+    "prompt": "any one of your prompts, with all its copies and every answer that the model gave "
+    "(where a run says which column tells persons apart: all prompts of any one person)",
     "client": "your organisation's whole part in the training",
+}
+_REMOVED = {
+    "prompt": "an empty prompt in its place",
+    "client": "a contribution of nothing",
 }
 _PROTOCOLS = {
     "buckets": "sums over groups under one-time secret masks",
@@ -34,6 +40,8 @@ _NOISE = {
     "server": "the server, after it has added the sums up; it sees sums without noise",
     ANY: "whomever the server names",
 }
+_JOINT = ("committee", "server")
+"""Who adds one noise for all."""
 
 
 def explain(policy: Policy, entries: Sequence[Entry]) -> str:
@@ -88,7 +96,7 @@ def _leaves(policy: Policy) -> Iterator[str]:
             "way, the sum may be over fewer of them, but over more than half."
         )
     if allowed("committee", policy.protocols):
-        yield from committee_words(policy.committee, allow_three=policy.allow_three)
+        yield from committee_words(policy.committee)
     if allowed("plain", policy.protocols):
         yield (
             "This policy ALSO allows runs in which the server is shown your update by itself, and "
@@ -98,8 +106,38 @@ def _leaves(policy: Policy) -> Iterator[str]:
     yield (
         "Besides: temporary keys, a name that this machine has in this run only, a "
         "seal by which it can prove later what its update was and which tells nothing by itself, "
-        "the time at which this machine answers, and, if it refuses, a one-word reason from a "
-        "fixed list."
+        "and, if it refuses, a one-word reason from a fixed list, which is decided before any "
+        f"prompt is read. {_public(policy)}"
+    )
+    yield _timing(policy)
+
+
+def _public(policy: Policy) -> str:
+    """What is declared, and so as good as published."""
+    declared = []
+    if policy.prompts_declared:
+        declared.append(f"that there are at most {policy.prompts_declared} prompts or persons here")
+    if policy.longest_prompt_tokens:
+        declared.append(
+            f"that the longest prompt used has at most {policy.longest_prompt_tokens} tokens "
+            "(a longer one is left out, unseen)"
+        )
+    if not declared:
+        return "Nothing about your prompts has been declared public."
+    return f"Declared public, and told by such reasons: {' and '.join(declared)}."
+
+
+def _timing(policy: Policy) -> str:
+    if not policy.answer_after_s:
+        return (
+            "This policy names no time for answers, so runs that hide a prompt or the organisation "
+            "are refused."
+        )
+    return (
+        f"Once a round is paid for (below), an answer leaves {policy.answer_after_s:g} seconds "
+        "after the server asked, never sooner or later, and always in the same form: a prompt that "
+        "cannot be used adds nothing to it, and if all fails it is made of random noise alone. So "
+        "neither time nor failure tells anything. What went wrong is in this machine's own log."
     )
 
 
@@ -152,9 +190,10 @@ def _unit_words(unit: str, limits: UnitLimits, delta: float) -> str:
     epsilon = limits.largest_epsilon
     words = (
         f"Protected is {_HIDDEN[unit]}. What is limited is how well anybody who sees everything "
-        "that is released, knows everything else and is as clever as can be, could tell whether it "
-        "was used. The measure of this is called epsilon: 0 would mean not at all, and smaller is "
-        f"better. This site's limit is {epsilon:g}, over all runs together. In plain terms: "
+        "that is released, knows everything else and is as clever as can be, could tell it from "
+        f"{_REMOVED[unit]}. The measure of this is called epsilon: 0 would mean not at all, and "
+        f"smaller is better. This site's limit is {epsilon:g}, over all runs together. In plain "
+        "terms: "
         "somebody who thought it an even chance beforehand can become at most "
         f"{_certainty(epsilon)} sure (at a limit of 1 it would be {_certainty(1)}, at 3 "
         f"{_certainty(3)}), but for a probability of {delta:g}, called delta, that this fails. It "
@@ -198,6 +237,8 @@ def _spent(policy: Policy, entries: Sequence[Entry]) -> Iterator[str]:
                 f"For {_HIDDEN[unit]}: epsilon {spent:.2f} of {limits.largest_epsilon:g}. The "
                 "release that would pass the limit is refused."
             )
+    if policy.prompt and any(entry.noise_multiplier > 0 for entry in entries):
+        yield _beside(policy, entries)
     if bare := sum(entry.noise_multiplier == 0 for entry in entries):
         yield f"{bare} releases were made without noise and are in none of these figures."
     if policy.client and any(entry.unit == "prompt" for entry in entries):
@@ -205,6 +246,36 @@ def _spent(policy: Policy, entries: Sequence[Entry]) -> Iterator[str]:
             "Releases that hide single prompts do not hide the organisation as a whole, and are "
             "not in the figure for it."
         )
+
+
+def _beside(policy: Policy, entries: Sequence[Entry]) -> str:
+    """What is not one prompt against an empty one, in figures of the account as it stands."""
+    own = spent_on_neighbours(entries, policy.delta, shared=False)
+    said = (
+        f"Against another prompt in its place, instead of an empty one, it is {own.replaced:.2f}; "
+        "so too for one row more of a text that is here already. If "
+        f"{_numbers(own.copies)} participants hold the same prompt and released as much, then for "
+        "all these copies together "
+    )
+    ways = []
+    if allowed("client", policy.noise_by):
+        ways.append(f"{_figures(own)} where each of them adds its own noise")
+    if policy.most_honest_mates or any(allowed(by, policy.noise_by) for by in _JOINT):
+        one = spent_on_neighbours(entries, policy.delta, shared=True)
+        ways.append(f"{_figures(one)} where one noise covers them all")
+    return said + ", or ".join(ways) + "."
+
+
+def _numbers(items: Iterable[object]) -> str:
+    *most, last = map(str, items)
+    return f"{', '.join(most)} or {last}"
+
+
+def _figures(beside: Neighbours) -> str:
+    return _numbers(
+        f"{epsilon:.1f}" if math.isfinite(epsilon) else "no limit"
+        for epsilon in beside.copies.values()
+    )
 
 
 def _who_decides(policy: Policy) -> Iterator[str]:
@@ -227,10 +298,11 @@ def _not_promised() -> Iterator[str]:
     yield "6. What is not promised"
     yield (
         "The limits hold for the software as installed. They do not cover programs that the server "
-        "brings along and that somebody lets run here, the moment at which this machine answers, "
+        "brings along and that somebody lets run here, a machine that dies and does not answer, "
         "somebody with access to this machine, or facts that many of your prompts have in common: "
         "those are what the training learns. The models and programs named above were approved by "
-        "whoever wrote this file. Whoever deletes the account begins a new one."
+        "whoever wrote this file. Whoever deletes the account begins a new one. A prompt that "
+        "other participants hold too is less protected, by what each copy adds."
     )
 
 

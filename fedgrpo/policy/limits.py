@@ -83,12 +83,9 @@ class Policy(Section):
     """Ways in which this site's update may reach the server: values of ``aggregation.protocol``.
     ``buckets`` shows it sums only, ``committee`` the result only, ``plain`` the update itself."""
     committee: Annotated[Names, AfterValidator(check_members)] = ()
-    """Members of a committee to whom this site's update may be dealt in shares: each as the 128 hex
-    digits that ``fedgrpo committee-key`` prints. Any two of them together see the update. Rounds
-    over other members, or over unnamed ones, are refused."""
-    allow_three: bool = False
-    """Whether rounds are answered that three members may finish (``aggregation.allow_three``): then
-    no member that cheats is found out."""
+    """Members of a committee to whom this site's update may be dealt in shares, four or more: each
+    as the 128 hex digits that ``fedgrpo committee-key`` prints. Any two of them all together could
+    see every update. Rounds over other members, or over unnamed ones, are refused."""
     models: Names = ()
     """Base models that may be loaded: names or ``name@revision`` as the run's settings give them,
     or ``*`` for any."""

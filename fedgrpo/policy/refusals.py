@@ -25,7 +25,6 @@ class Refusal(StrEnum):
     BUCKET_SIZE = "bucket-size"
     PROTOCOL = "protocol"
     COMMITTEE = "committee"
-    ALLOW_THREE = "allow-three"
     MODEL = "model"
     REWARD = "reward"
     METRICS = "metrics"
@@ -63,8 +62,7 @@ CURES = {
     Refusal.CLIPPING_NORM: "lower privacy.clipping_norm",
     Refusal.BUCKET_SIZE: "raise secure.bucket_size",
     Refusal.PROTOCOL: "use a protocol that the site allows",
-    Refusal.COMMITTEE: "name four members in aggregation.committee to whom the site agrees",
-    Refusal.ALLOW_THREE: "set aggregation.allow_three = false",
+    Refusal.COMMITTEE: "name members in aggregation.committee to all of whom the site agrees",
     Refusal.MODEL: "train a model (and revision) that the site has approved",
     Refusal.REWARD: "use reward functions that the site has approved",
     Refusal.METRICS: "shorten privacy.metrics, or have them noised before the server sees them "

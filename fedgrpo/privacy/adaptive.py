@@ -11,7 +11,7 @@ import math
 
 from fedgrpo.errors import PrivacyError
 
-_RANGE = 10.0
+RANGE = 10.0
 """C stays within this factor of its start, so that a run of odd rounds neither silences nor
 unbounds the holders."""
 
@@ -47,6 +47,13 @@ def indicator_share(bits: int, noise_multiplier: float) -> float:
         As for :func:`count_noise`.
     """
     return (noise_multiplier / (2 * count_noise(bits, noise_multiplier))) ** 2
+
+
+def within_range(clipping_norm: float, start: float) -> bool:
+    """Whether C can have become this from its start, as :func:`next_clipping_norm` moves it; never
+    of NaN.
+    """
+    return start / RANGE <= clipping_norm <= start * RANGE
 
 
 def next_clipping_norm(
@@ -93,4 +100,4 @@ def next_clipping_norm(
     # sign is minus; with the opposite indicator ("was clipped") the same formula would run away
     # from the quantile.
     following = current * math.exp(-rate * (share - quantile))
-    return min(max(following, start / _RANGE), start * _RANGE)
+    return min(max(following, start / RANGE), start * RANGE)

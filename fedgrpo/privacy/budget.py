@@ -11,7 +11,8 @@ from typing import Literal
 
 from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy.accounting import prompt_epsilon, round_cost
-from fedgrpo.privacy.composition import epsilon_gaussian
+from fedgrpo.privacy.composition import Mechanism, epsilon_gaussian
+from fedgrpo.privacy.neighbours import Neighbours, epsilon_of_replacement, neighbours_of
 from fedgrpo.settings import Settings
 from fedgrpo.settings_checks import group_size
 
@@ -238,6 +239,23 @@ def budget_of(settings: Settings, epsilon: float | None = None) -> Budget | None
         epsilon=epsilon,
         sample_rate=cost.sample_rate,
     )
+
+
+def neighbours_of_budget(budget: Budget, *, shared: bool) -> Neighbours:
+    """Work out what else a budget costs: for copies of a prompt, and for replaced units.
+
+    Parameters
+    ----------
+    budget:
+        As planned.
+    shared:
+        Whether one noise covers all copies, see
+        :func:`fedgrpo.privacy.neighbours.epsilon_of_copies`. Clients have none.
+    """
+    counted = {Mechanism(budget.noise_multiplier, budget.sample_rate): budget.rounds}
+    if budget.unit == "client":
+        return Neighbours(epsilon_of_replacement(counted, budget.delta), {})
+    return neighbours_of(counted, budget.delta, shared=shared, limited=budget.rounds)
 
 
 def _least_noise(enough: Callable[[float], bool], precision: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -162,7 +162,11 @@ def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
     PrivacyError
         If ``delta`` is out of range.
     """
-    counted = Counter(mechanisms)
+    return compose_counted(Counter(mechanisms), delta)
+
+
+def compose_counted(counted: Mapping[Mechanism, int], delta: float) -> float:
+    """Compose releases as :func:`compose` does, given how often each kind was made."""
     if not counted:
         return 0.0
     if all(mechanism.sample_rate == 1 for mechanism in counted):

@@ -28,7 +28,7 @@ _STEP, _BIAS = 2e-4, 0.01
 _LARGEST_GRID = 2**21
 _LARGEST_LOSS = 700.0
 """Loss whose exponential a float still holds."""
-_COARSER = 6
+_COARSER = 10
 """How often the step may be doubled until the grid holds the composed loss."""
 _CUT = 1e-3
 """Share of delta that may be lost at the grid's upper end."""

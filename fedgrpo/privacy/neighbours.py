@@ -16,21 +16,20 @@ Mixing over who else is sampled cannot enlarge it, since the divergence is joint
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from scipy.stats import binom
 
-from fedgrpo.privacy.composition import Mechanism, compose
+from fedgrpo.privacy.composition import Mechanism, compose_counted
 from fedgrpo.privacy.mixtures import Curve, Pair, compose_pairs
 from fedgrpo.privacy.overflow import with_overflow
 
 COPIES = (2, 5, 10)
 """Numbers of copies for which figures are printed."""
 
-Counted = tuple[tuple[float, float, int], ...]
+History = tuple[tuple[float, float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,17 @@ class Neighbours:
 
 
 def neighbours_of(
-    mechanisms: Iterable[Mechanism], delta: float, *, shared: bool, limited: int = 0
+    counted: Mapping[Mechanism, int], delta: float, *, shared: bool, limited: int = 0
 ) -> Neighbours:
     """Work out the figures that are printed; parameters as for :func:`epsilon_of_copies`."""
-    given = tuple(mechanisms)
     return Neighbours(
-        epsilon_of_replacement(given, delta, limited=limited),
-        {m: epsilon_of_copies(given, m, delta, shared=shared, limited=limited) for m in COPIES},
+        epsilon_of_replacement(counted, delta, limited=limited),
+        {m: epsilon_of_copies(counted, m, delta, shared=shared, limited=limited) for m in COPIES},
     )
 
 
 def epsilon_of_copies(
-    mechanisms: Iterable[Mechanism], copies: int, delta: float, *, shared: bool, limited: int = 0
+    counted: Mapping[Mechanism, int], copies: int, delta: float, *, shared: bool, limited: int = 0
 ) -> float:
     """Return an upper bound on epsilon of a unit that as many holders have, one copy each.
 
@@ -78,8 +76,8 @@ def epsilon_of_copies(
 
     Parameters
     ----------
-    mechanisms:
-        Each holder's releases, of one copy each.
+    counted:
+        Each holder's releases, and how many of each kind.
     copies:
         m, at least 1.
     delta:
@@ -95,18 +93,17 @@ def epsilon_of_copies(
     float
         Infinity where the accountant has no bound.
     """
-    given = tuple(mechanisms)
     if not shared or copies == 1:
-        cost = partial(compose, given * copies)
-    elif all(one.sample_rate == 1 for one in given):
-        cost = partial(compose, [Mechanism(one.noise_multiplier / copies) for one in given])
+        cost = partial(compose_counted, {one: copies * times for one, times in counted.items()})
+    elif _whole(counted):
+        cost = partial(compose_counted, _nearer(counted, copies))
     else:
-        cost = partial(_worst, _counted(given), copies, delta)
+        cost = partial(_worst, _history(counted), copies, delta)
     return with_overflow(cost, limited * copies, delta)
 
 
 def epsilon_of_replacement(
-    mechanisms: Iterable[Mechanism], delta: float, *, limited: int = 0
+    counted: Mapping[Mechanism, int], delta: float, *, limited: int = 0
 ) -> float:
     """Return an upper bound on epsilon of a unit that is replaced by any other one.
 
@@ -117,7 +114,7 @@ def epsilon_of_replacement(
 
     Parameters
     ----------
-    mechanisms, delta, limited:
+    counted, delta, limited:
         As for :func:`epsilon_of_copies`.
 
     Returns
@@ -125,27 +122,36 @@ def epsilon_of_replacement(
     float
         Infinity where the accountant has no bound.
     """
-    given = tuple(mechanisms)
-    if all(one.sample_rate == 1 for one in given):
-        cost = partial(compose, [Mechanism(one.noise_multiplier / 2) for one in given])
+    if _whole(counted):
+        cost = partial(compose_counted, _nearer(counted, 2))
     else:
-        cost = partial(_worst, _counted(given), 0, delta)
+        cost = partial(_worst, _history(counted), 0, delta)
     return with_overflow(cost, limited, delta)
 
 
-def _counted(mechanisms: Iterable[Mechanism]) -> Counted:
-    counts = Counter((one.noise_multiplier, one.sample_rate) for one in mechanisms)
-    return tuple((noise, rate, times) for (noise, rate), times in sorted(counts.items()))
+def _whole(counted: Mapping[Mechanism, int]) -> bool:
+    """Whether nothing was sampled, so that the worst case is a single Gaussian that is shifted."""
+    return all(one.sample_rate == 1 for one in counted)
 
 
-def _worst(history: Counted, copies: int, delta: float, left: float) -> float:
+def _nearer(counted: Mapping[Mechanism, int], shift: int) -> dict[Mechanism, int]:
+    return {Mechanism(one.noise_multiplier / shift): times for one, times in counted.items()}
+
+
+def _history(counted: Mapping[Mechanism, int]) -> History:
+    return tuple(
+        sorted((one.noise_multiplier, one.sample_rate, times) for one, times in counted.items())
+    )
+
+
+def _worst(history: History, copies: int, delta: float, left: float) -> float:
     """Epsilon at what is left of delta, of the worse direction."""
     curves = _curves(history, copies, delta)
     return max(curve.epsilon(left) for curve in curves) if curves else math.inf
 
 
 @lru_cache(maxsize=16)
-def _curves(history: Counted, copies: int, delta: float) -> tuple[Curve, ...] | None:
+def _curves(history: History, copies: int, delta: float) -> tuple[Curve, ...] | None:
     """Cached, since it takes a few tenths of a second; no copies stand for a replaced unit."""
     pairs = ((_pair(noise, rate, copies), times) for noise, rate, times in history)
     return compose_pairs(pairs, delta)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from fedgrpo.data.prompts import Chat
-from fedgrpo.errors import RewardError
+from fedgrpo.errors import ModelError, RewardError
 from fedgrpo.model.base import choose_device, model_source
+from fedgrpo.model.loading import load_model, load_tokenizer
 from fedgrpo.rewards.templates import prompt_text
 from fedgrpo.rewards.verifiers import completion_text
 
@@ -28,24 +28,36 @@ _PAIR_AWARE = frozenset({"albert", "bert", "deberta", "deberta-v2", "electra", "
 
 
 def load_classifier(
-    name_or_path: str, **config: Any
+    name_or_path: str, *, new_head: bool = False, **config: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a sequence classifier and its tokenizer; ``config`` overrides its configuration.
+    """Load a sequence classifier and its tokenizer.
+
+    Adversary: see :mod:`fedgrpo.model.loading`.
+
+    Parameters
+    ----------
+    name_or_path:
+        A folder, or a name on the Hub.
+    new_head:
+        Whether the head may be made anew, to be trained. A reward whose head is made up says
+        nothing.
+    config:
+        Overrides the model's configuration.
 
     Raises
     ------
     RewardError
-        If it cannot be loaded.
+        If it cannot be loaded, is not whole, or brings code.
     """
-    source = model_source(name_or_path)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(source, **config)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+        source = model_source(name_or_path)
+        model = load_model(
+            AutoModelForSequenceClassification, source, "main", new_head=new_head, **config
+        )
+        tokenizer = load_tokenizer(source, "main")
+    except ModelError as error:
         raise RewardError(
-            f"reward model {name_or_path!r} cannot be loaded: {type(error).__name__}",
-            cure="give a folder with a sequence classifier, or a Hub name that this machine can "
-            "reach",
+            f"reward model {name_or_path!r} cannot be loaded: {error.problem}", cure=error.cure
         ) from error
     return model, tokenizer
 

@@ -144,7 +144,7 @@ def _classifier(base: str | Classifier, device: str, seed: int) -> Classifier:
     if isinstance(base, str):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            base = load_classifier(base, num_labels=1, dtype=torch.float32)
+            base = load_classifier(base, new_head=True, num_labels=1, dtype=torch.float32)
     model, tokenizer = prepared(*base)
     if model.config.num_labels != 1:
         raise RewardError(

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,6 +23,7 @@ _SECCOMP_GET_ACTION_AVAIL = 2
 _RETURN_ERROR = 0x00050000
 _SIGKILL = 9
 _OPEN_FILES = 256
+"""How many a child may open beyond those that its parent has."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def sandbox_available() -> bool:
         return False
     action = ctypes.c_uint32(_RETURN_ERROR)
     call, ask = ctypes.c_long(_SECCOMP_CALL[machine]), ctypes.c_uint(_SECCOMP_GET_ACTION_AVAIL)
-    return bool(_library().syscall(call, ask, ctypes.c_uint(0), ctypes.byref(action)) == 0)
+    return bool(ctypes.CDLL(None).syscall(call, ask, ctypes.c_uint(0), ctypes.byref(action)) == 0)
 
 
 def die_with(parent: int) -> None:
@@ -73,18 +74,54 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def leave_nothing(limits: WorkerLimits, keep: int) -> None:
+@dataclass(frozen=True)
+class Confinement:
+    """What a process has ready for those that it forks: each of them then needs few steps."""
+
+    cpu_s: int
+    """CPU seconds of one."""
+    address_space: int
+    """Bytes of one."""
+    descriptors: int
+    """All descriptors are below."""
+    program: _FilterProgram
+    """Filter of its system calls."""
+
+
+def confine(limits: WorkerLimits) -> Confinement:
+    """Let this process and those that it forks write no file and no core, and gain no rights.
+
+    Called when everything is loaded: the memory limit is on top of what is taken by then.
+
+    Raises
+    ------
+    OSError
+        If the kernel refuses.
+    """
+    descriptors = max(map(int, os.listdir("/proc/self/fd"))) + _OPEN_FILES
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, descriptors)
+    # A core file may go to a program, which limits of its size do not stop.
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    space = _address_space() + limits.memory_mb * 10**6
+    program = _FilterProgram.of(filter_program(platform.machine()))
+    return Confinement(limits.cpu_s, space, descriptors, program)
+
+
+def leave_nothing(confinement: Confinement, keep: int) -> None:
     """Forbid this process, for the rest of its life, everything that would outlive it.
 
     No file is open but one, none can be opened for writing; no socket, shared memory, message
-    queue, lock, signal to another process or process of its own. It can read files and start
-    threads. No crash writes its memory to disk. Memory that the parent *shares* with this process
-    is not covered: see :func:`fedgrpo.rewards.shared_memory.make_private`.
+    queue, lock, signal or process of its own. It can read files and start threads. No crash writes
+    its memory to disk. Memory that the parent *shares* with this process is not covered: see
+    :func:`fedgrpo.rewards.shared_memory.make_private`.
 
     Parameters
     ----------
-    limits:
-        CPU time and memory; wall-clock time is watched from outside.
+    confinement:
+        The parent's.
     keep:
         Descriptor that stays open; it is 3 from now on. 0, 1 and 2 lead nowhere.
 
@@ -93,13 +130,10 @@ def leave_nothing(limits: WorkerLimits, keep: int) -> None:
     OSError
         If the kernel refuses.
     """
-    _close_all_but(keep)
-    _limit(limits)
-    # A core file may go to a program, which limits of its size do not stop.
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    program = filter_program(platform.machine(), os.getpid())
-    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _FilterProgram.of(program))
+    _close_all_but(keep, confinement.descriptors)
+    _limit(resource.RLIMIT_CPU, confinement.cpu_s)
+    _limit(resource.RLIMIT_AS, confinement.address_space)
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, confinement.program)
 
 
 class _FilterProgram(ctypes.Structure):
@@ -112,31 +146,20 @@ class _FilterProgram(ctypes.Structure):
         return cls(len(program) // 8, program)
 
 
-def _close_all_but(keep: int) -> None:
+def _close_all_but(keep: int, end: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     kept = os.dup(keep) if keep < 3 else keep
     for standard in range(3):
         os.dup2(nowhere, standard)
     os.dup2(kept, 3)
-    for other in os.listdir("/proc/self/fd"):
-        if int(other) > 3:
-            # The folder's own descriptor is closed already.
-            with suppress(OSError):
-                os.close(int(other))
+    os.closerange(4, end)
 
 
-def _limit(limits: WorkerLimits) -> None:
-    space = _address_space() + limits.memory_mb * 10**6
-    for what, value in (
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_AS, space),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-    ):
-        hard = resource.getrlimit(what)[1]
-        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(what, (least, least))
+def _limit(what: int, value: int) -> None:
+    """Lower a limit for good."""
+    hard = resource.getrlimit(what)[1]
+    least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(what, (least, least))
 
 
 def _address_space() -> int:
@@ -146,13 +169,14 @@ def _address_space() -> int:
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _c_prctl() -> Callable[..., int]:
+    function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return function
 
 
 def _prctl(option: int, value: int, program: _FilterProgram | None = None) -> None:
     third = ctypes.byref(program) if program is not None else ctypes.c_ulong(0)
     arguments = (ctypes.c_ulong(value), third, ctypes.c_ulong(0), ctypes.c_ulong(0))
-    if _library().prctl(ctypes.c_int(option), *arguments) != 0:
+    if _c_prctl()(ctypes.c_int(option), *arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -1,7 +1,7 @@
 """The system calls that a reward may make while it judges, as a seccomp filter program.
 
 An allow-list: whatever leaves a trace behind the process's end is missing from it (files, sockets,
-shared memory, message queues, keys, signals to others, processes of its own), and so is every call
+shared memory, message queues, keys, signals, processes of its own), and so is every call
 that a later kernel adds. See seccomp(2) and, for the instructions, the kernel's
 ``Documentation/networking/filter.rst``.
 """
@@ -9,7 +9,7 @@ that a later kernel adds. See seccomp(2) and, for the instructions, the kernel's
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 # Names of calls by their numbers on x86-64 and on aarch64 (-1: it does not exist there).
@@ -36,8 +36,7 @@ getgid 104 176, getegid 108 177, getgroups 115 158, getresuid 118 148, getresgid
 getpgid 121 155, getpgrp 111 -1, getsid 124 156, getrandom 318 278, exit 60 93, exit_group 231 94
 """
 _GUARDED = """
-open 2 -1, openat 257 56, clone 56 220, ioctl 16 29, fcntl 72 25, prctl 157 167, prlimit64 302 261,
-kill 62 129, tgkill 234 131
+open 2 -1, openat 257 56, clone 56 220, ioctl 16 29, fcntl 72 25, prctl 157 167, prlimit64 302 261
 """
 # glibc falls back to clone, whose flags a filter can read, only if there is no clone3.
 _ABSENT = "clone3 435 435, openat2 437 437"
@@ -47,7 +46,8 @@ _ARCHITECTURES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}
 
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _EQUAL, _ABOVE, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
+_RUN = 16
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 # O_ACCMODE, O_CREAT, O_TRUNC and the lone bit of O_TMPFILE, equal on both architectures.
@@ -78,28 +78,14 @@ def is_known(machine: str) -> bool:
     return machine in _ARCHITECTURES
 
 
-def filter_program(machine: str, process: int) -> bytes:
-    """Write the filter for one process.
-
-    Parameters
-    ----------
-    machine:
-        As ``platform.machine()`` names it.
-    process:
-        Its number: it may send signals to nobody else.
+def filter_program(machine: str) -> bytes:
+    """Write the filter of a machine, as ``platform.machine()`` names it.
 
     Returns
     -------
     bytes
         Instructions of eight bytes, as ``struct sock_filter`` has them.
     """
-    column = _ARCHITECTURES[machine][1]
-    own = _guarded(column, {name: _one_of(0, (process,)) for name in ("kill", "tgkill")})
-    return _COMMON[machine] + _packed([*own, _NO])
-
-
-def _common(machine: str) -> bytes:
-    """What does not depend on the process."""
     architecture, column = _ARCHITECTURES[machine]
     steps = [
         _Step(_LOAD, 0, 0, _ARCHITECTURE_AT),
@@ -107,20 +93,27 @@ def _common(machine: str) -> bytes:
         _Step(_RETURN, 0, 0, _KILL),
         _Step(_LOAD, 0, 0, _NUMBER_AT),
     ]
-    for number in _numbers(_PLAIN, column).values():
-        steps += [_Step(_EQUAL, 0, 1, number), _YES]
     for number in _numbers(_ABSENT, column).values():
         steps += [_Step(_EQUAL, 0, 1, number), _Step(_RETURN, 0, 0, _ERRNO | _ENOSYS)]
-    return _packed([*steps, *_guarded(column, _guards())])
+    guards = _guards()
+    for name, number in _numbers(_GUARDED, column).items():
+        steps += [_Step(_EQUAL, 0, len(guards[name]), number), *guards[name]]
+    steps += [*_listed(sorted(_numbers(_PLAIN, column).values())), _NO]
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
-def _guarded(column: int, guards: Mapping[str, list[_Step]]) -> list[_Step]:
-    """Let guards decide on the calls that they are named after."""
-    numbers = _numbers(_GUARDED, column)
-    known = [(numbers[name], guard) for name, guard in guards.items() if name in numbers]
-    return [
-        step for number, guard in known for step in (_Step(_EQUAL, 0, len(guard), number), *guard)
-    ]
+def _listed(numbers: Sequence[int]) -> Iterator[_Step]:
+    """Allow these numbers, in ascending order.
+
+    The kernel tries the filter on every number when it is installed, once for each prompt, so runs
+    that end below a number are skipped as a whole.
+    """
+    for start in range(0, len(numbers), _RUN):
+        run = numbers[start : start + _RUN]
+        yield _Step(_ABOVE, len(run) + 2, 0, run[-1])
+        for i, number in enumerate(run):
+            yield _Step(_EQUAL, len(run) - i, 0, number)
+        yield from (_NO, _YES)
 
 
 def _guards() -> Mapping[str, list[_Step]]:
@@ -157,10 +150,3 @@ def _argument(index: int, *, upper: bool = False) -> _Step:
 def _numbers(table: str, column: int) -> dict[str, int]:
     rows = [entry.split() for entry in table.replace("\n", " ").split(",")]
     return {row[0]: int(row[column]) for row in rows if int(row[column]) >= 0}
-
-
-def _packed(steps: Iterable[_Step]) -> bytes:
-    return b"".join(struct.pack("HBBI", *step) for step in steps)
-
-
-_COMMON = {machine: _common(machine) for machine in _ARCHITECTURES}

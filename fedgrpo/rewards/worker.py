@@ -23,6 +23,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from numpy import random as numpy_random
@@ -30,7 +32,14 @@ from numpy import random as numpy_random
 from fedgrpo.errors import RewardError
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.sandbox import WorkerLimits, die_with, leave_nothing, sandbox_available
+from fedgrpo.rewards.sandbox import (
+    Confinement,
+    WorkerLimits,
+    confine,
+    die_with,
+    leave_nothing,
+    sandbox_available,
+)
 from fedgrpo.rewards.shared_memory import make_private
 from fedgrpo.rewards.worker_protocol import (
     ENDED,
@@ -56,13 +65,13 @@ def main(text: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     with socket.socket(fileno=order.control) as control:
         try:
-            judges = _loaded(order)
+            court = _loaded(order)
         except RewardError as error:
             control.send(json.dumps([error.problem, error.cure]).encode())
             return
         with suppress(ConnectionError):
             control.send(b"[]")
-            _serve(control, order, judges)
+            _serve(control, order, court)
 
 
 def _be_killed_first() -> None:
@@ -71,10 +80,36 @@ def _be_killed_first() -> None:
         file.write("1000")
 
 
-def _loaded(order: WorkerOrder) -> list[Judge]:
+@dataclass(frozen=True)
+class _Court:
+    """What judges, and what it may do."""
+
+    judges: tuple[Judge, ...]
+    limits: WorkerLimits
+    confinement: Confinement
+
+    def judge(self, request: int, answer: int) -> bool:
+        """In a child: judge the group in one file and write to another."""
+        group = os.pread(request, os.fstat(request).st_size, 0)
+        leave_nothing(self.confinement, answer)
+        # Python seeds this generator anew in every forked process, numpy does not.
+        random.seed(0)
+        _write(_answer(self.judges, group))
+        return True
+
+    def is_shut_in(self) -> bool:
+        """In a child: whether a file can no longer be opened for writing."""
+        leave_nothing(self.confinement, os.open(os.devnull, os.O_WRONLY))
+        try:
+            os.open(os.devnull, os.O_WRONLY)
+        except OSError as error:
+            return error.errno == errno.EPERM
+        return False
+
+
+def _loaded(order: WorkerOrder) -> _Court:
     """Load every function, and see that a child of this process can leave nothing behind."""
-    shut_in = sandbox_available()
-    judges = [Judge.of(name, load_reward(name)) for name in order.names]
+    judges = tuple(Judge.of(name, load_reward(name)) for name in order.names)
     for judge in judges:
         getattr(judge.function, "warm_up", lambda: None)()
     try:
@@ -86,17 +121,19 @@ def _loaded(order: WorkerOrder) -> list[Judge]:
             "stateless_rewards",
         ) from error
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    numpy_random.seed(0)
+    court = _Court(judges, order.limits, confine(order.limits))
     gc.collect()
     gc.freeze()
-    if not shut_in or _forked(order.limits, lambda: _is_shut_in(order.limits)) != ENDED:
+    if not sandbox_available() or _forked(order.limits, court.is_shut_in) != ENDED:
         raise RewardError(
             "this machine's kernel does not keep rewards from writing what outlives them",
             cure="name them in the site's policy, if they keep nothing: stateless_rewards",
         )
-    return judges
+    return court
 
 
-def _serve(control: socket.socket, order: WorkerOrder, judges: Sequence[Judge]) -> None:
+def _serve(control: socket.socket, order: WorkerOrder, court: _Court) -> None:
     control.settimeout(_LOOK_FOR_PARENT_S)
     while os.getppid() == order.parent:
         try:
@@ -106,17 +143,11 @@ def _serve(control: socket.socket, order: WorkerOrder, judges: Sequence[Judge]) 
         if not message:
             return
         request, answer = descriptors
-
-        def judge(request: int = request, answer: int = answer) -> bool:
-            group = os.pread(request, os.fstat(request).st_size, 0)
-            leave_nothing(order.limits, answer)
-            # Python seeds its own anew in every forked process.
-            random.seed(0)
-            numpy_random.seed(0)
-            _write(_answer(judges, group))
-            return True
-
-        report = _forked(order.limits, judge, lambda: os.getppid() == order.parent)
+        report = _forked(
+            order.limits,
+            partial(court.judge, request, answer),
+            lambda: os.getppid() == order.parent,
+        )
         os.close(request)
         os.close(answer)
         control.send(report)
@@ -152,16 +183,6 @@ def _outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> byte
             os.waitpid(child, 0)
             return LATE
         signal.sigtimedwait({signal.SIGCHLD}, min(left, _LOOK_FOR_PARENT_S))
-
-
-def _is_shut_in(limits: WorkerLimits) -> bool:
-    """In a child: whether a file can no longer be opened for writing."""
-    leave_nothing(limits, os.open(os.devnull, os.O_WRONLY))
-    try:
-        os.open(os.devnull, os.O_WRONLY)
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return False
 
 
 def _answer(judges: Sequence[Judge], group: bytes) -> bytes:

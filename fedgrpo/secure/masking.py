@@ -68,7 +68,9 @@ class MaskingClient:
         return self._state.public_keys
 
     @classmethod
-    def open(cls, run_id: int, round: int, node_id: int, minimum: int) -> MaskingClient:
+    def open(
+        cls, run_id: int, round: int, node_id: int, minimum: int, *, order: bytes
+    ) -> MaskingClient:
         """Draw keys and seed for one round.
 
         Parameters
@@ -77,6 +79,10 @@ class MaskingClient:
             What this member's messages are bound to.
         minimum:
             The site's own least number of members in a roster, at least 2.
+        order:
+            SHA-256 of what this member was ordered to compute, 32 bytes. It joins no bucket with
+            another one: a server that orders one member to compute something else could tell its
+            vector from the sum.
 
         Raises
         ------
@@ -98,7 +104,7 @@ class MaskingClient:
             masking=primitives.public_key(secrets.masking_key),
             seed_commitment=primitives.commit(secrets.seed, context),
         )
-        return cls(MemberState(run_id, round, node_id, minimum, keys, secrets))
+        return cls(MemberState(run_id, round, node_id, minimum, order, keys, secrets))
 
     def share(self, roster: Roster) -> dict[int, bytes]:
         """Deal shares of the self-mask seed and of the masking key.
@@ -119,7 +125,8 @@ class MaskingClient:
         ------
         ProtocolError
             Out of order, of another run or round, or the roster is malformed, smaller than the
-            site's minimum, without this member, with other keys for it, or with a key of low order.
+            site's minimum, of another order than this member's, without this member, with other
+            keys for it, or with a key of low order.
         """
         state = self._at("keys", roster.run_id, roster.round)
         with self._or_wipe():
@@ -287,6 +294,8 @@ class MaskingClient:
             raise refusal(
                 roster, f"has {len(roster.members)} members, this site's minimum is {state.minimum}"
             )
+        if roster.order != state.order:
+            raise refusal(roster, "is of another order than the one that this member followed")
         if state.node_id not in roster.members:
             raise refusal(roster, f"does not name node {state.node_id}, which it was sent to")
         if roster.keys_of(state.node_id) != state.public_keys:

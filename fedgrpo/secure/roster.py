@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedgrpo.errors import ProtocolError
 from fedgrpo.secure.primitives import SECRET_BYTES
 
-_PROTOCOL = "fedgrpo bucketed secure aggregation v1"
+_PROTOCOL = "fedgrpo bucketed secure aggregation v2"
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class Roster:
     """In the order of ``members``."""
     threshold: int
     """Members that must answer before a sum can be unmasked: a strict majority, at least 2."""
+    order: bytes
+    """SHA-256 of what all members were ordered to compute, 32 bytes: each compares it with its own
+    order's, and derives its masks from it.
+    """
 
     def keys_of(self, member: int) -> PublicKeys:
         """Public keys of a member."""
@@ -69,11 +73,12 @@ class Roster:
     def context(self, purpose: str, *parties: int) -> bytes:
         """Bind a derived key to protocol, purpose, run, round, bucket, parties and whole roster.
 
-        Two members that were shown different rosters derive different keys, so their shares do not
-        decrypt.
+        Two members that were shown different rosters, or computed by different orders, derive
+        different keys, so their shares do not decrypt.
         """
         text = f"{self.threshold}|{','.join(map(str, self.members))}|".encode()
-        digest = hashlib.sha256(text + b"".join(keys.to_bytes() for keys in self.keys)).digest()
+        keys = b"".join(keys.to_bytes() for keys in self.keys)
+        digest = hashlib.sha256(text + self.order + keys).digest()
         names = (_PROTOCOL, purpose, self.run_id, self.round, self.bucket, *parties)
         return "|".join(map(str, names)).encode() + b"|" + digest
 
@@ -99,12 +104,15 @@ def check_roster(roster: Roster) -> None:
     Raises
     ------
     ProtocolError
-        On fewer than two members, a member or key named twice, a wrong number or length of keys, or
-        a threshold that is no strict majority, below 2 or above the number of members.
+        On fewer than two members, a member or key named twice, a wrong number or length of keys, a
+        digest of the order that is not 32 bytes, or a threshold that is no strict majority, below 2
+        or above the number of members.
     """
     count, threshold = len(roster.members), roster.threshold
     if len(set(roster.members)) != count:
         raise refusal(roster, f"names a member twice: {roster.members}")
+    if len(roster.order) != SECRET_BYTES:
+        raise refusal(roster, f"has {len(roster.order)} bytes for the order's digest, not 32")
     if len(roster.keys) != count:
         raise refusal(roster, f"has {len(roster.keys)} public keys for {count} members")
     if threshold < 2 or 2 * threshold <= count or threshold > count:

@@ -15,7 +15,7 @@ from fedgrpo.secure.roster import PublicKeys, Roster
 
 STAGES = ("keys", "shared", "masked", "done")
 """Stages of a member's part, in order."""
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -42,6 +42,8 @@ class MemberState:
     round: int
     node_id: int
     minimum: int
+    order: bytes
+    """SHA-256 of what this member was ordered to compute, 32 bytes."""
     public_keys: PublicKeys
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     stage: str = STAGES[0]
@@ -64,6 +66,7 @@ class MemberState:
             tree = json.loads(data)
             if tree.pop("format") != _FORMAT or tree["stage"] not in STAGES:
                 raise ValueError
+            tree["order"] = bytes.fromhex(tree["order"])
             tree["public_keys"] = _public_keys(tree["public_keys"])
             tree["secrets"] = _secrets(tree["secrets"])
             tree["roster"] = None if tree["roster"] is None else _roster(tree["roster"])
@@ -81,7 +84,8 @@ def _public_keys(tree: dict[str, str]) -> PublicKeys:
 
 def _roster(tree: dict[str, Any]) -> Roster:
     keys = tuple(_public_keys(item) for item in tree.pop("keys"))
-    return Roster(members=tuple(tree.pop("members")), keys=keys, **tree)
+    order = bytes.fromhex(tree.pop("order"))
+    return Roster(members=tuple(tree.pop("members")), keys=keys, order=order, **tree)
 
 
 def _secrets(tree: dict[str, Any]) -> Secrets:

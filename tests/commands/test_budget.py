@@ -99,3 +99,22 @@ def test_both_epsilons_of_a_committee_are_printed(tmp_path: Path) -> None:
     assert found["epsilon"] == pytest.approx(epsilon_gaussian(8.0, 10, 1e-5))
     assert found["member_epsilon"] == pytest.approx(epsilon_gaussian(4.0, 10, 1e-5))
     assert "Epsilon towards a committee member" in run(str(scenario))
+
+
+def test_copies_of_a_prompt_and_a_replaced_one_stand_beside_epsilon(tmp_path: Path) -> None:
+    """The default run's figures, where each holder adds noise and where one noise covers all."""
+    scenario = tmp_path / "s.toml"
+    scenario.write_text("")
+    names = [f"epsilon_of_{m}_copies" for m in (2, 5, 10)]
+    own = figures(str(scenario))
+    assert [round(own[name], 2) for name in names] == [0.70, 0.93, 1.19]
+    shared = figures(str(scenario), "--set", "privacy.noise='server'")
+    assert [round(shared[name], 1) for name in names] == [1.2, 3.2, 6.5]
+    assert own["epsilon"] < own["replaced_epsilon"] == shared["replaced_epsilon"] < 0.65
+    assert "Epsilon of 10 copies" in run(str(scenario))
+
+
+def test_clients_have_no_copies_and_a_replaced_one_costs_as_at_half_the_noise() -> None:
+    found = figures("--noise-multiplier", "8", "--rounds", "10")
+    assert found["replaced_epsilon"] == pytest.approx(epsilon_gaussian(4.0, 10, 1e-5))
+    assert "copies" not in run("--noise-multiplier", "8", "--rounds", "10")

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedgrpo.cli import app
+from fedgrpo.commands import prompt_check
 from fedgrpo.node_folder import folder_beside
 from fedgrpo.policy import Site, SpendingFile
 from fedgrpo.policy.account import round_entry
@@ -180,6 +181,23 @@ def test_figures_that_do_not_fit_a_run_are_told_beforehand(line: str, said: str)
     lines = [old for old in POLICY.splitlines() if old.split()[0] != line.split(maxsplit=1)[0]]
     Path("policy.toml").write_text("\n".join([line, *lines]))
     assert said in run("check", "policy.toml", "s.toml", code=2)
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(0.0, 0), (597.9, 0), (598.1, 2), (1234.5, 2)])
+def test_the_time_that_an_order_takes_here_is_held_against_the_answers(
+    seconds: float, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_check, "order_seconds", lambda *_: seconds)
+    said = run("check", "policy.toml", "s.toml", "--prompts", prompts("a="), code=code)
+    assert ("takes" in said) is (seconds > 0)
+    if code:
+        assert f"cure: answer_after_s = {610.0 if seconds < 600 else 1300.0}" in said
+
+
+def test_a_nodes_own_way_of_sizing_an_order_is_asked() -> None:
+    settings = Settings.from_toml("s.toml")
+    seconds = prompt_check.order_seconds(Path("policy.toml"), prompts("a="), settings)
+    assert 0 <= seconds < 1e6
 
 
 def test_what_went_wrong_is_listed_with_what_was_spent() -> None:

@@ -6,15 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from flwr.app import Array, Message, RecordDict
 from flwr.common.serde import context_from_proto, context_to_proto
 
-from fedgrpo.data.ownership import prompts_stamp
-from fedgrpo.errors import RewardError
+from fedgrpo.errors import ProtocolError, RewardError
 from fedgrpo.federation import LocalGrid, make_client_app, messages
+from fedgrpo.federation.gate import source_of
 from fedgrpo.federation.messages import (
     ADAPTER,
     BODY,
@@ -29,9 +30,9 @@ from fedgrpo.federation.messages import (
     write_order,
 )
 from fedgrpo.federation.node_store import Ask, NodeStore
-from fedgrpo.federation.plans import plan_hash, release_plan
+from fedgrpo.federation.plans import order_digest, plan_hash, release_plan
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.policy import Refusal
+from fedgrpo.policy import Refusal, declared_by
 from fedgrpo.privacy.release import zero_release
 from fedgrpo.secure.masking import PublicKeys, Roster
 from tests.federation.federation import (
@@ -88,7 +89,8 @@ class Node:
             reply = self.ask(TRAIN, self.order(round), node)
             assert reply.has_content(), reply.error
             keys[node] = messages.read_keys(reply.content)
-        return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2)
+        order = order_digest(self.settings, make_adapter(), 1.0)
+        return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2, order)
 
     def masked(self, round=1) -> Roster:
         """Go on until all three have sent their masked vectors."""
@@ -191,6 +193,14 @@ def test_a_foreign_run_is_refused():
         (ADAPTER, "vector", Array(np.zeros(6)), Refusal.MESSAGE),
         (ADAPTER, "vector", Array(np.full(6, np.nan, np.float32)), Refusal.BOUNDS),
         (ADAPTER, "vector", Array(np.zeros((2, 3), np.float32)), Refusal.BOUNDS),
+        (ADAPTER, "vector", Array(np.full(6, 2e6, np.float32)), Refusal.BOUNDS),
+        (ADAPTER, "vector", Array(np.zeros(0, np.float32)), Refusal.BOUNDS),
+        (ADAPTER, "layout", Array(np.zeros(64, np.uint8)), Refusal.MESSAGE),
+        (ADAPTER, "basis.A", Array(np.full((3, 3), np.nan, np.float32)), Refusal.BOUNDS),
+        (ADAPTER, "basis.A", Array(np.full((3, 3), -np.inf, np.float32)), Refusal.BOUNDS),
+        (ADAPTER, "basis.A", Array(np.full((3, 3), 2e6, np.float32)), Refusal.BOUNDS),
+        (ADAPTER, "basis.A", Array(np.eye(3)), Refusal.BOUNDS),
+        (ADAPTER, "basis.B", Array(np.zeros(3, complex)), Refusal.BOUNDS),
     ],
 )
 def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(
@@ -211,7 +221,7 @@ def test_an_adapter_of_another_layout_is_refused():
     ("basis", "layout"),
     [
         ({"A": 2 * np.eye(3, dtype=np.float32)}, LAYOUT),
-        ({"A": np.eye(3)}, LAYOUT),
+        ({"A": np.eye(3, 4, dtype=np.float32)}, LAYOUT),
         ({}, LAYOUT),
         ({"A": np.eye(3, dtype=np.float32)}, "b" * 64),
     ],
@@ -229,8 +239,65 @@ def test_a_roster_below_the_nodes_minimum_is_refused(minimum):
     node = Node(minimum_bucket=minimum)
     roster = node.trained()
     members = roster.members[: minimum - 1]
-    small = Roster(1, 1, 0, members, roster.keys[: minimum - 1], 2)
+    small = replace(roster, members=members, keys=roster.keys[: minimum - 1])
     assert node.refusal(SHARE, messages.write_roster(small)) is Refusal.MESSAGE
+
+
+MOVED = AdapterState(np.full(6, 0.5, np.float32), make_adapter().basis, LAYOUT)
+TURNED = AdapterState(make_adapter().vector, {"A": np.eye(3, dtype=np.float32)[::-1]}, LAYOUT)
+
+
+@pytest.mark.parametrize("other", [MOVED, TURNED], ids=["values", "basis"])
+@pytest.mark.parametrize("told", ["the others'", "its own"])
+def test_nothing_masked_leaves_a_bucket_whose_members_got_different_adapters(other, told):
+    node = Node()
+    keys = {}
+    for member, adapter in zip(node.grid.online, [other, None, None], strict=True):
+        keys[member] = messages.read_keys(node.ask(TRAIN, node.order(1, adapter), member).content)
+    digests = [order_digest(node.settings, adapter, 1.0) for adapter in (other, make_adapter())]
+    roster = Roster(1, 1, 0, tuple(keys), tuple(keys.values()), 2, digests[1])
+    for_first = replace(roster, order=digests[told == "the others'"])
+    replies = {m: node.ask(SHARE, messages.write_roster(roster), m) for m in (1002, 1003)}
+    replies[1001] = node.ask(SHARE, messages.write_roster(for_first), 1001)
+    code = Refusal.MESSAGE if told == "the others'" else None
+    assert code_of(replies[1001]) is code
+    dealt = {
+        m: messages.read_ciphertexts(reply.content)
+        for m, reply in replies.items()
+        if code_of(reply) is None
+    }
+    for member in sorted(keys):
+        mates = {mate: sent[member] for mate, sent in dealt.items() if mate != member}
+        content = messages.write_ciphertexts(Header(1, 1), mates)
+        if told == "its own" or member == 1001:
+            assert node.refusal(MASK, content, member) is Refusal.MESSAGE
+        else:  # The two who got one adapter may be summed without the third.
+            assert code_of(node.ask(MASK, content, member)) is None
+
+
+def test_what_all_of_a_bucket_compute_is_told_apart_by_adapter_norm_and_settings():
+    settings, adapter = make_settings(rounds=9), make_adapter()
+    digests = {
+        order_digest(settings, adapter, 1.0),
+        order_digest(settings, MOVED, 1.0),
+        order_digest(settings, TURNED, 1.0),
+        order_digest(settings, replace(adapter, layout="b" * 64), 1.0),
+        order_digest(settings, adapter, np.nextafter(1.0, 2)),
+        order_digest(make_settings(rounds=8), adapter, 1.0),
+    }
+    assert len(digests) == 6
+    assert {len(digest) for digest in digests} == {32}
+
+
+def test_a_clipping_norm_adapts_within_a_factor_of_ten_and_no_further():
+    settings = make_settings(
+        privacy__unit="client", privacy__adaptive=True, privacy__noise_multiplier=9.0
+    )
+    for norm in (0.1, 1.0, 10.0):
+        assert release_plan(settings, 6, norm).clipping_norm == norm
+    for norm in (0.0999, 10.001, 0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ProtocolError, match="not within a factor of 10 of the agreed 1"):
+            release_plan(settings, 6, norm)
 
 
 def test_a_roster_below_the_runs_bucket_size_is_refused():
@@ -275,7 +342,7 @@ def test_a_refused_request_leaves_no_release_behind():
 @pytest.mark.parametrize("kind", [SHARE, MASK, UNMASK])
 def test_a_stage_without_its_round_is_refused(kind):
     contents = {
-        SHARE: messages.write_roster(Roster(1, 1, 0, (), (), 2)),
+        SHARE: messages.write_roster(Roster(1, 1, 0, (), (), 2, bytes(32))),
         MASK: messages.write_ciphertexts(Header(1, 1), {}),
         UNMASK: unmask([1001]),
     }
@@ -376,8 +443,8 @@ def test_under_a_unit_a_failure_is_zero_with_the_full_noise(unit, factory):
     context = node.grid.contexts[1001]
     store = NodeStore.of(context, settings)
     order = messages.read_order(node.order())
-    stamp = prompts_stamp(context.node_config)
-    ask = Ask("ab" * 16, 1, plan_hash(settings, order, plan, stamp))
+    source = source_of(context.node_config, declared_by(context.node_config, settings))
+    ask = Ask("ab" * 16, 1, plan_hash(settings, order, plan, source))
     assert store.tag(ask, release) == messages.read_tag(reply.content)
     np.testing.assert_array_equal(release, zero_release(plan, store.key(ask)))
 
@@ -421,6 +488,7 @@ def test_bad_settings_are_a_code():
 def test_the_masking_handlers_and_the_package_load_no_torch():
     script = """
 import sys
+from dataclasses import replace
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app, make_server_app
 import fedgrpo.federation as room
 assert "torch" not in sys.modules, [m for m in sys.modules if "torch" in m][:3]

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from flwr.app import Error, Message
 
 from fedgrpo.errors import CohortError, DataError, PrivacyError, SettingsError
 from fedgrpo.federation import FedGRPO
@@ -100,16 +101,17 @@ def test_three_skipped_rounds_in_a_row_fail_with_what_the_nodes_said():
     problem = caught.value.problem
     assert "3 rounds in a row were skipped" in problem
     assert "7 of 12 holders finished, 9 are needed" in problem
-    assert "3 x DataError: prompt file has 12 rows, 2000 are needed" in problem
-    assert "2 x ValueError" in problem
+    assert "5 x refused, failed: ask the site to look at its own log" in problem
     assert "PRIVATE" not in problem
 
 
 def test_what_a_node_says_cannot_forge_a_log():
-    def holder(settings, node_config):
-        raise DataError("line\nERROR forged \x1b[31m" + "x" * 1000, cure="")
+    """Nodes of our own send codes only; whoever runs another program may send any error."""
 
-    federation = Federation(make_settings(rounds=3), holder=holder)
+    def forged(stage, node, reply):
+        return Message(Error(2, "line\nERROR forged \x1b[31m" + "x" * 1000), reply_to=reply)
+
+    federation = Federation(make_settings(rounds=3), tamper=forged)
     with pytest.raises(CohortError) as caught:
         federation.run()
     assert caught.value.problem.isprintable()

@@ -23,7 +23,7 @@ from fedgrpo.policy import SpendingFile
 from fedgrpo.report.reader import read_rows, read_summary
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
+PATIENCE_S = 400
 
 CONFIG = {
     "rounds": 1,
@@ -36,7 +36,7 @@ CONFIG = {
     "robust.trim": 0,
     "federation.min_holders": 3,
     "federation.wait_s": 120.0,
-    "federation.round_timeout_s": 120.0,
+    "federation.round_timeout_s": 240.0,
     "federation.reply_timeout_s": 60.0,
     "evaluation.prompts": 16,
 }
@@ -44,7 +44,7 @@ CONFIG = {
 POLICY = """
 prompts_declared = 40
 longest_prompt_tokens = 64
-answer_after_s = 45.0
+answer_after_s = 90.0
 models = ["tiny"]
 rewards = ["exact_match"]
 [prompt]
@@ -145,7 +145,7 @@ def test_a_superlink_and_three_supernodes_complete_a_run(tmp_path):
         status = follow(processes, bundle, config)
         assert status == "finished:completed", tail(logs)
     (before, row) = read_rows(run_dir)
-    assert 45.0 <= row.seconds["train"] < 120.0
+    assert 90.0 <= row.seconds["train"] < 240.0, tail(logs)
     assert before.round == 0
     assert (row.applied, row.finished, row.dropped, row.buckets) == (True, 3, 0, 1)
     assert row.update_norm > 0

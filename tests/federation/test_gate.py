@@ -247,7 +247,7 @@ def test_a_sites_policy_decides_what_the_server_may_be_shown(tmp_path: Path, sho
     assert refusal(reply) is (Refusal.PROTOCOL if shown == "buckets" else None)
 
 
-MEMBERS = [f"{number:0128x}" for number in range(5)]
+MEMBERS = [f"{number:064x}{number + 64:064x}" for number in range(5)]
 
 
 @pytest.mark.parametrize(

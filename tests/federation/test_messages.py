@@ -41,7 +41,7 @@ def over_the_wire(content: RecordDict) -> RecordDict:
 @given(HEADERS, st.lists(st.tuples(NODES, KEYS), min_size=2, max_size=5, unique_by=lambda m: m[0]))
 def test_a_roster_comes_back(header, members):
     nodes, keys = zip(*members, strict=True)
-    roster = Roster(header.run_id, header.round, 3, nodes, keys, 2)
+    roster = Roster(header.run_id, header.round, 3, nodes, keys, 2, bytes(range(32)))
     assert messages.read_roster(over_the_wire(messages.write_roster(roster))) == roster
 
 
@@ -75,7 +75,12 @@ def test_a_masked_vector_comes_back(header, masked):
 @given(
     arrays(np.float32, st.integers(1, 20), elements=st.floats(-10, 10, width=32)),
     st.dictionaries(
-        st.text(min_size=1, max_size=9), arrays(np.float32, array_shapes(max_dims=3, max_side=4))
+        st.text(min_size=1, max_size=9),
+        arrays(
+            np.float32,
+            array_shapes(max_dims=3, max_side=4),
+            elements=st.floats(-1e6, 1e6, width=32),
+        ),
     ),
     st.floats(1e-6, 1e6),
 )
@@ -106,6 +111,7 @@ FIELDS = st.sampled_from(
         "keys",
         "bucket",
         "threshold",
+        "order",
         "members",
         "nodes",
         "ciphertexts",

@@ -16,7 +16,7 @@ from flwr.app import Context, RecordDict
 from fedgrpo.errors import LedgerError, RunError
 from fedgrpo.federation import make_server_app
 from fedgrpo.federation.checkpoint import FILE, load_checkpoint
-from fedgrpo.federation.committee_round import CommitteeServer
+from fedgrpo.federation.committee_sitting import Sitting
 from fedgrpo.federation.node_store import SECRET as NODE_SECRET
 from fedgrpo.federation.server_app import ADAPTER, Model
 from fedgrpo.ledger import verify
@@ -176,7 +176,7 @@ def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share:
 def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
     """Repeated, a toss is the same one, also where only some have revealed, or have keys."""
     runs = Runs(tmp_path, 6, **COMMITTEE | {"rounds": 1})
-    whole, spans, toss = runs.prepare("whole"), [], CommitteeServer._toss
+    whole, spans, toss = runs.prepare("whole"), [], Sitting.toss
     with pytest.MonkeyPatch.context() as patches:
         power = Power(patches)
 
@@ -185,7 +185,7 @@ def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
             toss(*arguments)
             spans.append(range(start + 1, power.steps + 1))
 
-        patches.setattr(CommitteeServer, "_toss", watched)
+        patches.setattr(Sitting, "toss", watched)
         runs.go(whole, power=power)
     expected = runs.outcome(whole)
     assert len(spans[0]) > 40, "four messages to each member and back, and what they write"
@@ -218,7 +218,7 @@ def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
     context = Context(2, 1, {}, RecordDict(), settings.to_run_config())
     make_server_app(model=MODEL)(federation.grid, context)
     first, second = read_rows(broken)[1:]
-    assert "computed on other inputs before it was interrupted" in first.reason
+    assert "refused, message: " in first.reason
     assert first.epsilon == read_rows(whole)[1].epsilon, "what may have come out is charged"
     assert (second.applied, second.finished) == (True, 6)
     assert verify(broken).aborted == 1

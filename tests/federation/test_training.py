@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedgrpo.data.ownership import prompts_stamp
 from fedgrpo.errors import AdapterError, ModelError, RewardError
 from fedgrpo.federation import LocalGrid, make_client_app, messages
 from fedgrpo.federation.clock import LateError, SystemClock
+from fedgrpo.federation.gate import source_of
 from fedgrpo.federation.messages import TRAIN, Header, TrainOrder, write_order
 from fedgrpo.federation.node_store import Ask, FolderShelf, NodeStore
 from fedgrpo.federation.plans import plan_hash, release_plan
-from fedgrpo.federation.training import FINISH_S
 from fedgrpo.federation.watch import Watch
 from fedgrpo.node_folder import folder_beside, locked
-from fedgrpo.policy import Refusal, SpendingFile, spent_epsilon
+from fedgrpo.policy import MishapFile, Refusal, SpendingFile, declared_by, spent_epsilon
+from fedgrpo.policy.declared import FINISH_S
 from fedgrpo.policy.site import Site
 from fedgrpo.privacy import epsilon_gaussian
 from fedgrpo.privacy.release import METRICS, release_update, zero_release
@@ -117,8 +117,8 @@ class Deployed:
     def zero(self, round: int = 1) -> Any:
         """What leaves if nothing is contributed."""
         plan = release_plan(self.settings, DIMENSION, 1.0)
-        order, stamp = self.order(round), prompts_stamp(self.config)
-        ask = Ask(RUN, round, plan_hash(self.settings, order, plan, stamp))
+        source = source_of(self.config, declared_by(self.config, self.settings))
+        ask = Ask(RUN, round, plan_hash(self.settings, self.order(round), plan, source))
         store = NodeStore(FolderShelf(folder_beside(self.folder / "prompts.jsonl")))
         return zero_release(plan, store.key(ask))
 
@@ -207,6 +207,8 @@ def test_a_process_that_died_computes_again_only_where_the_whole_time_is_left(
     assert len(node.holder.lengths) == 1 + computed
     assert np.array_equal(release, node.zero()) is not computed
     assert node.charged == 1
+    died = "whole contribution zero: a process died, and too little time is left to compute again"
+    assert node.mishaps == ({} if computed else {died: 1})
 
 
 def test_work_that_hangs_is_left_behind() -> None:
@@ -269,6 +271,40 @@ def test_what_cannot_be_loaded_is_told_before_the_charge(
     node.holder.unready = unready
     assert code_of(node.ask()) is code
     assert (node.charged, node.clock.waits) == (0, [])
+
+
+def test_a_disk_that_fails_after_the_charge_shows_no_computing_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what cannot be counted nor what cannot be kept makes an answer leave early."""
+
+    def full(*_: Any) -> None:
+        raise OSError("disk full")
+
+    node = Deployed(tmp_path)
+    node.holder.failure = KeyError()
+    monkeypatch.setattr(MishapFile, "add", full)
+    assert code_of(node.ask(1)) is None
+    monkeypatch.setattr(NodeStore, "keep", full)
+    came = node.clock.now()
+    assert code_of(node.ask(2)) is Refusal.STATE
+    assert node.clock.waits[-1] == node.clock.now() == came + AFTER_S
+
+
+@pytest.mark.parametrize(
+    "line", ["prompts_declared = 6000", "longest_prompt_tokens = 65", "any_weights = true"]
+)
+def test_what_a_site_declares_is_a_part_of_the_plan(tmp_path: Path, line: str) -> None:
+    """It decides the sampling rate and the shapes: with other figures it is another release."""
+    node = Deployed(tmp_path)
+    before = node.zero()
+    kept = [
+        old
+        for old in (PUBLIC + EVERYTHING).splitlines()
+        if old.partition(" ")[0] != line.partition(" ")[0]
+    ]
+    (tmp_path / "policy.toml").write_text("\n".join([line, *kept]))
+    assert not np.array_equal(node.zero(), before)
 
 
 # What is declared public ------------------------------------------------------------------------

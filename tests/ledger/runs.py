@@ -74,10 +74,14 @@ def round_entry(round: int, settings: Settings = SETTINGS, aborted: str = "") ->
 
 
 def write_run(folder: Path, *entries: Head | RoundEntry | End) -> Path:
-    """Write a ledger with these entries; without any, a small run that came to its end."""
-    weights = folder / WEIGHTS
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"\x00\x01 final weights")
+    """Write a ledger with these entries, and weights where they end; without any, a small run that
+    came to its end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not entries or isinstance(entries[-1], End):
+        weights = folder / WEIGHTS
+        weights.parent.mkdir()
+        weights.write_bytes(b"\x00\x01 final weights")
     made = entries or (head(), round_entry(1), round_entry(2), last(folder))
     ledger = Ledger(folder / FILE, SEED)
     for entry in made:

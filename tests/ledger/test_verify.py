@@ -84,10 +84,36 @@ def test_any_single_byte_changed_in_the_final_adapter_is_rejected(tmp_path: Path
         verify(tmp_path)
 
 
-def test_a_file_slipped_in_beside_the_adapter_is_rejected(tmp_path: Path) -> None:
-    (write_run(tmp_path) / "adapter" / "other.bin").write_bytes(b"")
+@pytest.mark.parametrize("name", ["other.bin", "deep/er/other.bin"])
+def test_a_file_slipped_in_beside_the_adapter_is_rejected(tmp_path: Path, name: str) -> None:
+    slipped = write_run(tmp_path) / "adapter" / name
+    slipped.parent.mkdir(parents=True, exist_ok=True)
+    slipped.write_bytes(b"")
     with pytest.raises(LedgerError, match=r"other\.bin is no file that line 4"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["weights.bin", ".", "nowhere"])
+def test_a_link_slipped_in_beside_the_adapter_is_rejected(tmp_path: Path, target: str) -> None:
+    (write_run(tmp_path) / "adapter" / "link").symlink_to(target)
+    with pytest.raises(LedgerError, match="link is no file that line 4"):
+        verify(tmp_path)
+
+
+def test_an_adapter_of_which_the_end_names_nothing_is_rejected(tmp_path: Path) -> None:
+    entries = (head(), round_entry(1), End(rounds=1, adapter=HASHES[1], files={}))
+    with pytest.raises(LedgerError, match=r"weights\.bin is no file that line 3"):
+        verify(write_run(tmp_path, *entries))
+
+
+@pytest.mark.parametrize("name", ["{run}/ledger.jsonl", "../else", "adapter/../ledger.jsonl", "x"])
+def test_an_end_that_names_what_is_not_in_the_adapters_folder_is_rejected(
+    tmp_path: Path, name: str
+) -> None:
+    stated = {name.format(run=tmp_path): HASHES[1]}
+    entries = (head(), round_entry(1), End(rounds=1, adapter=HASHES[1], files=stated))
+    with pytest.raises(LedgerError, match="is not in the folder adapter"):
+        verify(write_run(tmp_path, *entries))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
@@ -112,9 +138,15 @@ def test_lines_left_out_moved_or_repeated_are_rejected(tmp_path: Path, kept: lis
 def test_a_finished_run_whose_last_entries_are_gone_is_rejected(tmp_path: Path) -> None:
     path = write_run(tmp_path) / FILE
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(LedgerError, match="line 3: it is the last one, and beside it is adapter"):
+        verify(tmp_path)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(LedgerError, match="beside it is adapter"):
+        verify(tmp_path)
+    (tmp_path / WEIGHTS).parent.rmdir()
     assert not verify(tmp_path).ended
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(LedgerError, match="the run has finished, and the ledger does not say so"):
+    with pytest.raises(LedgerError, match=r"beside it is summary\.json: no end names it"):
         verify(tmp_path)
 
 
@@ -125,6 +157,8 @@ FORGED: dict[str, dict[str, object]] = {
     "trim is 0, the settings and the head say 1": {"trim": 0},
     "noise_multiplier is 19.0": {"noise_multiplier": 19.0},
     "basis is": {"basis": HASHES[4]},
+    "clipping norm 11.0 is further than": {"clipping_norm": 11.0},
+    "clipping norm 0.05 is further than": {"clipping_norm": 0.05},
     "model is": {"model": HASHES[4]},
     "settings is": {"settings": HASHES[4]},
     "protocol is 'plain'": {"protocol": "plain"},
@@ -137,6 +171,22 @@ def test_a_server_that_signs_what_does_not_follow_is_found_out(tmp_path: Path, f
     entry = changed(round_entry(2), **FORGED[fault])
     write_run(tmp_path, head(), round_entry(1), entry)
     with pytest.raises(LedgerError, match=f"line 3: {fault}"):
+        verify(tmp_path)
+
+
+def test_a_round_beyond_those_of_the_settings_is_found_out(tmp_path: Path) -> None:
+    write_run(tmp_path, head(), *(round_entry(number) for number in range(1, 5)))
+    with pytest.raises(LedgerError, match="line 5: round 4 is beyond rounds = 3 of the settings"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"entry":' * 2_000 + b"0" + b"}" * 2_000])
+def test_a_line_nested_beyond_all_measure_is_rejected_like_any_other(
+    tmp_path: Path, line: bytes
+) -> None:
+    path = write_run(tmp_path) / FILE
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(LedgerError, match="line 5: it is no JSON"):
         verify(tmp_path)
 
 

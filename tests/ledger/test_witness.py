@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedgrpo.errors import LedgerError
 from fedgrpo.ledger import FILE, Expected, Ledger, Witness, replay
+from fedgrpo.ledger.orders import entered_order
 from tests.ledger.runs import (
     COMMITTEE,
+    HASHES,
     MEMBER_SEEDS,
     MEMBERS,
     SEED,
@@ -106,3 +109,28 @@ def test_a_ledger_of_another_run_settings_or_key_is_not_signed(tmp_path: Path) -
     witness.take(0, lines[:1])
     with pytest.raises(LedgerError, match="signature is not the server's"):
         witness.take(1, [forged])
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"adapter": HASHES[7]}, {"clipping_norm": 0.5}, {"basis": HASHES[7]}, {"model": HASHES[7]}],
+    ids=["adapter", "clipping norm", "basis", "model"],
+)
+def test_an_entry_of_another_order_than_the_member_followed_is_not_signed(
+    tmp_path: Path, lie: dict[str, object]
+) -> None:
+    lines = lines_of(tmp_path, head(COMMITTEE), FIRST, changed(SECOND, **lie))
+    ordered = entered_order(SECOND)
+    with pytest.raises(LedgerError, match="round 2 was ordered otherwise than the ledger says"):
+        Witness(replace(EXPECTED, round=2, order=ordered)).take(0, lines)
+    # Of a round in which it was ordered nothing, it knows nothing.
+    witness = Witness(replace(EXPECTED, round=1, order=entered_order(FIRST)))
+    witness.take(0, lines)
+    assert witness.size == 3
+
+
+def test_an_entry_of_the_order_that_the_member_followed_is_signed(tmp_path: Path) -> None:
+    lines = lines_of(tmp_path, head(COMMITTEE), FIRST, SECOND)
+    witness = Witness(replace(EXPECTED, round=2, order=entered_order(SECOND)))
+    witness.take(0, lines)
+    assert witness.sign(MEMBER_SEEDS[0]).checkpoint.size == 3

@@ -24,5 +24,5 @@ def test_layers_that_are_not_there_are_named() -> None:
 
 def test_a_model_that_cannot_be_read_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="no configuration"):
+    with pytest.raises(ModelError, match="cannot be loaded: ValueError"):
         adapter_dimension(ModelSettings(name=str(tmp_path)), AdapterSettings())

@@ -1,12 +1,16 @@
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from peft import PeftModel
 
 from fedgrpo.errors import AdapterError
-from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.adapter import LARGEST, AdapterState, check_values
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings
 from tests.models import stirred, tiny_base
@@ -96,7 +100,8 @@ def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     expected = logits(model.causal)
     model.save(tmp_path)
     loaded = PeftModel.from_pretrained(tiny_base().model, str(tmp_path)).eval()
-    assert torch.allclose(logits(loaded), expected, atol=1e-5)
+    # PEFT multiplies in another order: 1.1e-5 was measured on one CPU.
+    assert torch.allclose(logits(loaded), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,56 @@ def test_missing_or_foreign_basis_is_refused() -> None:
     state = model.state()
     with pytest.raises(AdapterError, match="frozen tensors"):
         model.load(AdapterState(state.vector, {}, state.layout))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", ["transposed", "flat", "float64", "NaN", "beyond"])
+def test_a_frozen_tensor_of_another_shape_type_or_size_is_refused_and_nothing_moves(
+    kind: str, change: str
+) -> None:
+    model = stirred(adapter(kind))
+    state, before = model.state(), model.vector()
+    if kind == "lora":  # It has no frozen tensor; its vector is held to the same.
+        bad = {"float64": before.astype(np.float64), "flat": before[None]}.get(
+            change, np.where(np.arange(before.size) == 3, np.nan, before).astype(np.float32)
+        )
+        with pytest.raises(AdapterError):
+            model.load(AdapterState(bad, state.basis, state.layout))
+    else:
+        name = next(name for name, array in state.basis.items() if array.ndim == 2)
+        good = state.basis[name]
+        bad = {
+            "transposed": np.ascontiguousarray(good.T)
+            if good.shape[0] != good.shape[1]
+            else good[:1],
+            "flat": good.reshape(-1),
+            "float64": good.astype(np.float64),
+            "NaN": np.full_like(good, np.nan),
+            "beyond": np.full_like(good, 1.1e6),
+        }[change]
+        with pytest.raises(AdapterError, match="frozen tensor"):
+            model.load(AdapterState(before + 1, {**state.basis, name: bad}, state.layout))
+    assert np.array_equal(model.vector(), before)
+    assert model.state().basis_hash == state.basis_hash
+
+
+@given(
+    arrays(np.float32, st.integers(1, 9)),
+    arrays(np.float32, array_shapes(max_dims=3, max_side=3)),
+)
+def test_values_are_taken_exactly_where_all_are_finite_and_within_bounds(
+    vector: np.ndarray, frozen: np.ndarray
+) -> None:
+    sound = all(bool((np.abs(a) <= LARGEST).all()) for a in (vector, frozen))
+    with contextlib.nullcontext() if sound else pytest.raises(AdapterError, match="values that"):
+        check_values(vector, {"A": frozen})
+
+
+def test_an_error_about_values_never_repeats_the_senders_names() -> None:
+    basis = {"SECRET": np.zeros(3, np.float64)}
+    with pytest.raises(AdapterError) as caught:
+        check_values(np.zeros(3, np.float32), basis)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_basis_hash_sees_every_value_and_name() -> None:
@@ -136,6 +191,19 @@ def test_visit_to_other_values_ends_where_it_began() -> None:
     assert np.array_equal(model.vector(), here)
 
 
-def test_target_that_matches_no_layer_is_refused() -> None:
-    with pytest.raises((AdapterError, ValueError), match="no_such_layer"):
-        adapter("ffa_lora", target_modules=("no_such_layer",))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [("q_prj", "v_proj"), ("no_such_layer",), ("proj",), ()])
+def test_a_target_that_is_no_layer_is_refused_with_those_that_are(
+    kind: str, names: tuple[str, ...]
+) -> None:
+    """One misspelt name beside a right one, too: it would be left out without a word."""
+    strange = names[0] if names else "nothing"
+    with pytest.raises(AdapterError, match=f"target_modules names {strange},") as caught:
+        adapter(kind, target_modules=names)
+    known = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert caught.value.cure == f"choose from all-linear, {known}"
+
+
+def test_a_target_that_can_carry_no_adapter_is_refused() -> None:
+    with pytest.raises(AdapterError, match="input_layernorm cannot carry"):
+        adapter("lora", target_modules=("input_layernorm",))

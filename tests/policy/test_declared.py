@@ -1,5 +1,6 @@
 """A site's public figures decide, and nothing that its prompts could change."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def test_a_deployed_node_declares_what_its_policy_says(tmp_path: Path) -> None:
     )
     declared = declared_by({"policy": str(path)}, settings())
     assert declared == Declared(1300, 40, ("a.b:c",), 30.5, any_weights=True)
+
+
+def test_work_ends_before_the_answer_leaves() -> None:
+    assert Declared(1, 1, (), 60.0, any_weights=False).work_s == 58.0
+    assert Declared(1, 1, (), 0.0, any_weights=False).work_s == math.inf
 
 
 def test_a_policy_that_cannot_be_read_declares_nothing(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ ACTS: dict[str, Callable[[str], Any]] = {
     "eat": _eat,
     "raise": _raise,
     "raise_known": lambda _: {}["patient Zyx"],
-    "interrupt": lambda _: signal.raise_signal(signal.SIGINT),
+    "signal_itself": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
     "forge": lambda _: os.write(3, b"\x00" + b"\x00" * 10**5) and [1.0, 1.0],
     "few": lambda _: [1.0],
     "infinite": lambda _: [1.0, float("inf")],

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-import gc
+import os
 import signal
-from collections.abc import Iterator
+import sys
+import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -16,22 +18,29 @@ ORDER = WorkerOrder(0, 1, ("exact_match",), WorkerLimits(wall_s=0.3))
 pytestmark = pytest.mark.skipif(not sandbox_available(), reason="needs Linux's seccomp filters")
 
 
-@pytest.fixture(autouse=True)
-def as_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(worker, "make_private", lambda: None)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    handler = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    gc.unfreeze()
+def in_a_process_of_its_own(check: Callable[[], None]) -> None:
+    """What a worker does to itself cannot be undone."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+            check()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_sandbox_is_tried_before_the_first_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [judge.name for judge in worker._loaded(ORDER)] == ["exact_match"]
-    monkeypatch.setattr(worker, "leave_nothing", lambda limits, keep: None)
-    with pytest.raises(RewardError, match="kernel does not keep rewards"):
-        worker._loaded(ORDER)
+    def check() -> None:
+        assert [judge.name for judge in worker._loaded(ORDER).judges] == ["exact_match"]
+        monkeypatch.setattr(worker, "leave_nothing", lambda confinement, keep: None)
+        with pytest.raises(RewardError, match="kernel does not keep rewards"):
+            worker._loaded(ORDER)
+
+    in_a_process_of_its_own(check)
 
 
 def test_memory_that_cannot_be_made_private_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,13 +64,16 @@ def test_how_a_child_ended_is_told_apart() -> None:
         signal.pause()
         return True
 
-    limits = ORDER.limits
-    assert worker._forked(limits, lambda: True) == ENDED
-    assert worker._forked(limits, lambda: False) == FAILED
-    assert worker._forked(limits, fails) == FAILED
-    assert worker._forked(limits, crashes) == KILLED + b"\x09"
-    assert worker._forked(limits, hangs) == LATE
-    assert worker._forked(limits, hangs, is_wanted=lambda: False) == LATE
+    def check() -> None:
+        limits = ORDER.limits
+        assert worker._forked(limits, lambda: True) == ENDED
+        assert worker._forked(limits, lambda: False) == FAILED
+        assert worker._forked(limits, fails) == FAILED
+        assert worker._forked(limits, crashes) == KILLED + b"\x09"
+        assert worker._forked(limits, hangs) == LATE
+        assert worker._forked(limits, hangs, is_wanted=lambda: False) == LATE
+
+    in_a_process_of_its_own(check)
 
 
 def test_an_order_travels_as_text() -> None:

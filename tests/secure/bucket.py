@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedgrpo.secure import MaskingClient, PublicKeys, Revealed, Roster, unmask_sum
 
 RUN, ROUND, BUCKET = 2**61 + 5, 7, 3
+ORDER = b"o" * 32
 Vector = NDArray[np.uint32]
 
 
@@ -34,6 +35,7 @@ def announce(
         members,
         tuple(keys[member] for member in members),
         len(members) // 2 + 1 if threshold is None else threshold,
+        ORDER,
     )
 
 
@@ -41,7 +43,8 @@ def members_and_roster(
     count: int, threshold: int | None = None, minimum: int = 2
 ) -> tuple[dict[int, MaskingClient], Roster]:
     clients = {
-        node(i): MaskingClient.open(RUN, ROUND, node(i), minimum=minimum) for i in range(count)
+        node(i): MaskingClient.open(RUN, ROUND, node(i), minimum=minimum, order=ORDER)
+        for i in range(count)
     }
     return clients, announce({n: c.public_keys for n, c in clients.items()}, threshold)
 

@@ -12,7 +12,18 @@ from fedgrpo.errors import ProtocolError
 from fedgrpo.secure import MaskingClient, PublicKeys, Roster
 from fedgrpo.secure.state import STAGES, Secrets
 
-from .bucket import BUCKET, ROUND, RUN, Bucket, announce, bucket, members_and_roster, node, revived
+from .bucket import (
+    BUCKET,
+    ORDER,
+    ROUND,
+    RUN,
+    Bucket,
+    announce,
+    bucket,
+    members_and_roster,
+    node,
+    revived,
+)
 
 ME = node(0)
 LOW_ORDER = [
@@ -81,6 +92,8 @@ BAD_ROSTERS: dict[str, tuple[Callable[[Roster], Roster], str]] = {
         lambda r: with_keys(r, node(1), masking=r.keys_of(ME).masking),
         "one public key twice",
     ),
+    "another order": (lambda r: replace(r, order=bytes(32)), "another order than the one"),
+    "no order": (lambda r: replace(r, order=b""), "0 bytes for the order's digest"),
     "nobody": (lambda r: replace(r, members=(), keys=()), "threshold 3 for 0"),
 }
 
@@ -95,7 +108,7 @@ def test_a_bad_roster_is_refused_and_ends_the_members_part(case: str) -> None:
 
 
 def test_a_threshold_of_one_is_refused_even_where_it_is_a_majority() -> None:
-    client = MaskingClient.open(RUN, ROUND, ME, minimum=2)
+    client = MaskingClient.open(RUN, ROUND, ME, minimum=2, order=ORDER)
     with pytest.raises(ProtocolError, match="threshold 1 for 1"):
         client.share(announce({ME: client.public_keys}, threshold=1))
 
@@ -109,7 +122,7 @@ def test_a_roster_below_the_sites_own_minimum_is_refused() -> None:
 
 def test_a_minimum_that_hides_nobody_is_refused() -> None:
     with pytest.raises(ProtocolError, match="hides nobody"):
-        MaskingClient.open(RUN, ROUND, ME, minimum=1)
+        MaskingClient.open(RUN, ROUND, ME, minimum=1, order=ORDER)
 
 
 @pytest.mark.parametrize("kind", ["sharing", "masking"])
@@ -210,13 +223,28 @@ def test_ciphertexts_cannot_be_swapped_between_senders_recipients_or_buckets() -
 
 def test_members_who_were_shown_different_rosters_do_not_go_on() -> None:
     clients, roster = members_and_roster(4)
-    stranger = MaskingClient.open(RUN, ROUND, node(3), minimum=2)
+    stranger = MaskingClient.open(RUN, ROUND, node(3), minimum=2, order=ORDER)
     keys = dict(zip(roster.members, roster.keys, strict=True)) | {node(3): stranger.public_keys}
     sent = clients[node(1)].share(announce(keys))
     clients[ME].share(roster)
     inbox = {node(1): sent[ME], node(2): clients[node(2)].share(roster)[ME]}
     with pytest.raises(ProtocolError, match=f"mate {node(1)}"):
         clients[ME].mask(inbox, np.zeros(4, np.uint32))
+
+
+def test_members_who_followed_different_orders_do_not_go_on_whatever_each_is_told() -> None:
+    """The server tells each its own order's digest, as if the bucket were of one mind."""
+    clients, roster = members_and_roster(3)
+    deceived = MaskingClient.open(RUN, ROUND, node(2), minimum=3, order=bytes(32))
+    keys = dict(zip(roster.members, roster.keys, strict=True)) | {node(2): deceived.public_keys}
+    told = announce(keys)
+    sent = {n: clients[n].share(told) for n in (ME, node(1))}
+    sent[node(2)] = deceived.share(replace(told, order=bytes(32)))
+    for member, client in {ME: clients[ME], node(2): deceived}.items():
+        inbox = {mate: dealt[member] for mate, dealt in sent.items() if mate != member}
+        with pytest.raises(ProtocolError, match="dealt under another roster"):
+            client.mask(inbox, np.zeros(4, np.uint32))
+        assert is_wiped(client)
 
 
 @pytest.mark.parametrize("stranger", [ME, node(9)])
@@ -305,7 +333,7 @@ def test_every_ciphertext_has_the_same_size() -> None:
 
 
 def test_public_keys_survive_as_96_bytes() -> None:
-    keys = MaskingClient.open(RUN, ROUND, ME, minimum=3).public_keys
+    keys = MaskingClient.open(RUN, ROUND, ME, minimum=3, order=ORDER).public_keys
     assert len(keys.to_bytes()) == 96
     assert PublicKeys.from_bytes(keys.to_bytes()) == keys
     with pytest.raises(ProtocolError, match="95 bytes"):

@@ -5,7 +5,7 @@ the result. A member's part is a generator without I/O; :func:`drive` runs it ov
 (:func:`connect`), :class:`ReplayableMember` through an untrusted relay.
 """
 
-from fedgrpo.secure.committee.admission import Admitted, admit, still_agreed
+from fedgrpo.secure.committee.admission import Admitted, admit
 from fedgrpo.secure.committee.costs import choose_circuit
 from fedgrpo.secure.committee.dealing import deal
 from fedgrpo.secure.committee.driving import Links, drive, loss_behind
@@ -18,7 +18,7 @@ from fedgrpo.secure.committee.identity import (
     MemberKeys,
     toss_keys,
 )
-from fedgrpo.secure.committee.in_process import Finished, run
+from fedgrpo.secure.committee.in_process import run
 from fedgrpo.secure.committee.noise import EffectiveNoise, discrete_gaussian, effective_noise
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.planes import slice_planes
@@ -33,7 +33,6 @@ __all__ = [
     "ComponentKeys",
     "EffectiveNoise",
     "Encoding",
-    "Finished",
     "Identity",
     "Links",
     "Member",
@@ -58,6 +57,5 @@ __all__ = [
     "loss_behind",
     "run",
     "slice_planes",
-    "still_agreed",
     "toss_keys",
 ]

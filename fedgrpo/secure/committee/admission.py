@@ -49,7 +49,6 @@ def admit(
     clients: Mapping[int, bytes],
     messages: Mapping[int, bytes],
     words: int,
-    present: frozenset[int] = frozenset(range(MEMBERS)),
 ) -> Member[Admitted]:
     """Play one member's part in agreeing on whose shares are in the round.
 
@@ -91,9 +90,6 @@ def admit(
         ``{client: its message to this member}``, as far as they came in time.
     words:
         Length of a payload.
-    present:
-        Members that take part: all four, or three after one crashed. Three agree only if none of
-        them lies.
 
     Raises
     ------
@@ -101,7 +97,7 @@ def admit(
         If nobody sends the components of a client that was taken: more than one member lies.
     """
     roster = tuple(sorted(clients))
-    peers = tuple(sorted(present - {index}))
+    peers = holders(index)
     shares = {}
     for client in roster:
         message = messages.get(client, b"")
@@ -138,27 +134,6 @@ def admit(
             for m in holders(index)
         },
     )
-
-
-def still_agreed(index: int, present: frozenset[int], admitted: Admitted | None) -> Member[bool]:
-    """Find out whether all that are left hold the same shares from before; one step.
-
-    A member can be lost when some have come to the end of :func:`admit` and others have not. Only
-    if all have may they go on with what they hold; else they admit once more.
-
-    Adversary: as for three members: they follow the protocol.
-
-    Parameters
-    ----------
-    index, present:
-        As for :func:`admit`.
-    admitted:
-        What the member holds; None if it did not come so far.
-    """
-    own = admitted.digest if admitted else _NOTHING
-    peers = present - {index}
-    told = yield Step(dict.fromkeys(sorted(peers), own), frozenset(peers))
-    return admitted is not None and all(digest == own for digest in told.values())
 
 
 class _Ballot:

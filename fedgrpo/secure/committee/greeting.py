@@ -15,7 +15,6 @@ def greet(
     index: int,
     keys: ComponentKeys,
     session: bytes,
-    lost: int | None,
     coin_keys: ComponentKeys,
     inputs: bytes,
 ) -> Member[bytes]:
@@ -32,7 +31,7 @@ def greet(
 
     Parameters
     ----------
-    index, lost:
+    index:
         As for :func:`~fedgrpo.secure.committee.round.aggregate`.
     keys, session:
         The session, bound to all that members must agree on, and its keys.
@@ -49,8 +48,8 @@ def greet(
     ProtocolError
         If a member has another session or another key, or says another coin.
     """
-    peers = _peers(index, lost)
-    digest = hashlib.sha256(context(session, "greeting among", *sorted([index, *peers]))).digest()
+    peers = holders(index)
+    digest = hashlib.sha256(context(session, "greeting")).digest()
 
     def proof(m: int, sender: int, receiver: int) -> bytes:
         return derive(keys.keys[m], context(session, "proof of key", m, sender, receiver))
@@ -79,7 +78,7 @@ def greet(
     return hashlib.sha256(b"".join(coins[m] for m in range(MEMBERS))).digest()
 
 
-def confirm(index: int, session: bytes, lost: int | None) -> Member[None]:
+def confirm(index: int, session: bytes) -> Member[None]:
     """Tell each peer that nothing was found wrong, and hear the same from all; one step.
 
     Raises
@@ -89,7 +88,7 @@ def confirm(index: int, session: bytes, lost: int | None) -> Member[None]:
     MemberLostError
         If one is lost, and with it the knowledge of whether it opened: marked ``confirmed``.
     """
-    peers = _peers(index, lost)
+    peers = holders(index)
 
     def word(sender: int, receiver: int) -> bytes:
         return hashlib.sha256(context(session, "content", sender, receiver)).digest()
@@ -104,10 +103,6 @@ def confirm(index: int, session: bytes, lost: int | None) -> Member[None]:
         if inbox.take(peer, SECRET_BYTES) != word(peer, index):
             raise suspicion(peer, "it does not confirm the round")
     inbox.close()
-
-
-def _peers(index: int, lost: int | None) -> tuple[int, ...]:
-    return tuple(peer for peer in holders(index) if peer != lost)
 
 
 def _odd_one_out(told: dict[int, bytes]) -> int:

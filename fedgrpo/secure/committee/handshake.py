@@ -11,14 +11,13 @@ from typing import TypeVar
 
 from fedgrpo.errors import MemberLostError, ProtocolError
 from fedgrpo.secure.committee.certificates import certificate, signing_key, tls_context
-from fedgrpo.secure.committee.identity import Committee, Identity
-from fedgrpo.secure.committee.steps import MEMBERS
+from fedgrpo.secure.committee.identity import Committee, Identity, holders
 
 T = TypeVar("T")
 _GREETING = struct.Struct(">8sBBH")
-_MAGIC = b"fedgrpo1"
+_MAGIC = b"fedgrpo2"
 _LARGEST_CERTIFICATE = 4096
-_HELLO_BYTES = 32 + 32 + 32 + 1
+_HELLO_BYTES = 32 + 32 + 32
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,6 @@ class Party:
     committee: Committee
     session: bytes
     """32 bytes: :meth:`Committee.session`."""
-    present: frozenset[int] = frozenset(range(MEMBERS))
-    """Members that take part."""
 
     def __post_init__(self) -> None:
         if self.identity.public != self.committee.members[self.index]:
@@ -42,8 +39,8 @@ class Party:
 
     @property
     def peers(self) -> frozenset[int]:
-        """The other members that take part."""
-        return self.present - {self.index}
+        """The other three members."""
+        return frozenset(holders(self.index))
 
 
 def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
@@ -75,10 +72,20 @@ def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
     return stream
 
 
-def answer(party: Party, connection: socket.socket) -> tuple[int, ssl.SSLSocket]:
+def answer(
+    party: Party, connection: socket.socket, proven: Callable[[], None] = lambda: None
+) -> tuple[int, ssl.SSLSocket]:
     """Make a connection from one of the peers a TLS stream; also say from which.
 
     Adversary: whoever dials. As for :func:`dial`.
+
+    Parameters
+    ----------
+    party, connection:
+        This member, and what was accepted.
+    proven:
+        Called when the other side has shown that it holds its key, before it is answered; raises
+        OSError if the connection was given up meanwhile.
 
     Raises
     ------
@@ -106,6 +113,7 @@ def answer(party: Party, connection: socket.socket) -> tuple[int, ssl.SSLSocket]
     context = tls_context(party.identity, shown, server=True)
     what = "the handshake failed"
     stream = _lost_if_broken(peer, what, lambda: context.wrap_socket(connection, server_side=True))
+    _lost_if_broken(peer, what, proven)
     hello = _lost_if_broken(peer, what, lambda: _read(stream, _HELLO_BYTES))
     _lost_if_broken(peer, what, lambda: stream.sendall(_hello(party)))
     _compare(party, peer, hello)
@@ -135,9 +143,8 @@ def _greeting(connection: socket.socket, peer: int, what: str) -> tuple[int, int
 
 
 def _hello(party: Party) -> bytes:
-    present = sum(1 << member for member in party.present)
     committee = party.committee
-    return committee.settings + committee.digest + party.session + bytes([present])
+    return committee.settings + committee.digest + party.session
 
 
 def _compare(party: Party, peer: int, hello: bytes) -> None:
@@ -146,7 +153,6 @@ def _compare(party: Party, peer: int, hello: bytes) -> None:
         (0, 32, "settings", "give both the same settings file and version"),
         (32, 64, "keys of the committee", "give both the same description of the committee"),
         (64, 96, "round", "start the round again at all members"),
-        (96, 97, "members present", "start the round again at all members"),
     ):
         if hello[start:end] != own[start:end]:
             raise ProtocolError(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Generic
 
 from fedgrpo.errors import FedGRPOError, MemberLostError, ProtocolError
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Result, Step
@@ -21,15 +19,6 @@ def deliver(sender: int, receiver: int, message: bytes) -> bytes | None:
 
 class GaveUpError(ProtocolError):
     """Another member raised; its own error says why."""
-
-
-@dataclass(frozen=True)
-class Finished(Generic[Result]):
-    """How a round ended well."""
-
-    result: Result
-    lost: int | None
-    """The member without which it ended: the result is only as good as three honest members."""
 
 
 def play(
@@ -86,23 +75,13 @@ def _collect(
     return inbox
 
 
-def run(
-    member: Callable[[int, int | None], Member[Result]],
-    *,
-    carry_on: bool,
-    carrier: Carrier = deliver,
-) -> Finished[Result]:
-    """Run a round with four members, and again with three if one crashed and the settings allow it.
-
-    Adversary: see :func:`~fedgrpo.secure.committee.round.aggregate`. Three carry on only if each of
-    them lost the same fourth; an error of any other kind is final.
+def run(member: Callable[[int], Member[Result]], *, carrier: Carrier = deliver) -> Result:
+    """Run a round with four members, and return what the first one comes to.
 
     Parameters
     ----------
     member:
-        ``(index, lost) -> generator``.
-    carry_on:
-        Whether three may go on as semi-honest members.
+        ``index -> generator``.
     carrier:
         What becomes of messages.
 
@@ -111,22 +90,9 @@ def run(
     FedGRPOError
         The first error of a member, preferring one that says more than that another is gone.
     """
-    outcomes = play({index: member(index, None) for index in range(MEMBERS)}, carrier)
-    lost = _lost_by_all(outcomes) if carry_on else None
-    if lost is not None:
-        left = (index for index in range(MEMBERS) if index != lost)
-        outcomes = play({index: member(index, lost) for index in left}, carrier)
+    outcomes = play({index: member(index) for index in range(MEMBERS)}, carrier)
     errors = [outcome for outcome in outcomes.values() if isinstance(outcome, FedGRPOError)]
     hearsay = (MemberLostError, GaveUpError)
     for error in sorted(errors, key=lambda error: isinstance(error, hearsay)):
         raise error
-    return Finished(next(iter(outcomes.values())), lost)  # type: ignore[arg-type]
-
-
-def _lost_by_all(outcomes: Mapping[int, object]) -> int | None:
-    """Find the member that each of the three others reports as gone."""
-    for lost in range(MEMBERS):
-        reports = [outcome for index, outcome in outcomes.items() if index != lost]
-        if all(isinstance(r, MemberLostError) and r.member == lost for r in reports):
-            return lost
-    return None
+    return next(iter(outcomes.values()))  # type: ignore[return-value]

@@ -22,7 +22,6 @@ from fedgrpo.secure.committee.norms import blank_long_vectors
 from fedgrpo.secure.committee.plan import Plan
 from fedgrpo.secure.committee.planes import Words, join_planes, lane_mask, slice_planes, words_for
 from fedgrpo.secure.committee.steps import MEMBERS, Member
-from fedgrpo.secure.committee.three_party import ThreeParty
 from fedgrpo.secure.primitives import derive
 
 
@@ -45,7 +44,6 @@ def aggregate(
     session: bytes,
     plans: Sequence[Plan],
     components: Mapping[int, Words],
-    lost: int | None = None,
     *,
     inputs: bytes | None = None,
 ) -> Member[tuple[Opened, ...]]:
@@ -54,7 +52,7 @@ def aggregate(
     Greet, so that members with other settings, keys or rounds are found out; trim, sum and add
     noise on shares; confirm that nobody found anything wrong; only then open.
 
-    Adversary, all four members present: one is malicious, and colludes with any clients. It learns
+    Adversary: one member is malicious, and colludes with any clients. It learns
     the opened totals and nothing else, and they are right, or an honest member raises. Nobody
     opens before having heard from all others that their checks passed, so a tampered computation
     opens nothing. At the very end a malicious member can keep the others from hearing a result
@@ -67,12 +65,6 @@ def aggregate(
     the same inputs again opens the same totals, so nobody averages noise away by asking twice; and
     other inputs have independent noise.
 
-    Adversary, one member lost: the other three follow the protocol; one is curious. See
-    :class:`~fedgrpo.secure.committee.three_party.ThreeParty`. Go on with three only if each of
-    them lost the same member on its own link, and none has seen a check fail: then a malicious
-    member could only have pushed out itself. With the same ``inputs``, the noise is that of the
-    first attempt, so if that one was opened after all, this opens nothing new.
-
     Parameters
     ----------
     index:
@@ -82,16 +74,13 @@ def aggregate(
     session:
         32 bytes that name this use of the committee and bind its settings and the clients taken
         (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use one twice: masks
-        would serve twice, and differ in what a malicious member tampered with. Only three that go
-        on without a lost member may keep it, whose masks are others.
+        would serve twice, and differ in what a malicious member tampered with.
     plans:
         What to compute, one after the other: the update, and whatever goes the same way.
     components:
         ``{component: uint64, shape (clients, words)}`` for the member's three; a client's words are
         those of all plans, one after the other, each ``plan.bits`` planes
         (:func:`~fedgrpo.secure.committee.planes.slice_planes`).
-    lost:
-        A member that crashed in an earlier attempt.
     inputs:
         32 bytes that differ whenever ``components`` do, at whichever member
         (:attr:`~fedgrpo.secure.committee.admission.Admitted.digest`): the noise is bound to them.
@@ -115,10 +104,8 @@ def aggregate(
     noise_keys = keys.for_session(drawn_for)
     session = bind(session, plans)
     keys = keys.for_session(session)
-    joint = yield from greet(index, keys, session, lost, noise_keys, drawn_for)
-    engine: Engine = (
-        FourParty(index, keys, session) if lost is None else ThreeParty(index, lost, keys, session)
-    )
+    joint = yield from greet(index, keys, session, noise_keys, drawn_for)
+    engine = FourParty(index, keys, session)
     totals, start = [], 0
     for section, plan in enumerate(plans):
         planes = {
@@ -128,7 +115,7 @@ def aggregate(
         start += plan.words
         noise = _noise(index, noise_keys, drawn_for, section, plan, engine)
         totals.append((yield from _compute(engine, plan, engine.shared(planes), noise, joint)))
-    yield from confirm(index, session, lost)
+    yield from confirm(index, session)
     try:
         flat = yield from engine.open(np.concatenate([_flat(total) for total in totals], axis=1))
     except ProtocolError as error:

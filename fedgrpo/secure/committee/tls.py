@@ -16,19 +16,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 
 from fedgrpo.errors import MemberLostError, ProtocolError
 from fedgrpo.secure.committee.driving import loss_behind
 from fedgrpo.secure.committee.frames import FrameReader, FrameWriter, Kind
-from fedgrpo.secure.committee.handshake import Party, StrangerError, answer, dial
+from fedgrpo.secure.committee.handshake import Party
+from fedgrpo.secure.committee.meeting import MOST_UNPROVEN, Meeting
 from fedgrpo.secure.committee.steps import Step
 
-_RETRY_S = 0.05
-_HANDSHAKE_S = 10.0
-_MOST_HANDSHAKES = 16
-"""Answered at a time; strangers can keep no more threads than that busy."""
 _MOST_UNREAD = 2**31
 """Bytes that a peer may send ahead of what is waited for."""
 _CHEATED = 255
@@ -55,7 +51,7 @@ def listen(address: str) -> socket.socket:
     """
     host, _, port = address.rpartition(":")
     try:
-        return socket.create_server((host, int(port)), backlog=_MOST_HANDSHAKES)
+        return socket.create_server((host, int(port)), backlog=2 * MOST_UNPROVEN)
     except OSError as error:
         raise ProtocolError(
             f"cannot listen on {address}: {error.strerror}",
@@ -85,7 +81,7 @@ def connect(party: Party, listener: socket.socket, timeout_s: float = 60.0) -> T
     ProtocolError
         If a member answers with another key, or differs in settings, keys or round.
     """
-    meeting = _Meeting(party, listener, time.monotonic() + timeout_s)
+    meeting = Meeting(party, listener, time.monotonic() + timeout_s)
     outgoing, incoming = meeting.gather()
     return TlsLinks(party, outgoing, incoming, timeout_s)
 
@@ -252,125 +248,6 @@ class TlsLinks:
         message = self._inbox[peer].popleft()
         self._unread[peer] -= len(message)
         return message
-
-
-class _Meeting:
-    """Dials and answers, each in its own thread, until all are there or the time is up."""
-
-    def __init__(self, party: Party, listener: socket.socket, deadline: float) -> None:
-        self._party = party
-        self._listener = listener
-        self._deadline = deadline
-        self._stop = threading.Event()
-        self._refusals: dict[int, str] = {}
-        self._turned_away: dict[str, None] = {}
-        self._found: queue.Queue[tuple[str, int, ssl.SSLSocket] | ProtocolError] = queue.Queue()
-        self._slots = threading.Semaphore(_MOST_HANDSHAKES)
-
-    def gather(self) -> tuple[dict[int, ssl.SSLSocket], dict[int, ssl.SSLSocket]]:
-        """Return the streams to write on and those to read, by peer."""
-        threads = [self._thread(self._accept)]
-        threads += [self._thread(partial(self._dial, peer)) for peer in self._party.peers]
-        streams: dict[str, dict[int, ssl.SSLSocket]] = {"to": {}, "from": {}}
-        try:
-            while any(self._party.peers - set(found) for found in streams.values()):
-                self._collect(streams)
-        except BaseException:
-            for found in streams.values():
-                for stream in found.values():
-                    stream.close()
-            raise
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-        return streams["to"], streams["from"]
-
-    def _collect(self, streams: dict[str, dict[int, ssl.SSLSocket]]) -> None:
-        try:
-            found = self._found.get(timeout=max(0.0, self._deadline - time.monotonic()))
-        except queue.Empty:
-            raise self._nobody(streams) from None
-        if isinstance(found, StrangerError):
-            self._turned_away[found.problem] = None  # Each once: they come again and again.
-        elif isinstance(found, ProtocolError):
-            raise found
-        elif found[1] in streams[found[0]]:
-            found[2].close()
-        else:
-            streams[found[0]][found[1]] = found[2]
-
-    def _nobody(self, streams: dict[str, dict[int, ssl.SSLSocket]]) -> MemberLostError:
-        missing = sorted(p for f in streams.values() for p in self._party.peers - set(f))[0]
-        address = self._party.committee.addresses[missing]
-        notes = [self._refusals[missing]] if missing in self._refusals else []
-        return MemberLostError(
-            missing,
-            "; ".join(
-                [
-                    f"committee member {missing} ({address}) did not connect in time",
-                    *notes,
-                    *self._turned_away,
-                ]
-            ),
-            cure="see that it runs, that its address is right and that its port can be reached",
-        )
-
-    def _thread(self, work: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        return thread
-
-    def _dial(self, peer: int) -> None:
-        """Dial until there is an answer: members do not start at the same moment."""
-        host, _, port = self._party.committee.addresses[peer].rpartition(":")
-        while not self._stop.wait(_RETRY_S):
-            try:
-                connection = socket.create_connection((host, int(port)), timeout=_HANDSHAKE_S)
-            except OSError:
-                continue
-            try:
-                self._greeted(connection)
-                self._found.put(("to", peer, dial(self._party, peer, connection)))
-                return
-            except MemberLostError as error:
-                connection.close()
-                self._refusals[peer] = error.problem
-            except ProtocolError as error:
-                connection.close()
-                self._found.put(error)
-                return
-
-    def _accept(self) -> None:
-        self._listener.settimeout(_RETRY_S)
-        while not self._stop.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                continue
-            if self._slots.acquire(blocking=False):
-                self._thread(partial(self._answer, connection))
-            else:
-                connection.close()
-
-    def _answer(self, connection: socket.socket) -> None:
-        try:
-            self._greeted(connection)
-            peer, stream = answer(self._party, connection)
-            self._found.put(("from", peer, stream))
-        except MemberLostError:
-            connection.close()
-        except ProtocolError as error:
-            connection.close()
-            self._found.put(error)
-        finally:
-            self._slots.release()
-
-    def _greeted(self, connection: socket.socket) -> None:
-        left = max(0.1, self._deadline - time.monotonic())
-        connection.settimeout(min(left, _HANDSHAKE_S))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _read_all(reader: FrameReader, report: Callable[[_Event], None]) -> None:

@@ -44,15 +44,15 @@ def members(
     plans: Sequence[Plan],
     keys: Sequence[ComponentKeys] = component_keys(),
     seed: int = 0,
-) -> Callable[[int, int | None], Member[tuple[Opened, ...]]]:
+) -> Callable[[int], Member[tuple[Opened, ...]]]:
     """Make members of a round over these values, one array (clients, d) for each plan."""
     payload = np.concatenate(
         [payload_of(v, plan) for v, plan in zip(values, plans, strict=True)], axis=1
     )
     components = share_out(payload, seed)
 
-    def member(index: int, lost: int | None) -> Member[tuple[Opened, ...]]:
-        return aggregate(index, keys[index], SESSION, plans, components[index], lost)
+    def member(index: int) -> Member[tuple[Opened, ...]]:
+        return aggregate(index, keys[index], SESSION, plans, components[index])
 
     return member
 
@@ -60,7 +60,7 @@ def members(
 def opened(values: Values, plan: Plan, carrier: Carrier = deliver) -> Opened:
     """What all four members open, which must be the same."""
     member = members([values], [plan])
-    outcomes = play({index: member(index, None) for index in range(MEMBERS)}, carrier)
+    outcomes = play({index: member(index) for index in range(MEMBERS)}, carrier)
     results = [outcome for outcome in outcomes.values() if isinstance(outcome, tuple)]
     assert len(results) == MEMBERS, outcomes
     for result in results[1:]:

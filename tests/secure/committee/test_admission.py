@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.errors import ProtocolError
-from fedgrpo.secure.committee.admission import Admitted, admit, still_agreed
+from fedgrpo.secure.committee.admission import Admitted, admit
 from fedgrpo.secure.committee.dealing import deal, open_share
 from fedgrpo.secure.committee.identity import holders
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES, SESSION, Tamper, play, secret
@@ -38,12 +38,9 @@ def inboxes() -> Inbox:
     return {m: {client: DEALT[client][m] for client in KEYS} for m in range(4)}
 
 
-def run(
-    inbox: Inbox, tamper: Tamper | None = None, present: frozenset[int] = frozenset(range(4))
-) -> dict[int, Admitted | Exception]:
+def run(inbox: Inbox, tamper: Tamper | None = None) -> dict[int, Admitted | Exception]:
     members = {
-        m: admit(m, IDENTITIES[m].agreement, SESSION, ROSTER, inbox[m], WORDS, present)
-        for m in present
+        m: admit(m, IDENTITIES[m].agreement, SESSION, ROSTER, inbox[m], WORDS) for m in range(4)
     }
     return play(members, tamper) if tamper else play(members)
 
@@ -172,32 +169,3 @@ def test_more_liars_than_one_are_noticed_where_a_share_stays_missing() -> None:
 
     with pytest.raises(ProtocolError, match="member 0 was sent no valid share of client 5"):
         raise run(inbox, lie)[0]  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("lost", range(4))
-def test_three_members_agree_after_the_fourth_crashed(lost: int) -> None:
-    present = frozenset(range(4)) - {lost}
-    inbox = inboxes()
-    inbox[min(present)][5] = b""
-    del inbox[min(present)][11], inbox[max(present)][11]
-    admitted = agreed(run(inbox, present=present), sorted(present))
-    assert (admitted.clients, admitted.dropped) == ((2, 5), (11,))
-    joint = payloads(admitted)
-    assert joint[5] == PAYLOADS[5].tolist()
-
-
-@pytest.mark.parametrize("had", [(), (0,), (0, 3), (0, 1, 3)])
-def test_three_members_go_on_with_what_they_hold_only_if_all_of_them_hold_it(
-    had: tuple[int, ...],
-) -> None:
-    present = frozenset({0, 1, 3})
-    before = run(inboxes())
-    held = {m: end for m, end in before.items() if m in had and isinstance(end, Admitted)}
-    ends = play({m: still_agreed(m, present, held.get(m)) for m in present})
-    assert ends == dict.fromkeys(present, len(had) == 3)
-
-
-def test_members_that_admit_again_without_one_take_the_same_inputs() -> None:
-    """So a round that went on with three is of the very inputs that it was begun with."""
-    four, three = run(inboxes()), run(inboxes(), present=frozenset({0, 1, 3}))
-    assert agreed(four, [0, 1, 2, 3]).digest == agreed(three, [0, 1, 3]).digest

@@ -67,9 +67,7 @@ def test_vectors_go_in_and_their_noisy_trimmed_mean_comes_out() -> None:
     def keys(index: int) -> ComponentKeys:
         return component_keys()[index]
 
-    (result,) = run(
-        lambda i, lost: aggregate(i, keys(i), SESSION, [plan], components[i], lost), carry_on=False
-    ).result
+    (result,) = run(lambda i: aggregate(i, keys(i), SESSION, [plan], components[i]))
     mean = decode_sum(result.totals, result.kept, result.bits, encoding) / result.kept
     exact = np.sort(vectors, axis=0)[2:-2].mean(axis=0)
     assert np.abs(mean - exact).max() < encoding.slack + 6 * 0.001 / result.kept

@@ -25,7 +25,7 @@ Alter = Callable[[int, int, int, bytes], bytes | None]
 
 def trace() -> list[tuple[int, int, int, bytes]]:
     tap = Tap()
-    run(MAKE, carry_on=False, carrier=tap)
+    run(MAKE, carrier=tap)
     return tap.messages
 
 
@@ -36,7 +36,7 @@ LAST = max(step for step, *_ in HONEST)
 
 def play_altered(alter: Alter) -> tuple[dict[int, tuple[Opened, ...] | FedGRPOError], Tap]:
     tap = Tap(alter)
-    return play({index: MAKE(index, None) for index in range(MEMBERS)}, tap), tap
+    return play({index: MAKE(index) for index in range(MEMBERS)}, tap), tap
 
 
 def flip(message: bytes, bit: int) -> bytes:
@@ -129,15 +129,15 @@ def test_another_step_replayed_is_detected() -> None:
 
 def cheat_with(
     keys: ComponentKeys | None = None, plan: Plan = PLAN, session: bytes = SESSION
-) -> Callable[[int, int | None], Member[tuple[Opened, ...]]]:
+) -> Callable[[int], Member[tuple[Opened, ...]]]:
     """A round in which member 1 has other keys, another plan or another session."""
     components = share_out(payload_of(VALUES, PLAN))
 
-    def member(index: int, lost: int | None) -> Member[tuple[Opened, ...]]:
+    def member(index: int) -> Member[tuple[Opened, ...]]:
         own = component_keys()[index]
         if index == 1:
-            return aggregate(index, keys or own, session, [plan], components[index], lost)
-        return aggregate(index, own, SESSION, [PLAN], components[index], lost)
+            return aggregate(index, keys or own, session, [plan], components[index])
+        return aggregate(index, own, SESSION, [PLAN], components[index])
 
     return member
 
@@ -146,8 +146,8 @@ def test_a_member_with_a_wrong_key_is_named() -> None:
     for wrong in (0, 2, 3):
         keys = dict(component_keys()[1].keys) | {wrong: bytes(32)}
         with pytest.raises(ProtocolError, match="committee member 1: it"):
-            run(cheat_with(ComponentKeys(keys)), carry_on=True)
-        outcomes = play({i: cheat_with(ComponentKeys(keys))(i, None) for i in range(MEMBERS)})
+            run(cheat_with(ComponentKeys(keys)))
+        outcomes = play({i: cheat_with(ComponentKeys(keys))(i) for i in range(MEMBERS)})
         named = [str(o) for i, o in outcomes.items() if i not in (1, wrong)]
         assert all("member 1: it holds another component key" in error for error in named)
 
@@ -157,7 +157,7 @@ def test_members_with_different_settings_or_rounds_are_named() -> None:
         cheat_with(plan=replace(PLAN, circuit="log")),
         cheat_with(session=bytes(32)),
     ):
-        outcomes = play({index: member(index, None) for index in range(MEMBERS)})
+        outcomes = play({index: member(index) for index in range(MEMBERS)})
         for index in (0, 2, 3):
             with pytest.raises(ProtocolError, match="member 1: it has another round, other settin"):
                 raise outcomes[index]  # type: ignore[misc]
@@ -188,7 +188,7 @@ def test_whoever_found_a_cheat_is_not_taken_for_crashed() -> None:
     outcomes, _ = play_altered(alter)
     assert all(isinstance(outcomes[index], GaveUpError) for index in (0, 2, 3))
     with pytest.raises(ProtocolError, match="member 0 sent what member"):
-        run(MAKE, carry_on=True, carrier=Tap(alter))
+        run(MAKE, carrier=Tap(alter))
 
 
 def test_whether_members_abort_does_not_depend_on_what_they_hide() -> None:

@@ -49,7 +49,6 @@ class Outcome:
 
     clients: tuple[int, ...]
     opened: Opened
-    lost: int | None
 
 
 def inbox(member: int) -> dict[int, bytes]:
@@ -83,33 +82,18 @@ def session_of(admitted: Admitted) -> bytes:
 
 
 def serve(net: Network, index: int, dies: bool = False) -> Outcome:
-    """One member's whole part; with three if the fourth is lost, as the settings may allow."""
+    """One member's whole part."""
     with net.link(net.party(index), 20.0) as links:
         keys = drive(toss_keys(index, secret(f"toss {index}"), SESSION), links)
         part = admit(
             index, IDENTITIES[index].agreement, SESSION, ROSTER, inbox(index), PLANES[0].size
         )
         admitted = drive(part, links)
-    try:
-        return attempt(net, index, keys, admitted, None, dies)
-    except MemberLostError as error:
-        return attempt(net, index, keys, admitted, error.member, dies)
-
-
-def attempt(
-    net: Network,
-    index: int,
-    keys: ComponentKeys,
-    admitted: Admitted,
-    lost: int | None,
-    dies: bool,
-) -> Outcome:
     session = session_of(admitted)
-    present = frozenset(range(4)) - {lost}
-    part = aggregate(index, keys, session, [plan_for(admitted)], admitted.components, lost)
-    with net.link(net.party(index, session=session, present=present), 20.0) as links:
+    part = aggregate(index, keys, session, [plan_for(admitted)], admitted.components)
+    with net.link(net.party(index, session=session), 20.0) as links:
         (opened,) = drive(killed_in_the_middle(part) if dies else part, links)
-    return Outcome(admitted.clients, opened, lost)
+    return Outcome(admitted.clients, opened)
 
 
 def killed_in_the_middle(
@@ -128,9 +112,9 @@ def expected() -> np.ndarray:
     return total
 
 
-def check(outcome: object, lost: int | None) -> None:
+def check(outcome: object) -> None:
     assert isinstance(outcome, Outcome), outcome
-    assert (outcome.clients, outcome.lost) == (tuple(range(6)), lost)
+    assert outcome.clients == tuple(range(6))
     np.testing.assert_array_equal(outcome.opened.totals, expected())
     total = decode_sum(outcome.opened.totals, outcome.opened.kept, outcome.opened.bits, ENCODING)
     clear = np.sort(UPDATES[:6] * 0.999, axis=0)[1:-1].mean(axis=0)
@@ -142,7 +126,7 @@ def test_four_members_open_the_exact_trimmed_mean_and_the_trace_holds_no_input()
         outcomes = together(*(partial(serve, net, m) for m in range(4)))
         trace = b"".join(data for wire in net.wires for data in wire.seen)
     for outcome in outcomes:
-        check(outcome, None)
+        check(outcome)
     assert len(trace) > 100_000
     for codes, planes in zip(CODES, PLANES, strict=True):
         for plain in (codes.tobytes(), codes.astype("<u2").tobytes(), planes.tobytes()):
@@ -152,7 +136,7 @@ def test_four_members_open_the_exact_trimmed_mean_and_the_trace_holds_no_input()
 
 
 @pytest.mark.parametrize("lost", [0, 3])
-def test_three_members_open_the_same_after_one_was_killed_in_the_middle(lost: int) -> None:
+def test_a_member_killed_in_the_middle_ends_the_round_for_all_and_opens_nothing(lost: int) -> None:
     with network() as net:
         process = multiprocessing.get_context("fork").Process(target=serve, args=(net, lost, True))
         process.start()
@@ -160,7 +144,8 @@ def test_three_members_open_the_same_after_one_was_killed_in_the_middle(lost: in
         process.join(30)
     assert process.exitcode == -signal.SIGKILL
     for outcome in outcomes:
-        check(outcome, lost)
+        assert isinstance(outcome, MemberLostError)
+        assert outcome.member == lost
 
 
 def test_a_member_with_another_plan_is_found_out_before_anything_is_opened() -> None:

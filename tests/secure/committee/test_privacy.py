@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedgrpo.secure.committee import four_party, three_party
+from fedgrpo.secure.committee import four_party
 from fedgrpo.secure.committee.four_party import PAIRS
 from fedgrpo.secure.committee.identity import context, holders
 from fedgrpo.secure.committee.in_process import play
@@ -31,6 +31,8 @@ from .rounds import SESSION, Tap, component_keys
 
 GATES = 6
 """ANDs of the median of three bits: three comparators, a comparison and a swap each."""
+STREAMS = 3
+"""Of masks that the observed member does not know."""
 OPENING = GATES + 2
 """Step of the opening, after greeting, ANDs and confirmation."""
 INPUTS = list(product((0, 1), repeat=3))
@@ -55,34 +57,28 @@ class Observation:
 
     Parameters
     ----------
-    observer, lost:
-        The member observed, and the one that crashed if any.
+    observer:
+        The member observed.
     masks:
         Which masks the others use.
     """
 
-    def __init__(self, observer: int, lost: int | None, masks: Masks) -> None:
-        self.observer, self.lost, self.masks = observer, lost, masks
-        # Four members send the observer three halves of a plane for each AND; three send it one.
-        self.streams = 1 if lost is not None else 3
-        self.lanes = 1 << GATES * self.streams
-        self.dimension = self.lanes * (2 if lost is None else 1)
+    def __init__(self, observer: int, masks: Masks) -> None:
+        self.observer, self.masks = observer, masks
+        # The others send the observer three halves of a plane for each AND.
+        self.lanes = 1 << GATES * STREAMS
+        self.dimension = self.lanes * 2
         self.plan = Plan(3, self.dimension, rule="median", bits=1)
         session = bind(SESSION, [self.plan])
         holder = component_keys()[(observer + 1) % MEMBERS].for_session(session)
-        names = (
-            [context(session, "share of zero without", lost, observer)]
-            if lost is not None
-            else [context(session, "mask", observer, other) for other in holders(observer)]
-        )
+        names = [context(session, "mask", observer, other) for other in holders(observer)]
         self.unknown = {derive(holder.keys[observer], name): at for at, name in enumerate(names)}
 
     def view(self, values: tuple[int, ...]) -> NDArray[np.int64]:
         """What the observer is sent in each lane, sorted: every view as often as it occurs."""
         tap = Tap()
         with pytest.MonkeyPatch.context() as patch:
-            for module in (four_party, three_party):
-                patch.setattr(module, "MaskStream", lambda key: Enumerated(self, key))
+            patch.setattr(four_party, "MaskStream", lambda key: Enumerated(self, key))
             self._play(values, tap)
         view = np.zeros(self.lanes, np.int64)
         for number, plane in enumerate(self._received(tap)):
@@ -98,9 +94,8 @@ class Observation:
         shares = [np.repeat(-row[:, None], words, axis=1).astype(np.uint64) for row in bits]
         held = [{m: shares[m] for m in holders(i)} for i in range(MEMBERS)]
         members = {
-            i: aggregate(i, component_keys()[i], SESSION, [self.plan], held[i], self.lost)
+            i: aggregate(i, component_keys()[i], SESSION, [self.plan], held[i])
             for i in range(MEMBERS)
-            if i != self.lost
         }
         for outcome in play(members, tap).values():
             assert isinstance(outcome, tuple)
@@ -118,7 +113,7 @@ class Observation:
             yield from planes.reshape(-1, self.lanes)
 
     def _payloads(self, messages: dict[int, bytes], opening: bool) -> Iterator[bytes]:
-        if opening or self.lost is not None:
+        if opening:
             yield from (message for message in messages.values() if len(message) != TAG_BYTES)
             return
         inbox = Inbox(messages)
@@ -148,41 +143,32 @@ class Enumerated:
         return np.asarray(slice_planes(np.arange(count * LANES) >> bit & 1, 1)[0])
 
 
-SETTINGS = [(observer, None) for observer in range(MEMBERS)] + [
-    (observer, lost) for observer in range(MEMBERS) for lost in range(MEMBERS) if observer != lost
-]
-
-
 def same_result(median: int) -> list[tuple[int, ...]]:
     return [values for values in INPUTS if sorted(values)[1] == median]
 
 
-@pytest.mark.parametrize(("observer", "lost"), SETTINGS)
+@pytest.mark.parametrize("observer", range(MEMBERS))
 @pytest.mark.parametrize("median", [0, 1])
 def test_a_members_view_is_distributed_alike_for_all_inputs_of_one_result(
-    observer: int, lost: int | None, median: int
+    observer: int, median: int
 ) -> None:
-    observation = Observation(observer, lost, as_designed)
+    observation = Observation(observer, as_designed)
     first, *others = (observation.view(values) for values in same_result(median))
     for other in others:
         np.testing.assert_array_equal(other, first)
 
 
-@pytest.mark.parametrize(("observer", "lost"), SETTINGS)
-def test_every_sequence_of_messages_is_as_likely_as_any_other(
-    observer: int, lost: int | None
-) -> None:
-    view = Observation(observer, lost, as_designed).view((0, 1, 1))
-    messages = np.sort(view & (1 << GATES * (1 if lost is not None else 3)) - 1)
+@pytest.mark.parametrize("observer", range(MEMBERS))
+def test_every_sequence_of_messages_is_as_likely_as_any_other(observer: int) -> None:
+    view = Observation(observer, as_designed).view((0, 1, 1))
+    messages = np.sort(view & (1 << GATES * STREAMS) - 1)
     np.testing.assert_array_equal(messages, np.arange(len(view)))
 
 
 @pytest.mark.parametrize("broken", [forgotten_once, used_twice])
-@pytest.mark.parametrize(("observer", "lost"), SETTINGS)
-def test_a_mask_forgotten_or_used_twice_would_be_noticed(
-    observer: int, lost: int | None, broken: Masks
-) -> None:
-    observation = Observation(observer, lost, broken)
+@pytest.mark.parametrize("observer", range(MEMBERS))
+def test_a_mask_forgotten_or_used_twice_would_be_noticed(observer: int, broken: Masks) -> None:
+    observation = Observation(observer, broken)
     views = [observation.view(values) for values in (*same_result(0), *same_result(1))]
     half = len(views) // 2
     assert any((view != group[0]).any() for group in (views[:half], views[half:]) for view in group)
@@ -192,7 +178,7 @@ def test_greeting_and_confirmation_do_not_depend_on_inputs() -> None:
     taps = []
     for values in ((0, 0, 0), (1, 1, 1)):
         taps.append(Tap())
-        Observation(0, None, as_designed)._play(values, taps[-1])
+        Observation(0, as_designed)._play(values, taps[-1])
     for before, after in zip(taps[0].messages, taps[1].messages, strict=True):
         assert before[:3] == after[:3]
         if before[0] in (0, OPENING - 1):

@@ -152,7 +152,7 @@ def test_several_plans_share_a_round() -> None:
     plans = [Plan(6, 100, trim=1), Plan(6, 3, rule="trimmed_mean", bits=1)]
     values = [hard_values(6, 100), np.random.default_rng(0).integers(0, 2, (6, 3))]
     member = members(values, plans)
-    outcomes = play({index: member(index, None) for index in range(MEMBERS)})
+    outcomes = play({index: member(index) for index in range(MEMBERS)})
     for outcome in outcomes.values():
         assert isinstance(outcome, tuple)
         np.testing.assert_array_equal(outcome[0].totals, trimmed_sum(values[0], 1))

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +23,7 @@ from fedgrpo.secure.committee.driving import drive
 from fedgrpo.secure.committee.frames import FrameReader, FrameWriter, Kind
 from fedgrpo.secure.committee.handshake import Party
 from fedgrpo.secure.committee.identity import ComponentKeys, Identity, toss_keys
+from fedgrpo.secure.committee.meeting import MOST_UNPROVEN
 from fedgrpo.secure.committee.steps import Step
 from fedgrpo.secure.committee.tls import connect, listen
 from tests.secure.committee.network import Network, network, together
@@ -30,12 +33,12 @@ Bytes = Generator[Step, Mapping[int, bytes], bytes]
 STRANGER = Identity(secret("stranger signs"), secret("stranger agrees"))
 
 
-def gossip(index: int, rounds: int, size: int, present: frozenset[int]) -> Bytes:
+def gossip(index: int, rounds: int, size: int) -> Bytes:
     """Each sends to all a stretch of bytes that is a function of all that it has heard."""
     heard = b"%d" % index
     for _ in range(rounds):
         word = hashlib.shake_256(heard).digest(size)
-        peers = present - {index}
+        peers = frozenset(range(4)) - {index}
         received = yield Step(dict.fromkeys(peers, word), frozenset(peers))
         heard = hashlib.sha256(heard + b"".join(received[p] for p in sorted(peers))).digest()
     return heard
@@ -43,7 +46,7 @@ def gossip(index: int, rounds: int, size: int, present: frozenset[int]) -> Bytes
 
 def chat(party: Party, net: Network, rounds: int = 5, size: int = 1000, wait: float = 10) -> bytes:
     with net.link(party, wait) as links:
-        return drive(gossip(party.index, rounds, size, party.present), links)
+        return drive(gossip(party.index, rounds, size), links)
 
 
 def problem(end: object) -> str:
@@ -55,8 +58,7 @@ def problem(end: object) -> str:
 def test_members_hear_over_tls_what_they_hear_in_one_process() -> None:
     with network() as net:
         ends = together(*(partial(chat, net.party(m), net, size=2_000_000) for m in range(4)))
-    everyone = frozenset(range(4))
-    expected = play({m: gossip(m, 5, 2_000_000, everyone) for m in everyone})
+    expected = play({m: gossip(m, 5, 2_000_000) for m in range(4)})
     assert ends == [expected[m] for m in range(4)]
 
 
@@ -141,6 +143,95 @@ def test_strangers_that_connect_and_say_nothing_or_nonsense_do_not_stop_the_roun
     assert all(isinstance(end, bytes) for end in ends)
 
 
+def crowd(net: Network, count: int) -> list[socket.socket]:
+    """Connections to every member that say nothing, but for some that say a little."""
+    found = [
+        socket.create_connection(listener.getsockname())
+        for listener in net.listeners
+        for _ in range(count)
+    ]
+    for connection in found[::3]:
+        connection.sendall(b"fed")
+    return found
+
+
+@pytest.mark.parametrize("count", [40, MOST_UNPROVEN + 40])
+def test_idle_strangers_before_the_members_cost_no_member_its_wait(count: int) -> None:
+    """As many as there are places and more: the oldest make room."""
+    with network() as net:
+        idle = crowd(net, count)
+        begun = time.monotonic()
+        ends = together(*(partial(chat, net.party(m), net, wait=8) for m in range(4)))
+        assert time.monotonic() - begun < 6
+        for connection in idle:
+            connection.close()
+    assert all(isinstance(end, bytes) for end in ends)
+
+
+def test_strangers_that_keep_coming_cost_no_member_its_wait() -> None:
+    with network() as net:
+        over = threading.Event()
+
+        def keep_coming() -> bytes:
+            kept: list[socket.socket] = []
+            while not over.wait(0.005):
+                kept.append(socket.create_connection(net.listeners[len(kept) % 4].getsockname()))
+            for connection in kept:
+                connection.close()
+            return b"many" if len(kept) > 4 else b"few"
+
+        def talk(m: int) -> bytes:
+            try:
+                return chat(net.party(m), net, wait=8)
+            finally:
+                if m == 0:
+                    over.set()
+
+        ends = together(*(partial(talk, m) for m in range(4)), keep_coming)
+    assert all(isinstance(end, bytes) for end in ends)
+    assert ends[4] == b"many"
+
+
+def test_a_stranger_that_says_one_byte_after_the_other_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its time is for the whole of its proof, and not for each byte."""
+    monkeypatch.setattr("fedgrpo.secure.committee.meeting.UNPROVEN_S", 0.3)
+    with network() as net:
+        slow = socket.create_connection(net.listeners[0].getsockname())
+        begun = time.monotonic()
+
+        def drip() -> float:
+            with suppress(OSError):
+                while time.monotonic() - begun < 2.5:
+                    slow.sendall(b"f" if time.monotonic() - begun < 0.1 else b"e")
+                    slow.settimeout(0.05)
+                    with suppress(TimeoutError):
+                        if not slow.recv(1):
+                            break
+            return time.monotonic() - begun
+
+        lonely = partial(chat, net.party(0), net, wait=1.0)
+        ended, lost = together(drip, lonely)  # type: ignore[arg-type]
+        slow.close()
+    assert isinstance(ended, float)
+    assert 0.2 < ended < 1.5
+    assert isinstance(lost, MemberLostError)
+
+
+def test_what_strangers_do_is_told_in_few_words() -> None:
+    with network() as net:
+
+        def pose() -> bytes:
+            for number in range(40):
+                with socket.create_connection(net.listeners[0].getsockname()) as connection:
+                    connection.sendall(struct.pack(">8sBBH", b"fedgrpo2", number + 4, 0, 1) + b"x")
+            return b""
+
+        _, end = together(pose, partial(chat, net.party(0), net, wait=1.0))
+    assert problem(end).count("a connection said to be from") <= 8
+
+
 def test_an_absent_member_is_named_with_who_was_turned_away() -> None:
     with network() as net:
         ends = together(*(partial(chat, net.party(m), net, wait=1.0) for m in range(3)))
@@ -154,7 +245,6 @@ def test_an_absent_member_is_named_with_who_was_turned_away() -> None:
     [
         ("settings", "differ in settings"),
         ("session", "differ in round"),
-        ("present", "differ in members present"),
     ],
 )
 def test_members_that_differ_are_refused_and_both_named(change: str, match: str) -> None:
@@ -162,10 +252,8 @@ def test_members_that_differ_are_refused_and_both_named(change: str, match: str)
         other = net.party(2)
         if change == "settings":
             other = net.party(2, committee=replace(net.committee, settings=bytes(32)))
-        elif change == "session":
-            other = net.party(2, session=net.committee.session("1", 1))
         else:
-            other = net.party(2, present=frozenset({0, 1, 2}))
+            other = net.party(2, session=net.committee.session("1", 1))
         ends = together(
             *(partial(chat, net.party(m), net, wait=1) for m in (0, 1, 3)),
             partial(chat, other, net, wait=1),
@@ -182,7 +270,7 @@ def test_a_node_whose_keys_are_not_its_member_s_does_not_start() -> None:
 
 def die_in_mid_round(party: Party, listener: socket.socket) -> None:
     def member() -> Bytes:
-        part = gossip(party.index, 50, 100, party.present)
+        part = gossip(party.index, 50, 100)
         step = next(part)
         for _ in range(3):
             step = part.send((yield step))
@@ -210,16 +298,6 @@ def test_a_killed_member_is_noticed_at_once_by_all_others() -> None:
         assert "member 3" in problem(end)
 
 
-def test_three_members_meet_again_without_the_lost_one() -> None:
-    present = frozenset({0, 1, 3})
-    with network() as net:
-        session = net.committee.session("1", 3)
-        again = [net.party(m, session=session, present=present) for m in sorted(present)]
-        ends = together(*(partial(chat, party, net) for party in again))
-    expected = play({m: gossip(m, 5, 1000, present) for m in present})
-    assert ends == [expected[m] for m in sorted(present)]
-
-
 def test_a_connection_cut_in_mid_message_names_who_was_cut_off() -> None:
     with network(wired=True) as net:
         net.wires[1].cut_after = 40_000
@@ -239,7 +317,7 @@ def test_a_silent_member_is_named_after_the_timeout() -> None:
     def run(net: Network, m: int, silent: bool) -> bytes:
         links = net.link(net.party(m), 1.0)
         try:
-            return drive(mute(m) if silent else gossip(m, 2, 10, frozenset(range(4))), links)
+            return drive(mute(m) if silent else gossip(m, 2, 10), links)
         finally:
             if not silent:
                 over.wait(20)
@@ -254,12 +332,12 @@ def test_a_silent_member_is_named_after_the_timeout() -> None:
 
 def test_a_member_that_gives_up_ends_the_round_for_all_without_counting_as_crashed() -> None:
     def give_up(index: int) -> Bytes:
-        yield from gossip(index, 2, 10, frozenset(range(4)))
+        yield from gossip(index, 2, 10)
         raise ProtocolError("the transcript does not fit", cure="none")
 
     def run(net: Network, m: int) -> bytes:
         with net.link(net.party(m)) as links:
-            part = give_up(m) if m == 1 else gossip(m, 9, 10, frozenset(range(4)))
+            part = give_up(m) if m == 1 else gossip(m, 9, 10)
             return drive(part, links)
 
     with network() as net:
@@ -286,39 +364,6 @@ def test_a_member_may_finish_first_without_being_missed() -> None:
 
     with network() as net:
         assert together(*(partial(run, net, m) for m in range(4))) == [b"early"] + [b"late"] * 3
-
-
-def test_a_generator_may_go_on_without_the_lost_member() -> None:
-    def carry_on(index: int) -> Bytes:
-        peers = frozenset(range(4)) - {index}
-        try:
-            yield Step(dict.fromkeys(peers, b"all"), peers)
-            if index == 3:
-                raise KeyboardInterrupt
-            yield Step(dict.fromkeys(peers, b"all"), peers)
-        except MemberLostError as error:
-            peers -= {error.member}
-            # Messages of the broken step may still be under way: skip to the new beginning.
-            received = yield Step(dict.fromkeys(peers, b"three"), peers)
-            while any(message != b"three" for message in received.values()):
-                late = frozenset(p for p, message in received.items() if message != b"three")
-                received = yield Step({}, late)
-        return b"%d of us" % (len(peers) + 1)
-
-    def run(net: Network, m: int) -> bytes:
-        links = net.link(net.party(m))
-        try:
-            return drive(carry_on(m), links)
-        except KeyboardInterrupt:
-            for stream in links._sockets:
-                socket.socket.shutdown(stream, socket.SHUT_RDWR)
-            return b"crashed"
-        finally:
-            links.close()
-
-    with network() as net:
-        ends = together(*(partial(run, net, m) for m in range(4)))
-    assert ends == [b"3 of us"] * 3 + [b"crashed"]
 
 
 class Pipe:
