@@ -51,7 +51,7 @@ class LowRankLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, A and B; with ``by_row``, those of A and B are left on them, one a row."""
+        """Gradients of x, A and B; with ``by_row``, those of A and B stay on them, one a row."""
         flat, bottleneck, weight, low, scaled = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
         need_x, _, _, need_a, need_b, _, _ = ctx.needs_input_grad
@@ -75,7 +75,9 @@ class LowRankLinear(torch.autograd.Function):
         return grad_x, None, None, grad_a, grad_b, None, None
 
 
-def _by_row(left: Tensor | None, right: Tensor, shape: torch.Size, precision: torch.dtype) -> Tensor:
+def _by_row(
+    left: Tensor | None, right: Tensor, shape: torch.Size, precision: torch.dtype
+) -> Tensor:
     """Products of each row, (R * S, m) and (R * S, n) to (R, m, n)."""
     assert left is not None
     rows = shape[0]

@@ -148,7 +148,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
     batch, heads, length, size = query.shape
     groups = key.shape[1]
     grouped = query.reshape(batch, groups, -1, size)
-    mask = mask.repeat(1, 1, heads // groups, 1)
+    mask = mask.repeat(1, 1, heads // groups, 1) if heads > groups else mask
     result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         grouped, key, value, mask, scale
     )

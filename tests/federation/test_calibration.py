@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgrpo.data.ownership import node_prompts
 from fedgrpo.errors import PrivacyError
 from fedgrpo.federation.calibration import calibrated_norm, public_norms
 from fedgrpo.federation.holder import local_holder
+from fedgrpo.federation.prompt_holder import PromptHolder
+from fedgrpo.federation.watch import Watch
 from fedgrpo.settings import Scalar, Settings
 
 NODE: dict[str, Scalar] = {"partition-id": 1, "num-partitions": 3}
@@ -30,9 +31,11 @@ def make(**changed: Scalar) -> Settings:
 def test_half_of_a_holders_gradients_are_below_the_calibrated_norm() -> None:
     settings = make(grpo__group_size=8)
     holder = local_holder(settings, NODE)
-    holder.trainer.start_round(5)
-    experience = holder.trainer.collect(range(len(node_prompts(settings, NODE))), isolated=True)
-    norms = holder.prompt_gradients(experience, 1.0).norms
+    assert isinstance(holder, PromptHolder)
+    rows = [row for name in holder.units for row in holder.rows(name, bytes(32))]
+    judged = holder.engine.collect(rows, Watch())
+    lessons = [lesson for part, _ in holder.engine.teach(judged, Watch()) for lesson in part]
+    norms = np.array([float(x.gradient.norm()) for x in lessons if x.gradient is not None])
     # About 80 prompts with a gradient on either side: a share's standard error is 0.08.
     assert 0.25 < (norms <= calibrated_norm(settings)).mean() < 0.75
 

@@ -17,17 +17,21 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fedgrpo.cli import app
+from fedgrpo.data.survey import Survey, survey_rows
 from fedgrpo.errors import DataError
 from fedgrpo.federation import FedGRPO, make_client_app
 from fedgrpo.federation import dry_run as module
 from fedgrpo.federation.dry_run import Measured, dry_run
 from fedgrpo.federation.evaluator import local_evaluator
-from fedgrpo.federation.holder import LocalHolder
 from fedgrpo.federation.messages import write_adapter
+from fedgrpo.federation.prompt_holder import own_shapes
 from fedgrpo.federation.traffic import CountingGrid
+from fedgrpo.grpo.isolated.engine import Engine
+from fedgrpo.model.lora import Adapter
 from fedgrpo.report.dry_run import print_dry_run
-from fedgrpo.settings import Settings
-from tests.models import graded, tiny_trainer
+from fedgrpo.scenario import load_scenario
+from fedgrpo.settings import AdapterSettings, Settings
+from tests.models import rows, tiny_base
 
 SCENARIO = """
 rounds = 2
@@ -172,20 +176,22 @@ def test_a_round_is_measured_the_way_it_would_go(
     unit: str, path: str, scenario: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
-    gradients = LocalHolder.prompt_gradients
+    gradients = Engine.gradient_rows
 
     def watched(*arguments: object) -> object:
         taken.append("gradient")
         return gradients(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(LocalHolder, "prompt_gradients", watched)
+    # Shapes are tried once a process, with gradients of made-up completions.
+    own_shapes(load_scenario(scenario, {}, scenario.parent), 16)
+    monkeypatch.setattr(Engine, "gradient_rows", watched)
     found = dry_run(scenario, overrides={"privacy.unit": unit})
-    assert taken == (["gradient"] if path == "gradient" else [])
+    assert bool(taken) == (path == "gradient")
     assert found.round_s > 0
 
 
 def test_a_round_costs_its_batches_and_its_updates(scenario: Path) -> None:
-    measured = module._measure(_holder(), 3)
+    measured = module._measure(*_parts(), 3)
     measured = replace(measured, collecting_s=2.0, judging_s=0.5, figures_s=0.25, update_s=1.0)
     assert measured.sampling_s == 1.5
 
@@ -201,15 +207,16 @@ def test_a_round_costs_its_batches_and_its_updates(scenario: Path) -> None:
 
 
 def test_measuring_puts_the_adapter_back() -> None:
-    holder = _holder()
-    before = holder.trainer.adapter.vector()
-    module._measure(holder, 3)
-    assert np.array_equal(holder.trainer.adapter.vector(), before)
+    settings, adapter, survey = _parts()
+    before = adapter.vector()
+    module._measure(settings, adapter, survey, 3)
+    assert np.array_equal(adapter.vector(), before)
 
 
-def _holder() -> LocalHolder:
-    settings = Settings.from_mapping({"privacy": {"unit": "none"}, "grpo": {"prompts_per_step": 6}})
-    return LocalHolder(settings, tiny_trainer(8, reward=graded, prompts_per_step=6), 0)
+def _parts() -> tuple[Settings, Adapter, Survey]:
+    tree = {"privacy": {"unit": "none"}, "grpo": {"prompts_per_step": 6}}
+    adapter = Adapter(tiny_base(), AdapterSettings())
+    return Settings.from_mapping(tree), adapter, survey_rows(rows(8), lambda _: 8, 16)
 
 
 @pytest.mark.parametrize(

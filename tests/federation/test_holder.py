@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from fedgrpo.data.ownership import evaluation_prompts, node_prompts
-from fedgrpo.errors import DataError, PrivacyError, RewardError
+from fedgrpo.errors import DataError, PrivacyError
 from fedgrpo.federation.evaluator import LocalEvaluator
 from fedgrpo.federation.figures import scaled_metrics
 from fedgrpo.federation.holder import local_holder
 from fedgrpo.federation.plans import release_plan
 from fedgrpo.federation.watch import Watch
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate
+from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate, zero_release
 from fedgrpo.settings import RewardSettings, Scalar, Settings
 
 KEYS = (bytes(range(32)), bytes(range(1, 33)))
@@ -97,7 +97,7 @@ def test_prompt_release_is_noised_by_the_holder_itself() -> None:
 def test_sample_without_prompts_still_sends_noise_of_the_same_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fedgrpo.federation.holder.poisson_sample", lambda *_: [])
+    monkeypatch.setattr("fedgrpo.federation.prompt_holder.sampled_units", lambda *_: [])
     settings = make()
     release = contribution(settings, NODE)
     assert release.size == prepared(settings)[1].size
@@ -151,9 +151,11 @@ def test_rewards_are_scaled_to_the_unit_interval_and_clipped() -> None:
 
 def test_holder_with_fewer_prompts_than_epsilon_assumes_refuses(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "1+1=", "answer": "2"}\n' * 59)
-    with pytest.raises(PrivacyError, match="59 prompts"):
-        local_holder(make(), {"prompts": str(path)})
+    lines = [json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) for i in range(59)]
+    # A text that is there twice is one unit.
+    path.write_text("\n".join([*lines, lines[0]]))
+    with pytest.raises(PrivacyError, match="59 units"):
+        local_holder(make(), {**NODE, "prompts": str(path)})
 
 
 def test_node_uses_its_own_file_and_nothing_else(tmp_path: Path) -> None:
@@ -178,14 +180,17 @@ def test_no_prompt_of_a_file_is_with_two_holders_or_held_out(tmp_path: Path) -> 
     assert sorted(everywhere) == sorted(f"{i}+1=" for i in range(300))
 
 
-def test_reward_that_fails_costs_the_holder_its_round_and_quotes_nothing(tmp_path: Path) -> None:
+def test_a_reward_that_always_fails_leaves_the_noise_alone(tmp_path: Path) -> None:
     path = tmp_path / "reward.py"
     path.write_text("def f(prompts, completions):\n    raise ValueError(prompts[0])\n")
     settings = make(reward__functions=f"{path}:f")
-    with pytest.raises(RewardError) as caught:
-        contribution(settings, NODE)
-    assert "ValueError" in str(caught.value)
-    assert not any(str(row.prompt) in str(caught.value) for row in node_prompts(settings, NODE))
+    start, plan = prepared(settings)
+    watch = Watch()
+    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], watch)
+    assert release.tobytes() == zero_release(plan, KEYS[0]).tobytes()
+    (cause,) = watch.mishaps
+    assert cause == "prompt left out: its completions cannot be judged"
+    assert watch.mishaps[cause] > 3
 
 
 @pytest.mark.parametrize("kind", ["lora", "tiny_lora"])

@@ -53,22 +53,6 @@ def test_sgd_moves_by_the_clipped_gradient_and_nothing_else() -> None:
     assert np.linalg.norm(moved[1.0]) == pytest.approx(0.05, rel=1e-3)
 
 
-def test_isolated_prompts_are_judged_as_if_alone() -> None:
-    """A reward that compares the whole batch must not carry one prompt into another's gradient."""
-
-    def batch_rank(completions: list[str], **_: object) -> list[float]:
-        order = sorted(completions)
-        return [float(order.index(text)) for text in completions]
-
-    trainer = tiny_trainer(reward=batch_rank)
-    together = trainer.collect(range(8), isolated=True)
-    for prompt in range(8):
-        texts = trainer.policy.decode(together.rollout)[4 * prompt : 4 * prompt + 4]
-        expected = batch_rank(texts)
-        assert together.rewards.total[4 * prompt : 4 * prompt + 4].tolist() == expected
-    assert trainer.collect(range(8)).rewards.total.max() > 4
-
-
 def test_groups_that_agree_move_nothing() -> None:
     trainer = tiny_trainer()
     trainer.collector.reward = type(trainer.collector.reward)(

@@ -14,7 +14,6 @@ from fedgrpo.privacy import (
     METRICS,
     ReleasePlan,
     add_noise,
-    clip,
     count_noise,
     epsilon_gaussian,
     indicator_share,
@@ -24,6 +23,7 @@ from fedgrpo.privacy import (
     release_update,
     server_noise_std,
 )
+from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.robust import combine, sensitivity
 from fedgrpo.settings import PrivacySettings
 
@@ -109,9 +109,8 @@ def _private_norm(
 
 
 def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
-    clipped = sum(clip(row, plan.clipping_norm).vector for row in gradients)
-    below = np.linalg.norm(gradients, axis=1) <= plan.clipping_norm
-    return release_prompts(clipped, np.full((len(gradients), len(METRICS)), 0.5), plan, below)
+    metrics = np.full((len(gradients), len(METRICS)), 0.5)
+    return release_prompts(grid_sum(gradients, metrics, plan.clipping_norm), plan)
 
 
 @pytest.mark.parametrize("options", [{}, {"trim": 20}], ids=["sum", "trimmed"])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import norm
 
-from fedgrpo.privacy import METRICS, ReleasePlan, clip, release_prompts, server_noise_std
+from fedgrpo.privacy import METRICS, ReleasePlan, release_prompts, server_noise_std
+from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.robust import combine, sensitivity
 from fedgrpo.settings import PrivacySettings
 
@@ -27,9 +28,8 @@ def plan(dimension: int) -> ReleasePlan:
 
 def release(gradients: np.ndarray, clipping_norm: float = 1.0) -> np.ndarray:
     """A holder's un-noised release of some prompts' gradients, shape (n, d), metrics all at 1."""
-    clipped = np.array([clip(row, clipping_norm).vector for row in gradients])
-    total = clipped.sum(0) if len(clipped) else np.zeros(gradients.shape[1])
-    return release_prompts(total, np.ones((len(clipped), len(METRICS))), plan(gradients.shape[1]))
+    total = grid_sum(gradients, np.ones((len(gradients), len(METRICS))), clipping_norm)
+    return release_prompts(total, plan(gradients.shape[1]))
 
 
 def grouped(vectors: np.ndarray, size: int) -> np.ndarray:

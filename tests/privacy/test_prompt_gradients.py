@@ -1,123 +1,99 @@
-"""Per-prompt gradients against one plain backward pass a prompt, for every adapter kind."""
+"""Gradients of rows against one plain backward pass a row, and which units are sampled."""
 
-from functools import partial
+import hashlib
 
 import numpy as np
 import pytest
 import torch
 
 from fedgrpo.errors import PrivacyError
-from fedgrpo.grpo.experience import Experience
-from fedgrpo.grpo.losses import BatchTotals
-from fedgrpo.grpo.packing import pack
-from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.low_rank import ROW_GRADIENTS
 from fedgrpo.privacy.prompt_gradients import (
-    PromptBatch,
-    clipped_gradient_sum,
     hookable,
-    per_prompt_gradients,
     poisson_sample,
+    row_gradients,
+    sampled_units,
 )
 from fedgrpo.settings import AdapterSettings
-from tests.models import graded, stirred, tiny_trainer
+from tests.grpo.isolated.engines import engine, learned
+from tests.models import stirred, tiny_trainer
 
-KINDS = ["ffa_lora", "lora", "tiny_lora"]
-TOTALS = BatchTotals(4, 32, 8)
-
-
-def collected(kind: str) -> tuple[GRPOTrainer, Experience]:
-    settings = AdapterSettings.model_validate({"kind": kind})
-    trainer = tiny_trainer(16, settings, graded)
-    stirred(trainer.adapter, 0.01)
-    return trainer, trainer.collect(range(16))
+KEY = bytes(range(32))
 
 
-def prompt_batches(
-    trainer: GRPOTrainer, experience: Experience, tokens: int, row_tokens: int = 2048
-) -> list[PromptBatch]:
-    def loss(batch: object) -> torch.Tensor:
-        return trainer.updater.loss(experience, batch, TOTALS).loss  # type: ignore[arg-type]
-
-    packed = pack(
-        experience.rollout,
-        experience.useful(with_silent=False),
-        tokens_per_batch=tokens,
-        max_row_tokens=row_tokens,
-    )
-    return [PromptBatch(partial(loss, batch), batch.prompt_of_row) for batch in packed]
+def names(count: int) -> list[str]:
+    return [hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)]
 
 
-def one_by_one(trainer: GRPOTrainer, experience: Experience) -> np.ndarray:
-    """The oracle: one prompt, one backward pass, nothing of Opacus."""
-    parameters = list(trainer.adapter.trainable.values())
-    return np.stack(
-        [
-            torch.cat([g.flatten() for g in torch.autograd.grad(batch.loss(), parameters)])
-            .double()
-            .numpy()
-            for batch in prompt_batches(trainer, experience, tokens=1)
-        ]
-    )
+@pytest.mark.parametrize("kind", ["ffa_lora", "lora", "tiny_lora"])
+def test_a_rows_gradient_equals_that_of_a_plain_backward_pass(kind: str) -> None:
+    which = engine(kind)
+    _, lessons = learned(which, range(12))
+    taught = [lesson for lesson in lessons.values() if lesson.gradient is not None]
+    assert len(taught) > 5
+    updater = tiny_trainer().updater
+    updater.policy, updater.settings = which.policy, which.settings
+    for lesson in taught:
+        experience = lesson.judged.experience
+        totals = updater.totals(experience)
+        totals = type(totals)(4, 24, 6)
+        (batch,) = updater.batches(experience)
+        loss = updater.loss(experience, batch, totals).loss
+        plain = torch.autograd.grad(loss, list(which.policy.adapter.trainable.values()))
+        expected = torch.cat([g.flatten() for g in plain]).double()
+        error = (lesson.gradient - expected).norm() / expected.norm()
+        assert error < 1e-4
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("row_tokens", [2048, 1])
-def test_clipped_sum_equals_one_backward_pass_a_prompt(kind: str, row_tokens: int) -> None:
-    """Also where a prompt's completions are spread over rows: they are summed before clipping."""
-    trainer, experience = collected(kind)
-    expected = one_by_one(trainer, experience)
-    norms = np.linalg.norm(expected, axis=1)
-    clip = float(np.median(norms))
-    clipped = expected * np.minimum(1, clip / norms)[:, None]
-    parameters = list(trainer.adapter.trainable.values())
-    tokens = 10**6 if hookable(trainer.adapter.causal, parameters) else 1
-    batches = prompt_batches(trainer, experience, tokens, row_tokens)
-    total = clipped_gradient_sum(trainer.adapter.causal, parameters, batches, clip)
-    assert np.allclose(total.vector, clipped.sum(0), atol=1e-4 * clip)
-    assert np.allclose(np.sort(total.norms), np.sort(norms), rtol=1e-4)
-    assert len(expected) > 3
-    assert (norms > clip).any()
-
-
-def test_no_prompt_moves_the_sum_by_more_than_the_clipping_norm() -> None:
-    trainer, experience = collected("ffa_lora")
-    parameters = list(trainer.adapter.trainable.values())
-    batches = prompt_batches(trainer, experience, tokens=1)
-    clip = 0.05
-    whole = clipped_gradient_sum(trainer.adapter.causal, parameters, batches, clip)
-    for left_out in range(len(batches)):
-        rest = [b for i, b in enumerate(batches) if i != left_out]
-        without = clipped_gradient_sum(trainer.adapter.causal, parameters, rest, clip)
-        assert np.linalg.norm(whole.vector - without.vector) <= clip * (1 + 1e-9)
-
-
-def test_hooks_leave_no_trace_on_the_model() -> None:
-    trainer, experience = collected("ffa_lora")
-    parameters = list(trainer.adapter.trainable.values())
-    (batch,) = prompt_batches(trainer, experience, tokens=10**6)
-    per_prompt_gradients(trainer.adapter.causal, parameters, batch, batch.prompt_of_row.unique())
-    assert not any(hasattr(p, "grad_sample") for p in trainer.adapter.model.parameters())
+def test_gradients_by_row_leave_no_trace_on_the_model() -> None:
+    which = engine()
+    learned(which, range(6))
+    parameters = which.policy.adapter.trainable.values()
+    assert not any(hasattr(p, ROW_GRADIENTS) for p in parameters)
     assert all(p.grad is None for p in parameters)
-    assert not any(m.training for m in trainer.adapter.causal.modules())
-    assert trainer.step([0, 1]).applied in (True, False)
+    assert not any(m.training for m in which.policy.adapter.causal.modules())
+    assert not any(m._forward_hooks for m in which.policy.adapter.causal.modules())
 
 
-def test_prompt_with_a_gradient_that_is_not_finite_contributes_nothing() -> None:
+def test_a_row_that_is_not_finite_stays_by_itself() -> None:
     model = torch.nn.Linear(2, 1, bias=False)
-    inputs = torch.tensor([[1.0, 0.0], [float("inf"), 0.0], [0.0, 1.0]], requires_grad=True)
-    batch = PromptBatch(lambda: model(inputs).sum(), torch.arange(3))
-    total = clipped_gradient_sum(model, [model.weight], [batch], 1.0)
-    assert total.vector.tolist() == [1.0, 1.0]
-    assert total.norms.tolist() == [1.0, 1.0]
+    inputs = torch.tensor([[[1.0, 0.0]], [[float("inf"), 0.0]], [[0.0, 1.0]]], requires_grad=True)
+    rows = row_gradients(model, [model.weight], lambda: model(inputs).sum(), 3)
+    assert rows[[0, 2]].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert not rows[1].isfinite().all()
 
 
-def test_several_prompts_without_hooks_are_refused_not_guessed() -> None:
-    trainer, experience = collected("tiny_lora")
-    parameters = list(trainer.adapter.trainable.values())
+def test_several_rows_without_hooks_are_refused_not_guessed() -> None:
+    trainer = tiny_trainer(4, AdapterSettings(kind="tiny_lora"))
+    adapter = stirred(trainer.adapter)
+    parameters = list(adapter.trainable.values())
+    assert not hookable(adapter.causal, parameters)
     with pytest.raises(PrivacyError, match="one prompt into each batch"):
-        clipped_gradient_sum(
-            trainer.adapter.causal, parameters, prompt_batches(trainer, experience, 10**6), 1.0
-        )
+        row_gradients(adapter.causal, parameters, lambda: torch.zeros(()), 2)
+
+
+def test_a_unit_is_sampled_by_its_own_coin_and_ordered_by_its_own_key() -> None:
+    """Taking a unit out moves no other: neither whether it is sampled nor its place."""
+    everyone = names(400)
+    chosen = sampled_units(everyone, 0.3, KEY)
+    assert 80 < len(chosen) < 160
+    for gone in (chosen[0], chosen[-1], everyone[7]):
+        rest = sampled_units([name for name in everyone if name != gone], 0.3, KEY)
+        assert rest == [name for name in chosen if name != gone]
+    assert sampled_units(everyone[::-1], 0.3, KEY) == chosen
+    assert sorted(sampled_units(everyone, 1.0, KEY)) == sorted(everyone)
+    assert sampled_units([], 0.5, KEY) == []
+
+
+def test_coins_and_places_are_independent_of_each_other_and_across_keys() -> None:
+    everyone = names(4000)
+    first, second = (set(sampled_units(everyone, 0.5, bytes([i]) * 32)) for i in range(2))
+    # Binomial(4000, 1/4): six standard deviations are 165.
+    assert abs(len(first & second) - 1000) < 165
+    order = sampled_units(everyone, 1.0, KEY)
+    places = {name: place for place, name in enumerate(order)}
+    taken = [places[name] for name in sampled_units(everyone, 0.5, KEY)]
+    assert abs(np.mean(taken) - 2000) < 6 * 4000 / np.sqrt(12 * len(taken))
 
 
 def test_sampling_takes_each_prompt_by_its_own_coin() -> None:

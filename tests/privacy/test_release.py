@@ -1,6 +1,7 @@
 """What leaves a holder has sensitivity 1, bears the noise claimed for it, and reads back intact."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
 from fedgrpo.privacy import (
     METRICS,
@@ -20,6 +22,8 @@ from fedgrpo.privacy import (
     release_update,
     server_noise_std,
 )
+from fedgrpo.privacy.grid import GridSum, grid_sum
+from fedgrpo.privacy.release import zero_release
 from fedgrpo.settings import PrivacySettings
 
 _K = len(METRICS)
@@ -37,6 +41,11 @@ def _plan(unit: str = "prompt", **fields: Any) -> ReleasePlan:
     return ReleasePlan(unit=unit, **(plan | fields))  # type: ignore[arg-type]
 
 
+def _released(directions: np.ndarray, metrics: np.ndarray, plan: ReleasePlan) -> np.ndarray:
+    """What units with these directions, (n, d), and metrics, (n, k), release together."""
+    return release_prompts(grid_sum(directions, metrics, plan.clipping_norm), plan)
+
+
 _WILD = st.floats(width=64)
 _VECTORS = hnp.arrays(np.float64, _D, elements=_WILD)
 _METRICS = hnp.arrays(np.float64, _K, elements=_WILD)
@@ -51,7 +60,7 @@ def test_one_prompt_moves_the_sum_by_at_most_one(
     gradient: np.ndarray, metrics: np.ndarray, share: float, norm: float
 ) -> None:
     plan = _plan(metrics_share=share, clipping_norm=norm)
-    released = release_prompts(clip(gradient, norm).vector, metrics[None], plan)
+    released = _released(gradient[None], metrics[None], plan)
     assert np.linalg.norm(released) <= 1 + 1e-12
 
 
@@ -61,10 +70,9 @@ def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_numb
     metrics: np.ndarray, gradients: np.ndarray
 ) -> None:
     plan = _plan(expected_prompts=24)
-    clipped = np.array([clip(row, plan.clipping_norm).vector for row in gradients])
-    without = release_prompts(clipped[:6].sum(0), metrics[:6], plan)
-    with_it = release_prompts(clipped.sum(0), metrics, plan)
-    assert np.linalg.norm(with_it - without) <= 1 / 24 + 1e-12
+    without = _released(gradients[:6], metrics[:6], plan)
+    with_it = _released(gradients, metrics, plan)
+    assert np.linalg.norm(with_it - without) <= 1 / 24
 
 
 @pytest.mark.parametrize("unit", ["client", "none"])
@@ -79,8 +87,9 @@ def test_one_holder_moves_the_sum_by_at_most_one(
 
 def test_the_sensitivity_bound_is_attained() -> None:
     gradient = np.array([0.3, 0, 0, 0, 0])
-    released = release_prompts(gradient, np.ones((1, _K)), _plan())
-    assert math.isclose(float(np.linalg.norm(released)), 1.0, rel_tol=1e-12)
+    released = _released(gradient[None], np.ones((1, _K)), _plan())
+    # A share of 2^-20 is kept free for rounding.
+    assert 1 - 2.0**-19 < float(np.linalg.norm(released)) <= 1
     released = release_update(gradient * 0.999999999999, np.zeros(_K), _plan("client"))
     assert math.isclose(float(np.linalg.norm(released)), 1.0, rel_tol=1e-9)
 
@@ -92,9 +101,9 @@ def test_reading_inverts_a_noiseless_prompt_release(
 ) -> None:
     plan = _plan(expected_prompts=7)
     clipped = np.array([clip(row, plan.clipping_norm).vector for row in gradients])
-    aggregate = read_aggregate(release_prompts(clipped.sum(0), metrics, plan), plan)
-    np.testing.assert_allclose(aggregate.delta, clipped.mean(0), atol=1e-12)
-    np.testing.assert_allclose(list(aggregate.metrics.values()), metrics.mean(0), atol=1e-12)
+    aggregate = read_aggregate(_released(gradients, metrics, plan), plan)
+    np.testing.assert_allclose(aggregate.delta, clipped.mean(0), atol=0.3 * 2.0**-19)
+    np.testing.assert_allclose(list(aggregate.metrics.values()), metrics.mean(0), atol=1e-11)
     assert tuple(aggregate.metrics) == METRICS
     assert aggregate.share_below is None
 
@@ -127,10 +136,10 @@ def test_a_diverged_update_contributes_zero_and_counts_as_below(bad: float) -> N
 
 
 def test_a_sample_without_prompts_releases_noise_alone() -> None:
-    empty = np.empty((0, _K))
-    assert not release_prompts(np.zeros(_D), empty, _plan()).any()
+    nothing = GridSum.nothing(_D, _K)
+    assert not release_prompts(nothing, _plan()).any()
     # One value of nine may well be rounded to zero; all nine are so once in 1e19 runs.
-    assert release_prompts(np.zeros(_D), empty, _plan(noise_std=1.0)).any()
+    assert release_prompts(nothing, _plan(noise_std=1.0)).any()
 
 
 def test_unbounded_metrics_are_read_within_their_range() -> None:
@@ -152,7 +161,7 @@ def test_released_noise_is_what_the_accountant_was_told(unit: str, mates: int) -
     privacy = PrivacySettings(unit=unit, noise_multiplier=0.8, honest_mates=mates)  # type: ignore[arg-type]
     plan = _plan(unit, dimension=_AUDITED, expected_prompts=24, noise_std=holder_noise_std(privacy))
     if unit == "prompt":
-        released = 24 * release_prompts(np.zeros(_AUDITED), np.full((3, _K), 0.5), plan)
+        released = 24 * _released(np.zeros((3, _AUDITED)), np.full((3, _K), 0.5), plan)
     else:
         released = release_update(np.zeros(_AUDITED), np.full(_K, 0.5), plan)
     released = released[: _AUDITED + _K]
@@ -167,7 +176,7 @@ def test_update_and_metrics_of_one_release_are_equally_noisy_and_fresh_each_time
     rows = []
     for _ in range(3000):
         if unit == "prompt":
-            rows.append(2 * release_prompts(np.zeros(1), np.full((2, _K), 0.5), plan))
+            rows.append(2 * _released(np.zeros((2, 1)), np.full((2, _K), 0.5), plan))
         else:
             rows.append(release_update(np.zeros(1), np.full(_K, 0.5), plan))
     deviations = np.std(rows, axis=0)
@@ -212,22 +221,18 @@ def test_an_indicator_is_sent_only_where_it_has_a_share(unit: str) -> None:
 @given(
     gradient=_VECTORS,
     metrics=_METRICS,
-    below=st.booleans(),
     metrics_share=st.floats(1e-4, 0.9),
     indicator_share=st.floats(1e-6, 1 / 16),
 )
 def test_one_prompt_or_holder_moves_the_sum_by_at_most_one_with_its_indicator(
     gradient: np.ndarray,
     metrics: np.ndarray,
-    below: bool,
     metrics_share: float,
     indicator_share: float,
 ) -> None:
     shares = {"metrics_share": metrics_share, "indicator_share": indicator_share}
     plan = _plan(**shares)
-    clipped = clip(gradient, plan.clipping_norm).vector
-    for bits in (np.array([below]), np.zeros(0, dtype=np.bool_)):
-        assert np.linalg.norm(release_prompts(clipped, metrics[None], plan, bits)) <= 1 + 1e-12
+    assert np.linalg.norm(_released(gradient[None], metrics[None], plan)) <= 1 + 1e-12
     update = release_update(gradient, metrics, _plan("client", **shares))
     assert np.linalg.norm(update) <= 1 + 1e-12
 
@@ -236,21 +241,40 @@ def test_one_prompt_or_holder_moves_the_sum_by_at_most_one_with_its_indicator(
 @given(st.lists(st.booleans(), max_size=7))
 def test_a_half_of_the_prompts_reads_as_a_half_however_many_were_sampled(bits: list[bool]) -> None:
     plan = _plan(expected_prompts=5, indicator_share=0.01)
-    below = np.array([*bits, *(not bit for bit in bits)], dtype=np.bool_)
-    metrics = np.zeros((below.size + 3, _K))  # Three prompts had no gradient: they do not count.
-    read = read_aggregate(release_prompts(np.zeros(_D), metrics, plan, below), plan)
+    below = [*bits, *(not bit for bit in bits)]
+    # Three prompts had no gradient: they do not count.
+    read = read_aggregate(_told([*below, None, None, None], plan), plan)
     assert read.share_below == pytest.approx(0.5)
-    more = np.append(below, True)
-    read = read_aggregate(release_prompts(np.zeros(_D), metrics, plan, more), plan)
+    read = read_aggregate(_told([*below, True], plan), plan)
     assert read.share_below == pytest.approx(0.5 + 0.5 / 5)
 
 
+def _told(bits: list[bool | None], plan: ReleasePlan) -> np.ndarray:
+    """What units of norms below (True) or above C release, or without a gradient (None)."""
+    lengths = {True: 0.5, False: 2.0, None: 0.0}
+    directions = np.zeros((len(bits), _D))
+    directions[:, 0] = [lengths[bit] * plan.clipping_norm for bit in bits]
+    return _released(directions, np.zeros((len(bits), _K)), plan)
+
+
 def test_more_indicators_than_prompts_are_refused() -> None:
-    plan = _plan(indicator_share=0.01)
-    with pytest.raises(PrivacyError, match=r"shape \(3,\) for 2 prompts"):
-        release_prompts(np.zeros(_D), np.zeros((2, _K)), plan, np.ones(3, dtype=np.bool_))
-    with pytest.raises(PrivacyError, match="float64 indicators"):
-        release_prompts(np.zeros(_D), np.zeros((2, _K)), plan, np.ones(2))  # type: ignore[arg-type]
+    total = replace(GridSum.nothing(_D, _K), indicator=1 << 40, units=1)
+    with pytest.raises(PrivacyError, match="larger than they can make it"):
+        release_prompts(total, _plan(indicator_share=0.01))
+
+
+@pytest.mark.parametrize("unit", ["prompt", "client", "none"])
+def test_who_has_nothing_to_say_releases_zeros_under_the_full_noise(unit: str) -> None:
+    std = 0.0 if unit == "none" else 1.0
+    plan = _plan(unit, dimension=4000, noise_std=std)
+    released = zero_release(plan, bytes(32))
+    assert released.tobytes() == zero_release(plan, bytes(32)).tobytes()
+    assert released.std() == pytest.approx(std, rel=0.1)
+    key = derive_key(bytes(32), "noise")
+    if unit == "prompt":
+        # The same bits as those of a holder of whose units none was sampled.
+        ours = release_prompts(GridSum.nothing(4000, _K), plan, key)
+        assert released.tobytes() == ours.tobytes()
 
 
 # Noise scales.
@@ -286,11 +310,10 @@ def test_one_prompt_moves_a_trimmed_mean_by_no_more_than_server_noise_assumes(
     vectors: np.ndarray, gradients: np.ndarray, metrics: np.ndarray
 ) -> None:
     plan = _plan(expected_prompts=4)
-    clipped = np.array([clip(row, plan.clipping_norm).vector for row in gradients])
     others = np.pad(vectors, ((0, 0), (0, _K)))
 
     def result(prompts: int) -> np.ndarray:
-        own = release_prompts(clipped[:prompts].sum(0), metrics[:prompts], plan)
+        own = _released(gradients[:prompts], metrics[:prompts], plan)
         buckets = np.concatenate([others[1:], own[None]]).reshape(3, 3, -1).mean(1)
         return np.sort(buckets, axis=0)[1]  # Three buckets of three, trim 1.
 
@@ -302,15 +325,14 @@ def test_one_prompt_moves_a_trimmed_mean_by_no_more_than_server_noise_assumes(
 
 
 def test_a_sum_that_was_not_clipped_is_refused() -> None:
-    with pytest.raises(PrivacyError, match="exceeds 2 x C"):
-        release_prompts(np.full(_D, 1.0), np.zeros((2, _K)), _plan())
-    with pytest.raises(PrivacyError, match="not finite"):
-        release_prompts(np.full(_D, np.nan), np.zeros((2, _K)), _plan())
+    total = GridSum(np.full(_D, 1 << 40), np.zeros(_K, np.int64), 0, 2)
+    with pytest.raises(PrivacyError, match="larger than they can make it"):
+        release_prompts(total, _plan())
 
 
 def test_wrong_shapes_units_and_non_finite_aggregates_are_refused() -> None:
     with pytest.raises(PrivacyError, match="unit 'client'"):
-        release_prompts(np.zeros(_D), np.zeros((1, _K)), _plan("client"))
+        release_prompts(GridSum.nothing(_D, _K), _plan("client"))
     with pytest.raises(PrivacyError, match="unit 'prompt'"):
         release_update(np.zeros(_D), np.zeros(_K), _plan())
     with pytest.raises(PrivacyError, match=r"metrics has shape \(3,\)"):
@@ -318,7 +340,7 @@ def test_wrong_shapes_units_and_non_finite_aggregates_are_refused() -> None:
     with pytest.raises(PrivacyError, match=r"delta has shape \(2,\)"):
         release_update(np.zeros(2), np.zeros(_K), _plan("client"))
     with pytest.raises(PrivacyError, match="metrics has shape"):
-        release_prompts(np.zeros(_D), np.zeros(_K), _plan())
+        release_prompts(GridSum.nothing(_D, 3), _plan())
     with pytest.raises(PrivacyError, match="aggregate has shape"):
         read_aggregate(np.zeros(3), _plan())
     with pytest.raises(PrivacyError, match="not finite"):

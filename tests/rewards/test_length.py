@@ -70,7 +70,7 @@ def test_the_trainer_counts_tokens_with_the_end_token() -> None:
 
     trainer = tiny_trainer()
     trainer.collector.reward = RewardMixture([("count", count, 1.0)])
-    experience = trainer.collect(range(8), isolated=True)
+    experience = trainer.collect(range(8))
     assert experience.rewards.total.tolist() == experience.rollout.lengths().tolist()
     ended = experience.rollout.ended.tolist()
     ends = trainer.adapter.base.eos_ids

@@ -86,10 +86,9 @@ def test_other_rewards_must_still_cover_whole_groups() -> None:
         mixture(["p", "p"], ["1", "2"], {})
 
 
-@pytest.mark.parametrize("isolated", [True, False])
-def test_a_trainer_learns_from_votes_alone(isolated: bool) -> None:
+def test_a_trainer_learns_from_votes_alone() -> None:
     trainer = tiny_trainer(reward=SelfConsistency(min_share=0.25))
-    experience = trainer.collect(range(16), isolated=isolated)
+    experience = trainer.collect(range(16))
     votes = experience.rewards.per_function["self_consistency"].reshape(16, 4)
     silent = np.isnan(votes).all(1)
     assert 0 < silent.sum() < 16
