@@ -134,8 +134,8 @@ class PrivacySettings(Section):
     """Clipping and differential privacy."""
 
     unit: Literal["none", "prompt", "client"] = "prompt"
-    """Whose presence is hidden: one prompt with all its completions, a holder's whole contribution,
-    or nobody's.
+    """Whose presence is hidden: one prompt with all its copies and completions (or all of a
+    person's, see data.unit), a holder's whole contribution, or nobody's.
     """
     noise: Literal["client", "server"] = "client"
     """``client``: each holder adds noise before anything leaves it. ``server``: noise is added

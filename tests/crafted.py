@@ -1,5 +1,8 @@
-"""Adapters that a malicious server can send: finite float32 in the right layout, which overflow if
-and only if a chosen character is in the prompt.
+"""Adapters as a malicious server would make them: finite float32 in the right layout, which
+overflow if and only if a chosen character is in the prompt.
+
+A node's bounds refuse the largest of these values before they are used. Prompts must be strangers
+without that, so tests put them in place past the bounds.
 """
 
 from __future__ import annotations
@@ -44,6 +47,14 @@ def silencer(adapter: Adapter, character: str) -> AdapterState:
             if "layers.0.self_attn.v_proj" in name:
                 tensor[:] = 10 / scale
     return adapter.state()
+
+
+@torch.no_grad()
+def force(adapter: Adapter, state: AdapterState) -> None:
+    """Put values in place, whatever bounds there are."""
+    for name, tensor in adapter.frozen.items():
+        tensor.copy_(torch.from_numpy(state.basis[name].copy()).view_as(tensor))
+    adapter.set_vector(state.vector)
 
 
 def _probe(adapter: Adapter, character: str) -> torch.Tensor:

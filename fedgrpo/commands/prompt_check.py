@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedgrpo.data.prompts import Prompt
 from fedgrpo.data.survey import survey_source
-from fedgrpo.data.units import units_of
+from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.node_folder import folder_beside
 from fedgrpo.policy import Policy, Refusal, declared_by
 from fedgrpo.policy.checked import Checked, files_stamp, keep_checked, proposed
@@ -60,12 +60,14 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     Raises
     ------
     DataError
-        If the prompts, or a line of them, cannot be read at all.
+        If the prompts, or a line of them, cannot be read at all, or rows have no value in the
+        column that makes units.
     ModelError
         If the model cannot be loaded.
     """
     measure = _measure(settings.model, any_weights=policy.any_weights)
     survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
+    check_unit_column(survey.rows, settings.data.unit, prompts)
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
     return Found(
         rows=survey.count,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.data.ownership import usable_node_prompts
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.units import unit_words
 from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
 from fedgrpo.federation.figures import told_metrics
@@ -136,6 +137,7 @@ def _prompt_holder(settings: Settings, config: Mapping[str, Scalar]) -> PromptHo
     )
     rows, unread = usable_node_prompts(settings, config)
     holder = PromptHolder(settings, resident(settings), mixture, rows, declared, unread=unread)
+    LOG.info("%s", unit_words(tuple(holder.units.values()), settings.data.unit))
     # Of a site the declared number counts: whether there are more units or fewer is for its own
     # people to find out, before a node starts.
     count, least = declared.units or len(holder.units), settings.data.min_prompts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -98,10 +98,10 @@ class FusedLoraLinear(LoraLinear):
 
     def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
         """A, shape (r, i), and B, shape (o, r), float32."""
-        a: nn.Linear
-        b: nn.Linear
-        a, b = self.lora_A[ADAPTER], self.lora_B[ADAPTER]  # type: ignore[assignment]
-        return a.weight, b.weight
+        a, b = self.lora_A[ADAPTER], self.lora_B[ADAPTER]
+        assert isinstance(a, nn.Linear)
+        assert isinstance(b, nn.Linear)
+        return cast(nn.Parameter, a.weight), cast(nn.Parameter, b.weight)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply base and adapter to x, (..., i); returns (..., o)."""

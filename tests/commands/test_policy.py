@@ -209,3 +209,13 @@ def test_what_went_wrong_is_listed_with_what_was_spent() -> None:
         "out of time": 1,
     }
     assert "     5 x a prompt is too long" in run("spent")
+
+
+def test_rows_without_a_value_in_the_units_column_are_told_to_the_sites_people() -> None:
+    file = prompts("a=")
+    rows = [{"prompt": "a=", "person": "x"}, {"prompt": "a=", "person": None}]
+    Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("u.toml").write_text("[data]\nunit = 'person'\n")
+    said = run("check", "policy.toml", "u.toml", "--prompts", file, code=2)
+    assert "1 of 2 rows have no value in column 'person'" in said
+    assert "the first is row 2" in said

@@ -22,7 +22,7 @@ from fedgrpo.privacy.grid import GRID_BITS, GridSum
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Scalar, Settings
-from tests.crafted import silencer, trigger
+from tests.crafted import force, silencer, trigger
 from tests.models import graded
 
 KEY = bytes(range(32))
@@ -68,7 +68,7 @@ def plan(**changed: Scalar) -> ReleasePlan:
 def clipped(which: PromptHolder, state: AdapterState, watch: Watch | None = None) -> GridSum:
     """The sum that a round would release, before its noise."""
     watch = watch or Watch()
-    which.engine.policy.adapter.load(state)
+    force(which.engine.policy.adapter, state)
     return which.clipped_sum(which.sampled(plan(), KEY, watch), 1.0, watch)
 
 
@@ -118,8 +118,9 @@ def test_one_prompt_moves_the_clipped_sum_by_exactly_its_own_row(name: str) -> N
         assert without.units > 20
 
 
-def test_a_trigger_is_answered_like_any_other_adapter() -> None:
+def test_a_trigger_is_answered_like_any_other_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty-six triggers used to read off which letters occur; now each is one release."""
+    monkeypatch.setattr(Adapter, "load", force)
     which, sizes = holder([*OTHERS, VICTIM]), set()
     for character in "aqz":
         watch = Watch()

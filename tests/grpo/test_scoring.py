@@ -56,11 +56,12 @@ def test_logits_of_a_large_vocabulary_are_never_held_whole() -> None:
     assert seen.bytes > scoring.LOGITS_BUDGET, "the mode sees what the function computes"
 
 
+@pytest.mark.parametrize("each", [0, 1, 11])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("budget", [1, 3 * 50, 2**20])
 def test_values_and_gradients_are_autograds(
-    with_bias: bool, temperature: float, budget: int, monkeypatch: pytest.MonkeyPatch
+    each: int, with_bias: bool, temperature: float, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "LOGITS_BUDGET", budget)
     generator = torch.Generator().manual_seed(0)
@@ -70,7 +71,7 @@ def test_values_and_gradients_are_autograds(
     targets = torch.randint(50, (11,), generator=generator)
     logits = functional.linear(hidden, weight, bias) / temperature
     expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    logps = FrozenHeadLogps.apply(hidden, weight, bias, targets, temperature)
+    logps = FrozenHeadLogps.apply(hidden, weight, bias, targets, temperature, each)
     assert torch.allclose(logps, expected, atol=1e-5)
     by_token = torch.randn(11, generator=generator)
     (gradient,) = torch.autograd.grad((logps * by_token).sum(), hidden)
@@ -87,6 +88,6 @@ def test_an_output_layer_that_is_trained_gets_its_gradient_in_chunks_too(
     whole = head(hidden).log_softmax(-1).gather(1, targets[:, None])[:, 0]
     (expected,) = torch.autograd.grad(whole.sum(), head.weight)
     monkeypatch.setattr(scoring, "LOGITS_BUDGET", 3 * 50)
-    logps = scoring._token_logps(head, hidden, targets, 1.0)
+    logps = scoring.token_logps(head, hidden, targets, 1.0)
     (gradient,) = torch.autograd.grad(logps.sum(), head.weight)
     assert torch.allclose(gradient, expected, atol=1e-5)

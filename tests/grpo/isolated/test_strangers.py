@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedgrpo.federation.watch import Watch
 from fedgrpo.privacy.grid import GridSum
-from tests.crafted import silencer, trigger
+from tests.crafted import force, silencer, trigger
 from tests.grpo.isolated.engines import COUNT, bits, engine, learned, made
 
 KINDS = ["ffa_lora", "lora", "tiny_lora"]
@@ -57,7 +57,7 @@ def test_a_prompt_that_overflows_costs_its_own_row_alone(craft: object) -> None:
     adapter, before = which.policy.adapter, which.policy.adapter.state()
     character = "7"
     try:
-        adapter.load(craft(adapter, character))  # type: ignore[operator]
+        force(adapter, craft(adapter, character))  # type: ignore[operator]
         texts = [str(row.prompt) for row in which.prompts]
         hit = [i for i, text in enumerate(texts) if character in text]
         rest = [i for i in range(COUNT) if i not in hit]
@@ -80,7 +80,7 @@ def test_a_prompt_that_overflows_costs_its_own_row_alone(craft: object) -> None:
             for lesson in lessons
         )
     finally:
-        adapter.load(before)
+        force(adapter, before)
 
 
 def test_sums_on_the_grid_are_exact_in_any_order() -> None:
