@@ -67,7 +67,7 @@ def finish(
     place, node = Place.of(settings, ask.run, header.round), context.node_id
     signing, own = store.derive("dealing", ask.plan), store.derive("node signing", ask.run)
     NodeMemory(context.state).keep_dealing(release, signing)
-    key = DealingKey(public_signing_key(signing), public_signing_key(own), node).signed(own, place)
+    key = DealingKey.make(signing, own, node, place)
     seat = None
     if can_be_member(context, settings):
         pledge = Pledges(store, ask.run).read()

@@ -43,7 +43,7 @@ LOG = logging.getLogger(__name__)
 
 LISTEN = "committee-listen"
 """Key of a node's own configuration: ``host:port`` at which a member is dialled, where that is not
-the address that the settings name."""
+the address that the settings list."""
 
 _PATIENCE = 1 / 3
 """Share of the time for a message's reply that a direct member waits for the others to connect, and

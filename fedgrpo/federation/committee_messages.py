@@ -44,7 +44,7 @@ from fedgrpo.secure.primitives import SECRET_BYTES
 DEAL, COMMITTEE, COSIGN = "query.deal", "query.committee", "query.cosign"
 """Flower's types of the messages."""
 TOSS, AGGREGATE, GO_ON, ABANDON = "toss", "aggregate", "go-on", "abandon"
-"""Tasks of a member: toss the run's keys, begin a round, take messages, end it."""
+"""Tasks of a member: toss the seating's keys, begin a round, take messages, end it."""
 
 NOBODY = -1
 """Number of the lost member where none is."""

@@ -31,6 +31,7 @@ MOST_ATTEMPTS = 2**20
 """Attempts in one round. Each round counts anew: a member that names the last one ends its round,
 and no later one."""
 
+SIGNATURE_BYTES = 64
 _PROTOCOL = b"fedgrpo committee seats v1"
 _LENGTH = struct.Struct(">Q")
 
@@ -106,7 +107,11 @@ class Seat:
 
 @dataclass(frozen=True)
 class DealingKey:
-    """The key by which a client signs what it deals in one round, and its node's signature."""
+    """The key by which a client signs what it deals in one round, signed by its node and by itself.
+
+    By itself, too, or another node could claim a key that it has seen in an interrupted round, and
+    be in the roster in the place of the one that has it.
+    """
 
     key: bytes
     """Ed25519 public key of the round, 32 bytes."""
@@ -115,15 +120,22 @@ class DealingKey:
     node: int
     """Flower's id of the node."""
     signature: bytes = field(default=b"", repr=False)
+    """By the identity, and by the key; 64 bytes each."""
 
-    def signed(self, private: bytes, place: Place) -> DealingKey:
-        """Return the key with its node's signature; ``private`` is the identity's, 32 bytes."""
-        signer = Ed25519PrivateKey.from_private_bytes(private)
-        return replace(self, signature=signer.sign(self._statement(place)))
+    @classmethod
+    def make(cls, key: bytes, identity: bytes, node: int, place: Place) -> DealingKey:
+        """Sign for a place; ``key`` and ``identity`` are the private ones, 32 bytes each."""
+        private = [Ed25519PrivateKey.from_private_bytes(one) for one in (identity, key)]
+        made = cls(public_signing_key(key), public_signing_key(identity), node)
+        statement = made._statement(place)
+        return replace(made, signature=b"".join(one.sign(statement) for one in private))
 
     def holds(self, place: Place) -> bool:
-        """Whether the node signed it for this place."""
-        return _holds(self.identity, self.signature, self._statement(place))
+        """Whether the node signed it for this place, and has it."""
+        statement, half = self._statement(place), SIGNATURE_BYTES
+        return _holds(self.identity, self.signature[:half], statement) and _holds(
+            self.key, self.signature[half:], statement
+        )
 
     def _statement(self, place: Place) -> bytes:
         return place.statement("dealing key", self.node, self.key, self.identity)
@@ -165,16 +177,20 @@ def proven_clients(
     -------
     dict[int, DealingKey]
         Those that are signed for this place by the identity that is pinned for their node, if any
-        is; nodes and identities that are there twice are left out.
+        is; of those, nodes and identities that are there twice are left out.
     """
-    nodes = Counter(client.node for client in clients.values())
-    identities = Counter(client.identity for client in clients.values())
-    return {
+    known = {
         number: client
         for number, client in clients.items()
-        if nodes[client.node] == identities[client.identity] == 1
-        and pins.get(client.node, client.identity.hex()) == client.identity.hex()
+        if pins.get(client.node, client.identity.hex()) == client.identity.hex()
         and client.holds(place)
+    }
+    nodes = Counter(client.node for client in known.values())
+    identities = Counter(client.identity for client in known.values())
+    return {
+        number: client
+        for number, client in known.items()
+        if nodes[client.node] == identities[client.identity] == 1
     }
 
 

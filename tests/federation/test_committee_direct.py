@@ -309,7 +309,8 @@ def test_two_members_with_different_settings_end_the_round_and_the_next_one_goes
 ):
     """Though none of them compares its own with those that the round began with."""
     monkeypatch.setattr(NodeMemory, "check_settings", lambda *_: None)
-    federation = Direct(settings_of(addresses, rounds=2), NODES, folder=tmp_path)
+    settings = settings_of(addresses, rounds=2, **IMPATIENT)
+    federation = Direct(settings, NODES, folder=tmp_path)
     config = federation.grid.contexts[1001].run_config
 
     def tamper(stage, node, reply):

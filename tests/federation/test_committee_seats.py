@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,9 +56,7 @@ SEATS = tuple(
 
 
 def dealing(number: int, node: int, place: Place = PLACE) -> DealingKey:
-    own = bytes([number + 1]) * 32
-    key = DealingKey(bytes([number]) * 32, public_signing_key(own), node)
-    return key.signed(own, place)
+    return DealingKey.make(bytes([100 + number]) * 32, bytes([1 + number]) * 32, node, place)
 
 
 OTHERS: list[Callable[[Seat], Seat]] = [
@@ -115,8 +114,19 @@ def test_who_is_not_proven_or_has_changed_its_key_is_no_client() -> None:
     assert set(proven_clients(clients | unsigned, PLACE, {})) == {0, 1, 4}
     same_node = clients | {4: dealing(4, 1001)}
     assert set(proven_clients(same_node, PLACE, {})) == {1, 2, 3}
-    twins = clients | {4: replace(dealing(0, 1005), key=bytes([9]) * 32)}
+    twins = clients | {4: dealing(0, 1005)}
     assert set(proven_clients(twins, PLACE, {})) == {1, 2, 3}
+    # Somebody who repeats another one's words knocks out nobody but itself.
+    for words in (replace(clients[0], node=1005), replace(dealing(4, 1005), key=clients[0].key)):
+        assert set(proven_clients(clients | {4: words}, PLACE, {})) == {0, 1, 2, 3}
+
+
+def test_nobody_claims_a_dealing_key_that_it_has_only_seen() -> None:
+    seen, own = dealing(0, 1001), bytes([5]) * 32
+    claimed = DealingKey(seen.key, public_signing_key(own), 1005)
+    signature = Ed25519PrivateKey.from_private_bytes(own).sign(claimed._statement(PLACE))
+    for theirs in (b"", signature, seen.signature[64:]):
+        assert not replace(claimed, signature=signature + theirs).holds(PLACE)
 
 
 @given(
@@ -389,7 +399,7 @@ def test_members_leave_out_a_client_whose_key_its_node_did_not_sign(tmp_path: Pa
             place = list(body["nodes"]).index(EVIL)
             signatures = list(body["dealing"])
             forged.add(list(body["clients"])[place])
-            body["dealing"] = [*signatures[:place], bytes(64), *signatures[place + 1 :]]
+            body["dealing"] = [*signatures[:place], bytes(128), *signatures[place + 1 :]]
 
     lying(federation, "committee", lie)
     strategy = Watched(federation.settings)
@@ -463,6 +473,25 @@ def test_a_member_lost_in_mid_round_is_replaced_in_the_next_and_no_sooner(tmp_pa
     assert "committee ended the round" in reasons[1]
     assert [o.members for o, _ in found] == [seated(0, 1, 2, 3), (), seated(0, 1, 3, 4)]
     assert [charged for _, charged in found] == [1, 1, 2], "what was not opened costs nothing"
+
+
+def test_another_member_sits_where_one_has_lost_its_keys(tmp_path: Path) -> None:
+    """Those of its four do not toss again what has served, so it would end every round."""
+    federation = Listed(tmp_path, listed=5, rounds=4)
+    strategy = Watched(federation.settings)
+
+    def forgetful(stage: str, node: int) -> bool:
+        if (stage, node) == ("train", 1002) and len(strategy.outcomes) == 1:
+            state = federation.grid.contexts[node].state
+            for name in [n for n in state if n.startswith("fedgrpo.store.member-")]:
+                del state[name]
+        return False
+
+    federation.grid._drop = forgetful
+    federation.run(strategy)
+    found = [(o.members, charged) for o, charged in strategy.outcomes]
+    assert found[:2] == [(seated(0, 1, 2, 3), 1), ((), 1)]
+    assert found[2:] == [(seated(0, 2, 3, 4), 2), (seated(0, 2, 3, 4), 3)]
 
 
 def test_without_four_of_the_list_nothing_is_dealt(tmp_path: Path) -> None:

@@ -179,8 +179,9 @@ def toss_keys(
       anything (``keep``). So another contribution fails at a holder that has revealed; and where
       only one of the two other holders of a key has, the two get different keys, which the
       confirmation notices.
-    * Keys are tossed once for a run, ahead of anybody's input, and every round's keys are derived
-      from them (:meth:`ComponentKeys.for_session`): no member picks the noise of a round by trying.
+    * Keys are tossed once for a committee and a run, ahead of anybody's input, and every round's
+      keys are derived from them (:meth:`ComponentKeys.for_session`): no member picks the noise of a
+      round by trying.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ def aggregate(
     index:
         The member, 0 to 3.
     keys:
-        The member's component keys of the run.
+        The member's component keys of the committee.
     session:
         32 bytes that name this use of the committee and bind its settings and the clients taken
         (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use one twice: masks
