@@ -19,31 +19,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedgrpo.derivation import derive_key, keystream, new_key
+from fedgrpo.derivation import derive_key
 from fedgrpo.errors import PrivacyError
 from fedgrpo.model.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
 
 COIN_BITS = 53
 """Resolution of the sampling coins: that of a float64's mantissa."""
-
-
-def poisson_sample(count: int, expected: float, key: bytes | None = None) -> list[int]:
-    """Choose each of ``count`` prompts independently with probability ``expected / count``.
-
-    Privacy amplification by sampling holds against an adversary who does not learn the sample, so
-    the coins come from AES-256-CTR under a secret key, never from a seeded generator.
-
-    Parameters
-    ----------
-    count, expected:
-        Prompts that there are, at least 1, and prompts to be chosen on average.
-    key:
-        32 secret bytes that serve this one draw. None takes fresh ones of the operating system.
-    """
-    rate = min(1.0, expected / count)
-    stream = bytes(keystream(new_key() if key is None else key, 8 * count))
-    coins = np.frombuffer(stream, "<u8") >> np.uint64(64 - COIN_BITS)
-    return np.flatnonzero(coins < np.uint64(int(rate * 2**COIN_BITS))).tolist()
 
 
 def sampled_units(names: Sequence[str], rate: float, key: bytes) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from fedgrpo.ledger import commitment
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.node_folder import LOCK, node_folder
 from fedgrpo.policy import Refusal
-from fedgrpo.privacy.prompt_gradients import poisson_sample
+from fedgrpo.privacy.prompt_gradients import sampled_units
 from fedgrpo.privacy.release import release_update
 from fedgrpo.settings import Scalar, Settings
 from tests.federation.federation import DIMENSION, FakeHolder, make_adapter, make_settings
@@ -167,8 +168,10 @@ def test_different_plans_share_nothing(tmp_path: Path) -> None:
     correlation = np.corrcoef(noises) - np.eye(len(keys))
     assert np.abs(correlation).max() < 5 / np.sqrt(4000)
     coins = np.zeros((len(keys), 4000))
+    units = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(4000)]
+    place = {name: i for i, name in enumerate(units)}
     for row, key in zip(coins, keys, strict=True):
-        row[poisson_sample(4000, 2000, key)] = 1
+        row[[place[name] for name in sampled_units(units, 0.5, key)]] = 1
     assert np.abs(np.corrcoef(coins) - np.eye(len(keys))).max() < 5 / np.sqrt(4000)
     tags = [node.tag(Ask(RUN, 1, name), noises[0]) for name in hashes]
     assert len({one.commitment for one in tags}) == len(tags)
