@@ -15,6 +15,7 @@ from fedgrpo.privacy.accounting import worst_epsilon
 from fedgrpo.privacy.audit import Audit, audit
 from fedgrpo.privacy.inspection import noise_faults, sampling_faults
 from fedgrpo.settings import Settings
+from fedgrpo.settings_bounds import BOUNDS
 
 SEEN = 0.05
 """Noise multiplier at which each canary is seen: 20 standard deviations."""
@@ -88,7 +89,9 @@ def _noise_faults(settings: Settings, canaries: int) -> list[str]:
 
 def _sampling_faults(settings: Settings, canaries: int) -> list[str]:
     """What is wrong with a run of all canaries that noise hardly hides."""
-    clear = _with_privacy(settings, noise_multiplier=SEEN, max_epsilon=float("inf"))
+    clear = _with_privacy(
+        settings, noise_multiplier=SEEN, max_epsilon=BOUNDS["privacy.max_epsilon"][1]
+    )
     sizes = canary_run(clear, np.ones(canaries, np.bool_))
     return sampling_faults(sizes, claimed_noise(clear), claimed_rate(clear))
 
