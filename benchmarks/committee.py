@@ -24,14 +24,14 @@ from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from numpy.typing import NDArray
 
 from fedgrpo.robust import combine
-from fedgrpo.secure.committee.circuits import CIRCUITS
-from fedgrpo.secure.committee.costs import choose_circuit
-from fedgrpo.secure.committee.encoding import Encoding
-from fedgrpo.secure.committee.identity import ComponentKeys, holders
-from fedgrpo.secure.committee.in_process import run
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.planes import Words, slice_planes
+from fedgrpo.secure.committee.compute.circuits import CIRCUITS
+from fedgrpo.secure.committee.compute.costs import choose_circuit
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.planes import Words, slice_planes
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, holders
+from fedgrpo.secure.committee.links.in_process import run
 from fedgrpo.secure.committee.round import Opened, aggregate, bind, draw_noise
+from fedgrpo.secure.committee.sharing.encoding import Encoding
 from fedgrpo.secure.committee.steps import MEMBERS, Member
 
 

@@ -13,8 +13,8 @@ from unittest import mock
 
 import numpy as np
 
-from fedgrpo.federation.audit import examine
-from fedgrpo.federation.canaries import READABLE, canary_run
+from fedgrpo.federation.audit.canaries import READABLE, canary_run
+from fedgrpo.federation.audit.examine import examine
 from fedgrpo.privacy.audit import audit
 from fedgrpo.settings import Scalar, Settings
 
@@ -31,9 +31,9 @@ CASES = [
     ("prompt", "server", "plain", 1.0, 20, 20, 5, 1),
 ]
 NOISE = (
-    ("fedgrpo.federation.server_round", "server_noise_std"),
-    ("fedgrpo.federation.plans", "holder_noise_std"),
-    ("fedgrpo.federation.committee_plan", "noise_steps"),
+    ("fedgrpo.federation.server.round", "server_noise_std"),
+    ("fedgrpo.federation.wire.plans", "holder_noise_std"),
+    ("fedgrpo.federation.protocols.committee.plan", "noise_steps"),
 )
 """Who says how much noise there is."""
 

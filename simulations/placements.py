@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.evaluator import local_evaluator
-from fedgrpo.federation.messages import read_adapter, write_adapter
+from fedgrpo.federation.server.evaluator import local_evaluator
+from fedgrpo.federation.wire.messages import read_adapter, write_adapter
 from fedgrpo.privacy import worst_epsilon
-from fedgrpo.scenario import load_scenario
+from fedgrpo.settings.scenario import load_scenario
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "placements.jsonl"

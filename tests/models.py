@@ -13,7 +13,7 @@ from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.registry import RewardFunction
-from fedgrpo.rewards.verifiers import exact_match
+from fedgrpo.rewards.verifiable.verifiers import exact_match
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 
 TASKS = ("add", "reverse", "sort", "maximum")

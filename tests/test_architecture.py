@@ -13,13 +13,19 @@ FORBIDDEN = {
     "rewards": ("flwr", "fedgrpo.federation", "fedgrpo.grpo"),
     "model": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "grpo": ("flwr", "fedgrpo.federation", "fedgrpo.secure", "fedgrpo.robust", "fedgrpo.privacy"),
-    "local": ("flwr", "fedgrpo.federation", "fedgrpo.secure", "fedgrpo.robust", "fedgrpo.privacy"),
+    "standalone": (
+        "flwr",
+        "fedgrpo.federation",
+        "fedgrpo.secure",
+        "fedgrpo.robust",
+        "fedgrpo.privacy",
+    ),
     "privacy": ("flwr", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
-    "policy": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
+    "site": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.rewards"),
     "secure": ("flwr", "torch", "transformers", "fedgrpo.federation", "fedgrpo.grpo"),
     "ledger": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
     "robust": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo", "fedgrpo.secure"),
-    "simulation": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
+    "attacks": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
     "report": ("flwr", "torch", "fedgrpo.federation", "fedgrpo.grpo"),
 }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedgrpo.cli import app
+from fedgrpo.cli.app import app
 from fedgrpo.report.records import PHASES, RoundRow
 from fedgrpo.report.writer import RunWriter
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgrpo.errors import SettingsError
-from fedgrpo.federation.app_bundle import config_table, to_toml
+from fedgrpo.federation.simulation.app_bundle import config_table, to_toml
+from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import required_holders, secret_threshold
-from fedgrpo.settings_reference import to_markdown
+from fedgrpo.settings.checks import required_holders, secret_threshold
+from fedgrpo.settings.reference import to_markdown
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
 from fedgrpo.data.prompts import PromptRow, load_prompts, usable_prompts
 from fedgrpo.data.tasks import generate
 from fedgrpo.data.units import check_unit_column
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 from fedgrpo.settings import Scalar, Settings
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import Unit, units_of
-from fedgrpo.errors import DataError, SettingsError
+from fedgrpo.ground.errors import DataError, SettingsError
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]

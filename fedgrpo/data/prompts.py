@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedgrpo.data.sources import bad_row, raw_rows
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 Chat = list[dict[str, str]]
 """Messages ``{"role": ..., "content": ...}`` as chat templates and TRL's rewards take them."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 Rows = Iterable[Mapping[str, Any]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedgrpo.data.prompts import Prompt, PromptRow, as_row
 from fedgrpo.data.sources import raw_rows
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.errors import DataError
-from fedgrpo.registry import Registry
+from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.registry import Registry
 
 Task = Callable[[random.Random], tuple[str, str]]
 """Draws one prompt and its answer."""

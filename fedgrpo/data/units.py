@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedgrpo.data.prompts import Prompt, PromptRow
-from fedgrpo.derivation import shuffled
-from fedgrpo.errors import DataError
+from fedgrpo.ground.crypto import shuffled
+from fedgrpo.ground.errors import DataError
 
 Render = Callable[[Prompt], str]
 """What a model reads of a prompt, for example after its chat template."""

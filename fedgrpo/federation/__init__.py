@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedgrpo.federation.client_app import make_client_app
-    from fedgrpo.federation.local_grid import LocalGrid
-    from fedgrpo.federation.server_app import make_server_app
-    from fedgrpo.federation.strategy import FedGRPO
+    from fedgrpo.federation.node.client_app import make_client_app
+    from fedgrpo.federation.server.app import make_server_app
+    from fedgrpo.federation.server.strategy import FedGRPO
+    from fedgrpo.federation.simulation.local_grid import LocalGrid
 
 __all__ = ["FedGRPO", "LocalGrid", "make_client_app", "make_server_app"]
 
 _HOMES = {
-    "FedGRPO": "strategy",
-    "LocalGrid": "local_grid",
-    "make_client_app": "client_app",
-    "make_server_app": "server_app",
+    "FedGRPO": "server.strategy",
+    "LocalGrid": "simulation.local_grid",
+    "make_client_app": "node.client_app",
+    "make_server_app": "server.app",
 }
 
 

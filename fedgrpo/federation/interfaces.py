@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.policy.declared import Declared
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
+from fedgrpo.site.declared import Declared
 
 if TYPE_CHECKING:
-    from fedgrpo.federation.watch import Watch
+    from fedgrpo.federation.state.watch import Watch
 
 
 class Holder(Protocol):
@@ -41,7 +41,7 @@ class Holder(Protocol):
             Round number, from 1.
         key:
             32 secret bytes, the same for the same plan and for no other. All randomness that must
-            stay secret comes from it (:func:`fedgrpo.derivation.derive_key`), so that a repeated
+            stay secret comes from it (:func:`fedgrpo.ground.crypto.derive_key`), so that a repeated
             round is the same release.
         watch:
             Tells how much time is left and where an earlier process died, and takes what went

@@ -1,11 +1,16 @@
 """GRPO on one machine: rollout, advantages, losses, update. Knows nothing of any federation."""
 
-from fedgrpo.grpo.advantages import ADVANTAGES, Outcomes, compute_advantages, register_advantage
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
-from fedgrpo.grpo.health import TrainingWarning
 from fedgrpo.grpo.held_out import HeldOut
-from fedgrpo.grpo.isolation import require_isolation
-from fedgrpo.grpo.losses import (
+from fedgrpo.grpo.learning.advantages import (
+    ADVANTAGES,
+    Outcomes,
+    compute_advantages,
+    register_advantage,
+)
+from fedgrpo.grpo.learning.health import TrainingWarning
+from fedgrpo.grpo.learning.isolation import require_isolation
+from fedgrpo.grpo.learning.losses import (
     LOSSES,
     BatchTotals,
     LossResult,
@@ -14,10 +19,10 @@ from fedgrpo.grpo.losses import (
     compute_loss,
     register_loss,
 )
-from fedgrpo.grpo.metrics import StepMetrics
+from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.grpo.presets import PRESETS, Preset, register_preset
 from fedgrpo.grpo.trainer import GRPOTrainer
-from fedgrpo.rewards.overlong import soft_overlong
+from fedgrpo.rewards.verifiable.overlong import soft_overlong
 
 __all__ = [
     "ADVANTAGES",

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedgrpo.errors import RunError
-from fedgrpo.files import replace_file
+from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import replace_file
 from fedgrpo.grpo.best import WINDOW, BestAdapter, BestKeeper
-from fedgrpo.grpo.experience import Experience
-from fedgrpo.grpo.health import HISTORY
-from fedgrpo.grpo.metrics import BatchFigures, StepMetrics
-from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.grpo.learning.health import HISTORY
+from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics
+from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.grpo.trainer import Batch, GRPOTrainer
 from fedgrpo.rewards.composite import RewardResult
 

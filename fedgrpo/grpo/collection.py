@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.errors import DataError
-from fedgrpo.grpo.advantages import compute_advantages
-from fedgrpo.grpo.experience import (
+from fedgrpo.ground.errors import DataError
+from fedgrpo.grpo.learning.advantages import compute_advantages
+from fedgrpo.grpo.methods.guidance import GUIDES
+from fedgrpo.grpo.rollout.experience import (
     Experience,
     encode_prompts,
     judge,
     replace_groups,
 )
-from fedgrpo.grpo.guidance import GUIDES
-from fedgrpo.grpo.policy import Policy
-from fedgrpo.grpo.sampling import Rollout, completion_ids
+from fedgrpo.grpo.rollout.policy import Policy
+from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
-from fedgrpo.rewards.overlong import soft_overlong
+from fedgrpo.rewards.verifiable.overlong import soft_overlong
 from fedgrpo.settings import GRPOSettings
 
 Floats = NDArray[np.float64]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.grpo.collection import Collector
-from fedgrpo.grpo.experience import nanmean
-from fedgrpo.grpo.policy import Policy
-from fedgrpo.grpo.sampling import Rollout
+from fedgrpo.grpo.rollout.experience import nanmean
+from fedgrpo.grpo.rollout.policy import Policy
+from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.settings import GRPOSettings

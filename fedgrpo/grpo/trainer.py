@@ -21,12 +21,18 @@ from typing import Any
 from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
-from fedgrpo.grpo.credit import CREDITS
-from fedgrpo.grpo.experience import Experience
-from fedgrpo.grpo.health import HISTORY, TrainingWarning, missed_ends, step_size_advice, symptoms
-from fedgrpo.grpo.metrics import BatchFigures, StepMetrics, batch_figures
-from fedgrpo.grpo.policy import Policy
-from fedgrpo.grpo.update import Updater
+from fedgrpo.grpo.learning.health import (
+    HISTORY,
+    TrainingWarning,
+    missed_ends,
+    step_size_advice,
+    symptoms,
+)
+from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics, batch_figures
+from fedgrpo.grpo.learning.update import Updater
+from fedgrpo.grpo.methods.credit import CREDITS
+from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import BaseModel, check_context, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture

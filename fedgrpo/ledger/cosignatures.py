@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedgrpo.errors import LedgerError
-from fedgrpo.files import append_line
+from fedgrpo.ground.errors import LedgerError
+from fedgrpo.ground.files import append_line
 from fedgrpo.ledger.checkpoints import Cosignature
 from fedgrpo.ledger.entries import canonical
 from fedgrpo.ledger.replay import CURE, Replay

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fedgrpo.errors import LedgerError
+from fedgrpo.ground.errors import LedgerError
 from fedgrpo.report.records import Guarantee, Record
 
 START = "0" * 64

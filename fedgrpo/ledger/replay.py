@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedgrpo.errors import LedgerError
+from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger.checkpoints import Checkpoint, is_signed, sign
 from fedgrpo.ledger.entries import START, Entry, Head, RoundEntry, canonical, from_tree, to_tree
 from fedgrpo.ledger.merkle import MerkleTree, leaf_hash

@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedgrpo.errors import LedgerError, PrivacyError, RunError, SettingsError
+from fedgrpo.ground.errors import LedgerError, PrivacyError, RunError, SettingsError
+from fedgrpo.ground.run_directory import ADAPTER
 from fedgrpo.ledger.checkpoints import Checkpoint
 from fedgrpo.ledger.cosignatures import cosigned
 from fedgrpo.ledger.entries import End, Head, RoundEntry
 from fedgrpo.ledger.replay import CURE, Replay, replay
 from fedgrpo.ledger.writer import FILE
-from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.privacy.adaptive import within_range
 from fedgrpo.report.reader import SUMMARY
 from fedgrpo.report.records import Guarantee
-from fedgrpo.run_directory import ADAPTER
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import MEMBERS, noise_by
+from fedgrpo.settings.checks import MEMBERS, noise_by
 
 _TOLERANCE = 1e-6
 """Relative difference of epsilon between machines: another libm, another version of the accountant.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedgrpo.errors import LedgerError
+from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger.checkpoints import Cosignature, cosign
 from fedgrpo.ledger.entries import Entry, Head, RoundEntry, canonical, from_tree, to_tree
 from fedgrpo.ledger.merkle import MerkleTree

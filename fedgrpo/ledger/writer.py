@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedgrpo.errors import LedgerError
-from fedgrpo.files import append_line
+from fedgrpo.ground.errors import LedgerError
+from fedgrpo.ground.files import append_line
 from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature, public_key
 from fedgrpo.ledger.cosignatures import add_cosignature
 from fedgrpo.ledger.entries import End, Entry

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import AdapterError
+from fedgrpo.ground.errors import AdapterError
 
 LARGEST = 1e6
 """Greatest absolute value in an adapter. Far beyond what training reaches; a factor of it is far

@@ -13,9 +13,9 @@ from typing import cast
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from fedgrpo.errors import ModelError
+from fedgrpo.ground.errors import ModelError
+from fedgrpo.model.kernels.packed_attention import use_packed_attention
 from fedgrpo.model.loading import load_model, load_tokenizer
-from fedgrpo.model.packed_attention import use_packed_attention
 from fedgrpo.settings import GRPOSettings, ModelSettings
 
 TINY = Path(__file__).parent / "tiny"

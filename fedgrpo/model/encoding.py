@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedgrpo.data.prompts import Chat, Prompt
 from fedgrpo.data.units import plain_text
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | Chat) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from fedgrpo.errors import ModelError
+from fedgrpo.ground.errors import ModelError
 from fedgrpo.model.quiet import only_errors
 from fedgrpo.model.source import check_source, check_weights, explained
 

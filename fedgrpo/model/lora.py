@@ -21,10 +21,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from fedgrpo.errors import AdapterError
+from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel
-from fedgrpo.model.low_rank import ADAPTER, FusedLoraLinear, fuse
+from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.settings import AdapterSettings
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.utils.hub import cached_file
 
-from fedgrpo.errors import ModelError
+from fedgrpo.ground.errors import ModelError
 
 CONFIGURATIONS = (
     "config.json",

@@ -4,16 +4,21 @@ Light to import: neither torch nor Opacus is loaded until an accountant needs it
 gradients, which do need torch, are imported from :mod:`fedgrpo.privacy.prompt_gradients` directly.
 """
 
-from fedgrpo.privacy.accounting import check_budget, guarantees, round_cost, worst_epsilon
-from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping_norm
-from fedgrpo.privacy.budget import Budget, Cohort, budget_of, plan_budget
-from fedgrpo.privacy.clipping import ClipResult, clip
-from fedgrpo.privacy.composition import (
+from fedgrpo.privacy.accounting.budget import Budget, Cohort, budget_of, plan_budget
+from fedgrpo.privacy.accounting.composition import (
     Mechanism,
     compose,
     epsilon_gaussian,
     epsilon_subsampled,
 )
+from fedgrpo.privacy.accounting.guarantees import (
+    check_budget,
+    guarantees,
+    round_cost,
+    worst_epsilon,
+)
+from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping_norm
+from fedgrpo.privacy.clipping import ClipResult, clip
 from fedgrpo.privacy.noise import add_noise, gaussian_noise
 from fedgrpo.privacy.release import (
     METRICS,

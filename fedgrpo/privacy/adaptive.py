@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 
 RANGE = 10.0
 """C stays within this factor of its start, so that a run of odd rounds neither silences nor

@@ -7,7 +7,7 @@ noise, clipping or accounting is broken. A bound below it proves nothing: attack
 
 Where sampling or many rounds do most of the work, guesses about single canaries miss what is
 broken, so :mod:`fedgrpo.privacy.inspection` looks at noise and coins themselves. Runs for both are
-those of :mod:`fedgrpo.federation.canaries`.
+those of :mod:`fedgrpo.federation.audit.canaries`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 
 Floats = NDArray[np.float64]
 

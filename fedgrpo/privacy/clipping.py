@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 
 GRID_BITS = 40
 """Steps of the grid in C, and in 1, as a power of two: 1e-12 of the clipping norm."""

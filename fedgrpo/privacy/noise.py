@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from fedgrpo.derivation import derive_key, keystream, new_key
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.crypto import derive_key, keystream, new_key
+from fedgrpo.ground.errors import PrivacyError
 
 _GRID_BITS = 6
 """Released values lie on a grid of 64 to 128 steps a standard deviation of the noise. Coarse enough

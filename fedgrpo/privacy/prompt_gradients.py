@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedgrpo.derivation import derive_key
-from fedgrpo.errors import PrivacyError
-from fedgrpo.model.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
+from fedgrpo.ground.crypto import derive_key
+from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.model.kernels.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
 
 COIN_BITS = 53
 """Resolution of the sampling coins: that of a float64's mantissa."""

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.derivation import derive_key
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.crypto import derive_key
+from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy.clipping import clip
 from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.noise import add_noise
@@ -259,7 +259,7 @@ def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
     plan:
         Of any unit.
     key:
-        The release's own, from which :func:`fedgrpo.derivation.derive_key` derives the noise's.
+        The release's own, from which :func:`fedgrpo.ground.crypto.derive_key` derives the noise's.
     """
     noise = derive_key(key, "noise")
     if plan.unit == "prompt":

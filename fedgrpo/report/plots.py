@@ -10,7 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
 from fedgrpo.report.style import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report.records import RoundRow, Status, Summary, from_json
 
 METRICS, STATUS, SUMMARY, REPORT = "metrics.jsonl", "status.json", "summary.json", "report.png"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
-from fedgrpo.files import replace_file
+from fedgrpo.ground.files import replace_file
 
 # Okabe and Ito's palette: told apart with every common colour blindness, and in grey by lightness.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report.records import Record, from_json
 
 STEPS, EVALUATIONS, COMPLETIONS = "steps.jsonl", "evaluations.jsonl", "completions.jsonl"

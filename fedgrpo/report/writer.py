@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from fedgrpo.files import replace_file
+from fedgrpo.ground.files import replace_file
 from fedgrpo.report.reader import METRICS, STATUS, SUMMARY, read_rows, read_status
 from fedgrpo.report.records import RoundRow, State, Status, Summary, to_json
 

@@ -1,7 +1,7 @@
 """Reward functions in TRL's calling convention: built in, found by name, and mixed.
 
 What runs a model is imported when it is first used: the process that judges
-(:mod:`fedgrpo.rewards.worker`) needs torch only if a reward function does.
+(:mod:`fedgrpo.rewards.sandboxed.worker`) needs torch only if a reward function does.
 """
 
 from __future__ import annotations
@@ -10,33 +10,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
-from fedgrpo.rewards.formats import format_match, think_answer_format
-from fedgrpo.rewards.grounding import grounding
-from fedgrpo.rewards.judged import (
+from fedgrpo.rewards.judges.judged import (
     JudgedGrounding,
     Principle,
     ReasoningQuality,
     SelfCertainty,
     constitution,
 )
-from fedgrpo.rewards.length import CosineLength, soft_overlong
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import REWARDS, RewardFunction, register_reward
-from fedgrpo.rewards.repetition import repetition, repetition_penalty
-from fedgrpo.rewards.self_consistency import SelfConsistency, TextSelfConsistency
-from fedgrpo.rewards.symbolic import symbolic_match
-from fedgrpo.rewards.verifiers import completion_text, exact_match, last_number, numeric_match
+from fedgrpo.rewards.verifiable.formats import format_match, think_answer_format
+from fedgrpo.rewards.verifiable.grounding import grounding
+from fedgrpo.rewards.verifiable.length import CosineLength, soft_overlong
+from fedgrpo.rewards.verifiable.repetition import repetition, repetition_penalty
+from fedgrpo.rewards.verifiable.self_consistency import SelfConsistency, TextSelfConsistency
+from fedgrpo.rewards.verifiable.symbolic import symbolic_match
+from fedgrpo.rewards.verifiable.verifiers import (
+    completion_text,
+    exact_match,
+    last_number,
+    numeric_match,
+)
 
 if TYPE_CHECKING:
-    from fedgrpo.rewards.preference import (
+    from fedgrpo.rewards.judges.preference import (
         PreferencePair,
         TrainedRewardModel,
         preference_accuracy,
         preference_loss,
         train_reward_model,
     )
-    from fedgrpo.rewards.reward_model import RewardModel
-    from fedgrpo.rewards.token_judge import TokenJudge
+    from fedgrpo.rewards.judges.reward_model import RewardModel
+    from fedgrpo.rewards.judges.token_judge import TokenJudge
 
 __all__ = [
     "REWARDS",
@@ -74,13 +79,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PreferencePair": "preference",
-    "RewardModel": "reward_model",
-    "TokenJudge": "token_judge",
-    "TrainedRewardModel": "preference",
-    "preference_accuracy": "preference",
-    "preference_loss": "preference",
-    "train_reward_model": "preference",
+    "PreferencePair": "judges.preference",
+    "RewardModel": "judges.reward_model",
+    "TokenJudge": "judges.token_judge",
+    "TrainedRewardModel": "judges.preference",
+    "preference_accuracy": "judges.preference",
+    "preference_loss": "judges.preference",
+    "train_reward_model": "judges.preference",
 }
 
 

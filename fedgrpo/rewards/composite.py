@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import Chat
-from fedgrpo.errors import RewardError
+from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judge import Judge
 from fedgrpo.rewards.loading import load_reward

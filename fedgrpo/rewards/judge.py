@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import RewardError
+from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.registry import RewardFunction
 
 Floats = NDArray[np.float64]

@@ -11,17 +11,17 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from fedgrpo.errors import RewardError
-from fedgrpo.rewards import (  # noqa: F401 - registers them
-    formats,
-    grounding,
-    judged,
-    repetition,
-    self_consistency,
-    symbolic,
-    verifiers,
-)
+from fedgrpo.ground.errors import RewardError
+from fedgrpo.rewards.judges import judged  # noqa: F401 - registers them
 from fedgrpo.rewards.registry import REWARDS, RewardFunction
+from fedgrpo.rewards.verifiable import (
+    formats,  # noqa: F401 - registers them
+    grounding,  # noqa: F401 - registers them
+    repetition,  # noqa: F401 - registers them
+    self_consistency,  # noqa: F401 - registers them
+    symbolic,  # noqa: F401 - registers them
+    verifiers,  # noqa: F401 - registers them
+)
 
 
 def load_reward(name: str) -> RewardFunction:

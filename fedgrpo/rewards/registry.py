@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fedgrpo.errors import RewardError
-from fedgrpo.registry import Registry
+from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.registry import Registry
 
 RewardFunction = Callable[..., Any]
 """``f(prompts, completions, **columns) -> list[float | None]``, called with keywords, as in TRL.

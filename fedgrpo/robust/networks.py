@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import SettingsError
+from fedgrpo.ground.errors import SettingsError
 
 LARGEST_PARTITION = 20
 """Values that a partition network is searched for; the search doubles with each more."""

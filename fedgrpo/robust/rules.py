@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.registry import Registry
+from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
+from fedgrpo.ground.registry import Registry
 from fedgrpo.robust.networks import selection
 
 Combination = Callable[[NDArray[np.float64], int], NDArray[np.float64]]

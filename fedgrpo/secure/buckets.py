@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedgrpo.derivation import new_key, shuffled
-from fedgrpo.errors import CohortError, ProtocolError
+from fedgrpo.ground.crypto import new_key, shuffled
+from fedgrpo.ground.errors import CohortError, ProtocolError
 
 
 def assign_buckets(

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure import primitives
 from fedgrpo.secure.masks import pairwise_mask, self_mask
 from fedgrpo.secure.roster import (

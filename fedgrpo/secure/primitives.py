@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 
 SECRET_BYTES = 32
 """Length of keys, seeds, commitments and of one share of any of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.primitives import SECRET_BYTES
 
 _PROTOCOL = "fedgrpo bucketed secure aggregation v2"

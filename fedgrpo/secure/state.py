@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.roster import PublicKeys, Roster
 
 STAGES = ("keys", "shared", "masked", "done")

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.masks import pairwise_mask, self_mask
 from fedgrpo.secure.primitives import SECRET_BYTES, commit, join_secret, public_key
 from fedgrpo.secure.roster import Revealed, Roster, check_roster, commitment_context

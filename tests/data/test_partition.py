@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, dirichlet_weights, hold_out, partition_rows
 from fedgrpo.data.units import units_of
-from fedgrpo.errors import DataError, SettingsError
+from fedgrpo.ground.errors import DataError, SettingsError
 
 SEEDS = st.integers(0, 2**32)
 CONCENTRATIONS = st.floats(1e-6, 1e6)

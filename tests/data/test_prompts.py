@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, collate_columns, load_prompts
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 SECRET = "patient Zyx has"
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SECRET}]

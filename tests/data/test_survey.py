@@ -7,7 +7,7 @@ import pytest
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.survey import survey_rows, survey_source
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 
 def length(prompt: object) -> int:

@@ -2,7 +2,7 @@ import pytest
 
 from fedgrpo.data.tasks import TASKS, generate, is_held_out
 from fedgrpo.data.units import units_of
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 NAMES = tuple(TASKS)
 

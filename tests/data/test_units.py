@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow
 from fedgrpo.data.units import Unit, check_unit_column, chosen_rows, unit_words, units_of
-from fedgrpo.errors import DataError
+from fedgrpo.ground.errors import DataError
 
 KEY = b"k" * 32
 VALUES = st.one_of(

@@ -10,11 +10,11 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fedgrpo.errors import AdapterError
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
 from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.federation.messages import write_adapter
-from fedgrpo.federation.watch import Watch
+from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts, release_update

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from fedgrpo.errors import CohortError, DataError, PrivacyError, SettingsError
 from fedgrpo.federation import FedGRPO
-from fedgrpo.federation.messages import write_adapter
+from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.ground.errors import CohortError, DataError, PrivacyError, SettingsError
 from fedgrpo.report.writer import RunWriter
 from tests.federation.federation import (
     FakeEvaluator,

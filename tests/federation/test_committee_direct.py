@@ -14,17 +14,13 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from fedgrpo.federation import (
-    FedGRPO,
-    LocalGrid,
-    committee_member,
-    make_client_app,
-)
-from fedgrpo.federation.committee_identity import KEY_FILE
-from fedgrpo.federation.committee_member import LISTEN
-from fedgrpo.federation.local_grid import NODE_UNAVAILABLE, stage_of
-from fedgrpo.federation.memory import NodeMemory
-from fedgrpo.federation.ports import free_ports
+from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
+from fedgrpo.federation.protocols.committee import member as committee_member
+from fedgrpo.federation.protocols.committee.identity import KEY_FILE
+from fedgrpo.federation.protocols.committee.member import LISTEN
+from fedgrpo.federation.simulation.local_grid import NODE_UNAVAILABLE, stage_of
+from fedgrpo.federation.simulation.ports import free_ports
+from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.secure.committee import Identity
 from tests.federation.federation import (
     DIMENSION,
@@ -35,8 +31,8 @@ from tests.federation.federation import (
     vector_of,
 )
 from tests.federation.kills import KilledError
+from tests.federation.protocols.committee.test_round import COMMITTEE, of_encoded
 from tests.federation.sites import EVERYTHING
-from tests.federation.test_committee_round import COMMITTEE, of_encoded
 
 NODES = 9
 PATIENCE_S = 20.0

@@ -14,9 +14,9 @@ from functools import partial
 import psutil
 import pytest
 
-from fedgrpo.federation.app_bundle import stage_app, to_toml
-from fedgrpo.federation.committee_identity import KEY_FILE
-from fedgrpo.federation.ports import free_ports
+from fedgrpo.federation.protocols.committee.identity import KEY_FILE
+from fedgrpo.federation.simulation.app_bundle import stage_app, to_toml
+from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.ledger import FILE, RoundEntry, replay
 from fedgrpo.report.reader import read_rows
 from tests.federation.certificates import node_files, superlink_files

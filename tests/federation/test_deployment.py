@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedgrpo.cli import app
+from fedgrpo.cli.app import app
 from fedgrpo.data.tasks import generate
-from fedgrpo.federation.app_bundle import stage_app, to_toml
-from fedgrpo.federation.ports import free_ports
-from fedgrpo.policy import SpendingFile
+from fedgrpo.federation.simulation.app_bundle import stage_app, to_toml
+from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.report.reader import read_rows, read_summary
+from fedgrpo.site import SpendingFile
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 400

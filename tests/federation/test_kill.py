@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from fedgrpo.federation import reaper
-from fedgrpo.federation.node_store import SECRET as NODE_SECRET
+from fedgrpo.federation.simulation import reaper
+from fedgrpo.federation.state.node_store import SECRET as NODE_SECRET
+from fedgrpo.ground.run_directory import NODES, SECRET
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows, read_status
-from fedgrpo.run_directory import NODES, SECRET
 from tests.federation import killable
 
 ROOT = Path(__file__).parents[2]

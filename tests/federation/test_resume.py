@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from fedgrpo.errors import LedgerError, RunError
 from fedgrpo.federation import make_server_app
-from fedgrpo.federation.checkpoint import FILE, load_checkpoint
-from fedgrpo.federation.committee_sitting import Sitting
-from fedgrpo.federation.node_store import SECRET as NODE_SECRET
-from fedgrpo.federation.server_app import ADAPTER, Model
+from fedgrpo.federation.protocols.committee.sitting import Sitting
+from fedgrpo.federation.server.app import ADAPTER, Model
+from fedgrpo.federation.server.checkpoint import FILE, load_checkpoint
+from fedgrpo.federation.state.node_store import SECRET as NODE_SECRET
+from fedgrpo.ground.errors import LedgerError, RunError
+from fedgrpo.ground.run_directory import NODES, SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows, read_summary
-from fedgrpo.run_directory import NODES, SECRET, SERVER_LOCK, alone
 from fedgrpo.settings import Settings
 from tests.federation.federation import FakeEvaluator, Federation, make_adapter, make_settings
 from tests.federation.kills import KilledError, Power
-from tests.federation.test_server_app import SAVED, save
+from tests.federation.server.test_app import SAVED, save
 
 MODEL = Model(lambda settings: make_adapter(), lambda settings: FakeEvaluator(), save)
 
@@ -208,7 +208,7 @@ def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
             power.fails_at = power.steps + 1
             power.step()
 
-        patches.setattr("fedgrpo.federation.gathering.read_opened", at_the_end)
+        patches.setattr("fedgrpo.federation.server.gathering.read_opened", at_the_end)
         with pytest.raises(KilledError):
             runs.go(broken, power=power)
     settings = runs.settings(broken)

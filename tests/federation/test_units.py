@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from fedgrpo.data import PromptRow, units_of
-from fedgrpo.federation.plans import release_plan
-from fedgrpo.federation.prompt_holder import PromptHolder
-from fedgrpo.federation.watch import Watch
+from fedgrpo.federation.node.prompt_holder import PromptHolder
+from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row
-from fedgrpo.policy.declared import Declared
 from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.release import METRICS
 from fedgrpo.settings import Settings
+from fedgrpo.site.declared import Declared
 
 DIMENSION, DECLARED = 5, 40
 PERSONS = 20

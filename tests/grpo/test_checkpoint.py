@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.grpo import GRPOTrainer
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer, trainer_state
 from fedgrpo.model.lora import Adapter

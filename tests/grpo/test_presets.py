@@ -5,11 +5,11 @@ import tomllib
 import numpy as np
 import pytest
 
-from fedgrpo.errors import SettingsError
-from fedgrpo.federation.app_bundle import to_toml
+from fedgrpo.federation.simulation.app_bundle import to_toml
+from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
 from fedgrpo.settings import GRPOSettings, Settings
-from fedgrpo.settings_grpo import FROM_PRESET
+from fedgrpo.settings.grpo import FROM_PRESET
 from tests.models import graded, tiny_trainer
 from tests.test_settings import flatten
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.errors import DataError, RewardError
+from fedgrpo.ground.errors import DataError, RewardError
 from fedgrpo.grpo import GRPOTrainer
-from fedgrpo.grpo.packing import pack
+from fedgrpo.grpo.rollout.packing import pack
 from fedgrpo.settings import GRPOSettings
 from tests.models import graded, stirred, tiny_base, tiny_trainer
 

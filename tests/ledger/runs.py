@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fedgrpo.ledger import FILE, End, Head, Ledger, RoundEntry, hash_file
 from fedgrpo.ledger.checkpoints import public_key
-from fedgrpo.privacy.accounting import guarantees
+from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.settings import Settings
-from fedgrpo.settings_checks import noise_by
+from fedgrpo.settings.checks import noise_by
 
 SEED = bytes(range(32))
 SETTINGS = Settings.from_mapping(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.errors import LedgerError, RunError
+from fedgrpo.ground.errors import LedgerError, RunError
 from fedgrpo.ledger import (
     FILE,
     Checkpoint,
@@ -21,8 +21,8 @@ from fedgrpo.ledger import (
 )
 from fedgrpo.ledger.checkpoints import MEMBER, sign
 from fedgrpo.ledger.entries import canonical
-from fedgrpo.privacy.accounting import guarantees
-from fedgrpo.privacy.composition import epsilon_gaussian
+from fedgrpo.privacy.accounting.composition import epsilon_gaussian
+from fedgrpo.privacy.accounting.guarantees import guarantees
 from tests.ledger.runs import (
     COMMITTEE,
     HASHES,

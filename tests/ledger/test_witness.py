@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.errors import LedgerError
+from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger import FILE, Expected, Ledger, Witness, replay
 from fedgrpo.ledger.orders import entered_order
 from tests.ledger.runs import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.errors import LedgerError
+from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger import FILE, Ledger, verify
 from tests.ledger.runs import SEED, head, round_entry, write_run
 

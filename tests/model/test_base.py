@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fedgrpo.errors import ModelError
-from fedgrpo.federation.evaluator import LocalEvaluator
+from fedgrpo.federation.server.evaluator import LocalEvaluator
+from fedgrpo.ground.errors import ModelError
 from fedgrpo.model.base import TINY, load_base
 from fedgrpo.settings import ModelSettings, Settings
 from tests.models import tiny_base

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedgrpo.errors import AdapterError, ModelError
+from fedgrpo.ground.errors import AdapterError, ModelError
 from fedgrpo.model.base import load_base
 from fedgrpo.model.dimension import adapter_dimension
 from fedgrpo.model.lora import Adapter

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from fedgrpo.errors import ModelError, RewardError
+from fedgrpo.ground.errors import ModelError, RewardError
 from fedgrpo.model.base import TINY, check_context, load_base
 from fedgrpo.model.dimension import adapter_dimension
-from fedgrpo.rewards.reward_model import RewardModel
+from fedgrpo.rewards.judges.reward_model import RewardModel
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 from tests.models import tiny_base
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from peft import PeftModel
 
-from fedgrpo.errors import AdapterError
+from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import LARGEST, AdapterState, check_values
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy import clip
 
 _ANY = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(width=64))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy.grid import GRID_BITS, MOST_UNITS, SLACK, GridSum, grid_sum
 
 ROWS = hnp.arrays(np.float64, (6, 5), elements=st.floats(-1e6, 1e6))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy import add_noise, gaussian_noise
 
 _SIGMAS = 6.5  # Two-sided tail 8e-11.

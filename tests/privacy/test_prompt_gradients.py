@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedgrpo.errors import PrivacyError
-from fedgrpo.model.low_rank import ROW_GRADIENTS
+from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.model.kernels.low_rank import ROW_GRADIENTS
 from fedgrpo.privacy.prompt_gradients import (
     hookable,
     row_gradients,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedgrpo.derivation import derive_key
-from fedgrpo.errors import PrivacyError
+from fedgrpo.ground.crypto import derive_key
+from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy import (
     METRICS,
     ReleasePlan,

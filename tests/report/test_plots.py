@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report import RoundRow, RunWriter
 from fedgrpo.report.plots import draw, plot_run
 from tests.report.runs import START, SUMMARY, round_row, run

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report import PHASES, Guarantee, RoundRow, Summary, from_json, to_json
 from tests.report.runs import SUMMARY, round_row
 

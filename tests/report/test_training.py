@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fedgrpo.cli import app
-from fedgrpo.errors import RunError
+from fedgrpo.cli.app import app
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report.dry_run import histogram
 from fedgrpo.report.training import (
     EvaluationRow,

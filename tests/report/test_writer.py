@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.errors import RunError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.report import (
     PHASES,
     WAITING,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgrpo.errors import RewardError
+from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards import RewardFunction, RewardMixture
 from fedgrpo.settings import RewardSettings
 

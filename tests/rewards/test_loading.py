@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.errors import RewardError
+from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards import REWARDS, exact_match, load_reward
 
 SOURCE = """
@@ -37,7 +37,7 @@ def test_a_built_in_is_found_by_name() -> None:
 
 
 def test_a_function_of_an_installed_module_is_found() -> None:
-    assert load_reward("fedgrpo.rewards.verifiers:exact_match") is exact_match
+    assert load_reward("fedgrpo.rewards.verifiable.verifiers:exact_match") is exact_match
 
 
 def test_a_function_of_a_file_is_found(file: Path) -> None:
@@ -67,9 +67,9 @@ def test_files_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
         ("", "unknown reward ''"),
         ("no_such_package.rewards:f", "there is no 'no_such_package'"),
         ("fedgrpo.no_such:f", "there is no 'fedgrpo.no_such'"),
-        ("fedgrpo.rewards.verifiers:gone", "has no 'gone'"),
-        ("fedgrpo.rewards.verifiers:", "has no ''"),
-        ("fedgrpo.rewards.verifiers:RELATIVE_TOLERANCE", "is a float"),
+        ("fedgrpo.rewards.verifiable.verifiers:gone", "has no 'gone'"),
+        ("fedgrpo.rewards.verifiable.verifiers:", "has no ''"),
+        ("fedgrpo.rewards.verifiable.verifiers:RELATIVE_TOLERANCE", "is a float"),
         (".rewards:f", "failed to load"),
         (":f", "failed to load"),
         ("gone/reward.py:f", "gone/reward.py does not exist"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgrpo.errors import SettingsError
+from fedgrpo.ground.errors import SettingsError
 from fedgrpo.robust.networks import LARGEST_PARTITION, Network, layers, partition_network
 
 CASES = [(count, trim) for count in range(3, 21) for trim in range(1, (count + 1) // 2)]

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from fedgrpo.errors import CohortError, PrivacyError, ProtocolError, SettingsError
+from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
 from fedgrpo.robust import combine, register_rule, rules, sensitivity
 
 Matrix = NDArray[np.float64]

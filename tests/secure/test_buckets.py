@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgrpo.errors import CohortError, ProtocolError
+from fedgrpo.ground.errors import CohortError, ProtocolError
 from fedgrpo.secure import assign_buckets
 
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure import MaskingClient, PublicKeys, Roster
 from fedgrpo.secure.state import STAGES, Secrets
-
-from .bucket import (
+from tests.secure.bucket import (
     BUCKET,
     ORDER,
     ROUND,

@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedgrpo.errors import ProtocolError
+from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure import Revealed, decode_sum, encode, fraction_bits, primitives, unmasking
 from fedgrpo.secure.masks import pairwise_mask, self_mask
 from fedgrpo.secure.roster import commitment_context
-
-from .bucket import Bucket, Vector, bucket, node
+from tests.secure.bucket import Bucket, Vector, bucket, node
 
 A, B, C, D, E = (node(i) for i in range(5))
 

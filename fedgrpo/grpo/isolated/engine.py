@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.grpo.collection import advantages
-from fedgrpo.grpo.experience import Experience, judge
 from fedgrpo.grpo.isolated.keys import Row, uniforms
 from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
 from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Guard, Layout, Schedule, TeachingShape
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
-from fedgrpo.grpo.policy import Policy
-from fedgrpo.grpo.sampling import Rollout, completion_ids
+from fedgrpo.grpo.rollout.experience import Experience, judge
+from fedgrpo.grpo.rollout.policy import Policy
+from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture
 
 RowGradients = Callable[[nn.Module, Sequence[nn.Parameter], Callable[[], Tensor], int], Tensor]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedgrpo.derivation import derive_key, keystream
+from fedgrpo.ground.crypto import derive_key, keystream
 
 UNIFORM_BITS = 53
 """Resolution of a uniform number: that of a float64's mantissa."""

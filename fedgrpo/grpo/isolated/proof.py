@@ -22,14 +22,14 @@ import torch
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from fedgrpo.errors import ModelError
-from fedgrpo.grpo.experience import Experience
+from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.grpo.isolated.keys import Row
 from fedgrpo.grpo.isolated.sampling import SamplingShape
 from fedgrpo.grpo.isolated.shapes import Layout, TeachingShape
-from fedgrpo.grpo.sampling import Rollout
-from fedgrpo.model.attention import PACKED
+from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.sampling import Rollout
+from fedgrpo.model.kernels.attention import PACKED
 from fedgrpo.rewards.composite import RewardResult
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedgrpo.grpo.sampling import Rollout, SamplingPlan, invert
-from fedgrpo.model.grid_attention import PlainGrid, only, prompt_hidden
+from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, invert
+from fedgrpo.model.kernels.grid_attention import PlainGrid, only, prompt_hidden
 
 LOOK_EVERY = 8
 """Steps between two looks at which slots are free, on a device that would have to be waited for."""
@@ -51,7 +51,7 @@ class Sampled:
     Attributes
     ----------
     tokens, logps, mask, ended:
-        As in :class:`fedgrpo.grpo.sampling.Rollout`, shapes (R, G, T) and (R, G).
+        As in :class:`fedgrpo.grpo.rollout.sampling.Rollout`, shapes (R, G, T) and (R, G).
     sound:
         Bool, shape (R,): false where the model gave something that is no distribution.
     """

@@ -113,7 +113,9 @@ class Layout:
 
 
 class Guard(Protocol):
-    """What the engine is told of time and crashes: see :class:`fedgrpo.federation.watch.Watch`."""
+    """What the engine is told of time and crashes: see
+    :class:`fedgrpo.federation.state.watch.Watch`.
+    """
 
     suspects: frozenset[str]
     dead: frozenset[str]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fedgrpo.grpo.experience import Experience
 from fedgrpo.grpo.isolated.sampling import left_filled
 from fedgrpo.grpo.isolated.shapes import TeachingShape
-from fedgrpo.grpo.losses import BatchTotals, compute_loss
-from fedgrpo.grpo.scoring import token_logps, token_scores
-from fedgrpo.model.grid_attention import GroupGrid, picked
+from fedgrpo.grpo.learning.losses import BatchTotals, compute_loss
+from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.scoring import token_logps, token_scores
+from fedgrpo.model.kernels.grid_attention import GroupGrid, picked
 from fedgrpo.settings import GRPOSettings
 
 

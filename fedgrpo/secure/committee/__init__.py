@@ -5,27 +5,27 @@ the result. A member's part is a generator without I/O; :func:`drive` runs it ov
 (:func:`connect`), :class:`ReplayableMember` through an untrusted relay.
 """
 
-from fedgrpo.secure.committee.admission import Admitted, admit
-from fedgrpo.secure.committee.costs import choose_circuit
-from fedgrpo.secure.committee.dealing import deal
-from fedgrpo.secure.committee.driving import Links, drive, loss_behind
-from fedgrpo.secure.committee.encoding import Encoding, decode_sum, encode
-from fedgrpo.secure.committee.handshake import Party
-from fedgrpo.secure.committee.identity import (
+from fedgrpo.secure.committee.compute.costs import choose_circuit
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.planes import slice_planes
+from fedgrpo.secure.committee.keys.identity import (
     Committee,
     ComponentKeys,
     Identity,
     MemberKeys,
     toss_keys,
 )
-from fedgrpo.secure.committee.in_process import run
-from fedgrpo.secure.committee.noise import EffectiveNoise, discrete_gaussian, effective_noise
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.planes import slice_planes
-from fedgrpo.secure.committee.relay import ReplayableMember
+from fedgrpo.secure.committee.keys.noise import EffectiveNoise, discrete_gaussian, effective_noise
+from fedgrpo.secure.committee.links.driving import Links, drive, loss_behind
+from fedgrpo.secure.committee.links.handshake import Party
+from fedgrpo.secure.committee.links.in_process import run
+from fedgrpo.secure.committee.links.relay import ReplayableMember
+from fedgrpo.secure.committee.links.tls import TlsLinks, connect, listen
 from fedgrpo.secure.committee.round import Opened, aggregate
+from fedgrpo.secure.committee.sharing.admission import Admitted, admit
+from fedgrpo.secure.committee.sharing.dealing import deal
+from fedgrpo.secure.committee.sharing.encoding import Encoding, decode_sum, encode
 from fedgrpo.secure.committee.steps import Member, Step
-from fedgrpo.secure.committee.tls import TlsLinks, connect, listen
 
 __all__ = [
     "Admitted",

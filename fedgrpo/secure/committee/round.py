@@ -9,18 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.errors import OpenedError, ProtocolError
-from fedgrpo.secure.committee.adders import columns_of
-from fedgrpo.secure.committee.buckets import sum_buckets
-from fedgrpo.secure.committee.circuits import CIRCUITS
-from fedgrpo.secure.committee.engine import Engine, Share
-from fedgrpo.secure.committee.four_party import FourParty
-from fedgrpo.secure.committee.greeting import confirm, greet
-from fedgrpo.secure.committee.identity import ComponentKeys, context, holders
-from fedgrpo.secure.committee.noise import discrete_gaussian, share_sigma
-from fedgrpo.secure.committee.norms import blank_long_vectors
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.planes import Words, join_planes, lane_mask, slice_planes, words_for
+from fedgrpo.ground.errors import OpenedError, ProtocolError
+from fedgrpo.secure.committee.compute.adders import columns_of
+from fedgrpo.secure.committee.compute.buckets import sum_buckets
+from fedgrpo.secure.committee.compute.circuits import CIRCUITS
+from fedgrpo.secure.committee.compute.engine import Engine, Share
+from fedgrpo.secure.committee.compute.four_party import FourParty
+from fedgrpo.secure.committee.compute.norms import blank_long_vectors
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.planes import (
+    Words,
+    join_planes,
+    lane_mask,
+    slice_planes,
+    words_for,
+)
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.keys.noise import discrete_gaussian, share_sigma
+from fedgrpo.secure.committee.sharing.greeting import confirm, greet
 from fedgrpo.secure.committee.steps import MEMBERS, Member
 from fedgrpo.secure.primitives import derive
 
@@ -52,18 +58,18 @@ def aggregate(
     Greet, so that members with other settings, keys or rounds are found out; trim, sum and add
     noise on shares; confirm that nobody found anything wrong; only then open.
 
-    Adversary: one member is malicious, and colludes with any clients. It learns
-    the opened totals and nothing else, and they are right, or an honest member raises. Nobody
-    opens before having heard from all others that their checks passed, so a tampered computation
-    opens nothing. At the very end a malicious member can keep the others from hearing a result
-    that it gets itself: they raise :class:`~fedgrpo.errors.OpenedError`, and the round counts as
-    released. Two colluding members learn every input.
+    Adversary: one member is malicious, and colludes with any clients. It learns the opened totals
+    and nothing else, and they are right, or an honest member raises. Nobody opens before having
+    heard from all others that their checks passed, so a tampered computation opens nothing. At the
+    very end a malicious member can keep the others from hearing a result that it gets itself: they
+    raise :class:`~fedgrpo.ground.errors.OpenedError`, and the round counts as released. Two
+    colluding members learn every input.
 
-    The noise of a round is a function of component keys, plans and inputs, no member's choice:
-    the opened totals have joint noise ``sigma``, of which one curious member can subtract all but
-    a share of ``sigma / 2`` (:func:`~fedgrpo.secure.committee.noise.effective_noise`). Computing on
-    the same inputs again opens the same totals, so nobody averages noise away by asking twice; and
-    other inputs have independent noise.
+    The noise of a round is a function of component keys, plans and inputs, no member's choice: the
+    opened totals have joint noise ``sigma``, of which one curious member can subtract all but a
+    share of ``sigma / 2`` (:func:`~fedgrpo.secure.committee.keys.noise.effective_noise`). Computing
+    on the same inputs again opens the same totals, so nobody averages noise away by asking twice;
+    and other inputs have independent noise.
 
     Parameters
     ----------
@@ -73,18 +79,18 @@ def aggregate(
         The member's component keys of the committee.
     session:
         32 bytes that name this use of the committee and bind its settings and the clients taken
-        (:meth:`~fedgrpo.secure.committee.identity.Committee.session`). Never use one twice: masks
-        would serve twice, and differ in what a malicious member tampered with.
+        (:meth:`~fedgrpo.secure.committee.keys.identity.Committee.session`). Never use one twice:
+        masks would serve twice, and differ in what a malicious member tampered with.
     plans:
         What to compute, one after the other: the update, and whatever goes the same way.
     components:
         ``{component: uint64, shape (clients, words)}`` for the member's three; a client's words are
         those of all plans, one after the other, each ``plan.bits`` planes
-        (:func:`~fedgrpo.secure.committee.planes.slice_planes`).
+        (:func:`~fedgrpo.secure.committee.compute.planes.slice_planes`).
     inputs:
         32 bytes that differ whenever ``components`` do, at whichever member
-        (:attr:`~fedgrpo.secure.committee.admission.Admitted.digest`): the noise is bound to them.
-        None takes the session.
+        (:attr:`~fedgrpo.secure.committee.sharing.admission.Admitted.digest`): the noise is bound to
+        them. None takes the session.
 
     Returns
     -------

@@ -7,11 +7,11 @@ the latter replays it, byte for byte, in another process.
 
 How a round ends early is the driver's business, and matters. Whatever goes wrong with a step is
 thrown into the generator, which knows whether its part of the result was opened by then
-(:class:`~fedgrpo.errors.OpenedError`). A member that raises says so to the others, by a message
-that gives no reason, and their drivers throw a :class:`~fedgrpo.errors.ProtocolError`. Only where
-neither a message came nor such word do they throw :class:`~fedgrpo.errors.MemberLostError`. Were
-the two alike, a cheat that is found out could go on with two others as if the member who found it
-out had crashed.
+(:class:`~fedgrpo.ground.errors.OpenedError`). A member that raises says so to the others, by a
+message that gives no reason, and their drivers throw a
+:class:`~fedgrpo.ground.errors.ProtocolError`. Only where neither a message came nor such word do
+they throw :class:`~fedgrpo.ground.errors.MemberLostError`. Were the two alike, a cheat that is
+found out could go on with two others as if the member who found it out had crashed.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from functools import lru_cache
 import numpy as np
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.watch import Watch
+from fedgrpo.federation.state.watch import Watch
 from fedgrpo.grpo.isolated.encoding import usable_ids
 from fedgrpo.grpo.isolated.engine import Engine, Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row, row_key
 from fedgrpo.grpo.isolated.shapes import Layout
-from fedgrpo.grpo.policy import Policy
+from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.privacy.prompt_gradients import hookable, row_gradients

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedgrpo.errors import ModelError
+from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.grpo.isolated.proof import prove_isolation
 from fedgrpo.grpo.isolated.shapes import Layout

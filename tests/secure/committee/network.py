@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from fedgrpo.secure.committee.handshake import Party
-from fedgrpo.secure.committee.identity import Committee
-from fedgrpo.secure.committee.tls import TlsLinks, connect, listen
+from fedgrpo.secure.committee.keys.identity import Committee
+from fedgrpo.secure.committee.links.handshake import Party
+from fedgrpo.secure.committee.links.tls import TlsLinks, connect, listen
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES
 
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from typing import TypeVar
 
-from fedgrpo.secure.committee.identity import Committee, Identity
+from fedgrpo.secure.committee.keys.identity import Committee, Identity
 from fedgrpo.secure.committee.steps import Step
 
 Result = TypeVar("Result")

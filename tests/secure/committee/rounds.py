@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.secure.committee.identity import ComponentKeys, holders
-from fedgrpo.secure.committee.in_process import Carrier, deliver, play
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.planes import Words, slice_planes
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.planes import Words, slice_planes
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, holders
+from fedgrpo.secure.committee.links.in_process import Carrier, deliver, play
 from fedgrpo.secure.committee.round import Opened, aggregate
 from fedgrpo.secure.committee.steps import MEMBERS, Member
 

@@ -7,17 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fedgrpo.errors import MemberLostError, OpenedError, ProtocolError
-from fedgrpo.secure.committee.driving import drive, loss_behind
-from fedgrpo.secure.committee.handshake import Party
-from fedgrpo.secure.committee.in_process import play, run
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.relay import ReplayableMember
+from fedgrpo.ground.errors import MemberLostError, OpenedError, ProtocolError
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.links.driving import drive, loss_behind
+from fedgrpo.secure.committee.links.handshake import Party
+from fedgrpo.secure.committee.links.in_process import play, run
+from fedgrpo.secure.committee.links.relay import ReplayableMember
 from fedgrpo.secure.committee.steps import MEMBERS, Step
-
-from .parts import COMMITTEE, IDENTITIES
-from .parts import SESSION as PARTS_SESSION
-from .rounds import Tap, members
+from tests.secure.committee.parts import COMMITTEE, IDENTITIES
+from tests.secure.committee.parts import SESSION as PARTS_SESSION
+from tests.secure.committee.rounds import Tap, members
 
 PLAN = Plan(5, 100, trim=1, bits=4, sigma=50.0, circuit="log")
 VALUES = np.random.default_rng(0).integers(0, 16, (5, 100))

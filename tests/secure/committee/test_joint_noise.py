@@ -5,15 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgrpo.secure.committee.encoding import Encoding, decode_sum, encode
-from fedgrpo.secure.committee.identity import ComponentKeys
-from fedgrpo.secure.committee.in_process import run
-from fedgrpo.secure.committee.noise import effective_noise
-from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.keys.identity import ComponentKeys
+from fedgrpo.secure.committee.keys.noise import effective_noise
+from fedgrpo.secure.committee.links.in_process import run
 from fedgrpo.secure.committee.round import aggregate, bind, draw_noise
+from fedgrpo.secure.committee.sharing.encoding import Encoding, decode_sum, encode
 from fedgrpo.secure.committee.steps import MEMBERS
-
-from .rounds import SESSION, Values, component_keys, opened, payload_of, share_out, trimmed_sum
+from tests.secure.committee.rounds import (
+    SESSION,
+    Values,
+    component_keys,
+    opened,
+    payload_of,
+    share_out,
+    trimmed_sum,
+)
 
 
 def noise(plan: Plan, session: bytes = SESSION, section: int = 0) -> Values:

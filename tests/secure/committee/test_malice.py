@@ -8,14 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedgrpo.errors import FedGRPOError, OpenedError, ProtocolError
-from fedgrpo.secure.committee.identity import ComponentKeys
-from fedgrpo.secure.committee.in_process import GaveUpError, play, run
-from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.ground.errors import FedGRPOError, OpenedError, ProtocolError
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.keys.identity import ComponentKeys
+from fedgrpo.secure.committee.links.in_process import GaveUpError, play, run
 from fedgrpo.secure.committee.round import Opened, aggregate
 from fedgrpo.secure.committee.steps import MEMBERS, Member
-
-from .rounds import SESSION, Tap, component_keys, members, payload_of, share_out
+from tests.secure.committee.rounds import (
+    SESSION,
+    Tap,
+    component_keys,
+    members,
+    payload_of,
+    share_out,
+)
 
 PLAN = Plan(3, 128, rule="median", bits=2)
 VALUES = np.random.default_rng(0).integers(0, 4, (3, 128))

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgrpo.secure.committee.circuits import CIRCUITS
-from fedgrpo.secure.committee.plan import Plan
-
-from .rounds import Values, opened
+from fedgrpo.secure.committee.compute.circuits import CIRCUITS
+from fedgrpo.secure.committee.compute.plan import Plan
+from tests.secure.committee.rounds import Values, opened
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgrpo.errors import MemberLostError
-from fedgrpo.secure.committee.admission import Admitted, admit
-from fedgrpo.secure.committee.dealing import deal
-from fedgrpo.secure.committee.driving import drive
-from fedgrpo.secure.committee.encoding import Encoding, decode_sum, encode
-from fedgrpo.secure.committee.handshake import Party
-from fedgrpo.secure.committee.identity import ComponentKeys, toss_keys
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.planes import slice_planes
+from fedgrpo.ground.errors import MemberLostError
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.planes import slice_planes
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, toss_keys
+from fedgrpo.secure.committee.links.driving import drive
+from fedgrpo.secure.committee.links.handshake import Party
+from fedgrpo.secure.committee.links.tls import connect
 from fedgrpo.secure.committee.round import Opened, aggregate
+from fedgrpo.secure.committee.sharing.admission import Admitted, admit
+from fedgrpo.secure.committee.sharing.dealing import deal
+from fedgrpo.secure.committee.sharing.encoding import Encoding, decode_sum, encode
 from fedgrpo.secure.committee.steps import Step
-from fedgrpo.secure.committee.tls import connect
 from tests.secure.committee.network import Network, network, together
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES, SESSION, play, secret
 

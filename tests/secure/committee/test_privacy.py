@@ -15,19 +15,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedgrpo.secure.committee import four_party
-from fedgrpo.secure.committee.four_party import PAIRS
-from fedgrpo.secure.committee.identity import context, holders
-from fedgrpo.secure.committee.in_process import play
-from fedgrpo.secure.committee.inbox import Inbox
-from fedgrpo.secure.committee.plan import Plan
-from fedgrpo.secure.committee.planes import LANES, Words, slice_planes
+from fedgrpo.secure.committee.compute import four_party
+from fedgrpo.secure.committee.compute.four_party import PAIRS
+from fedgrpo.secure.committee.compute.inbox import Inbox
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.planes import LANES, Words, slice_planes
+from fedgrpo.secure.committee.compute.streams import TAG_BYTES, MaskStream
+from fedgrpo.secure.committee.keys.identity import context, holders
+from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind
 from fedgrpo.secure.committee.steps import MEMBERS
-from fedgrpo.secure.committee.streams import TAG_BYTES, MaskStream
 from fedgrpo.secure.primitives import derive
-
-from .rounds import SESSION, Tap, component_keys
+from tests.secure.committee.rounds import SESSION, Tap, component_keys
 
 GATES = 6
 """ANDs of the median of three bits: three comparators, a comparison and a swap each."""

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedgrpo.secure.committee.in_process import play
-from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import Opened, aggregate
 from fedgrpo.secure.committee.steps import MEMBERS, Member
-
-from .rounds import Tap, component_keys, payload_of, share_out
+from tests.secure.committee.rounds import Tap, component_keys, payload_of, share_out
 
 FIRST, SECOND = bytes([1]) * 32, bytes([2]) * 32
 INPUTS = bytes([3]) * 32

@@ -14,19 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgrpo.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.secure.committee.buckets import draw_buckets
-from fedgrpo.secure.committee.circuits import CIRCUITS
-from fedgrpo.secure.committee.encoding import Encoding
-from fedgrpo.secure.committee.identity import context
-from fedgrpo.secure.committee.in_process import play
-from fedgrpo.secure.committee.norms import TOLERANCE
-from fedgrpo.secure.committee.plan import Plan
+from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
+from fedgrpo.secure.committee.compute.buckets import draw_buckets
+from fedgrpo.secure.committee.compute.circuits import CIRCUITS
+from fedgrpo.secure.committee.compute.norms import TOLERANCE
+from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.keys.identity import context
+from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind
+from fedgrpo.secure.committee.sharing.encoding import Encoding
 from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.secure.primitives import derive
-
-from .rounds import (
+from tests.secure.committee.rounds import (
     SESSION,
     Values,
     component_keys,

@@ -1,0 +1,20 @@
+"""Faults among simulated holders: attackers, and those that drop out. No part of a deployment."""
+
+from fedgrpo.attacks.attacks import (
+    ATTACKS,
+    Attack,
+    Knowledge,
+    apply_attack,
+    register_attack,
+)
+from fedgrpo.attacks.faults import Faults, faults_of
+
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "Faults",
+    "Knowledge",
+    "apply_attack",
+    "faults_of",
+    "register_attack",
+]

@@ -1,0 +1,70 @@
+"""Which simulated holder attacks, and which drops out of which round."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from fedgrpo.ground.errors import SettingsError
+from fedgrpo.settings import SimulationSettings
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong with one holder in one round."""
+
+    byzantine: bool
+    """It sends what the attack says."""
+    drops: bool
+    """It does not answer."""
+
+
+def faults_of(
+    simulation: SimulationSettings,
+    partition: int,
+    round: int,
+    seed: int,
+) -> Faults:
+    """Decide a holder's faults in a round.
+
+    The first ``byzantine`` holders attack in every round and never drop out. Each of the last
+    ``droppers`` drops out of each round with probability ``dropout``, by a hash of seed, holder and
+    round: the same in every process, in whatever order they ask, and after a resume.
+
+    Parameters
+    ----------
+    simulation:
+        How many holders have which fault.
+    partition:
+        The holder's index, from 0.
+    round:
+        Current round, from 1.
+    seed:
+        The run's public seed.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such holder.
+    """
+    if not 0 <= partition < simulation.holders:
+        raise SettingsError(
+            f"partition {partition} is none of the {simulation.holders} simulated holders",
+            cure="set simulation.holders to the number of virtual nodes",
+        )
+    if partition < simulation.byzantine:
+        return Faults(byzantine=True, drops=False)
+    is_dropper = partition >= simulation.holders - simulation.droppers
+    return Faults(
+        byzantine=False,
+        drops=is_dropper and _coin(seed, partition, round) < simulation.dropout,
+    )
+
+
+def _coin(*numbers: int) -> float:
+    """Return a uniform number in [0, 1) with 53 bits, a pure function of the arguments."""
+    # Not Python's hash(), which is salted by process.
+    message = b"fedgrpo dropout\0" + b",".join(b"%d" % number for number in numbers)
+    (word,) = struct.unpack_from("<Q", hashlib.sha256(message).digest())
+    return float((word >> 11) / 2**53)

@@ -1,0 +1,11 @@
+"""The commands of the command line, one module each. :mod:`fedgrpo.cli.app` puts them together.
+
+A command is a function with Typer's annotations; a group is a ``typer.Typer`` named ``group``. Each
+does its work in :func:`~fedgrpo.cli.outcome.explained` and imports heavy rooms only then, so
+that ``--help`` stays quick.
+"""
+
+from fedgrpo.cli.options import parse_overrides
+from fedgrpo.cli.outcome import FAILED, INTERRUPTED, REFUSED, explained
+
+__all__ = ["FAILED", "INTERRUPTED", "REFUSED", "explained", "parse_overrides"]

@@ -1,0 +1,57 @@
+"""The command line, put together from :mod:`fedgrpo.cli`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from fedgrpo.cli import ledger, policy
+from fedgrpo.cli.budget import budget
+from fedgrpo.cli.calibrate import calibrate
+from fedgrpo.cli.committee_key import committee_key
+from fedgrpo.cli.dry_run import dry_run
+from fedgrpo.cli.report import report
+from fedgrpo.cli.settings import settings
+from fedgrpo.cli.simulate import simulate
+from fedgrpo.cli.train import train
+
+app = typer.Typer(
+    help="Federated reinforcement learning of language models: private, robust and secure at once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("simulate")(simulate)
+app.command("train")(train)
+app.command("dry-run")(dry_run)
+app.command("report")(report)
+app.command("budget")(budget)
+app.command("settings")(settings)
+app.command("calibrate")(calibrate)
+app.command("committee-key")(committee_key)
+app.add_typer(policy.group, name="policy")
+app.add_typer(ledger.group, name="ledger")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedgrpo {version('fedgrpo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None: ...
+
+
+if __name__ == "__main__":
+    app()

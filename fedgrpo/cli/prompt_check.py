@@ -1,0 +1,167 @@
+"""A site's own people hold its prompts against its own figures, before any server asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedgrpo.data.prompts import Prompt
+from fedgrpo.data.survey import survey_source
+from fedgrpo.data.units import check_unit_column, units_of
+from fedgrpo.ground.node_folder import folder_beside
+from fedgrpo.settings import ModelSettings, Scalar, Settings
+from fedgrpo.site import Policy, Refusal, declared_by
+from fedgrpo.site.checked import Checked, files_stamp, keep_checked, proposed
+from fedgrpo.site.declared import FINISH_S
+
+_ANY_LENGTH = 10**9
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is in a site's prompts. For the site's own people: nothing of it is noised.
+
+    Attributes
+    ----------
+    rows, units:
+        How many.
+    column:
+        That makes the units; the text if empty.
+    longest:
+        Tokens of the longest prompt.
+    too_long:
+        Rows above the declared length.
+    unusable:
+        Rows that cannot be read, by reason.
+    """
+
+    rows: int
+    units: int
+    column: str
+    longest: int
+    too_long: int
+    unusable: Mapping[str, int]
+
+
+def find(prompts: str, settings: Settings, policy: Policy) -> Found:
+    """Look at every row.
+
+    Parameters
+    ----------
+    prompts:
+        File or folder.
+    settings:
+        Name the model whose tokens count, and the column that makes units.
+    policy:
+        The site's.
+
+    Raises
+    ------
+    DataError
+        If the prompts, or a line of them, cannot be read at all, or rows have no value in the
+        column that makes units.
+    ModelError
+        If the model cannot be loaded.
+    """
+    measure = _measure(settings.model, any_weights=policy.any_weights)
+    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
+    check_unit_column(survey.rows, settings.data.unit, prompts)
+    limit = policy.longest_prompt_tokens or _ANY_LENGTH
+    return Found(
+        rows=survey.count,
+        units=len(units_of(survey.rows, settings.data.unit)),
+        column=settings.data.unit,
+        longest=max(survey.lengths, default=0),
+        too_long=sum(length > limit for length in survey.lengths),
+        unusable=survey.refused,
+    )
+
+
+def _measure(model: ModelSettings, *, any_weights: bool) -> Callable[[Prompt], int]:
+    from fedgrpo.model.base import load_base
+    from fedgrpo.model.encoding import encode_prompt
+    from fedgrpo.model.quiet import quiet_loading
+
+    with quiet_loading():
+        tokenizer = load_base(model, any_weights=any_weights).tokenizer
+    return lambda prompt: len(encode_prompt(tokenizer, prompt))
+
+
+def problems(found: Found, policy: Policy) -> Iterator[str]:
+    """Say what keeps a node from answering with these prompts, with a cure for each."""
+    for reason, rows in found.unusable.items():
+        yield f"{rows} rows cannot be used: each {reason}\n  cure: mend or remove them"
+    if found.units > policy.prompts_declared:
+        yield (
+            f"prompts_declared = {policy.prompts_declared}, and there are {found.units} units\n"
+            f"  cure: prompts_declared = {proposed(found.units)}"
+        )
+    if not policy.longest_prompt_tokens:
+        yield (
+            "longest_prompt_tokens is missing\n"
+            f"  cure: longest_prompt_tokens = {proposed(found.longest)}"
+        )
+
+
+def words(found: Found, prompts: str, model: str) -> Iterator[str]:
+    """Say what was found."""
+    units = f"values of {found.column!r}" if found.column else "different texts"
+    yield (
+        f"{prompts}: {found.rows} rows, {found.units} units ({units}), the longest prompt has "
+        f"{found.longest} tokens of {model}"
+    )
+    if found.too_long:
+        yield f"{found.too_long} rows are above longest_prompt_tokens and will contribute nothing"
+
+
+def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
+    """Most seconds that an order of this run can take here, as a node works it out before it
+    charges for one; 0 where nothing is sized.
+
+    Raises
+    ------
+    ModelError, RewardError
+        What cannot be loaded.
+    """
+    from fedgrpo.federation.node.local_holders import LocalHolders
+    from fedgrpo.federation.node.resident import resident
+    from fedgrpo.model.quiet import quiet_loading
+
+    config: dict[str, Scalar] = {"policy": str(file), "prompts": prompts}
+    declared = declared_by(config, settings)
+    with quiet_loading():
+        start = resident(settings, any_weights=declared.any_weights).state()
+        return LocalHolders().prepare(settings, config, start, declared)
+
+
+def time_problems(seconds: float, policy: Policy) -> Iterator[str]:
+    """Say so if an order can take longer than the policy has an answer wait."""
+    needed = math.ceil(seconds + FINISH_S)
+    if policy.answer_after_s and needed > policy.answer_after_s:
+        yield (
+            f"refused, {Refusal.ANSWER_TIME}: answer_after_s = {policy.answer_after_s:g} is "
+            f"shorter than an order can take\n  cure: answer_after_s = {proposed(needed)}.0"
+        )
+
+
+def leave_stamp(prompts: str, found: Found, state: Path | None) -> None:
+    """Let the node answer with these prompts, as they are.
+
+    Parameters
+    ----------
+    prompts:
+        As the node's own configuration names them.
+    found:
+        In them.
+    state:
+        The node's folder, where its configuration names one.
+
+    Raises
+    ------
+    DataError, RunError, OSError
+        If the stamp cannot be kept.
+    """
+    folder = state.expanduser() if state else folder_beside(Path(prompts))
+    keep_checked(folder, Checked(files_stamp(prompts), {found.column: found.units}))

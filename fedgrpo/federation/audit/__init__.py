@@ -1,0 +1,1 @@
+"""The production federation under attack by canaries."""

@@ -1,0 +1,118 @@
+"""Where a round meets the policy of the site that it asks: before any prompt is opened."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from fedgrpo.data.ownership import prompts_stamp
+from fedgrpo.federation.state.node_store import NodeStore
+from fedgrpo.federation.wire.messages import TrainOrder
+from fedgrpo.federation.wire.plans import plan_hash
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.settings import Scalar, Settings
+from fedgrpo.site import Request, Site, is_simulated, refused, site_of
+from fedgrpo.site.absent import broken_without_policy
+from fedgrpo.site.checked import check_prompts
+from fedgrpo.site.declared import Declared, broken_declarations
+
+LOG = logging.getLogger(__name__)
+"""The node's own log. Nothing here reaches the server."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A request, and the site that judges it.
+
+    A deployed node without a policy lets nothing pass; a simulated one, which is its own site, all.
+
+    Attributes
+    ----------
+    site:
+        From the node's own configuration.
+    node_config:
+        That.
+    request:
+        What the server asks for.
+    now:
+        Local time.
+    """
+
+    site: Site | None
+    node_config: Mapping[str, Scalar]
+    request: Request
+    now: datetime
+
+    @classmethod
+    def at(
+        cls,
+        node_config: Mapping[str, Scalar],
+        order: TrainOrder,
+        plan: ReleasePlan,
+        store: NodeStore,
+        settings: Settings,
+        declared: Declared,
+    ) -> Gate:
+        """Read the node's policy.
+
+        Raises
+        ------
+        PolicyError
+            If it has one that cannot be read.
+        """
+        source = source_of(node_config, declared)
+        request = Request(
+            settings=settings,
+            run=order.header.run_id,
+            round=order.header.round,
+            clipping_norm=plan.clipping_norm,
+            plan=plan_hash(settings, order, plan, source),
+            secret=store.fingerprint,
+        )
+        return cls(site_of(node_config), node_config, request, datetime.now())
+
+    def check(self) -> None:
+        """Refuse what breaks the policy or does not fit what is declared; raises PolicyError."""
+        if self.site:
+            self.site.check(self.request, self.now)
+        if not is_simulated(self.node_config):
+            self._check_deployed()
+
+    def _check_deployed(self) -> None:
+        settings = self.request.settings
+        broken = (
+            broken_declarations(self.site.policy, settings)
+            if self.site
+            else broken_without_policy(settings)
+        )
+        for code, problem in broken:
+            raise refused(code, problem)
+        if self.site:
+            check_prompts(self.node_config, settings, self.site.policy)
+
+    def is_charged(self) -> bool:
+        """Whether this very release was charged before; raises PolicyError."""
+        return bool(self.site and self.site.is_charged(self.request, self.now))
+
+    def charge(self) -> None:
+        """Spend what the release costs, durably, or refuse it; raises PolicyError."""
+        if self.site:
+            self.site.charge(self.request, self.now)
+
+    def count(self, mishaps: Mapping[str, int]) -> None:
+        """Keep what went wrong for the site's own people: in the log, and on disk."""
+        for cause, times in mishaps.items():
+            LOG.warning("round %d, %d x %s", self.request.round, times, cause)
+        try:
+            if self.site:
+                self.site.mishaps.add(mishaps)
+        except Exception as error:  # A release must leave whatever becomes of this.
+            LOG.error("what went wrong could not be counted: %s", type(error).__name__)
+
+
+def source_of(node_config: Mapping[str, Scalar], declared: Declared) -> str:
+    """What decides a release on the node's side: its prompts, and the figures that it declares."""
+    return json.dumps([prompts_stamp(node_config), asdict(declared)], sort_keys=True)

@@ -1,0 +1,239 @@
+"""The data holder under prompt-level privacy: units sampled by coins of their own, each computed as
+if it were alone, clipped, summed on a grid and noised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.units import chosen_rows, units_of
+from fedgrpo.federation.node.figures import told_metrics
+from fedgrpo.federation.node.resident import computed, resident
+from fedgrpo.federation.state.watch import Watch
+from fedgrpo.ground.crypto import derive_key
+from fedgrpo.grpo.isolated.encoding import usable_ids
+from fedgrpo.grpo.isolated.engine import Engine, Lesson
+from fedgrpo.grpo.isolated.keys import Row, row_key
+from fedgrpo.grpo.isolated.proof import Proof, most_sampled, prove_isolation, sized_seconds
+from fedgrpo.grpo.isolated.shapes import Layout, step_above
+from fedgrpo.grpo.learning.isolation import require_isolation
+from fedgrpo.grpo.rollout.policy import Policy
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.encoding import unit_text
+from fedgrpo.model.lora import Adapter
+from fedgrpo.privacy.accounting.guarantees import OVERFLOW
+from fedgrpo.privacy.grid import GridSum
+from fedgrpo.privacy.prompt_gradients import hookable, row_gradients, sampled_units
+from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts
+from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.rewards.sandboxed.isolated import WorkerLimits
+from fedgrpo.settings import Settings
+from fedgrpo.site.declared import Declared
+
+Floats = NDArray[np.float64]
+
+
+class PromptHolder:
+    """One clipped, noised gradient a round over units sampled by independent coins.
+
+    Parameters
+    ----------
+    settings:
+        The run's.
+    adapter:
+        The one that the process keeps resident.
+    reward:
+        Judges one prompt's group at a time, remembering nothing.
+    rows:
+        The site's own.
+    declared:
+        Its public figures.
+    unread:
+        Rows of the source that could not be read at all, for the site's own people.
+
+    Raises
+    ------
+    SettingsError
+        If the algorithm compares prompts with each other. The holder looks for itself: the settings
+        come from the server.
+    ModelError
+        If the model cannot keep prompts apart.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        adapter: Adapter,
+        reward: RewardMixture,
+        rows: Sequence[PromptRow],
+        declared: Declared,
+        *,
+        unread: int = 0,
+    ) -> None:
+        require_isolation(settings.grpo)
+        self.settings, self.declared, self.unread = settings, declared, unread
+        longest = min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length)
+        self.ids = usable_ids(adapter.base, rows, longest)
+        render = partial(unit_text, adapter.base.tokenizer)
+        self.units = {unit.name: unit for unit in units_of(rows, settings.data.unit, render)}
+        if not declared.units:
+            # A simulated node is its own site, and need not keep its longest prompt to itself.
+            own = max((len(ids) for ids in self.ids if ids), default=1)
+            longest = min(longest, step_above(own))
+        self.layout, self.proof = own_shapes(settings, longest)
+        self.engine = _engine(settings, adapter, reward, rows, self.layout)
+
+    def contribute(
+        self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
+    ) -> Floats:
+        """See :class:`fedgrpo.federation.interfaces.Holder`.
+
+        A prompt that fails, wherever it does, is left out and counted, and nothing else.
+        """
+        self.engine.policy.adapter.load(adapter)
+        if self.unread:
+            watch.mishaps["row of the source cannot be read"] += self.unread
+        rows = self.sampled(plan, key, watch)
+        total = self.clipped_sum(rows, plan.clipping_norm, watch)
+        return release_prompts(total, plan, derive_key(key, "noise"))
+
+    def sampled(self, plan: ReleasePlan, key: bytes, watch: Watch) -> list[Row]:
+        """Rows of the units that their coins choose, in an order of their keys.
+
+        Units beyond the number that time is sized for are left out at the order's end.
+        """
+        count = self.declared.units or len(self.units)
+        rate = min(1.0, plan.expected_prompts / count)
+        chosen = sampled_units(list(self.units), rate, derive_key(key, "units"))
+        most = most_sampled(count, plan.expected_prompts, OVERFLOW)
+        _count(watch, "unit left out: more were sampled than time is sized for", chosen[most:])
+        dead = [name for name in chosen[:most] if name in watch.dead]
+        _count(watch, "unit left out: the process died at it", dead)
+        rows = [row for name in chosen[:most] if name not in dead for row in self.rows(name, key)]
+        bad = [row for row in rows if not row.ids]
+        _count(watch, "prompt left out: too long, or it cannot be encoded", bad)
+        return [row for row in rows if row.ids]
+
+    def clipped_sum(self, rows: Sequence[Row], clipping_norm: float, watch: Watch) -> GridSum:
+        """Sum what these rows' units say, each unit clipped by itself."""
+        total = GridSum.nothing(self._dimension, len(METRICS))
+        waiting: defaultdict[str, list[Lesson]] = defaultdict(list)
+        for lessons, done in self.engine.teach(self.engine.collect(rows, watch), watch):
+            for lesson in lessons:
+                waiting[lesson.judged.row.unit].append(lesson)
+            for name in done & waiting.keys():
+                total += self._unit(waiting.pop(name), clipping_norm, watch)
+        return total
+
+    def _unit(self, lessons: list[Lesson], clipping_norm: float, watch: Watch) -> GridSum:
+        """What one unit says: its rows' gradients summed, their figures averaged, in their own
+        order.
+        """
+        ordered = in_order(lessons)
+        figures = [lesson.judged.experience.per_prompt() for lesson in ordered]
+        means = {name: np.mean([f[name] for f in figures], axis=0) for name in figures[0]}
+        told = told_metrics({**means, "kl": np.zeros(1)}, self.settings)[0]
+        share = GridSum.of_unit(-unit_gradient(ordered, self._dimension), told, clipping_norm)
+        if not share.units:
+            watch.mishaps["unit left out: its gradient is not finite"] += 1
+        return share
+
+    @property
+    def _dimension(self) -> int:
+        return self.engine.policy.adapter.dimension
+
+    def rows(self, name: str, key: bytes) -> list[Row]:
+        """Rows of a unit that take part, those that cannot be encoded without ids."""
+        unit, limit = self.units[name], self.settings.data.unit_rows
+        taken = chosen_rows(unit, limit, derive_key(key, "rows", name))
+        places = {index: ordinal for ordinal, index in enumerate(unit.rows)}
+        return [
+            Row(name, places[i], i, row_key(key, name, places[i]), self.ids[i] or ()) for i in taken
+        ]
+
+
+def in_order(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Lessons of a unit in the order of its rows."""
+    return sorted(lessons, key=lambda lesson: lesson.judged.row.ordinal)
+
+
+def unit_gradient(lessons: Sequence[Lesson], dimension: int) -> Floats:
+    """Sum of a unit's gradients in the order given, float64, shape (d,); zeros of none."""
+    total = np.zeros(dimension)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for lesson in lessons:
+            if lesson.gradient is not None:
+                total += lesson.gradient.numpy()
+    return total
+
+
+def own_shapes(settings: Settings, longest: int) -> tuple[Layout, Proof]:
+    """Shapes of this process's model for prompts of up to ``longest`` tokens, and their proof; kept
+    for the next message.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot keep prompts apart.
+    """
+    return _own_shapes(computed(settings), longest)
+
+
+def order_seconds(settings: Settings, declared: Declared) -> float:
+    """Most seconds that an order can cost at a site, by public figures."""
+    layout, proof = own_shapes(settings, declared.longest_prompt_tokens)
+    expected = settings.grpo.prompts_per_step
+    prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
+    judging = prompts * judging_limits(settings, declared).wall_s
+    return sized_seconds(layout, proof, prompts, settings.grpo.group_size) + judging
+
+
+def judging_limits(settings: Settings, declared: Declared) -> WorkerLimits:
+    """What one prompt's group may cost its rewards: half of the time until the answer, shared out
+    among as many prompts as that is sized for.
+    """
+    if not (declared.units and declared.answer_after_s):
+        return WorkerLimits()
+    expected = settings.grpo.prompts_per_step
+    prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
+    seconds = min(WorkerLimits().wall_s, declared.answer_after_s / 2 / max(prompts, 1))
+    return WorkerLimits(cpu_s=max(1, math.ceil(seconds)), wall_s=max(seconds, 0.05))
+
+
+@lru_cache(maxsize=8)
+def _own_shapes(settings: Settings, longest: int) -> tuple[Layout, Proof]:
+    adapter = resident(settings)
+    several = hookable(adapter.causal, list(adapter.trainable.values()))
+    cpu = adapter.base.device.type == "cpu"
+    layout = Layout.of(settings.grpo, longest, cpu=cpu, several=several)
+    engine = _engine(settings, adapter, RewardMixture([("none", _unjudged, 1.0)]), (), layout)
+    proof = prove_isolation(engine)
+    return engine.layout, proof
+
+
+def _unjudged(completions: Sequence[object]) -> list[float]:
+    """A reward for made-up completions, which are never judged."""
+    return [0.0] * len(completions)
+
+
+def _engine(
+    settings: Settings,
+    adapter: Adapter,
+    reward: RewardMixture,
+    rows: Sequence[PromptRow],
+    layout: Layout,
+) -> Engine:
+    policy, most = Policy(adapter, settings.grpo), settings.data.unit_rows
+    return Engine(policy, reward, rows, layout, row_gradients, unit_rows=most)
+
+
+def _count(watch: Watch, cause: str, items: Sequence[object]) -> None:
+    if items:
+        watch.mishaps[cause] += len(items)

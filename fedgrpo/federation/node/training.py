@@ -1,0 +1,319 @@
+"""A node's answer to the order to train: first whether, then what, and always at one time.
+
+Adversary: a server that chooses order and settings, and reads the answer and the time it takes.
+
+* Until the release is charged for, no prompt is read, and an order may be refused by a code.
+* From then on there is one kind of answer, the release. Whatever goes wrong, it is zero under the
+  full noise, which nobody can tell from another release. (Without a privacy unit nothing is hidden,
+  and a failure is a code.)
+* The answer leaves ``answer_after_s`` after its order came, whether it was computed, computed
+  again, kept from before, or zero. Meanwhile the node is locked.
+
+What is left: a machine that dies. Its silence can be made to depend on a prompt only by a prompt
+that kills the machine itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from numpy.typing import NDArray
+
+from fedgrpo.federation.interfaces import HolderFactory, PreparingFactory
+from fedgrpo.federation.node.answers import log_failure
+from fedgrpo.federation.node.clock import Clock, LateError
+from fedgrpo.federation.node.faults import attack, simulated_faults
+from fedgrpo.federation.node.gate import Gate
+from fedgrpo.federation.protocols.committee import client as committee_client
+from fedgrpo.federation.state.memory import NodeMemory
+from fedgrpo.federation.state.node_store import Ask, NodeStore
+from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.messages import TrainOrder
+from fedgrpo.federation.wire.plans import order_digest, release_plan
+from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
+from fedgrpo.privacy.release import ReleasePlan, zero_release
+from fedgrpo.secure.masking import MaskingClient
+from fedgrpo.settings import Settings
+from fedgrpo.site.declared import Declared, declared_by
+from fedgrpo.site.refusals import Refusal, refused
+
+if TYPE_CHECKING:
+    from fedgrpo.federation.wire.messages import Header
+
+LOG = logging.getLogger(__name__)
+"""The node's own log. Nothing here reaches the server."""
+
+_ALL_ZERO = "whole contribution zero"
+
+Release = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node brings to every order.
+
+    Attributes
+    ----------
+    factory:
+        Makes its holder.
+    minimum_bucket:
+        Least number of holders among which its update may be hidden.
+    clock:
+        By which its answers leave.
+    """
+
+    factory: HolderFactory
+    minimum_bucket: int
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class Task:
+    """One order to train, under way.
+
+    Attributes
+    ----------
+    came:
+        When it came, on the node's clock.
+    """
+
+    context: Context
+    settings: Settings
+    order: TrainOrder
+    plan: ReleasePlan
+    store: NodeStore
+    gate: Gate
+    declared: Declared
+    came: float
+
+    @property
+    def ask(self) -> Ask:
+        """The release that is asked for."""
+        return Ask(self.order.run, self.order.header.round, self.gate.request.plan)
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the order, on which all whose releases are summed must agree."""
+        return order_digest(self.settings, self.order.adapter, self.plan.clipping_norm)
+
+    @property
+    def memory(self) -> NodeMemory:
+        """What the node keeps between messages."""
+        return NodeMemory(self.context.state)
+
+    @property
+    def answer_at(self) -> float:
+        """When the answer leaves."""
+        return self.came + self.declared.answer_after_s
+
+    @property
+    def deadline(self) -> float:
+        """When computing must be over; infinity where the answer waits for it."""
+        return self.came + self.declared.work_s
+
+
+def train(message: Message, context: Context, node: Node) -> RecordDict:
+    """Train, keep the release, and answer with ephemeral public keys and a tag only.
+
+    Under the plain protocol, answer with the release itself.
+    """
+    task = _task(message, context, node.clock.now())
+    task.gate.check()
+    faults = simulated_faults(task.settings, context.node_config, task.ask.round)
+    if faults.drops:
+        raise refused(Refusal.DROPPED_OUT, "simulated dropout")
+    with task.store.locked():
+        paid = _paid(task, node)
+        try:
+            release = _release(task, node, paid, byzantine=faults.byzantine)
+            return _reply(task, release, node.minimum_bucket)
+        finally:
+            node.clock.wait_until(task.answer_at)
+
+
+# Before the charge -------------------------------------------------------------------------------
+
+
+def _task(message: Message, context: Context, came: float) -> Task:
+    """Read an order, and hold it against the node's own settings."""
+    settings = Settings.from_run_config(context.run_config)
+    order = messages.read_order(message.content)
+    _check_run(order.header, context, settings.rounds)
+    _check_settings(order.fingerprint, settings)
+    if not math.isfinite(order.clipping_norm):
+        raise BoundsError("the clipping norm is not finite", cure="start from sound settings")
+    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
+    store = NodeStore.of(context, settings)
+    declared = declared_by(context.node_config, settings)
+    gate = Gate.at(context.node_config, order, plan, store, settings, declared)
+    return Task(context, settings, order, plan, store, gate, declared, came)
+
+
+def _check_run(header: Header, context: Context, rounds: int) -> None:
+    if header.run_id != context.run_id:
+        raise TurnError(
+            f"message of run {header.run_id}, this is run {context.run_id}",
+            cure="let each run's server talk to its own nodes",
+        )
+    if not 1 <= header.round <= rounds:
+        raise TurnError(
+            f"round {header.round} is beyond rounds = {rounds}, for which epsilon was stated",
+            cure="agree on more rounds before the run",
+        )
+
+
+def _check_settings(theirs: str, settings: Settings) -> None:
+    if theirs != (ours := settings.fingerprint()):
+        raise SettingsError(
+            f"the server runs settings {theirs[:12]}, this node was given {ours[:12]}",
+            cure="run the same version of the app bundle everywhere",
+        )
+
+
+@dataclass(frozen=True)
+class Paid:
+    """What is known once a release is charged for.
+
+    Attributes
+    ----------
+    kept:
+        The release itself, if it was made before.
+    in_time:
+        Whether all the time is left that the order can take by public figures.
+    """
+
+    kept: Release | None
+    in_time: bool
+
+
+def _paid(task: Task, node: Node) -> Paid:
+    """Refuse the order, or charge for its release."""
+    task.memory.check_turn(task.ask.round, task.order.adapter)
+    kept = task.store.released(task.ask)
+    in_time = kept is not None or _is_in_time(task, node)
+    if not (in_time or task.gate.is_charged()):
+        raise refused(
+            Refusal.ANSWER_TIME,
+            f"answer_after_s = {task.declared.answer_after_s:g} is shorter than the order can take",
+        )
+    _charge(task)
+    return Paid(kept, in_time)
+
+
+def _is_in_time(task: Task, node: Node) -> bool:
+    """Prepare, and say whether the most that the order can cost fits into the time that is left."""
+    if not isinstance(node.factory, PreparingFactory):
+        return node.clock.now() <= task.deadline
+    sized = node.factory.prepare(
+        task.settings, task.context.node_config, task.order.adapter, task.declared
+    )
+    return node.clock.now() + sized <= task.deadline
+
+
+def _charge(task: Task) -> None:
+    """Open the round and pay for it: from here on, the answer is a release."""
+    task.memory.begin_round(task.ask.round, task.order.adapter)
+    order, plan = task.order, task.plan
+    task.memory.keep_plan(
+        order.run, order.fingerprint, plan.dimension, plan.clipping_norm, task.digest
+    )
+    task.gate.charge()
+
+
+# After the charge --------------------------------------------------------------------------------
+
+
+def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
+    """The release that was kept, or a new one that is kept from now on."""
+    if paid.kept is not None:
+        return paid.kept
+    release = _computed(task, node, in_time=paid.in_time)
+    if byzantine:
+        release = _attacked(task, release)
+    task.store.keep(task.ask, release)
+    return release
+
+
+def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
+    """What the holder contributes; zero with the full noise where it fails or comes too late."""
+    mishaps: Counter[str] = Counter()
+    release = _in_time(task, node, mishaps) if in_time else None
+    if not in_time:
+        mishaps[f"{_ALL_ZERO}: a process died, and too little time is left to compute again"] += 1
+    # A copy, as work that was left behind goes on counting.
+    task.gate.count(dict(mishaps))
+    if release is not None:
+        return release
+    if task.plan.unit == "none":
+        raise refused(Refusal.FAILED, "without a privacy unit nothing can stand for a release")
+    return zero_release(task.plan, task.store.key(task.ask))
+
+
+def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
+    """What the holder contributes before the deadline; None if it cannot."""
+    try:
+        release = node.clock.run(lambda: _contributed(task, node, mishaps), task.deadline)
+        if node.clock.now() > task.deadline:
+            raise LateError
+    except LateError:
+        mishaps[f"{_ALL_ZERO}: it came too late"] += 1
+    except (Exception, SystemExit) as error:
+        log_failure("contribution failed", error)
+        mishaps[f"{_ALL_ZERO}: {type(error).__name__}"] += 1
+    else:
+        return release
+    return None
+
+
+def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
+    """Have the holder contribute. From here on, prompts are read."""
+    watch = Watch(task.store, task.ask.plan, task.deadline)
+    key, round_ = task.store.key(task.ask), task.ask.round
+    try:
+        holder = node.factory(task.settings, task.context.node_config)
+        release = holder.contribute(task.order.adapter, task.plan, round_, key, watch)
+    finally:
+        mishaps.update(watch.mishaps)
+    return _checked(release, task.plan.size)
+
+
+def _checked(release: Release, size: int) -> Release:
+    """Refuse a release that a holder of one's own making got wrong."""
+    if release.dtype != np.float64 or release.shape != (size,) or not np.isfinite(release).all():
+        raise PrivacyError(
+            f"the holder's release is {release.dtype} of shape {release.shape} with "
+            f"{int(np.count_nonzero(~np.isfinite(release)))} non-finite values, expected finite "
+            f"float64 of shape ({size},)",
+            cure="return what ReleasePlan asks for",
+        )
+    return release
+
+
+def _attacked(task: Task, release: Release) -> Release:
+    """What a simulated attacker sends in the place of its release."""
+    before = task.store.adapter_before(task.ask, task.order.adapter.vector)
+    bound, adapter = task.plan.bound, task.order.adapter
+    return attack(task.settings, release, bound, adapter, before, task.ask.round)
+
+
+def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
+    """Write what leaves, and keep what later messages of the round need."""
+    header, settings = task.order.header, task.settings
+    tag = task.store.tag(task.ask, release)
+    if settings.aggregation.protocol == "plain":
+        return messages.write_release(header, release, tag)
+    if settings.aggregation.protocol == "committee":
+        return committee_client.finish(header, task.context, settings, task.ask, release)
+    least = max(minimum_bucket, settings.secure.bucket_size)
+    masks = MaskingClient.open(
+        header.run_id, header.round, task.context.node_id, least, order=task.digest
+    )
+    task.memory.keep(release, task.plan.bound, masks)
+    return messages.write_keys(header, masks.public_keys, tag)

@@ -1,0 +1,1 @@
+"""Sums of a few holders under masks."""

@@ -1,0 +1,261 @@
+"""The three masked stages of a round: from finishers with their keys to the means of their buckets.
+
+Adversary: the server runs this and is honest but curious; nodes may send anything. What the server
+learns of any holder is the sum over its bucket, see :mod:`fedgrpo.secure.masking`. A node that
+fails at a stage loses its own place; a bucket with fewer survivors than its threshold is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.link import Answers, Link
+from fedgrpo.federation.wire.messages import UnmaskOrder
+from fedgrpo.ground.errors import ProtocolError
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.secure.buckets import assign_buckets
+from fedgrpo.secure.encoding import decode_sum, fraction_bits
+from fedgrpo.secure.primitives import agree, new_private_key
+from fedgrpo.secure.roster import PublicKeys, Revealed, Roster
+from fedgrpo.secure.unmasking import unmask_sum
+from fedgrpo.settings.checks import secret_threshold
+
+Phase = Callable[[str], AbstractContextManager[None]]
+"""Entered with a stage's name while the stage runs."""
+
+Admit = Callable[[Sequence[Set[int]]], Sequence[bool]]
+"""Tells which sums over these nodes may be opened, see
+:mod:`fedgrpo.federation.protocols.openings`."""
+
+Failures = dict[int, str]
+"""Why nodes are missing."""
+
+
+@dataclass(frozen=True)
+class BucketMean:
+    """What the server learns of one bucket.
+
+    Attributes
+    ----------
+    mean:
+        float64, shape (size,): mean release over the survivors.
+    survivors:
+        Whose releases are in it.
+    step:
+        Grid on which each release was rounded before it was summed.
+    """
+
+    mean: NDArray[np.float64]
+    survivors: tuple[int, ...]
+    step: float
+
+
+@dataclass(frozen=True)
+class SecureResult:
+    """What came of a round's buckets, and why nodes are missing from it."""
+
+    means: tuple[BucketMean, ...]
+    failures: Failures
+
+    @property
+    def survivors(self) -> int:
+        """Nodes whose release is in one of the means."""
+        return sum(len(bucket.survivors) for bucket in self.means)
+
+
+@dataclass
+class _Bucket:
+    """One bucket on its way through the stages."""
+
+    roster: Roster
+    dealt: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    admitted: bool = True
+
+    @property
+    def sharers(self) -> tuple[int, ...]:
+        return tuple(sorted(self.dealt))
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        return tuple(sorted(self.masked))
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        return tuple(node for node in self.sharers if node not in self.masked)
+
+    def reaches(self, nodes: Sequence[int]) -> bool:
+        """Whether so many nodes can still be unmasked."""
+        return len(nodes) >= self.roster.threshold
+
+
+def read_finisher(content: RecordDict) -> PublicKeys:
+    """Read a finisher's public keys and make sure that its mates can use them.
+
+    A key of low order, or one key twice, would make every mate refuse the roster: the sender alone
+    pays instead.
+
+    Raises
+    ------
+    ProtocolError
+        If the keys are malformed or of no use.
+    """
+    keys = messages.read_keys(content)
+    if keys.sharing == keys.masking:
+        raise ProtocolError("one public key for two purposes", cure="leave that node out")
+    for key in (keys.sharing, keys.masking):
+        agree(new_private_key(), key, b"usable")
+    return keys
+
+
+def secure_bucket_means(
+    link: Link,
+    finishers: Mapping[int, PublicKeys],
+    plan: ReleasePlan,
+    least: int,
+    phase: Phase,
+    *,
+    order: bytes,
+    key: bytes | None = None,
+    admit: Admit = lambda sums: [True] * len(sums),
+) -> SecureResult:
+    """Run the masked stages over all buckets at once.
+
+    Parameters
+    ----------
+    link:
+        Line to the nodes.
+    finishers:
+        Public keys by node, at least ``least`` of them. Their order and ``key`` decide the draw.
+    plan:
+        Size and bound of a release.
+    least:
+        Least members of a bucket.
+    phase:
+        Entered around each stage.
+    order:
+        SHA-256 of what the nodes were ordered to compute, 32 bytes.
+    key:
+        Of the draw of buckets, see :func:`fedgrpo.secure.buckets.assign_buckets`.
+    admit:
+        Asked before any sum is opened.
+
+    Returns
+    -------
+    SecureResult
+        Of the buckets that reached their threshold, exact up to half a step a coordinate.
+    """
+    buckets = [_Bucket(roster) for roster in make_rosters(link, finishers, least, order, key)]
+    failures: Failures = {}
+    with phase("share"):
+        failures |= _share(link, buckets)
+    with phase("mask"):
+        failures |= _mask(link, buckets, plan.size)
+    with phase("unmask"):
+        _admit(buckets, admit)
+        revealed = _unmask(link, buckets)
+        means = [_mean(bucket, revealed, plan.bound, failures) for bucket in buckets]
+    return SecureResult(tuple(mean for mean in means if mean), failures)
+
+
+def make_rosters(
+    link: Link,
+    finishers: Mapping[int, PublicKeys],
+    least: int,
+    order: bytes,
+    key: bytes | None = None,
+) -> list[Roster]:
+    """Draw buckets of at least ``least`` finishers and write their rosters."""
+    return [
+        Roster(
+            run_id=link.header.run_id,
+            round=link.header.round,
+            bucket=number,
+            members=members,
+            keys=tuple(finishers[member] for member in members),
+            threshold=secret_threshold(len(members)),
+            order=order,
+        )
+        for number, members in enumerate(assign_buckets(list(finishers), least, key))
+    ]
+
+
+def _share(link: Link, buckets: Sequence[_Bucket]) -> Failures:
+    bucket_of = {node: bucket for bucket in buckets for node in bucket.roster.members}
+    contents = {node: messages.write_roster(b.roster) for node, b in bucket_of.items()}
+
+    def read(node: int, content: RecordDict) -> dict[int, bytes]:
+        dealt = messages.read_ciphertexts(content)
+        if set(dealt) != set(bucket_of[node].roster.mates_of(node)):
+            raise ProtocolError("shares for others than the mates", cure="leave that node out")
+        return dealt
+
+    answers = link.ask(messages.SHARE, contents, read)
+    for node, dealt in answers.values.items():
+        bucket_of[node].dealt[node] = dealt
+    return answers.failures
+
+
+def _mask(link: Link, buckets: Sequence[_Bucket], size: int) -> Failures:
+    bucket_of = {n: b for b in buckets if b.reaches(b.sharers) for n in b.sharers}
+    contents = {
+        node: messages.write_ciphertexts(
+            link.header, {mate: b.dealt[mate][node] for mate in b.sharers if mate != node}
+        )
+        for node, b in bucket_of.items()
+    }
+    answers = link.ask(
+        messages.MASK, contents, lambda _, content: messages.read_masked(content, size)
+    )
+    for node, masked in answers.values.items():
+        bucket_of[node].masked[node] = masked
+    return answers.failures
+
+
+def _admit(buckets: Sequence[_Bucket], admit: Admit) -> None:
+    """Keep closed what must not be opened beside what was opened before."""
+    able = [bucket for bucket in buckets if bucket.reaches(bucket.survivors)]
+    for bucket, fits in zip(able, admit([set(b.survivors) for b in able]), strict=True):
+        bucket.admitted = fits
+
+
+def _unmask(link: Link, buckets: Sequence[_Bucket]) -> Answers[Revealed]:
+    contents = {
+        node: messages.write_unmask(
+            link.header, UnmaskOrder(b.roster.bucket, b.survivors, b.dropped)
+        )
+        for b in buckets
+        if b.admitted and b.reaches(b.survivors)
+        for node in b.survivors
+    }
+    return link.ask(messages.UNMASK, contents, lambda _, content: messages.read_revealed(content))
+
+
+def _mean(
+    bucket: _Bucket, revealed: Answers[Revealed], bound: float, failures: Failures
+) -> BucketMean | None:
+    """Take the masks off one bucket, or note for each member that it is lost."""
+    try:
+        if not bucket.reaches(bucket.survivors):
+            raise ProtocolError(f"{len(bucket.survivors)} survivors", cure="leave it out")
+        if not bucket.admitted:
+            raise ProtocolError(
+                "another sum with some of its members was opened before the round was interrupted",
+                cure="leave it out",
+            )
+        answers = {n: r for n, r in revealed.values.items() if n in bucket.masked}
+        total = unmask_sum(bucket.roster, bucket.sharers, bucket.masked, answers)
+    except ProtocolError as error:
+        for node in bucket.roster.members:
+            failures.setdefault(node, f"its bucket was lost: {error.problem}")
+        return None
+    bits = fraction_bits(len(bucket.roster.members), bound)
+    mean = decode_sum(total, bits) / len(bucket.survivors)
+    return BucketMean(mean, bucket.survivors, 2.0**-bits)

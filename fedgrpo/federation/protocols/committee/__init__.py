@@ -1,0 +1,1 @@
+"""Four members compute on shares: the committee over Flower's messages."""

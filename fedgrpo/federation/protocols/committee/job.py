@@ -1,0 +1,193 @@
+"""What a committee member is made from in one round: in this process, or again in another.
+
+Adversary: as for :mod:`fedgrpo.federation.protocols.committee.member`. What is put away holds
+shares: it stays in the node's own memory of the run, and is wiped when the task ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
+from fedgrpo.federation.protocols.committee.messages import TOSS, Work, read_work, write_work
+from fedgrpo.federation.protocols.committee.plan import (
+    committee_of,
+    committee_plan,
+    dealing_session,
+)
+from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
+from fedgrpo.federation.state.memory import WORK, NodeMemory
+from fedgrpo.federation.state.node_store import NodeStore
+from fedgrpo.federation.wire.messages import Header
+from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.federation.wire.records import config_record, scalar
+from fedgrpo.ground.errors import ProtocolError
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.secure.committee import (
+    Admitted,
+    Committee,
+    ComponentKeys,
+    Identity,
+    Member,
+    Party,
+    Plan,
+    admit,
+    aggregate,
+    toss_keys,
+)
+from fedgrpo.secure.committee.compute.planes import Words
+from fedgrpo.settings import Settings
+
+
+@dataclass
+class Outcome:
+    """What a member's generator has come to."""
+
+    keys: ComponentKeys | None = None
+    admitted: Admitted | None = None
+    totals: Words | None = None
+
+
+@dataclass
+class Job:
+    """One member's task in one round: enough to make its generator again in another process."""
+
+    settings: Settings
+    header: Header
+    release: ReleasePlan
+    identity: Identity
+    pledges: Pledges
+    work: Work
+    order: bytes
+    """Digest of what this node was ordered to compute itself."""
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def committee(self) -> Committee:
+        """The four members that sit in the round."""
+        return committee_of(self.settings, self.work.members)
+
+    @property
+    def index(self) -> int:
+        """The member's number; raises ProtocolError if this node is none."""
+        if self.identity.public not in self.work.members:
+            raise ProtocolError(
+                "this node's keys as a committee member are none of the committee's",
+                cure=f"start it with the {KEY_FILE} whose public keys aggregation.committee lists",
+            )
+        return self.work.members.index(self.identity.public)
+
+    @property
+    def session(self) -> bytes:
+        """Name of the toss, one for the seating, or of the dealing."""
+        run = self.pledges.run
+        if self.work.task == TOSS:
+            return self.committee.session(run, 0, hashlib.sha256(b"toss").digest())
+        roster = self.work.roster
+        return dealing_session(self.committee, run, self.header.round, roster, self.order)
+
+    @property
+    def attempt(self) -> bytes:
+        """Name of the attempt: of its links, keys and masks, which serve no other one."""
+        number = hashlib.sha256(b"attempt %d" % self.work.attempt).digest()
+        return self.committee.session(self.pledges.run, self.header.round, number)
+
+    def computing(self, admitted: Admitted) -> bytes:
+        """Name of the attempt at computing on these inputs."""
+        return self.committee.session(
+            self.pledges.run, self.header.round, self.attempt, admitted.digest
+        )
+
+    @property
+    def party(self) -> Party:
+        """The member and its links."""
+        return Party(self.index, self.identity, self.committee, self.attempt)
+
+    @property
+    def seating(self) -> str:
+        """Name of the four members that sit in the round."""
+        return self.committee.digest.hex()
+
+    def pledge(self, more: Callable[[Pledge], Pledge]) -> None:
+        """Promise something more in this attempt; raises ProtocolError if it was overtaken."""
+        now = (self.work.attempt, self.header.round, self.seating)
+        self.pledges.make(lambda pledge: more(pledge.during(*now)))
+
+    def start(self) -> Member[Outcome]:
+        """Play the part."""
+        if self.work.task == TOSS:
+            self.outcome.keys = yield from toss_keys(
+                self.index, self.pledges.contribution, self.session, self._keep
+            )
+            return self.outcome
+        if (keys := self.pledges.read().toss.keys) is None:
+            raise ProtocolError(
+                f"committee member {self.index} holds no component keys",
+                cure="toss keys first; a node that lost its state needs a new run",
+            )
+        admitted = self.outcome.admitted = yield from admit(
+            self.index,
+            self.identity.agreement,
+            self.session,
+            self.work.roster,
+            self.work.dealt,
+            self._plan(len(self.work.clients)).words,
+        )
+        self.pledge(lambda pledge: pledge.opening(admitted.digest))
+        opened = yield from aggregate(
+            self.index,
+            keys,
+            self.computing(admitted),
+            [self._plan(len(admitted.clients))],
+            admitted.components,
+            inputs=admitted.digest,
+        )
+        self.outcome.totals = opened[0].totals
+        return self.outcome
+
+    def _keep(self, committed: Mapping[int, bytes]) -> None:
+        self.pledge(lambda pledge: pledge.revealing(committed))
+
+    def _plan(self, clients: int) -> Plan:
+        return committee_plan(self.settings, self.release, clients)
+
+
+def new_job(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
+    """Make a member's job of what the server asks; raises ProtocolError if this node is none."""
+    memory, store = NodeMemory(context.state), NodeStore.of(context, settings)
+    return Job(
+        settings,
+        header,
+        release_plan(settings, *memory.plan),
+        member_identity(context, store),
+        Pledges(store, memory.run),
+        asked,
+        memory.order,
+    )
+
+
+def put_away(job: Job, context: Context) -> None:
+    """Store what the member is made from, before its first message leaves."""
+    context.state[WORK] = ConfigRecord({"round": job.header.round, "attempt": job.work.attempt})
+    for name, part in write_work(job.header, job.work).items():
+        context.state[f"{WORK}.{name}"] = part
+
+
+def stored_job(header: Header, context: Context, settings: Settings) -> Job:
+    """Return what :func:`put_away` stored in this round; raises ProtocolError if it did not."""
+    state = context.state
+    record = config_record(state, WORK)
+    if scalar(record, "round", int) != header.round:
+        raise ProtocolError("no task was begun in this round", cure="begin one")
+    stored = RecordDict(
+        {
+            name.removeprefix(f"{WORK}."): part
+            for name, part in state.items()
+            if name.startswith(f"{WORK}.")
+        }
+    )
+    return new_job(read_work(stored), header, context, settings)

@@ -1,0 +1,63 @@
+"""Which sums of a round the server opens, over all its attempts at that round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedgrpo.ground.files import replace_file
+
+FILE = "opened.json"
+"""Name of the record in the run directory."""
+
+Sum = frozenset[str]
+"""Names of the holders whose releases are in a sum."""
+
+
+class Openings:
+    """Keeps a repeated round from opening sums whose difference would show a single release.
+
+    A round that a kill interrupted is run again, and each holder sends the same release again. If
+    other holders drop out this time, another sum is formed: a + b + c before the kill and a + b
+    after it, say, and whoever saw both knows c. So what is about to be opened is written down
+    first, and an opening is admitted only if, for every other one of the round, its holders are
+    the same ones or none of them.
+
+    Adversary: a server that runs this code and remembers everything, earlier attempts included
+    (honest but curious), with mates that collude as far as :mod:`fedgrpo.secure.masking` allows. It
+    learns, over all attempts, sums over disjoint sets of holders: what one attempt with those
+    buckets shows. That is also why a round is accounted for once where ``privacy.honest_mates``
+    counts on the mates' noise: no release is in two different sums.
+
+    Parameters
+    ----------
+    path:
+        Where openings are kept, or None for a run that cannot be resumed.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._round, self._opened = 0, set[Sum]()
+        if path is not None and path.exists():
+            kept = json.loads(path.read_text("utf-8"))
+            self._round, self._opened = kept["round"], set(map(frozenset, kept["sums"]))
+
+    def admit(self, round: int, sums: Sequence[Sum]) -> list[bool]:
+        """Tell which of these disjoint sums may be opened. It is on disk when this returns.
+
+        Parameters
+        ----------
+        round:
+            Round number, from 1.
+        sums:
+            Of this attempt.
+        """
+        before = self._opened if round == self._round else set[Sum]()
+        admitted = [all(one == other or one.isdisjoint(other) for other in before) for one in sums]
+        opened = before | {one for one, fits in zip(sums, admitted, strict=True) if fits}
+        if self._path is not None and (round, opened) != (self._round, self._opened):
+            kept = {"round": round, "sums": sorted(map(sorted, opened))}
+            replace_file(self._path, json.dumps(kept).encode(), mode=0o600)
+        self._round, self._opened = round, opened
+        return admitted

@@ -1,0 +1,104 @@
+"""A clipping norm to begin with, found by a dry run on public prompts.
+
+Nothing private is touched: the prompts are those of the evaluation, which no holder has, and the
+adapter is the one that every run starts from. So the result costs no privacy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.data.ownership import evaluation_prompts
+from fedgrpo.federation.node.holder import local_update
+from fedgrpo.federation.node.prompt_holder import PromptHolder, in_order, unit_gradient
+from fedgrpo.federation.state.watch import Watch
+from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.grpo.isolated.engine import Lesson
+from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.base import load_base
+from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
+from fedgrpo.settings import Settings
+from fedgrpo.site.declared import declared_by
+
+DRY_ROUNDS = 16
+"""Local trainings whose update norms are looked at (client unit, and none)."""
+
+
+def calibrated_norm(settings: Settings) -> float:
+    """Return the quantile of norms that ``privacy.quantile`` asks for, on public prompts.
+
+    Prompt unit: L2 norms of the gradients of all public prompts that teach something. Otherwise: of
+    the updates of :data:`DRY_ROUNDS` holders' local steps, each from the start of the run. Norms
+    tend to shrink as a run goes on, which ``privacy.adaptive`` follows.
+
+    Parameters
+    ----------
+    settings:
+        The run's; ``evaluation.prompts`` says how many public prompts there are.
+
+    Raises
+    ------
+    PrivacyError
+        If no prompt teaches anything, so that there is no norm.
+    """
+    norms = public_norms(settings)
+    if not norms.size:
+        raise PrivacyError(
+            f"none of {settings.evaluation.prompts} public prompts gives a gradient",
+            cure="raise evaluation.prompts or grpo.group_size, or check the reward",
+        )
+    return float(np.quantile(norms, settings.privacy.quantile))
+
+
+def public_norms(settings: Settings) -> NDArray[np.float64]:
+    """Norms of what one unit contributes, on public prompts: those above 0, float64, shape (m,)."""
+    finders = _unit_norms if settings.privacy.unit == "prompt" else _update_norms
+    norms = np.array(finders(settings), dtype=np.float64)
+    return norms[(norms > 0) & (norms < np.inf)]
+
+
+def _unit_norms(settings: Settings) -> list[float]:
+    """Norms of the gradients of all public units."""
+    holder = public_holder(settings)
+    key = hashlib.sha256(f"public {settings.seed}".encode()).digest()
+    rows = [row for name in holder.units for row in holder.rows(name, key) if row.ids]
+    watch, units = Watch(None, "", math.inf), defaultdict[str, list[Lesson]](list)
+    for lessons, _ in holder.engine.teach(holder.engine.collect(rows, watch), watch):
+        for lesson in lessons:
+            units[lesson.judged.row.unit].append(lesson)
+    dimension = holder.engine.policy.adapter.dimension
+    return [
+        float(np.linalg.norm(unit_gradient(in_order(lessons), dimension)))
+        for lessons in units.values()
+    ]
+
+
+def public_holder(settings: Settings) -> PromptHolder:
+    """A holder over public prompts, with the adapter that every run starts from."""
+    adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    mixture, rows = isolated_mixture(settings.reward), evaluation_prompts(settings)
+    declared = declared_by({"partition-id": 0}, settings)
+    return PromptHolder(settings, adapter, mixture, rows, declared)
+
+
+def _update_norms(settings: Settings) -> list[float]:
+    """Norms of the updates of a few dry rounds."""
+    trainer = GRPOTrainer(
+        Adapter(load_base(settings.model), settings.adapter, settings.seed),
+        RewardMixture.from_settings(settings.reward),
+        evaluation_prompts(settings),
+        settings=settings.grpo,
+    )
+    start, norms = trainer.adapter.state(), []
+    for dry in range(DRY_ROUNDS):
+        trainer.adapter.load(start)
+        trainer.start_round(settings.seed + dry)
+        norms.append(float(np.linalg.norm(local_update(trainer)[0])))
+    return norms

@@ -1,0 +1,194 @@
+"""The ServerApp of a run: from the run configuration to the summary."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedgrpo.federation.interfaces import Evaluator
+from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
+from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.federation.wire.versions import VERSION
+from fedgrpo.ground.crypto import derive_key, kept_key
+from fedgrpo.ground.errors import FedGRPOError, RunError
+from fedgrpo.ground.run_directory import ADAPTER, SECRET, SERVER_LOCK, alone
+from fedgrpo.ledger import FILE as LEDGER
+from fedgrpo.ledger import Ledger, hash_file
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.accounting.guarantees import check_budget, guarantees
+from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
+from fedgrpo.report.writer import RunWriter
+from fedgrpo.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a server needs of the model, as functions, so that a test needs no model.
+
+    Attributes
+    ----------
+    initial:
+        Makes the adapter that the run begins with.
+    evaluator:
+        Makes the evaluator.
+    save:
+        Writes the final adapter into a folder, in PEFT's own format.
+    """
+
+    initial: Callable[[Settings], AdapterState]
+    evaluator: Callable[[Settings], Evaluator]
+    save: Callable[[Settings, AdapterState, Path], None]
+
+
+def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = None) -> ServerApp:
+    """Build the ServerApp of a run.
+
+    It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``ledger.jsonl``,
+    ``status.json``, the checkpoint, the final adapter, ``report.png`` and ``summary.json``, and
+    resumes a run that it finds there. All its randomness, and the ledger's signing key, come from
+    ``run.secret``, which it makes there with mode 0600.
+
+    Parameters
+    ----------
+    strategy:
+        :class:`FedGRPO` or a subclass of it.
+    model:
+        None loads the base model that the settings name.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        started = time.time()
+        settings = Settings.from_run_config(context.run_config)
+        writer = RunWriter(_run_dir(settings, context.run_id))
+        with alone(writer.run_dir, SERVER_LOCK, cure="wait for it, or end it"):
+            # Another run's directory is refused before its status can be touched.
+            load_checkpoint(writer.run_dir / FILE, settings.fingerprint())
+            try:
+                _serve(grid, settings, writer, strategy, model or _local_model(), started)
+            except (KeyboardInterrupt, SystemExit):
+                # Ctrl-C, or Flower's way to end a server on SIGTERM.
+                writer.interrupt("the server was stopped", "the same command resumes")
+                raise
+            except BaseException as error:
+                writer.fail(*_explain(error))
+                raise
+
+    return app
+
+
+def _run_dir(settings: Settings, run_id: int) -> Path:
+    return Path(settings.run.directory or Path("runs") / str(run_id)).absolute()
+
+
+def _local_model() -> Model:
+    from fedgrpo.federation.server.evaluator import initial_adapter, local_evaluator, save_adapter
+
+    return Model(initial_adapter, local_evaluator, save_adapter)
+
+
+def _serve(
+    grid: Grid,
+    settings: Settings,
+    writer: RunWriter,
+    strategy_type: type[FedGRPO],
+    model: Model,
+    started: float,
+) -> None:
+    """Run all rounds and write everything that outlives them."""
+    check_budget(settings)  # Before the model is loaded, which may take minutes.
+    secret = kept_key(writer.run_dir / SECRET)
+    ledger = Ledger(writer.run_dir / LEDGER, derive_key(secret, "ledger"))
+    strategy = strategy_type(
+        settings,
+        evaluator=model.evaluator(settings),
+        writer=writer,
+        checkpoint=writer.run_dir / FILE,
+        secret=secret,
+        ledger=ledger,
+    )
+    strategy.start(grid, write_adapter(model.initial(settings)))
+    if strategy.state is None:
+        raise RunError("the strategy kept no state", cure="let an overridden start call super()")
+    if not ledger.ended:
+        model.save(settings, strategy.state.adapter, writer.run_dir / ADAPTER)
+        strategy.end(_hashes(writer.run_dir))
+    wall = time.time() - (settings.run.started_at or started)
+    writer.summary(summarise(settings, strategy, strategy.state, writer.rows(), wall))
+    _draw(writer.run_dir)
+
+
+def _hashes(run_dir: Path) -> dict[str, str]:
+    """SHA-256 (hex) of the final adapter's files, by their path in the run directory."""
+    files = sorted(path for path in (run_dir / ADAPTER).rglob("*") if path.is_file())
+    return {path.relative_to(run_dir).as_posix(): hash_file(path) for path in files}
+
+
+def summarise(
+    settings: Settings, strategy: FedGRPO, state: ServerState, rows: list[RoundRow], wall_s: float
+) -> Summary:
+    """Sum a run up.
+
+    Parameters
+    ----------
+    settings, strategy, state:
+        Of the run; times are those of this process.
+    rows:
+        All rounds, those before a resume included.
+    wall_s:
+        Seconds since the run was started.
+    """
+    measured = [row for row in rows if row.sampled is not None and row.greedy is not None]
+    if not measured:
+        raise RunError("the run was never evaluated", cure="give the strategy an evaluator")
+    first, last = measured[0], measured[-1]
+    applied = [row for row in rows if row.round and row.applied]
+    busy = strategy.train_s + strategy.evaluate_s
+    return Summary(
+        reward=RewardSummary(
+            start=first.sampled or 0.0,
+            end=last.sampled or 0.0,
+            greedy_start=first.greedy or 0.0,
+            greedy_end=last.greedy or 0.0,
+        ),
+        rounds=rows[-1].round,
+        wall_s=wall_s,
+        overhead_share=max(0.0, 1 - busy / wall_s),
+        privacy=list(guarantees(settings, state.progress.charged)),
+        robust=RobustSummary(
+            settings.robust.rule, settings.robust.trim, applied[-1].buckets if applied else 0
+        ),
+        dropped=state.progress.dropped,
+        skipped_rounds=state.progress.skipped,
+        adapter=ADAPTER,
+        settings=settings.fingerprint(),
+        version=VERSION,
+    )
+
+
+def _draw(run_dir: Path) -> None:
+    """Draw the run's picture. A run is finished without one."""
+    try:
+        from fedgrpo.report.plots import plot_run
+
+        plot_run(run_dir)
+    except Exception:
+        LOG.exception("the picture of %s could not be drawn", run_dir)
+
+
+def _explain(error: BaseException) -> tuple[str, str]:
+    """Problem and cure for the run's status."""
+    if isinstance(error, FedGRPOError):
+        return error.problem, error.cure
+    # Text of foreign code could quote a prompt.
+    return type(error).__name__, "see the server's log; the same command resumes"

@@ -1,0 +1,263 @@
+"""The server's state between rounds, written before each round so that the same command goes on
+after a kill.
+
+One safetensors file, replaced whole. It is written when a round starts, which counts that round as
+charged: holders may have released into it, even if it is never finished. An interrupted round is
+repeated as the same release and not charged again, see :mod:`fedgrpo.federation.server.journal`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fedgrpo.federation.server.optimisers import OptimiserState
+from fedgrpo.federation.wire.versions import VERSION, code_hash
+from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import replace_file
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.settings import Settings
+
+FILE = "checkpoint.safetensors"
+"""Name of the checkpoint in the run directory."""
+
+FORMAT = 2
+"""Of the checkpoint. Raised when its meaning changes."""
+
+_BASIS = "basis."
+_ANEW = "set run.directory to an empty directory to start a new run"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    round:
+        The round to run next, from 1.
+    clipping_norm:
+        L2 norm C of that round.
+    charged:
+        Rounds started so far, repeated ones once, less the unspent: what epsilon is computed from.
+    dropped:
+        Nodes lost so far, summed over rounds.
+    skipped:
+        Rounds so far that left the adapter as it was.
+    steps:
+        Steps of the server's optimiser.
+    in_a_row:
+        Rounds skipped since the last one that was not.
+    unspent:
+        Rounds so far of which nothing can have come out, so that they cost nothing.
+    """
+
+    round: int = 1
+    clipping_norm: float = 1.0
+    charged: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    steps: int = 0
+    in_a_row: int = 0
+    unspent: int = 0
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """Everything that the server carries from round to round."""
+
+    adapter: AdapterState
+    progress: Progress = field(default_factory=Progress)
+    optimiser: OptimiserState = field(default_factory=OptimiserState)
+
+    @classmethod
+    def at_start(cls, adapter: AdapterState, settings: Settings) -> ServerState:
+        """Return the state before the first round."""
+        return cls(adapter, Progress(clipping_norm=settings.privacy.clipping_norm))
+
+    def charged(self) -> ServerState:
+        """Return the state with the next round started: again, perhaps, which changes nothing."""
+        before = self.progress
+        return replace(self, progress=replace(before, charged=before.round - before.unspent))
+
+    @property
+    def begun(self) -> bool:
+        """Whether the next round was started before, and interrupted."""
+        return self.progress.charged == self.progress.round - self.progress.unspent
+
+    def patient(self) -> ServerState:
+        """Return the state of a run that is taken up: skipped rounds are counted from here."""
+        return replace(self, progress=replace(self.progress, in_a_row=0))
+
+    def refunded(self) -> ServerState:
+        """Return the state with the round that was started not charged: nothing of it came out."""
+        before = self.progress
+        progress = replace(before, charged=before.charged - 1, unspent=before.unspent + 1)
+        return replace(self, progress=progress)
+
+    def finished(self, round: int, dropped: int, *, skipped: bool) -> ServerState:
+        """Return the state after a round, with the nodes that it lost."""
+        before = self.progress
+        progress = replace(
+            before,
+            round=round + 1,
+            dropped=before.dropped + dropped,
+            skipped=before.skipped + skipped,
+            in_a_row=before.in_a_row + 1 if skipped else 0,
+        )
+        return replace(self, progress=progress)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What the last durable step appends to the run's other files, should a kill come between.
+
+    Attributes
+    ----------
+    row:
+        Last line of the metrics; empty for none.
+    line:
+        Last line of the ledger, with its line break; empty for none.
+    entries:
+        Entries of the ledger before it.
+    """
+
+    row: str = ""
+    line: str = ""
+    entries: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint holds."""
+
+    state: ServerState
+    pending: Pending
+
+
+def save_checkpoint(
+    path: Path, state: ServerState, fingerprint: str, pending: Pending | None = None
+) -> None:
+    """Write the state so that a crash at any instant leaves the old file or the new one.
+
+    Parameters
+    ----------
+    path:
+        File to write or replace.
+    state:
+        What to write.
+    fingerprint:
+        Of the settings, see :meth:`fedgrpo.settings.Settings.fingerprint`.
+    pending:
+        What belongs to other files.
+    """
+    tensors: dict[str, NDArray[Any]] = {
+        "adapter": state.adapter.vector,
+        "optimiser.first": state.optimiser.first,
+        "optimiser.second": state.optimiser.second,
+    }
+    tensors |= {_BASIS + name: array for name, array in state.adapter.basis.items()}
+    facts = {
+        "progress": asdict(state.progress),
+        "pending": asdict(pending or Pending()),
+        "layout": state.adapter.layout,
+        "format": str(FORMAT),
+        "version": VERSION,
+        "code": code_hash(),
+        "fingerprint": fingerprint,
+    }
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    replace_file(path, save(contiguous, metadata={"fedgrpo": json.dumps(facts)}))
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> Stored | None:
+    """Read a checkpoint, or return None if there is none.
+
+    Raises
+    ------
+    RunError
+        If the file is of other settings, other code or another version, or is damaged.
+    """
+    if not path.exists():
+        return None
+    facts, tensors = _read(path)
+    mine = {
+        "format": str(FORMAT),
+        "version": VERSION,
+        "code": code_hash(),
+        "fingerprint": fingerprint,
+    }
+    for name, ours in mine.items():
+        if (theirs := facts.get(name, "")) != ours:
+            raise RunError(
+                f"checkpoint {path} was made with {_OTHER[name]} "
+                f"({str(theirs)[:12]}, now {ours[:12]})",
+                cure=f"resume with those, or {_ANEW}",
+            )
+    progress = Progress(**facts["progress"])
+    basis = {
+        name.removeprefix(_BASIS): array
+        for name, array in tensors.items()
+        if name.startswith(_BASIS)
+    }
+    state = ServerState(
+        AdapterState(tensors["adapter"], basis, facts["layout"]),
+        progress,
+        OptimiserState(progress.steps, tensors["optimiser.first"], tensors["optimiser.second"]),
+    )
+    return Stored(state, Pending(**facts["pending"]))
+
+
+_OTHER = {
+    "format": "another format of checkpoints",
+    "version": "another version of fedgrpo",
+    "code": "other code of the same version of fedgrpo",
+    "fingerprint": "other settings",
+}
+
+
+def resume(path: Path | None, settings: Settings, adapter: AdapterState) -> Stored | None:
+    """Read a run's checkpoint, or return None if the run begins.
+
+    Parameters
+    ----------
+    path:
+        Where the checkpoint is, if the run keeps one.
+    settings:
+        The run's.
+    adapter:
+        That the run begins with, to compare with the checkpoint's.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint is of other settings, other code or another base model.
+    """
+    stored = load_checkpoint(path, settings.fingerprint()) if path else None
+    if stored is None:
+        return None
+    if stored.state.adapter.layout != adapter.layout:
+        raise RunError(
+            f"checkpoint {path} holds an adapter of another base model",
+            cure=f"restore that model, or {_ANEW}",
+        )
+    return stored
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads(file.metadata()["fedgrpo"])
+            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        raise RunError(
+            f"checkpoint {path} is damaged or not a checkpoint",
+            cure=f"restore it from a copy, or {_ANEW}",
+        ) from None

@@ -1,0 +1,169 @@
+"""Everything that can be known to be wrong before the first process starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fedgrpo.data.ownership import node_prompts
+from fedgrpo.data.prompts import load_prompts
+from fedgrpo.data.units import units_of
+from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
+
+
+def preflight(settings: Settings) -> tuple[str, ...]:
+    """Refuse a simulation that cannot work on this machine, and warn of one that cannot learn.
+
+    Cheap checks come first. Reward files and prompt files are loaded for good, since nothing less
+    tells whether they can be; models and datasets on the Hub are left to the run.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Warnings.
+
+    Raises
+    ------
+    FedGRPOError
+        Of the kind that fits, with the setting, its value and the cure.
+    """
+    _check_cohort(settings)
+    _check_machine(settings)
+    _check_names(settings)
+    _check_rewards(settings)
+    _check_prompts(settings)
+    _check_model(settings)
+    _check_budget(settings)
+    return tuple(filter(None, [_noise_warning(settings)]))
+
+
+def _check_cohort(settings: Settings) -> None:
+    holders, needed = settings.simulation.holders, settings.federation.min_holders
+    if holders < needed:
+        raise SettingsError(
+            f"simulation.holders = {holders} is less than federation.min_holders = {needed}",
+            cure=f"set simulation.holders >= {needed}, or lower federation.min_holders",
+        )
+
+
+def _check_machine(settings: Settings) -> None:
+    wanted, present = settings.simulation.cpus_per_holder, os.cpu_count() or 1
+    if wanted > present:
+        raise SettingsError(
+            f"simulation.cpus_per_holder = {wanted}, but this machine has {present} cores",
+            cure=f"set simulation.cpus_per_holder <= {present}",
+        )
+    if settings.simulation.gpus_per_holder > 0:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SettingsError(
+                f"simulation.gpus_per_holder = {settings.simulation.gpus_per_holder}, but "
+                "no GPU is visible here",
+                cure="set simulation.gpus_per_holder = 0.0, or install a torch build for this GPU",
+            )
+
+
+def _check_names(settings: Settings) -> None:
+    from fedgrpo.attacks.attacks import ATTACKS
+    from fedgrpo.data.tasks import TASKS
+    from fedgrpo.federation.server.optimisers import OPTIMISERS
+    from fedgrpo.grpo.learning.advantages import ADVANTAGES
+    from fedgrpo.grpo.learning.isolation import require_isolation
+    from fedgrpo.grpo.learning.losses import LOSSES
+    from fedgrpo.grpo.methods.credit import CREDITS
+    from fedgrpo.grpo.methods.guidance import GUIDES
+    from fedgrpo.robust.rules import RULES
+
+    ATTACKS.check(settings.simulation.attack)
+    ADVANTAGES.check(settings.grpo.advantage)
+    LOSSES.check(settings.grpo.loss)
+    CREDITS.check(settings.grpo.credit)
+    GUIDES.check(settings.grpo.guidance)
+    if settings.privacy.unit == "prompt":
+        require_isolation(settings.grpo)
+    RULES.check(settings.robust.rule)
+    OPTIMISERS.check(settings.server.optimiser)
+    if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:
+        if not settings.data.tasks:
+            raise SettingsError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
+        for task in settings.data.tasks:
+            TASKS.check(task)
+
+
+def _check_rewards(settings: Settings) -> None:
+    from fedgrpo.rewards.loading import load_reward
+
+    for name in settings.reward.functions:
+        load_reward(name)
+
+
+def _check_prompts(settings: Settings) -> None:
+    data = settings.data
+    if settings.evaluation.source not in {"", "tasks"} and not _on_the_hub(settings.evaluation):
+        load_prompts(settings.evaluation.source, data.split)
+    if data.source == "tasks":
+        _check_tasks(data)
+    elif not _on_the_hub(data):
+        load_prompts(data.source, data.split)
+        _check_shares(settings)
+
+
+def _on_the_hub(section: DataSettings | EvaluationSettings) -> bool:
+    return section.source.startswith("hf:")
+
+
+def _check_tasks(data: DataSettings) -> None:
+    if data.unit:
+        raise SettingsError(
+            f"data.unit = {data.unit!r}, but built-in tasks' prompts belong to nobody: each is a "
+            "unit of its own",
+            cure="leave data.unit empty, or name a file with data.source",
+        )
+    if data.prompts_per_holder < data.min_prompts:
+        raise DataError(
+            f"data.prompts_per_holder = {data.prompts_per_holder} is less than data.min_prompts = "
+            f"{data.min_prompts}: every holder would refuse",
+            cure="raise the first or lower the second",
+        )
+
+
+def _check_shares(settings: Settings) -> None:
+    """Refuse holders with fewer units than the stated epsilon assumes."""
+    if settings.privacy.unit != "prompt":
+        return
+    data, holders = settings.data, settings.simulation.holders
+    node = {"partition-id": holders - 1, "num-partitions": holders}
+    fewest = len(units_of(node_prompts(settings, node), data.unit))
+    if fewest < data.min_prompts:
+        raise DataError(
+            f"{data.source} leaves a holder {fewest} units, fewer than data.min_prompts = "
+            f"{data.min_prompts}: it would refuse",
+            cure=f"lower data.min_prompts to {fewest}, or simulation.holders",
+        )
+
+
+def _check_model(settings: Settings) -> None:
+    from fedgrpo.model.base import model_source
+
+    model_source(settings.model.name)
+
+
+def _check_budget(settings: Settings) -> None:
+    from fedgrpo.privacy.accounting.guarantees import check_budget
+
+    check_budget(settings)
+
+
+def _noise_warning(settings: Settings) -> str:
+    """Whether a client-level run drowns in its noise, which grows with the square root of d."""
+    from fedgrpo.model.base import model_source
+
+    if settings.privacy.unit != "client" or not Path(model_source(settings.model.name)).is_dir():
+        return ""
+    from fedgrpo.model.dimension import adapter_dimension
+    from fedgrpo.privacy.accounting.budget import Cohort
+
+    dimension = adapter_dimension(settings.model, settings.adapter)
+    return Cohort.of(settings).warning(settings.privacy.noise_multiplier, dimension)

@@ -1,0 +1,1 @@
+"""What a node keeps: between the messages of a round, and on its own disk."""

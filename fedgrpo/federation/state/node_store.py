@@ -1,0 +1,296 @@
+"""What a node keeps on its own disk from run to run: a secret, and its last release in each run.
+
+A server that was killed asks for the interrupted round again, and must get the same release, bit
+for bit: then the round is one release and costs epsilon once, however often it is asked for.
+
+Adversary: the server, which may ask for any round of any run, any number of times, with any plan,
+and kill or mislead nodes in between.
+
+* All randomness of a release (which prompts, which completions, the noise) is derived from the
+  node's secret and the hash of the *whole plan*: the run's name, round, adapter with its frozen
+  basis, clipping norm, noise, all settings and the node's prompts. Equal plans: equal inputs to
+  deterministic functions, the same release. Different plans, in whatever they differ: different
+  inputs to HKDF under a secret key, so the draws are jointly indistinguishable from independent
+  ones, and each is a release of its own in the node's account. A round number that comes with
+  another plan thus gains nothing: nothing of the first one's noise is in the second one.
+* A release is on disk before it leaves, and what is asked for again comes from there. So a plan
+  has one release also where computing twice gives two results, as on a GPU; and where it does
+  not (the disk was restored from an older copy), the noise is bound to what it hides, see
+  :func:`fedgrpo.privacy.noise.add_noise`.
+* Within a run, rounds go forward, and a round has one plan: an earlier round, or the last one with
+  another plan (the node's prompts have changed, say), is refused.
+
+* From the question whether a plan was released until its answer has left, one process holds the
+  node: two at once would make two releases for one charge.
+
+Masking keys are not derived: masks hide a release only if they are fresh each time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from fedgrpo.federation.wire.messages import Tag
+from fedgrpo.federation.wire.records import array, array_record, config_record, scalar
+from fedgrpo.ground.crypto import derive_key, kept_key, new_key
+from fedgrpo.ground.errors import RunError, TurnError
+from fedgrpo.ground.files import owner_only, replace_file
+from fedgrpo.ground.node_folder import STATE, locked, node_folder, owned_folder
+from fedgrpo.ledger import commitment
+from fedgrpo.settings import Settings
+
+SECRET = "node.secret"
+"""Name of the secret in the node's folder."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One release that a server asks for.
+
+    Attributes
+    ----------
+    run:
+        Name of the run, the same after a resume.
+    round:
+        From 1.
+    plan:
+        SHA-256 (hex) of everything that decides the release.
+    """
+
+    run: str
+    round: int
+    plan: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A few facts and arrays, kept together."""
+
+    facts: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class Shelf(Protocol):
+    """Where notes are kept by name, each replaced whole."""
+
+    def secret(self) -> bytes:
+        """The node's secret (32 bytes), made on first use."""
+
+    def read(self, name: str) -> Note | None:
+        """Return a note, or None if there is none."""
+
+    def write(self, name: str, note: Note) -> None:
+        """Keep a note; it is durable when this returns."""
+
+    def locked(self, *, wait: bool) -> AbstractContextManager[None]:
+        """Hold the shelf alone."""
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note; waits for its turn."""
+
+
+@dataclass(frozen=True)
+class FolderShelf:
+    """Notes of mode 0600 in a folder of mode 0700 on the node's own disk."""
+
+    folder: Path
+
+    def secret(self) -> bytes:
+        """See :class:`Shelf`."""
+        return kept_key(owned_folder(self.folder) / SECRET)
+
+    def read(self, name: str) -> Note | None:
+        """See :class:`Shelf`."""
+        path = self._path(name)
+        if not path.exists():
+            return None
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads(file.metadata()["fedgrpo"])
+            return Note(facts, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+
+    def write(self, name: str, note: Note) -> None:
+        """See :class:`Shelf`."""
+        content = save(dict(note.arrays), metadata={"fedgrpo": json.dumps(dict(note.facts))})
+        replace_file(self._path(name), content, mode=0o600)
+
+    def locked(self, *, wait: bool) -> AbstractContextManager[None]:
+        """See :class:`Shelf`: between processes, by a lock on a file."""
+        return locked(self.folder, wait=wait)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """See :class:`Shelf`."""
+        with open(owned_folder(self.folder) / f"{name}.lock", "ab", opener=owner_only) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class StateShelf:
+    """Notes in Flower's context, for a simulation without a directory: gone with the Flower run."""
+
+    state: RecordDict
+
+    def secret(self) -> bytes:
+        """See :class:`Shelf`."""
+        if self._key("secret") not in self.state:
+            self.state[self._key("secret")] = ConfigRecord({"key": new_key()})
+        return scalar(config_record(self.state, self._key("secret")), "key", bytes)
+
+    def read(self, name: str) -> Note | None:
+        """See :class:`Shelf`."""
+        if self._key(name) not in self.state:
+            return None
+        kept = array_record(self.state, self._key(name))
+        facts = scalar(config_record(self.state, self._key(f"{name}.facts")), "facts", str)
+        arrays = {key: array(kept, key, kept[key].dtype) for key in kept}
+        return Note(json.loads(facts), arrays)
+
+    def write(self, name: str, note: Note) -> None:
+        """See :class:`Shelf`."""
+        facts = json.dumps(dict(note.facts))
+        self.state[self._key(name)] = ArrayRecord({k: Array(a) for k, a in note.arrays.items()})
+        self.state[self._key(f"{name}.facts")] = ConfigRecord({"facts": facts})
+
+    def locked(self, *, wait: bool) -> AbstractContextManager[None]:
+        """See :class:`Shelf`: one process has the state at a time, as Flower hands it out."""
+        return nullcontext()
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """See :class:`Shelf`. Flower hands a simulated node one message at a time."""
+        return nullcontext()
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return f"fedgrpo.store.{name}"
+
+
+class NodeStore:
+    """A node's secret and its last release in each run. See the module for what that holds against.
+
+    Parameters
+    ----------
+    shelf:
+        Where it is kept.
+
+    Raises
+    ------
+    RunError
+        If the node cannot keep anything.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        try:
+            self._secret = shelf.secret()
+        except OSError:
+            raise RunError(
+                "this node cannot keep a secret on its disk",
+                cure=f"start it with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
+            ) from None
+
+    @classmethod
+    def of(cls, context: Context, settings: Settings) -> NodeStore:
+        """Open the store of the node that a context belongs to."""
+        folder = node_folder(context.node_config, settings)
+        return cls(StateShelf(context.state) if folder is None else FolderShelf(folder))
+
+    def key(self, ask: Ask) -> bytes:
+        """Return the key (32 bytes) from which all randomness of a release is derived."""
+        return derive_key(self._secret, "release", ask.plan)
+
+    def locked(self, *, wait: bool = False) -> AbstractContextManager[None]:
+        """Hold the node alone, from the question what was released until the answer has left.
+
+        Parameters
+        ----------
+        wait:
+            Whether to wait for who holds it; else raises PolicyError with the code ``busy``.
+        """
+        return self._shelf.locked(wait=wait)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the node's secret from others: 32 hex digits, for its own account."""
+        return self.derive("fingerprint").hex()[:32]
+
+    def tag(self, ask: Ask, release: NDArray[np.float64]) -> Tag:
+        """Return what the server may know of a release: whose it is, and a commitment to it.
+
+        The name is a pseudonym for one run: nobody without the node's secret can link it to the
+        node's name in another run, or take it.
+        """
+        salt = derive_key(self._secret, "salt", ask.plan)
+        name = derive_key(self._secret, "name", ask.run).hex()[:32]
+        return Tag(name, commitment(salt, release.tobytes()))
+
+    def released(self, ask: Ask) -> NDArray[np.float64] | None:
+        """Return the release of this very plan, if it was made before.
+
+        Raises
+        ------
+        TurnError
+            If this run is beyond that round, or released into it by another plan.
+        """
+        kept = self._shelf.read(f"release-{ask.run}")
+        if kept is None or kept.facts["round"] < ask.round:
+            return None
+        if (kept.facts["round"], kept.facts["plan"]) != (ask.round, ask.plan):
+            raise TurnError(
+                f"this node released into round {kept.facts['round']} of this run, by another plan "
+                f"than it is now asked for in round {ask.round}",
+                cure="go on with the next round; keep prompts and settings within a run",
+            )
+        return kept.arrays["release"]
+
+    def keep(self, ask: Ask, release: NDArray[np.float64]) -> None:
+        """Keep a release, in the place of the run's last one, before it leaves."""
+        note = Note({"round": ask.round, "plan": ask.plan}, {"release": release})
+        self._shelf.write(f"release-{ask.run}", note)
+
+    def derive(self, purpose: str, *context: str | int) -> bytes:
+        """Return a key (32 bytes) of the node's for one more purpose, always the same."""
+        return derive_key(self._secret, purpose, *context)
+
+    def read_note(self, name: str) -> Note | None:
+        """Return a note kept under a name, or None if there is none."""
+        return self._shelf.read(name)
+
+    def write_note(self, name: str, note: Note) -> None:
+        """Keep a note in the place of the one before; it is durable when this returns."""
+        self._shelf.write(name, note)
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Keep this node's other processes away from a note, to read and write it as one."""
+        return self._shelf.alone(name)
+
+    def adapter_before(self, ask: Ask, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Return the global adapter of the round before, of which a simulated attacker makes use.
+
+        Also for a round that is repeated; None in the first.
+        """
+        kept = self._shelf.read(f"adapters-{ask.run}")
+        if kept is None:
+            before = None
+        elif kept.facts["round"] == ask.round:
+            return kept.arrays.get("before")
+        else:
+            before = kept.arrays["now"]
+        arrays = {"now": vector} if before is None else {"now": vector, "before": before}
+        self._shelf.write(f"adapters-{ask.run}", Note({"round": ask.round}, arrays))
+        return before

@@ -1,0 +1,92 @@
+"""What a holder is told of time and of crashes, and what it tells its own site of mishaps.
+
+A process that dies in the middle of a round (killed for memory, say) is started anew with the same
+order. The batch that was being computed is on the node's disk then: its units are suspects, which
+are computed one by one in the same shape. A unit at which the process dies again, alone, is dead:
+it contributes nothing, and the round goes on without it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedgrpo.federation.state.node_store import NodeStore
+
+NOTE = "watch"
+"""Name of the note on the node's disk."""
+
+
+class Watch:
+    """Time that is left for one order, and the batches that it has begun.
+
+    Parameters
+    ----------
+    store:
+        Where batches are noted before they are computed. None notes nothing: a process that dies
+        is then not remembered.
+    plan:
+        SHA-256 (hex) of everything that decides the release: what an earlier process of the same
+        plan noted counts, nothing else.
+    deadline:
+        On the clock of :func:`time.monotonic`; infinity where there is none.
+
+    Attributes
+    ----------
+    suspects, dead:
+        Names of units in whose batch an earlier process died, and of those at which one died alone.
+    mishaps:
+        How often each cause kept a prompt from contributing. For the site's own people: it never
+        leaves the node.
+    """
+
+    def __init__(
+        self, store: NodeStore | None = None, plan: str = "", deadline: float = math.inf
+    ) -> None:
+        self._store, self._plan, self.deadline = store, plan, deadline
+        self.mishaps: Counter[str] = Counter()
+        self.suspects: frozenset[str] = frozenset()
+        self.dead: frozenset[str] = frozenset()
+        self._take_up()
+
+    def left(self) -> float:
+        """Seconds until the deadline; negative behind it."""
+        return self.deadline - time.monotonic()
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Note that a batch of these units is about to be computed; durable on return."""
+        self._write(sorted(set(names)))
+
+    def end(self) -> None:
+        """Note that it is done; durable on return."""
+        self._write([])
+
+    def _take_up(self) -> None:
+        """Draw conclusions from what an earlier process of this plan left open."""
+        note = self._store.read_note(NOTE) if self._store else None
+        if note is None or note.facts["plan"] != self._plan:
+            return
+        batch = frozenset(note.facts["batch"])
+        self.suspects, self.dead = frozenset(note.facts["suspects"]), frozenset(note.facts["dead"])
+        if len(batch) == 1 and batch <= self.suspects:
+            self.dead |= batch
+        self.suspects = (self.suspects | batch) - self.dead
+        if batch:
+            self._write([])
+
+    def _write(self, batch: Sequence[str]) -> None:
+        if self._store is None:
+            return
+        from fedgrpo.federation.state.node_store import Note
+
+        facts = {
+            "plan": self._plan,
+            "batch": list(batch),
+            "suspects": sorted(self.suspects),
+            "dead": sorted(self.dead),
+        }
+        self._store.write_note(NOTE, Note(facts, {}))

@@ -1,0 +1,1 @@
+"""What travels: messages, the round trip, and what both sides derive alike."""

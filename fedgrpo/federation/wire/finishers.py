@@ -1,0 +1,53 @@
+"""Who finished local training, in an order that a resumed run finds again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from flwr.app import RecordDict
+
+from fedgrpo.federation.wire.exchange import Replies
+from fedgrpo.federation.wire.link import Answers, read_answers
+from fedgrpo.federation.wire.messages import Header, Tag, read_tag
+
+T = TypeVar("T")
+
+TWICE = "another node goes by the same name"
+
+
+@dataclass(frozen=True)
+class Finisher(Generic[T]):
+    """A node's answer to the order to train.
+
+    Attributes
+    ----------
+    tag:
+        Its name in this run, and its commitment.
+    value:
+        Its keys, or its release.
+    """
+
+    tag: Tag
+    value: T
+
+
+def read_finishers(
+    replies: Replies, header: Header, read: Callable[[int, RecordDict], T]
+) -> Answers[Finisher[T]]:
+    """Read the answers to the order to train, ordered by the nodes' names.
+
+    Flower gives the nodes of a resumed simulation other ids; their names are the same. Nodes that
+    share a name are left out. An attacker cannot make an honest node's its own: only that node and
+    the server know it.
+    """
+    answers = read_answers(replies, header, lambda node, c: Finisher(read_tag(c), read(node, c)))
+    names = Counter(finisher.tag.name for finisher in answers.values.values())
+    twice = {n for n, finisher in answers.values.items() if names[finisher.tag.name] > 1}
+    ordered = sorted(answers.values.items(), key=lambda item: item[1].tag.name)
+    return Answers(
+        {node: finisher for node, finisher in ordered if node not in twice},
+        answers.failures | dict.fromkeys(twice, TWICE),
+    )

@@ -1,0 +1,1 @@
+"""What every room stands on and that knows no other: errors, files, keys, registries, folders."""

@@ -1,0 +1,188 @@
+"""Which directory a run writes to, and that nobody else writes there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import replace_file
+from fedgrpo.settings import Settings
+
+SNAPSHOT = "settings.json"
+"""The command whose run a directory holds, and its settings without the ``run`` section."""
+OUTCOMES = {"simulate": "summary.json", "train": "training.json"}
+"""The file that a finished run of each command leaves."""
+LOCK, SERVER_LOCK = ".lock", ".server.lock"
+"""Held by the command, and by the server."""
+ADAPTER = "adapter"
+"""Folder of the final adapter."""
+SECRET, NODES = "run.secret", "nodes"
+"""The secret of the server, and the folder of what simulated nodes keep."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A directory for one run.
+
+    Attributes
+    ----------
+    path:
+        Absolute. Made by :meth:`claim`.
+    resumes:
+        Whether an unfinished run of the same command and settings lies there.
+    command:
+        What runs there: a key of :data:`OUTCOMES`.
+    """
+
+    path: Path
+    resumes: bool
+    command: str = "simulate"
+
+    @contextmanager
+    def claim(self, settings: Settings) -> Iterator[None]:
+        """Make the directory, note the settings in it, and hold its lock.
+
+        Raises
+        ------
+        RunError
+            If another process holds the lock.
+        """
+        with alone(self.path, LOCK, cure="wait for it, or start another run with --fresh"):
+            replace_file(self.path / SNAPSHOT, _snapshot(self.command, settings).encode())
+            yield
+
+
+@contextmanager
+def alone(directory: Path, name: str, *, cure: str) -> Iterator[None]:
+    """Hold a lock of a run directory, which is made if need be; it ends with the process.
+
+    Parameters
+    ----------
+    directory, name:
+        Where the lock is.
+    cure:
+        For whoever comes second.
+
+    Raises
+    ------
+    RunError
+        If another process holds the lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / name).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunError(
+                f"run directory {directory} is in use by process {lock.read().strip() or '?'}",
+                cure=cure,
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def choose(
+    name: str,
+    settings: Settings,
+    *,
+    run_dir: Path | None,
+    fresh: bool,
+    base: Path,
+    command: str = "simulate",
+) -> RunDirectory:
+    """Decide where to write: a new directory, or one whose unfinished run these settings continue.
+
+    ``run_dir`` comes before ``run.directory``; both are relative to ``base``. Without either the
+    candidates are ``runs/NAME``, ``runs/NAME-2`` and so on; only the last one that exists can be
+    continued. Nothing is ever deleted or written over.
+
+    Raises
+    ------
+    RunError
+        If the directory holds a finished run, an unfinished one of another command or other
+        settings, or something else.
+    """
+    if wanted := run_dir or settings.run.directory:
+        path = (base / wanted).resolve()
+        if fresh and _is_used(path):
+            raise RunError(
+                f"run directory {path} is not empty", cure="name another --run-dir, or drop --fresh"
+            )
+        if _is_finished(path):
+            raise RunError(
+                f"run directory {path} holds a finished run", cure="name another --run-dir"
+            )
+        return _continue_or_begin(path, command, settings, "name another --run-dir")
+
+    last, following = _candidates((base / "runs" / name).resolve())
+    if last is None or fresh or _is_finished(last):
+        return RunDirectory(following, resumes=False, command=command)
+    return _continue_or_begin(last, command, settings, f"begin {following.name} with --fresh")
+
+
+def _continue_or_begin(path: Path, command: str, settings: Settings, other: str) -> RunDirectory:
+    if not _is_used(path):
+        return RunDirectory(path, resumes=False, command=command)
+    try:
+        tree = dict(json.loads((path / SNAPSHOT).read_text("utf-8")))
+        began, kept = tree.pop("command", "simulate"), Settings.from_mapping(tree)
+    except (OSError, ValueError, TypeError):
+        raise RunError(
+            f"{path} is not empty and holds no run that this version of fedgrpo can read",
+            cure=f"{other}, or clear it",
+        ) from None
+    if began != command:
+        raise RunError(
+            f"{path} holds an unfinished run of fedgrpo {began}",
+            cure=f"{other}, or finish it with fedgrpo {began}",
+        )
+    if kept.fingerprint() != settings.fingerprint():
+        raise RunError(
+            f"{path} holds an unfinished run with other settings: {_differences(kept, settings)}",
+            cure=f"{other}, or use the old settings to finish it",
+        )
+    return RunDirectory(path, resumes=True, command=command)
+
+
+def _is_finished(path: Path) -> bool:
+    return any((path / outcome).exists() for outcome in OUTCOMES.values())
+
+
+def _is_used(path: Path) -> bool:
+    """Tell whether anything of a run is there.
+
+    A lock may be left by a refused command, a draft by a killed one; secrets may be prepared.
+    """
+    if not path.is_dir():
+        return path.exists()
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+    return bool(names - {SECRET, NODES})
+
+
+def _candidates(first: Path) -> tuple[Path | None, Path]:
+    """Find the last of ``first``, ``first-2``, ... that exists, and the name that follows it."""
+    last, following, number = None, first, 1
+    while following.exists():
+        number += 1
+        last, following = following, first.with_name(f"{first.name}-{number}")
+    return last, following
+
+
+def _snapshot(command: str, settings: Settings) -> str:
+    return json.dumps({"command": command, **settings.model_dump(exclude={"run"})}, indent=2) + "\n"
+
+
+def _differences(kept: Settings, wanted: Settings) -> str:
+    before, now = kept.to_run_config(), wanted.to_run_config()
+    keys = [key for key in now if now[key] != before[key] and not key.startswith("run.")]
+    shown = "; ".join(f"{key} = {before[key]!r} there, {now[key]!r} here" for key in keys[:3])
+    return shown + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")

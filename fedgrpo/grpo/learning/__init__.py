@@ -1,0 +1,1 @@
+"""From judged completions to a step: advantages, losses, update, figures."""

@@ -1,0 +1,1 @@
+"""Completions: sampled, packed, scored, judged."""

@@ -1,0 +1,1 @@
+"""Rewards in a process that remembers nothing."""

@@ -1,0 +1,185 @@
+"""Rewards under prompt-level privacy: what one prompt's group is given depends on that group alone.
+
+A function that keeps something between calls (a list of what was said before, a running mean, a
+cache, a file) would let one prompt move another's gradient, which the proof rules out. So whatever
+does not run a model judges in a process that remembers nothing
+(:mod:`fedgrpo.rewards.sandboxed.worker`). Built-in rewards that run a model keep nothing, and judge
+here, one group at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.errors import RewardError
+from fedgrpo.rewards.composite import RewardMixture, RewardResult
+from fedgrpo.rewards.groups import same_prompt_runs
+from fedgrpo.rewards.judges.judged import (
+    JudgedGrounding,
+    Principle,
+    ReasoningQuality,
+    SelfCertainty,
+)
+from fedgrpo.rewards.loading import load_reward
+from fedgrpo.rewards.registry import RewardFunction
+from fedgrpo.rewards.sandboxed.client import RewardWorker
+from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, sandbox_available
+from fedgrpo.rewards.verifiable.length import CosineLength
+
+if TYPE_CHECKING:
+    from fedgrpo.settings import RewardSettings
+
+Floats = NDArray[np.float64]
+
+_JUDGED = (Principle, ReasoningQuality, JudgedGrounding, SelfCertainty)
+
+__all__ = ["IsolatedMixture", "WorkerLimits", "isolated_mixture", "runs_model"]
+
+
+class IsolatedMixture(RewardMixture):
+    """A mixture that judges one prompt's group a call, each as if it were the only one.
+
+    Made by :func:`isolated_mixture`.
+
+    Parameters
+    ----------
+    functions:
+        As for :class:`RewardMixture`.
+    worker:
+        Judges by those of its names that are among the functions; None if there is none.
+    """
+
+    def __init__(
+        self, functions: Sequence[tuple[str, RewardFunction, float]], worker: RewardWorker | None
+    ) -> None:
+        super().__init__(functions)
+        self._worker = worker
+        self._apart = worker.names if worker else ()
+
+    def __call__(
+        self,
+        prompts: Sequence[str | Chat],
+        completions: Sequence[str | Chat],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> RewardResult:
+        """See :meth:`RewardMixture.__call__`.
+
+        Raises
+        ------
+        RewardError
+            As there; also if a function crashed or took too much time or memory, or if there is
+            more than one prompt.
+        """
+        if len(same_prompt_runs(prompts)) > 1:
+            raise RewardError(
+                "rewards that must not see one prompt beside another were given several",
+                cure="judge each prompt's completions in a call of their own",
+            )
+        return super().__call__(prompts, completions, columns)
+
+    def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
+        apart = iter(self._worker.judge(arguments, count) if self._worker else ())
+        rows = [
+            next(apart) if judge.name in self._apart else judge(arguments, count)
+            for judge in self._judges
+        ]
+        return np.stack(rows)
+
+    def close(self) -> None:
+        """End the worker process, if there is one; another call would start it again."""
+        if self._worker is not None:
+            self._worker.close()
+
+
+def isolated_mixture(
+    reward: RewardSettings,
+    *,
+    stateless: Collection[str] = (),
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008 - frozen
+) -> IsolatedMixture:
+    """Load the functions that the settings name, each where it may judge.
+
+    Parameters
+    ----------
+    reward:
+        The run's.
+    stateless:
+        Names that the site itself vouches for: they keep nothing between calls and judge in this
+        process.
+    limits:
+        Of one prompt's group, over all functions that judge apart.
+
+    Raises
+    ------
+    RewardError
+        If one cannot be loaded; if one that the site does not vouch for wants the trainer's model;
+        or if it must judge apart and this machine's kernel cannot forbid it to write.
+    """
+    weights = reward.weights or (1.0,) * len(reward.functions)
+    loaded = {name: load_reward(name) for name in reward.functions}
+    apart = tuple(
+        name for name, f in loaded.items() if name not in stateless and not runs_model(name, f)
+    )
+    if apart and not sandbox_available():
+        raise RewardError(
+            f"reward {apart[0]!r} must judge in a process that can leave nothing behind, which "
+            "this machine's kernel cannot promise",
+            cure="use Linux on x86-64 or aarch64; or name it in the site's policy, if it keeps "
+            "nothing between calls: stateless_rewards",
+        )
+    worker = _worker(apart, limits, os.getcwd(), tuple(sys.path)) if apart else None
+    functions = [(n, loaded[n], w) for n, w in zip(reward.functions, weights, strict=True)]
+    return IsolatedMixture(functions, worker)
+
+
+def runs_model(name: str, function: RewardFunction) -> bool:
+    """Tell whether a reward is one of the built-in kinds that run a model, and so keep nothing.
+
+    Exactly these classes: one derived from them could keep something.
+
+    Raises
+    ------
+    RewardError
+        If it is another one that wants to be lent the trainer's model, which a worker has not.
+    """
+    if type(function) is CosineLength:
+        return runs_model(name, function.correct)
+    if _is_judged(function) or _is_reward_model(function):
+        return True
+    if hasattr(function, "bind"):
+        raise RewardError(
+            f"reward {name!r} wants the trainer's model and is not built in",
+            cure="build it from Principle or another built-in judge; or name it in the site's "
+            "policy, if it keeps nothing between calls: stateless_rewards",
+        )
+    return False
+
+
+def _is_judged(function: RewardFunction) -> bool:
+    if not isinstance(function, _JUDGED) or type(function) not in _JUDGED:
+        return False
+    from fedgrpo.rewards.judges.token_judge import TokenJudge
+
+    return type(function.judge) is TokenJudge
+
+
+def _is_reward_model(function: RewardFunction) -> bool:
+    """Whoever made one has imported its module."""
+    module = sys.modules.get("fedgrpo.rewards.judges.reward_model")
+    return module is not None and type(function) is module.RewardModel
+
+
+@lru_cache(maxsize=1)
+def _worker(
+    names: tuple[str, ...], limits: WorkerLimits, folder: str, path: tuple[str, ...]
+) -> RewardWorker:
+    """One worker a process: where names lead depends on the folder and the module path too."""
+    return RewardWorker(names, limits)

@@ -1,0 +1,1 @@
+"""Rewards that compare and count: no model is asked."""

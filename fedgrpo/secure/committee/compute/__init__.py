@@ -1,0 +1,1 @@
+"""Circuits on shares, and what carries them out."""

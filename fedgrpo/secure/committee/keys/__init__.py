@@ -1,0 +1,1 @@
+"""Members' identities, component keys, and the noise that comes from them."""

@@ -1,0 +1,1 @@
+"""How members reach each other: in one process, relayed, or over TLS."""

@@ -1,0 +1,183 @@
+"""From a fresh TCP connection to a TLS stream whose ends know, and agree with, each other."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fedgrpo.ground.errors import MemberLostError, ProtocolError
+from fedgrpo.secure.committee.keys.identity import Committee, Identity, holders
+from fedgrpo.secure.committee.links.certificates import certificate, signing_key, tls_context
+
+T = TypeVar("T")
+_GREETING = struct.Struct(">8sBBH")
+_MAGIC = b"fedgrpo2"
+_LARGEST_CERTIFICATE = 4096
+_HELLO_BYTES = 32 + 32 + 32
+
+
+@dataclass(frozen=True)
+class Party:
+    """One member, in one session of one committee, about to connect to the others."""
+
+    index: int
+    identity: Identity = field(repr=False)
+    committee: Committee
+    session: bytes
+    """32 bytes: :meth:`Committee.session`."""
+
+    def __post_init__(self) -> None:
+        if self.identity.public != self.committee.members[self.index]:
+            raise ProtocolError(
+                f"this node's keys are not those of committee member {self.index}",
+                cure="point to that member's identity file, or pin this one's public keys",
+            )
+
+    @property
+    def peers(self) -> frozenset[int]:
+        """The other three members."""
+        return frozenset(holders(self.index))
+
+
+def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
+    """Make a connection to ``peer`` a TLS stream.
+
+    Adversary: whoever answers at the address. Only ``peer`` gets past the handshake, and only if it
+    has the same settings and is in the same session.
+
+    Raises
+    ------
+    ProtocolError
+        If the key is not the pinned one, or settings, keys or session differ.
+    MemberLostError
+        If the connection breaks.
+    """
+    refused = f"it refused this node: see that member {party.index}'s key is pinned there"
+    _greet(party, peer, connection)
+    index, _, shown = _greeting(connection, peer, refused)
+    if index != peer or signing_key(shown) != party.committee.members[peer].signing:
+        raise ProtocolError(
+            f"what answers at {party.committee.addresses[peer]} has another key than the one "
+            f"pinned for committee member {peer}",
+            cure=f"check member {peer}'s address and key with its operator, not over this network",
+        )
+    context = tls_context(party.identity, shown, server=False)
+    stream = _lost_if_broken(peer, refused, lambda: context.wrap_socket(connection))
+    _lost_if_broken(peer, refused, lambda: stream.sendall(_hello(party)))
+    _compare(party, peer, _lost_if_broken(peer, refused, lambda: _read(stream, _HELLO_BYTES)))
+    return stream
+
+
+def answer(
+    party: Party, connection: socket.socket, proven: Callable[[], None] = lambda: None
+) -> tuple[int, ssl.SSLSocket]:
+    """Make a connection from one of the peers a TLS stream; also say from which.
+
+    Adversary: whoever dials. As for :func:`dial`.
+
+    Parameters
+    ----------
+    party, connection:
+        This member, and what was accepted.
+    proven:
+        Called when the other side has shown that it holds its key, before it is answered; raises
+        OSError if the connection was given up meanwhile.
+
+    Raises
+    ------
+    StrangerError
+        If it is no member; it may be anybody, so that is no reason to give up waiting.
+    ProtocolError
+        If it is a member with other settings or keys, or in another session.
+    MemberLostError
+        If the connection breaks.
+    """
+    peer, target, shown = _greeting(connection, party.index, "it did not greet")
+    if peer not in party.peers or target != party.index:
+        raise StrangerError(
+            f"a connection said to be from committee member {peer} to member {target} came to "
+            f"member {party.index}",
+            cure="check the addresses in the committee's description",
+        )
+    if signing_key(shown) != party.committee.members[peer].signing:
+        raise StrangerError(
+            f"a connection said to be from committee member {peer} came with another key than the "
+            "one pinned for it",
+            cure=f"check member {peer}'s key with its operator; or somebody poses as it",
+        )
+    _greet(party, peer, connection)
+    context = tls_context(party.identity, shown, server=True)
+    what = "the handshake failed"
+    stream = _lost_if_broken(peer, what, lambda: context.wrap_socket(connection, server_side=True))
+    _lost_if_broken(peer, what, proven)
+    hello = _lost_if_broken(peer, what, lambda: _read(stream, _HELLO_BYTES))
+    _lost_if_broken(peer, what, lambda: stream.sendall(_hello(party)))
+    _compare(party, peer, hello)
+    return peer, stream
+
+
+class StrangerError(ProtocolError):
+    """Somebody who has no business here connected."""
+
+
+def _greet(party: Party, peer: int, connection: socket.socket) -> None:
+    own = certificate(party.identity)
+    greeting = _GREETING.pack(_MAGIC, party.index, peer, len(own)) + own
+    _lost_if_broken(peer, "it closed the connection", lambda: connection.sendall(greeting))
+
+
+def _greeting(connection: socket.socket, peer: int, what: str) -> tuple[int, int, bytes]:
+    """Read who the other side says it is, and its certificate."""
+    header = _lost_if_broken(peer, what, lambda: _read(connection, _GREETING.size))
+    magic, index, target, length = _GREETING.unpack(header)
+    if magic != _MAGIC or length > _LARGEST_CERTIFICATE:
+        raise StrangerError(
+            "the other side of a connection does not speak this protocol",
+            cure="check the addresses and the versions of the committee's members",
+        )
+    return index, target, _lost_if_broken(peer, what, lambda: _read(connection, length))
+
+
+def _hello(party: Party) -> bytes:
+    committee = party.committee
+    return committee.settings + committee.digest + party.session
+
+
+def _compare(party: Party, peer: int, hello: bytes) -> None:
+    own = _hello(party)
+    for start, end, what, cure in (
+        (0, 32, "settings", "give both the same settings file and version"),
+        (32, 64, "keys of the committee", "give both the same description of the committee"),
+        (64, 96, "round", "start the round again at all members"),
+    ):
+        if hello[start:end] != own[start:end]:
+            raise ProtocolError(
+                f"committee members {party.index} and {peer} differ in {what}: "
+                f"{own[start:end].hex()[:16]} here, {hello[start:end].hex()[:16]} there",
+                cure=cure,
+            )
+
+
+def _read(stream: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = stream.recv(size - len(data))
+        if not chunk:
+            raise ConnectionError
+        data += chunk
+    return data
+
+
+def _lost_if_broken(peer: int, what: str, attempt: Callable[[], T]) -> T:
+    try:
+        return attempt()
+    except OSError as error:
+        raise MemberLostError(
+            peer,
+            f"no connection with committee member {peer}: {what} ({type(error).__name__})",
+            cure=f"see the log of member {peer}",
+        ) from None

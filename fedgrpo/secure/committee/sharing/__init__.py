@@ -1,0 +1,1 @@
+"""From a release to shares that all members agree on."""

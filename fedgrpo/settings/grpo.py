@@ -1,0 +1,146 @@
+"""Settings of local training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from fedgrpo.settings.bounds import TEXT
+from fedgrpo.settings.section import Section
+
+FROM_PRESET = frozenset(
+    {
+        "advantage",
+        "loss",
+        "clip_low",
+        "clip_high",
+        "kl",
+        "kl_weight",
+        "max_resamples",
+        "overlong_share",
+        "credit",
+        "guidance",
+        "entropy_weight",
+    }
+)
+"""Settings of ``grpo`` that ``grpo.preset`` fills where they are not set. Flower's run
+configuration names every key, so an empty text stands for "not set".
+"""
+
+
+class GRPOSettings(Section):
+    """Local training: group relative policy optimisation (arXiv 2402.03300)."""
+
+    preset: str = ""
+    """A published method, such as ``dapo``: fills advantage, loss, clip, KL, max_resamples and
+    overlong_share where they are not set. docs/algorithms.md lists them.
+    """
+    advantage: str = "grpo"
+    """Name of a registered advantage: see docs/algorithms.md."""
+    credit: str = "group"
+    """How tokens share a completion's credit: ``group`` (all alike), ``gae`` (a value head: PPO) or
+    ``vine`` (fresh rollouts: VinePPO). Prompt-level privacy takes ``group``.
+    """
+    guidance: str = "none"
+    """Where completions come from besides the plain prompt: ``none``, ``critique`` (the best
+    refinement after a critique joins each group) or ``contexts`` (sampled with the answer in sight,
+    less and less so). Prompt-level privacy takes ``none``.
+    """
+    answer_column: str = "answer"
+    """Column with the reference answer that guidance shows."""
+    critique_prompt: str = (
+        "{prompt}\n\nPrevious solution:\n{completion}\n\nCritique: {critique}\n\n"
+        "Answer again. Correct what the critique names, and reason step by step.\n"
+    )
+    """How ``critique`` hands a completion back."""
+    passing_reward: float = 1.0
+    """Least weighted reward at which ``critique`` calls a completion correct."""
+    informed_prompt: str = "Reference answer: {answer}\n\n{prompt}"
+    """How ``contexts`` shows the answer."""
+    informed_start: float = 0.5
+    """Power of the plain prompt's probabilities at the start of ``contexts``; the informed prompt
+    has the rest.
+    """
+    informed_batches: int = 50
+    """Batches over which that power goes to 1 in equal steps."""
+    discount: float = 1.0
+    """Gamma of ``gae``."""
+    gae_lambda: float = 0.95
+    """Lambda of ``gae``: 0 trusts the value head, 1 the outcome."""
+    value_learning_rate: float = 1e-2
+    """AdamW rate of the value head."""
+    value_clip: float = 0.5
+    """Furthest that a value moves on one batch before its loss stops helping it."""
+    vine_rollouts: int = 4
+    """Fresh completions that value a step's start under ``vine`` (9 in the paper)."""
+    vine_step: int = 64
+    """Longest step of ``vine`` in tokens; a line end ends one too."""
+    loss: str = "dr_grpo"
+    """Name of a registered loss: see docs/algorithms.md."""
+    steps: int = 1
+    """Optimiser steps a round. Prompt-level privacy takes exactly 1."""
+    passes: int = 1
+    """Times that each completion is used. Each batch serves passes x minibatches optimiser steps.
+    """
+    minibatches: int = 1
+    """Optimiser steps that share out a batch of completions in each pass, by whole prompts."""
+    prompts_per_step: int = 24
+    """Prompts a step. Under prompt-level privacy, the expected number of units (``data.unit``),
+    which are sampled by independent coins.
+    """
+    group_size: int = 8
+    """Completions a prompt."""
+    learning_rate: float = 1e-3
+    """Rate of the local optimiser. Prompt-level privacy sends the clipped gradient itself and does
+    not use it.
+    """
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """Local optimiser. With few coordinates and one step, AdamW sends little but signs; sgd sends
+    the gradient, of which clipping keeps the direction.
+    """
+    clip_low: float = 0.0
+    """The probability ratio is clipped at 1 - clip_low. 0 takes the loss's own."""
+    clip_high: float = 0.0
+    """The probability ratio is clipped at 1 + clip_high. 0 takes the loss's own."""
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of the KL divergence in the penalty."""
+    kl_weight: float = 0.0
+    """Weight of the KL divergence to the round's global adapter."""
+    entropy_weight: float = 0.0
+    """Weight of a bonus for the policy's entropy at each token, in nats."""
+    max_resamples: int = 0
+    """Times that groups without signal are replaced by fresh prompts before a step (DAPO). Not for
+    prompt-level privacy.
+    """
+    overlong_share: float = 0.0
+    """Last share of max_completion_length over which a punishment grows to 1 (DAPO). If it is not
+    0, truncated completions take part in the update.
+    """
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_prompt_length: int = 512
+    """Tokens. A longer prompt is refused, not cut."""
+    max_completion_length: int = 10
+    """Tokens. A completion without an end by then is truncated and takes no part in the update
+    (but see overlong_share).
+    """
+    tokens_per_batch: int = 16384
+    """Tokens (with padding) held in one forward and backward pass."""
+    max_grad_norm: float = 1.0
+    """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
+        name = given.get("preset")
+        if not isinstance(name, str) or not 0 < len(name) <= TEXT:
+            return chosen
+        # Presets come with torch, so they are loaded only where one is named.
+        from fedgrpo.grpo.presets import PRESETS
+
+        return {**PRESETS[name]().settings(), **chosen}

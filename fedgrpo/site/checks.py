@@ -1,0 +1,129 @@
+"""Holding a run's settings against a site's policy. Pure: nothing is read, nothing is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from fedgrpo.ground.errors import PolicyError
+from fedgrpo.privacy.accounting.guarantees import round_cost
+from fedgrpo.settings import Settings
+from fedgrpo.settings.checks import noise_by
+from fedgrpo.site.committee import committee_problem
+from fedgrpo.site.limits import Policy, allowed
+from fedgrpo.site.refusals import CURES, Refusal
+
+
+def check_round(policy: Policy, settings: Settings, clipping_norm: float, now: datetime) -> None:
+    """Refuse a round that breaks the policy, whatever has been spent so far.
+
+    Adversary: a server that chooses settings, clipping norm and time. It learns the refusal's code.
+
+    Parameters
+    ----------
+    policy:
+        The site's.
+    settings:
+        The run's, from the server.
+    clipping_norm:
+        C of this round.
+    now:
+        Local time.
+
+    Raises
+    ------
+    PolicyError
+        Of the first limit that is broken, with the limit and the value in words for the site's log.
+    """
+    for code, problem in _broken(policy, settings, clipping_norm, now):
+        raise PolicyError(problem, code=code, cure=CURES[code])
+
+
+def broken_limits(
+    policy: Policy, settings: Settings, now: datetime | None = None
+) -> tuple[tuple[Refusal, str], ...]:
+    """Every limit that a run of these settings would break, with what is wrong.
+
+    Parameters
+    ----------
+    policy, settings:
+        As above.
+    now:
+        Local time; None leaves the hours out.
+    """
+    norm = settings.privacy.clipping_norm
+    found = _broken(policy, settings, norm, now or datetime.now())
+    return tuple(fault for fault in found if now or fault[0] is not Refusal.HOURS)
+
+
+def _broken(
+    policy: Policy, settings: Settings, clipping_norm: float, now: datetime
+) -> Iterator[tuple[Refusal, str]]:
+    yield from _broken_privacy(policy, settings)
+    if clipping_norm > policy.largest_clipping_norm:
+        yield (
+            Refusal.CLIPPING_NORM,
+            f"clipping norm {clipping_norm:g} is above {policy.largest_clipping_norm:g}",
+        )
+    yield from _broken_protocol(policy, settings)
+    yield from _broken_code(policy, settings)
+    yield from _broken_metrics(policy, settings)
+    if not policy.open_at(now):
+        yield Refusal.HOURS, f"{now:%H:%M} is outside of the hours {policy.hours}"
+
+
+def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
+    privacy, cost = settings.privacy, round_cost(settings)
+    if cost is None:
+        if not policy.without_privacy:
+            yield Refusal.UNIT, "privacy.unit = 'none' is not allowed"
+        return
+    limits = policy.limits(privacy.unit)
+    if limits is None:
+        yield Refusal.UNIT, f"privacy.unit = {privacy.unit!r} is not allowed"
+    elif cost.noise_multiplier < limits.least_noise:
+        yield (
+            Refusal.NOISE,
+            f"noise multiplier {cost.noise_multiplier:g} is below {limits.least_noise:g}",
+        )
+    if not allowed(place := noise_by(settings), policy.noise_by):
+        yield Refusal.NOISE_PLACE, f"noise by the {place} is not allowed"
+    if privacy.honest_mates > policy.most_honest_mates:
+        yield (
+            Refusal.HONEST_MATES,
+            f"privacy.honest_mates = {privacy.honest_mates} is above {policy.most_honest_mates}",
+        )
+
+
+def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
+    """Who is shown what on the way to the robust rule."""
+    protocol, size = settings.aggregation.protocol, settings.secure.bucket_size
+    if not allowed(protocol, policy.protocols):
+        yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol!r} is not allowed"
+    if protocol == "buckets" and size < policy.least_bucket:
+        yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
+    if protocol != "committee":
+        return
+    if problem := committee_problem(policy.committee, settings):
+        yield Refusal.COMMITTEE, problem
+
+
+def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
+    """Models and rewards: what would be loaded and run here."""
+    model = settings.model
+    pinned = f"{model.name}@{model.revision}"
+    if not (allowed(model.name, policy.models) or pinned in policy.models):
+        yield Refusal.MODEL, f"model {pinned.rstrip('@')!r} is not allowed"
+    for name in settings.reward.functions:
+        if not allowed(name, policy.rewards):
+            yield Refusal.REWARD, f"reward function {name!r} is not allowed"
+
+
+def _broken_metrics(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
+    privacy = settings.privacy
+    if forbidden := [name for name in privacy.metrics if name not in policy.metrics]:
+        yield Refusal.METRICS, f"metrics {', '.join(forbidden)} may not leave"
+    # The server sees sums before its own noise; members of a committee see shares, then noise.
+    noised = privacy.unit != "none" and noise_by(settings) in ("client", "committee")
+    if privacy.metrics and not noised and not policy.metrics_without_noise:
+        yield Refusal.METRICS, "metrics may not leave without noise that the server has no part in"

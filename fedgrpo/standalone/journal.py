@@ -1,0 +1,110 @@
+"""The lines of a run directory, cut back to the state from which training carries on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedgrpo.ground.files import owner_only, replace_file
+from fedgrpo.grpo.learning.metrics import StepMetrics
+from fedgrpo.report.records import from_json, to_json
+from fedgrpo.report.training import (
+    COMPLETIONS,
+    EVALUATIONS,
+    STEPS,
+    WARNINGS,
+    EvaluationRow,
+    SampleRow,
+    WarningRow,
+    lines,
+)
+
+FILES = (STEPS, EVALUATIONS, COMPLETIONS, WARNINGS)
+PRIVATE = frozenset({COMPLETIONS})
+"""Files with prompts and completions, which only their owner may read."""
+
+
+class Journal:
+    """The one writer of a run's rows.
+
+    Rows are appended at once, so that a run can be watched, and are on disk before a state that
+    counts on them (:meth:`sync`).
+
+    Parameters
+    ----------
+    run_dir:
+        Exists. May hold rows of an earlier, interrupted part of the same run.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._told = {row.message for row in self.warnings()}
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Append a step; figures that are not finite become null."""
+        self._append(STEPS, [json.dumps(finite(metrics.as_row()))])
+
+    def evaluation(self, row: EvaluationRow, samples: Sequence[SampleRow]) -> None:
+        """Append an evaluation and its table of completions.
+
+        The evaluation's own row comes last: only with it has the evaluation taken place.
+        """
+        self._append(COMPLETIONS, [to_json(sample) for sample in samples])
+        self._append(EVALUATIONS, [to_json(row)])
+
+    def warning(self, row: WarningRow) -> bool:
+        """Append a warning, unless it was given before; say whether it is new."""
+        if row.message in self._told:
+            return False
+        self._told.add(row.message)
+        self._append(WARNINGS, [to_json(row)])
+        return True
+
+    def evaluations(self) -> list[EvaluationRow]:
+        """Read the evaluations, oldest first."""
+        return [from_json(EvaluationRow, line) for line in lines(self.run_dir / EVALUATIONS)]
+
+    def warnings(self) -> list[WarningRow]:
+        """Read the warnings, oldest first."""
+        return [from_json(WarningRow, line) for line in lines(self.run_dir / WARNINGS)]
+
+    def cut(self, step: int) -> None:
+        """Forget every row after ``step``: those steps are taken again. -1 forgets all.
+
+        Completions whose evaluation has no row go too: it is made again.
+        """
+        for name in (STEPS, WARNINGS, EVALUATIONS):
+            self._keep(name, lambda at: at <= step)
+        measured = {row.step for row in self.evaluations()}
+        self._keep(COMPLETIONS, lambda at: at in measured)
+        self._told = {row.message for row in self.warnings()}
+
+    def sync(self) -> None:
+        """Bring every row to disk."""
+        for name in FILES:
+            if (self.run_dir / name).exists():
+                with (self.run_dir / name).open("rb") as file:
+                    os.fsync(file.fileno())
+
+    def _keep(self, name: str, wanted: Callable[[int], bool]) -> None:
+        path = self.run_dir / name
+        if path.exists():
+            kept = [line for line in lines(path) if wanted(json.loads(line)["step"])]
+            content = "".join(f"{line}\n" for line in kept).encode()
+            replace_file(path, content, mode=0o600 if name in PRIVATE else 0o666)
+
+    def _append(self, name: str, rows: Sequence[str]) -> None:
+        opener = owner_only if name in PRIVATE else None
+        with open(self.run_dir / name, "ab", opener=opener) as file:
+            file.write("".join(f"{row}\n" for row in rows).encode())
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null says that there is no figure."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

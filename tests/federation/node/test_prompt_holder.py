@@ -1,0 +1,225 @@
+"""The holder under prompt-level privacy: whatever one prompt is or does, it moves its own row."""
+
+import json
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.federation.node.holder import local_holder
+from fedgrpo.federation.node.prompt_holder import PromptHolder, order_seconds
+from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.base import load_base
+from fedgrpo.model.lora import Adapter
+from fedgrpo.privacy.grid import GRID_BITS, GridSum
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.settings import Scalar, Settings
+from fedgrpo.site.declared import Declared
+from tests.crafted import force, silencer, trigger
+from tests.models import graded
+
+KEY = bytes(range(32))
+OTHERS = [PromptRow(f"{i}+{i}=", {"answer": str(2 * i), "who": str(i // 2)}) for i in range(30)]
+VICTIM = PromptRow("rev qzkj=", {"answer": "jkzq", "who": "7"})
+
+
+@lru_cache(maxsize=4)
+def settings(**changed: Scalar) -> Settings:
+    small: dict[str, Scalar] = {
+        "data.min_prompts": 1000,
+        "grpo.prompts_per_step": 1000,
+        "grpo.group_size": 4,
+        "grpo.max_completion_length": 4,
+        "grpo.overlong_share": 1.0,
+        "privacy.noise": "server",
+        "privacy.max_epsilon": 1e9,
+        "model.device": "cpu",
+    }
+    return Settings.from_run_config(small | {k.replace("__", "."): v for k, v in changed.items()})
+
+
+@lru_cache(maxsize=1)
+def own_adapter() -> Adapter:
+    return Adapter(load_base(settings().model), settings().adapter, 0)
+
+
+def declared(longest: int = 16, units: int = 0) -> Declared:
+    return Declared(units, longest, (), 0.0, any_weights=False)
+
+
+def holder(
+    rows: Sequence[PromptRow], reward: object = graded, longest: int = 16, **changed: Scalar
+) -> PromptHolder:
+    mixture = RewardMixture([("graded", reward, 1.0)])  # type: ignore[list-item]
+    return PromptHolder(settings(**changed), own_adapter(), mixture, rows, declared(longest))
+
+
+def plan(**changed: Scalar) -> ReleasePlan:
+    return release_plan(settings(**changed), own_adapter().dimension, 1.0)
+
+
+def clipped(which: PromptHolder, state: AdapterState, watch: Watch | None = None) -> GridSum:
+    """The sum that a round would release, before its noise."""
+    watch = watch or Watch()
+    force(which.engine.policy.adapter, state)
+    return which.clipped_sum(which.sampled(plan(), KEY, watch), 1.0, watch)
+
+
+def start() -> AdapterState:
+    adapter = own_adapter()
+    rng = np.random.default_rng(0)
+    state = adapter.state()
+    return state.moved((0.01 * rng.standard_normal(adapter.dimension)).astype(np.float32))
+
+
+def length(total: GridSum) -> float:
+    return math.sqrt(sum(int(step) ** 2 for step in total.direction)) / 2**GRID_BITS
+
+
+def minus(whole: GridSum, part: GridSum) -> GridSum:
+    return GridSum(
+        whole.direction - part.direction,
+        whole.metrics - part.metrics,
+        whole.indicator - part.indicator,
+        whole.units - part.units,
+    )
+
+
+CRAFTS = {
+    "honest": start,
+    "gradient overflows for q": lambda: silencer(own_adapter(), "q"),
+    "NaN for q": lambda: trigger(own_adapter(), "q"),
+    "NaN for 1": lambda: trigger(own_adapter(), "1"),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTS)
+def test_one_prompt_moves_the_clipped_sum_by_exactly_its_own_row(name: str) -> None:
+    """Whatever adapter the server sends: at most 1 C, in whole numbers, in any place."""
+    state, place = CRAFTS[name](), 11
+    beside = clipped(holder([*OTHERS[:place], VICTIM, *OTHERS[place:]]), state)
+    without, alone = clipped(holder(OTHERS), state), clipped(holder([VICTIM]), state)
+    moved = minus(beside, without)
+    assert length(moved) <= 1
+    for field in ("direction", "metrics", "indicator", "units"):
+        assert np.array_equal(getattr(moved, field), getattr(alone, field))
+    if name == "honest":
+        assert alone.units == 1
+        assert without.units == len(OTHERS)
+    if name.endswith("q"):
+        assert alone.units == 0
+        assert without.units > 20
+
+
+def test_a_trigger_is_answered_like_any_other_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty-six triggers used to read off which letters occur; now each is one release."""
+    monkeypatch.setattr(Adapter, "load", force)
+    which, sizes = holder([*OTHERS, VICTIM]), set()
+    for character in "aqz":
+        watch = Watch()
+        released = which.contribute(trigger(own_adapter(), character), plan(), 1, KEY, watch)
+        assert np.isfinite(released).all()
+        sizes.add(released.shape)
+        lost = watch.mishaps["prompt left out: the model gave no distribution"]
+        # A completion may hold the character where the prompt does not.
+        assert lost > 0 or character not in str(VICTIM.prompt)
+    assert sizes == {(plan().size,)}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        PromptRow("9" * 17, {"answer": "2"}),
+        PromptRow(({"role": "user", "content": "1+1="},), {"answer": "2"}),
+        PromptRow("fail=", {"answer": "2"}),
+        PromptRow("huge=", {"answer": "2"}),
+    ],
+    ids=["too long", "no template", "reward raises", "rewards overflow"],
+)
+def test_a_prompt_that_fails_costs_its_own_row_alone(bad: PromptRow) -> None:
+    def reward(prompts: list[str], completions: list[str]) -> list[float]:
+        if prompts[0] == "fail=":
+            raise ValueError(prompts[0])
+        scale = 1.7e308 if prompts[0] == "huge=" else 1.0
+        return [scale * (-1) ** i * value for i, value in enumerate(graded(completions))]
+
+    state, watch = start(), Watch()
+    beside = clipped(holder([*OTHERS, bad], reward), state, watch)
+    without = clipped(holder(OTHERS, reward), state)
+    assert beside.direction.tobytes() == without.direction.tobytes()
+    assert beside.metrics.tobytes() == without.metrics.tobytes()
+    assert beside.units == without.units == len(OTHERS)
+    assert sum(watch.mishaps.values()) == 1
+    assert not any(str(bad.prompt) in cause for cause in watch.mishaps)
+
+
+def test_rows_of_one_unit_are_clipped_together() -> None:
+    """Copies of a text, and rows of a person, move the sum by at most C together."""
+    copies = [PromptRow("12+12=", {"answer": "24", "n": n}) for n in range(5)]
+    total = clipped(holder(copies), start())
+    assert total.units == 1
+    assert length(total) <= 1
+    which = holder(OTHERS, data__unit="who", data__unit_rows=2)
+    assert len(which.units) == 15
+    assert clipped(which, start()).units == 15
+    watch = Watch()
+    assert len(which.sampled(plan(), KEY, watch)) == 30
+
+
+def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() -> None:
+    which, state = holder(OTHERS), start()
+    names = list(which.units)
+    expected = clipped(which, state)
+    watch = Watch()
+    watch.suspects = frozenset(names[:3])
+    assert clipped(which, state, watch).direction.tobytes() == expected.direction.tobytes()
+    watch = Watch()
+    watch.dead = frozenset(names[:1])
+    moved = minus(expected, clipped(which, state, watch))
+    assert moved.units == 1
+    assert length(moved) <= 1
+    assert watch.mishaps["unit left out: the process died at it"] == 1
+
+
+def test_where_time_is_over_units_are_left_out_in_the_order_of_their_keys() -> None:
+    which, state = holder(OTHERS), start()
+    watch = Watch(None, "", -math.inf)
+    total = clipped(which, state, watch)
+    assert total.units == 0
+    assert not total.direction.any()
+    assert watch.mishaps["left out: time was over"] == len(OTHERS)
+
+
+def test_no_more_units_take_part_than_time_is_sized_for() -> None:
+    few = settings(grpo__prompts_per_step=1)
+    mixture = RewardMixture([("graded", graded, 1.0)])
+    which = PromptHolder(few, own_adapter(), mixture, OTHERS, declared(units=10**6))
+    # A millionth of thirty units: hardly ever any.
+    asked = release_plan(few, own_adapter().dimension, 1.0)
+    assert which.sampled(asked, KEY, Watch()) == []
+
+
+def test_one_unreadable_line_costs_that_line_alone(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) for i in range(20)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join([*lines[:7], "{not JSON", '{"prompt": null}', *lines[7:]]))
+    few = settings(data__min_prompts=20, grpo__prompts_per_step=20)
+    which = local_holder(few, {"prompts": str(path), "partition-id": 0})
+    assert isinstance(which, PromptHolder)
+    assert len(which.units) == 20
+    watch = Watch()
+    asked = release_plan(few, which.engine.policy.adapter.dimension, 1.0)
+    which.contribute(which.engine.policy.adapter.state(), asked, 1, KEY, watch)
+    assert watch.mishaps["row of the source cannot be read"] == 2
+
+
+def test_an_order_is_sized_by_public_figures() -> None:
+    seconds = order_seconds(settings(grpo__prompts_per_step=8), declared(units=1000))
+    assert 0 < seconds < math.inf

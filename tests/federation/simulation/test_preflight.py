@@ -1,0 +1,54 @@
+"""What cannot work is refused, and what cannot learn warned of, before anything starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedgrpo.federation.simulation.preflight import preflight
+from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.settings import Settings
+
+
+def settings(**privacy: object) -> Settings:
+    tree = {"max_epsilon": 1e6, **privacy}
+    return Settings.from_mapping({"privacy": tree, "rounds": 2})
+
+
+def test_a_client_level_run_that_drowns_in_noise_is_warned_of() -> None:
+    (warning,) = preflight(settings(unit="client", noise_multiplier=2.0))
+    assert "noise drowns the signal: 3968 trainable values" in warning
+
+
+def test_a_run_that_can_learn_is_not_warned_of() -> None:
+    assert preflight(settings(unit="prompt", noise_multiplier=1.0)) == ()
+    assert preflight(settings(unit="client", noise_multiplier=0.04)) == ()
+    assert preflight(settings(unit="none")) == ()
+
+
+def of_file(path: Path, min_prompts: int, unit: str = "") -> Settings:
+    """40 rows of 20 texts and 10 persons, of which one person's or text's rows are held out."""
+    rows = [{"prompt": f"p{i % 20}", "answer": "1", "person": i % 10} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": str(path), "min_prompts": min_prompts, "unit": unit}
+    tree = {"data": data, "evaluation": {"prompts": 1}, "privacy": {"max_epsilon": 1e6}}
+    small = {"grpo": {"prompts_per_step": 1}, "federation": {"min_holders": 9}}
+    return Settings.from_mapping(tree | small | {"rounds": 1, "simulation": {"holders": 9}})
+
+
+def test_a_simulated_holder_with_too_few_units_is_refused_before_the_start(tmp_path: Path) -> None:
+    assert preflight(of_file(tmp_path / "p.jsonl", 2)) == ()
+    with pytest.raises(
+        DataError, match=r"leaves a holder 2 units, fewer than data\.min_prompts = 3"
+    ):
+        preflight(of_file(tmp_path / "p.jsonl", 3))
+    with pytest.raises(DataError, match="leaves a holder 1 units"):
+        preflight(of_file(tmp_path / "p.jsonl", 2, "person"))
+    with pytest.raises(DataError, match="40 of 40 rows have no value in column 'patient'"):
+        preflight(of_file(tmp_path / "p.jsonl", 1, "patient"))
+
+
+def test_built_in_tasks_have_no_persons() -> None:
+    tree = {"data": {"unit": "patient"}, "privacy": {"max_epsilon": 1e6}, "rounds": 1}
+    with pytest.raises(SettingsError, match="belong to nobody"):
+        preflight(Settings.from_mapping(tree))

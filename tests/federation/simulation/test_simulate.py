@@ -1,0 +1,110 @@
+"""Simulation: what Flower is told, and one real run that leaves no process behind."""
+
+import json
+import os
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedgrpo.federation.simulation import reaper
+from fedgrpo.federation.simulation.simulate import federation_options
+from fedgrpo.settings import Settings
+from fedgrpo.settings.scenario import load_scenario
+
+SCENARIO = """
+rounds = 1
+[simulation]
+holders = 9
+[data]
+prompts_per_holder = 60
+min_prompts = 60
+[grpo]
+prompts_per_step = 2
+group_size = 2
+[privacy]
+unit = "none"
+[evaluation]
+prompts = 8
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_flower_is_told_of_every_holder_and_what_it_needs() -> None:
+    settings = Settings.from_mapping({"simulation": {"holders": 10, "gpus_per_holder": 0.25}})
+    options = federation_options(settings)
+    assert options["num-supernodes"] == 10
+    assert options["client-resources-num-cpus"] == 1
+    assert options["client-resources-num-gpus"] == 0.25
+
+
+def test_ray_gets_no_more_cores_than_the_holders_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.from_mapping({"simulation": {"holders": 9, "cpus_per_holder": 2}})
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert federation_options(settings)["init-args-num-cpus"] == 18
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert "init-args-num-cpus" not in federation_options(settings)
+
+
+def test_overrides_take_the_place_of_the_scenario(tmp_path: Path) -> None:
+    scenario = write(tmp_path / "s.toml", SCENARIO)
+    overrides = {"rounds": 7, "data.tasks": ["add", "sort"], "robust.rule": "mean"}
+    settings = load_scenario(scenario, overrides, tmp_path)
+    assert (settings.rounds, settings.data.tasks) == (7, ("add", "sort"))
+    assert settings.robust.rule == "mean"
+    assert settings.simulation.holders == 9
+
+
+def test_paths_are_those_of_the_users_directory_and_names_stay(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    scenario = write(tmp_path / "s.toml", SCENARIO)
+    overrides = {
+        "data.source": "mine.jsonl",
+        "evaluation.source": "hf:public/set",
+        "reward.functions": "exact_match, judge.py:score, package.module:f",
+        "model.name": "base",
+    }
+    settings = load_scenario(scenario, overrides, tmp_path)
+    assert settings.data.source == str(tmp_path / "mine.jsonl")
+    assert settings.evaluation.source == "hf:public/set"
+    assert settings.reward.functions == (
+        "exact_match",
+        f"{tmp_path / 'judge.py'}:score",
+        "package.module:f",
+    )
+    assert settings.model.name == str(tmp_path / "base")
+    assert load_scenario(scenario, {"model.name": "org/model"}, tmp_path).model.name == "org/model"
+
+
+@pytest.mark.flower
+def test_a_run_finishes_reports_and_leaves_no_process(tmp_path: Path) -> None:
+    write(tmp_path / "small.toml", SCENARIO)
+    command = [str(Path(sysconfig.get_path("scripts")) / "fedgrpo"), "simulate", "small.toml"]
+    before = {process.pid for process in psutil.process_iter()}
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
+        env=os.environ | {"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    run_dir = tmp_path / "runs" / "small"
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert {"start", "end", "greedy_start", "greedy_end"} <= summary["reward"].keys()
+    assert {"wall_s", "overhead_share", "privacy", "dropped"} <= summary.keys()
+    assert summary["rounds"] == 1
+    assert summary["robust"] == {"rule": "trimmed_mean", "trim": 1, "buckets": 3}
+    assert (run_dir / summary["adapter"] / "adapter_model.safetensors").exists()
+    assert (run_dir / "report.png").exists()
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 2
+    assert "round 1/1" in done.stdout
+    assert reaper.processes_of(str(run_dir)) == []
+    assert not [name for name in _names_since(before) if name.startswith(("ray", "flower", "gcs"))]
+
+
+def _names_since(before: set[int]) -> list[str]:
+    return [p.info["name"] for p in psutil.process_iter(["name"]) if p.pid not in before]

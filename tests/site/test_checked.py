@@ -1,0 +1,70 @@
+"""A stamp tells prompts that were looked at from all others, and never opens them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedgrpo.ground.errors import DataError
+from fedgrpo.site.checked import Checked, files_stamp, keep_checked, proposed, read_checked
+
+
+def test_a_file_that_changes_has_another_stamp(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text("a")
+    os.utime(file, ns=(1, 1))
+    first = files_stamp(str(file))
+    assert files_stamp(str(file)) == first
+    os.utime(file, ns=(1, 2))
+    later = files_stamp(str(file))
+    file.write_text("ab")
+    os.utime(file, ns=(1, 1))
+    assert len({first, later, files_stamp(str(file))}) == 3
+
+
+def test_a_folder_has_the_stamp_of_everything_in_it(tmp_path: Path) -> None:
+    (tmp_path / "d" / "train").mkdir(parents=True)
+    inner = tmp_path / "d" / "train" / "data.arrow"
+    inner.write_text("a")
+    first = files_stamp(str(tmp_path / "d"))
+    inner.write_text("ab")
+    assert files_stamp(str(tmp_path / "d")) != first
+
+
+@pytest.mark.parametrize("prompts", ["none.jsonl", "hf:some/name"])
+def test_what_is_not_on_this_machine_has_none(tmp_path: Path, prompts: str) -> None:
+    with pytest.raises(DataError, match="cannot be looked at"):
+        files_stamp(str(tmp_path / prompts))
+
+
+def test_a_stamp_comes_back_and_grows_by_columns_of_the_same_files(tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    assert read_checked(folder) is None
+    keep_checked(folder, Checked("a", {"": 3}))
+    keep_checked(folder, Checked("a", {"patient": 2}))
+    assert read_checked(folder) == Checked("a", {"": 3, "patient": 2})
+    keep_checked(folder, Checked("b", {"patient": 1}))
+    assert read_checked(folder) == Checked("b", {"patient": 1})
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"files": "a"})])
+def test_what_is_no_stamp_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "checked.json").write_text(content)
+    assert read_checked(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("units", "round_number"),
+    [(0, 0), (7, 7), (99, 99), (100, 100), (101, 110), (1873, 1900), (2000, 2000), (2001, 2100)],
+)
+def test_counts_are_rounded_up_to_two_digits(units: int, round_number: int) -> None:
+    assert proposed(units) == round_number
+
+
+@given(st.integers(1, 10**12))
+def test_a_proposal_is_never_too_small_and_a_tenth_too_large_at_most(units: int) -> None:
+    assert units <= proposed(units) < units * 1.1 + 1
