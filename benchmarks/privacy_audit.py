@@ -19,7 +19,7 @@ from fedgrpo.privacy.audit import audit
 from fedgrpo.settings import Scalar, Settings
 
 CANARIES, CLIENTS = 1000, 200
-# Unit, who adds the noise, protocol, noise multiplier, rounds, prompts a round, holders, trim.
+# Unit, who adds the noise, protocol, noise multiplier, rounds, prompts a round, clients, trim.
 CASES = [
     ("prompt", "server", "buckets", 4.0, 4, 500, 3, 0),
     ("prompt", "server", "plain", 4.0, 4, 500, 5, 1),
@@ -32,7 +32,7 @@ CASES = [
 ]
 NOISE = (
     ("fedgrpo.federation.server.round", "server_noise_std"),
-    ("fedgrpo.federation.wire.plans", "holder_noise_std"),
+    ("fedgrpo.federation.wire.plans", "client_noise_std"),
     ("fedgrpo.federation.protocols.committee.plan", "noise_steps"),
 )
 """Who says how much noise there is."""
@@ -45,7 +45,7 @@ def settings_of(
     multiplier: float,
     rounds: int,
     prompts: int,
-    holders: int,
+    clients: int,
     trim: int,
 ) -> Settings:
     units: dict[str, Scalar] = {"grpo.prompts_per_step": prompts, "data.min_prompts": CANARIES}
@@ -58,7 +58,7 @@ def settings_of(
         "aggregation.protocol": protocol,
         "robust.rule": "trimmed_mean" if trim else "mean",
         "robust.trim": trim,
-        "federation.min_holders": holders,
+        "federation.min_clients": clients,
         "federation.wait_s": 0.2,
     }
     return Settings.from_run_config(READABLE | (units if unit == "prompt" else {}) | chosen)

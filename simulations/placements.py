@@ -1,7 +1,7 @@
 """Where the noise goes: every placement at one epsilon, with and without attackers, several seeds.
 
 Runs the two scenarios ``private_prompts.toml`` (noise once, after trimming, by the server or by a
-committee) and ``private_prompts_client_noise.toml`` (noise by each holder) in one process, without
+committee) and ``private_prompts_client_noise.toml`` (noise by each client) in one process, without
 Flower's runtime, and the same without noise. A run that is in the results already is not repeated.
 
 Usage::
@@ -35,14 +35,14 @@ RESULTS = HERE / "results" / "placements.jsonl"
 PLACEMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "trimmed": ("private_prompts.toml", {}),
     "committee": ("private_prompts.toml", {"aggregation.protocol": "committee"}),
-    "holders": ("private_prompts_client_noise.toml", {}),
+    "clients": ("private_prompts_client_noise.toml", {}),
     # The same clipped gradients with next to no noise: epsilon is beside the point.
     "none": ("private_prompts.toml", {"privacy.noise_multiplier": 1e-6}),
 }
 TITLES = {
     "trimmed": "once, after trimming, by a trusted server",
     "committee": "once, after trimming, by a committee",
-    "holders": "by each holder, in the values that are trimmed",
+    "clients": "by each client, in the values that are trimmed",
     "none": "none",
 }
 
@@ -60,7 +60,7 @@ def play(placement: str, attackers: int, seed: int) -> dict[str, Any]:
     before = evaluator.evaluate(start)
     strategy = FedGRPO(settings)
     grid = LocalGrid(
-        make_client_app(), settings.simulation.holders, run_config=settings.to_run_config()
+        make_client_app(), settings.simulation.clients, run_config=settings.to_run_config()
     )
     result = strategy.start(grid, write_adapter(start))
     after = evaluator.evaluate(read_adapter(result.arrays))

@@ -14,7 +14,7 @@ from fedgrpo.report.writer import RunWriter
 def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "tiny.toml"
-    path.write_text("rounds = 2\n[simulation]\nholders = 9\n")
+    path.write_text("rounds = 2\n[simulation]\nclients = 9\n")
     return path
 
 
@@ -47,7 +47,7 @@ def refuse(*arguments: str) -> str:
         (["evaluation.source=none.jsonl"], "none.jsonl does not exist", "check the path"),
         (["data.tasks=[]"], "data.tasks is empty", "choose from add"),
         (["data.tasks=add, cook"], "data.tasks = 'cook' is unknown", "choose from add"),
-        (["data.prompts_per_holder=100"], "data.prompts_per_holder = 100", "raise the first"),
+        (["data.prompts_per_client=100"], "data.prompts_per_client = 100", "raise the first"),
         (["reward.functions=praise"], "unknown reward 'praise'", "built in are"),
         (["reward.functions=none.py:f"], "none.py does not exist", "check the path"),
         (["model.name=./no-model"], "does not exist", "check the path"),
@@ -57,8 +57,8 @@ def refuse(*arguments: str) -> str:
         (["grpo.loss=weight"], "grpo.loss = 'weight'", "choose from"),
         (["robust.rule=krum"], "robust.rule = 'krum'", "trimmed_mean"),
         (["server.optimiser=lion"], "server.optimiser = 'lion'", "fedadam"),
-        (["simulation.holders=8"], "simulation.holders = 8", "holders >= 9"),
-        (["simulation.cpus_per_holder=4096"], "cpus_per_holder = 4096", "cpus_per_holder <="),
+        (["simulation.clients=8"], "simulation.clients = 8", "clients >= 9"),
+        (["simulation.cpus_per_client=4096"], "cpus_per_client = 4096", "cpus_per_client <="),
         (
             ["privacy.noise_multiplier=0.3"],
             "would spend epsilon",

@@ -1,6 +1,7 @@
 """Settings: bad ones are refused with name, value and cure, good ones survive every carrier."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from fedgrpo.federation.simulation.app_bundle import config_table, to_toml
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import required_holders, secret_threshold
+from fedgrpo.settings import RENAMED, Settings
+from fedgrpo.settings.checks import required_clients, secret_threshold
 from fedgrpo.settings.reference import to_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ CHANGES = st.fixed_dictionaries(
         "privacy.unit": st.sampled_from(["none", "prompt", "client"]),
         "privacy.delta": st.floats(1e-12, 0.5),
         "server.final_rate": st.sampled_from([0, 0.0, 1, 1e-30]),
-        "simulation.gpus_per_holder": st.floats(0, 8),
+        "simulation.gpus_per_client": st.floats(0, 8),
     },
 )
 
@@ -98,16 +99,16 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"reward": {"weights": "inf"}}, "reward.weights", "inf", "correct reward.weights"),
         ({"secure": {"bucket_size": 2}}, "secure.bucket_size", "2", "correct secure.bucket_size"),
         ({"adapter": {"kind": "dora"}}, "adapter.kind", "'dora'", "correct adapter.kind"),
-        ({"federation": {"min_holders": 8}}, "federation.min_holders", "8", "min_holders >= 9"),
-        ({"robust": {"trim": 2}}, "robust.trim", "2", "min_holders >= 15, or robust.trim <= 1"),
+        ({"federation": {"min_clients": 8}}, "federation.min_clients", "8", "min_clients >= 9"),
+        ({"robust": {"trim": 2}}, "robust.trim", "2", "min_clients >= 15, or robust.trim <= 1"),
         ({"grpo": {"steps": 2}}, "grpo.steps", "2", "set grpo.steps = 1"),
         ({"privacy": {"adaptive": True, "quantile": 0.9}}, "privacy.quantile", "0.9", "= 0.5"),
         ({"grpo": {"prompts_per_step": 2001}}, "grpo.prompts_per_step", "2001", "lower the first"),
-        ({"privacy": {"honest_mates": 2}}, "privacy.honest_mates", "2", "at most 1"),
+        ({"privacy": {"honest_peers": 2}}, "privacy.honest_peers", "2", "at most 1"),
         ({"reward": {"functions": []}}, "reward.functions", "empty", "exact_match"),
         ({"reward": {"weights": [1.0, 2.0]}}, "reward.weights", "2 numbers", "give one each"),
         ({"reward": {"minimum": 1.0}}, "reward.minimum", "1.0", "range"),
-        ({"simulation": {"byzantine": 13}}, "simulation.byzantine", "13", "add holders"),
+        ({"simulation": {"byzantine": 13}}, "simulation.byzantine", "13", "add clients"),
     ],
 )
 def test_bad_settings_are_refused_with_key_value_and_cure(
@@ -150,14 +151,14 @@ def test_a_scenario_with_a_byte_order_mark_is_read_and_one_that_is_not_utf8_refu
 @pytest.mark.parametrize("scenario", sorted((ROOT / "simulations").glob("*.toml")), ids=str)
 def test_every_scenario_of_the_repository_is_valid(scenario: Path) -> None:
     settings = Settings.from_toml(scenario)
-    assert settings.simulation.holders >= settings.federation.min_holders
+    assert settings.simulation.clients >= settings.federation.min_clients
     for_flower = flatten(tomllib.loads(scenario.read_text()))  # `flwr run . -c SCENARIO`
     assert all(isinstance(value, bool | int | float | str) for value in for_flower.values())
     assert Settings.from_run_config(Settings().to_run_config() | for_flower) == settings
 
 
-def test_enough_holders_are_asked_for_to_trim_every_attacker() -> None:
-    assert required_holders(bucket_size=3, trim=1) == 9
+def test_enough_clients_are_asked_for_to_trim_every_attacker() -> None:
+    assert required_clients(bucket_size=3, trim=1) == 9
     assert [secret_threshold(size) for size in (3, 4, 5)] == [2, 3, 3]
 
 
@@ -187,3 +188,10 @@ def test_a_units_column_needs_privacy_of_prompts() -> None:
             SettingsError, match=r"data\.unit = 'patient_id' and data\.unit_rows = 3"
         ):
             Settings.from_mapping({"data": data, "privacy": {"unit": unit}})
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_setting_by_its_old_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{re.escape(old)} = 9.*\n.*called {re.escape(new)}"):
+        Settings.from_run_config({old: 9})
+    assert new in Settings().to_run_config()

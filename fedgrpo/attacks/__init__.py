@@ -1,4 +1,4 @@
-"""Faults among simulated holders: attackers, and those that drop out. No part of a deployment."""
+"""Faults among simulated clients: attackers, and those that drop out. No part of a deployment."""
 
 from fedgrpo.attacks.attacks import (
     ATTACKS,

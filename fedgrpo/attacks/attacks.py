@@ -1,4 +1,4 @@
-"""What a Byzantine holder sends instead of its own update.
+"""What a Byzantine client sends instead of its own update.
 
 An attack works on the normalised release vector, the one that the honest path would mask and send:
 clipped by the clipping norm and noised. An attacker is bound by neither, and masks hide what it
@@ -54,7 +54,7 @@ def apply_attack(
     name:
         A registered attack.
     vector:
-        float64, shape (n,): what the holder would send honestly. It is not changed.
+        float64, shape (n,): what the client would send honestly. It is not changed.
     boost:
         Factor by which the attacker enlarges.
     previous:

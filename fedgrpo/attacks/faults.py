@@ -1,4 +1,4 @@
-"""Which simulated holder attacks, and which drops out of which round."""
+"""Which simulated client attacks, and which drops out of which round."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedgrpo.settings import SimulationSettings
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong with one holder in one round."""
+    """What goes wrong with one client in one round."""
 
     byzantine: bool
     """It sends what the attack says."""
@@ -26,18 +26,18 @@ def faults_of(
     round: int,
     seed: int,
 ) -> Faults:
-    """Decide a holder's faults in a round.
+    """Decide a client's faults in a round.
 
-    The first ``byzantine`` holders attack in every round and never drop out. Each of the last
-    ``droppers`` drops out of each round with probability ``dropout``, by a hash of seed, holder and
+    The first ``byzantine`` clients attack in every round and never drop out. Each of the last
+    ``droppers`` drops out of each round with probability ``dropout``, by a hash of seed, client and
     round: the same in every process, in whatever order they ask, and after a resume.
 
     Parameters
     ----------
     simulation:
-        How many holders have which fault.
+        How many clients have which fault.
     partition:
-        The holder's index, from 0.
+        The client's index, from 0.
     round:
         Current round, from 1.
     seed:
@@ -46,16 +46,16 @@ def faults_of(
     Raises
     ------
     SettingsError
-        If there is no such holder.
+        If there is no such client.
     """
-    if not 0 <= partition < simulation.holders:
+    if not 0 <= partition < simulation.clients:
         raise SettingsError(
-            f"partition {partition} is none of the {simulation.holders} simulated holders",
-            cure="set simulation.holders to the number of virtual nodes",
+            f"partition {partition} is none of the {simulation.clients} simulated clients",
+            cure="set simulation.clients to the number of virtual nodes",
         )
     if partition < simulation.byzantine:
         return Faults(byzantine=True, drops=False)
-    is_dropper = partition >= simulation.holders - simulation.droppers
+    is_dropper = partition >= simulation.clients - simulation.droppers
     return Faults(
         byzantine=False,
         drops=is_dropper and _coin(seed, partition, round) < simulation.dropout,

@@ -37,23 +37,23 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
     ] = None,
     *,
     unit: Annotated[
-        Unit, typer.Option(help="What is hidden: a holder's whole contribution, or one prompt.")
+        Unit, typer.Option(help="What is hidden: a client's whole contribution, or one prompt.")
     ] = Unit.CLIENT,
     noise_multiplier: Annotated[float | None, _figure("Noise over sensitivity, z.")] = None,
     rounds: Annotated[int | None, _figure("Rounds.")] = None,
     epsilon: Annotated[float | None, _figure("Epsilon to aim for.")] = None,
     delta: Annotated[float, typer.Option(help="Chance that the bound fails.")] = 1e-5,
-    prompts: Annotated[int | None, _figure("Least prompts of a holder (unit prompt).")] = None,
+    prompts: Annotated[int | None, _figure("Least prompts of a client (unit prompt).")] = None,
     prompts_per_round: Annotated[
-        int | None, _figure("Expected prompts of a holder in a round (unit prompt).")
+        int | None, _figure("Expected prompts of a client in a round (unit prompt).")
     ] = None,
-    cohort: Annotated[int | None, _figure("Holders in a round.")] = None,
+    cohort: Annotated[int | None, _figure("Clients in a round.")] = None,
     trim: Annotated[int, typer.Option(help="Values trimmed at either end.")] = 0,
-    bucket_size: Annotated[int, typer.Option(help="Holders behind one value.")] = 1,
+    bucket_size: Annotated[int, typer.Option(help="Clients behind one value.")] = 1,
     dimension: Annotated[int | None, _figure("Trainable values.")] = None,
     client_noise: Annotated[
         bool,
-        typer.Option("--client-noise", help="Each holder adds noise, before trimming."),
+        typer.Option("--client-noise", help="Each client adds noise, before trimming."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     overrides: Overrides = None,
@@ -61,7 +61,7 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
     """Plan a privacy budget: two of noise multiplier, rounds and epsilon give the third.
 
     Beside epsilon for a unit that is replaced by nothing (an empty prompt, a zero contribution) it
-    states that for one replaced by another, and for copies of a prompt at several holders. With a
+    states that for one replaced by another, and for copies of a prompt at several clients. With a
     cohort and a dimension it also says how much noise stands against the signal. A scenario
     brings all of these, and --set changes them; then --epsilon asks for the noise multiplier that
     it would take.

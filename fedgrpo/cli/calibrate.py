@@ -13,7 +13,7 @@ from fedgrpo.cli.outcome import explained
 def calibrate(scenario: Scenario, overrides: Overrides = None) -> None:
     """Print the clipping norm that suits a scenario, by a dry run on its public prompts.
 
-    No holder is asked, and no private prompt is read: it costs no privacy.
+    No client is asked, and no private prompt is read: it costs no privacy.
     """
     with explained():
         from fedgrpo.federation.rehearsal.calibration import calibrated_norm

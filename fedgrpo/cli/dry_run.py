@@ -1,4 +1,4 @@
-"""``fedgrpo dry-run``: what taking part would mean, on a holder's own prompts."""
+"""``fedgrpo dry-run``: what taking part would mean, on a client's own prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def dry_run(
         str,
         typer.Option(
             metavar="FILE",
-            help="This holder's own prompts.  [default: those of the scenario's first holder]",
+            help="This client's own prompts.  [default: those of the scenario's first client]",
             show_default=False,
         ),
     ] = "",

@@ -30,7 +30,7 @@ class Outlook:
     member_epsilon:
         Epsilon towards one curious member of the committee, where there is one.
     shared_noise:
-        Whether one noise covers all holders, or each relies on others' noise.
+        Whether one noise covers all clients, or each relies on others' noise.
     """
 
     budget: Budget
@@ -80,20 +80,20 @@ WORDS = {
     "rounds": "Rounds",
     "epsilon": "Epsilon, replaced by nothing",
     "replaced_epsilon": "Epsilon, replaced by another",
-    "epsilon_of_2_copies": "Epsilon of 2 copies at as many holders",
+    "epsilon_of_2_copies": "Epsilon of 2 copies at as many clients",
     "epsilon_of_5_copies": "Epsilon of 5 copies",
     "epsilon_of_10_copies": "Epsilon of 10 copies",
     "shared_noise": "One noise covers all copies",
     "member_epsilon": "Epsilon towards a committee member",
     "delta": "Delta",
     "sample_rate": "Chance that a prompt is in a round",
-    "holders": "Holders in a round n",
+    "clients": "Clients in a round n",
     "trim": "Trimmed at either end k",
-    "bucket_size": "Holders behind a trimmed value s",
-    "prompts": "Expected prompts of a holder B",
+    "bucket_size": "Clients behind a trimmed value s",
+    "prompts": "Expected prompts of a client B",
     "after_trimming": "Noise is added after trimming",
-    "honest_mates": "Mates whose noise is relied on h",
-    "kept": "Holders kept n - 2ks",
+    "honest_peers": "Mates whose noise is relied on h",
+    "kept": "Clients kept n - 2ks",
     "dimension": "Trainable values d",
     "noise_to_signal": "R = noise / largest signal",
     "signal_to_noise": "Largest signal / noise",

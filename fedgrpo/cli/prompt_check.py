@@ -125,7 +125,7 @@ def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
     ModelError, RewardError
         What cannot be loaded.
     """
-    from fedgrpo.federation.node.local_holders import LocalHolders
+    from fedgrpo.federation.node.local_clients import LocalClients
     from fedgrpo.federation.node.resident import resident
     from fedgrpo.model.quiet import quiet_loading
 
@@ -133,7 +133,7 @@ def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
     declared = declared_by(config, settings)
     with quiet_loading():
         start = resident(settings, any_weights=declared.any_weights).state()
-        return LocalHolders().prepare(settings, config, start, declared)
+        return LocalClients().prepare(settings, config, start, declared)
 
 
 def time_problems(seconds: float, policy: Policy) -> Iterator[str]:

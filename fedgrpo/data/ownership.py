@@ -1,4 +1,4 @@
-"""Whose prompts are whose: a deployed node's own file, a simulated holder's share, the server's
+"""Whose prompts are whose: a deployed node's own file, a simulated client's share, the server's
 held-out ones, or all the others for who trains alone.
 """
 
@@ -23,7 +23,7 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
 
     A node that names a file in its own configuration (``prompts``) uses that and nothing else. A
     simulated one (``partition-id``) gets its share of the scenario's source, units whole; of
-    built-in tasks, ``data.prompts_per_holder`` different prompts.
+    built-in tasks, ``data.prompts_per_client`` different prompts.
 
     Raises
     ------
@@ -37,14 +37,14 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
             "this node names no prompts",
             cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
         )
-    partition, holders = int(node_config["partition-id"]), int(node_config["num-partitions"])
+    partition, clients = int(node_config["partition-id"]), int(node_config["num-partitions"])
     data = settings.data
     if data.source != "tasks":
-        return _shares(settings, holders)[partition]
-    weights = dirichlet_weights(len(data.tasks), holders, data.heterogeneity, settings.seed)
-    # Any two seeds differ, so holders draw different prompts; none can draw a held-out one.
+        return _shares(settings, clients)[partition]
+    weights = dirichlet_weights(len(data.tasks), clients, data.heterogeneity, settings.seed)
+    # Any two seeds differ, so clients draw different prompts; none can draw a held-out one.
     seed = settings.seed * 1_000_003 + partition + 1
-    count, mix = data.prompts_per_holder, weights[partition].tolist()
+    count, mix = data.prompts_per_client, weights[partition].tolist()
     return generate(data.tasks, count, mix, seed, held_out=False, distinct=True)
 
 
@@ -78,7 +78,7 @@ def prompts_stamp(node_config: Mapping[str, Scalar]) -> str:
 
 
 def evaluation_prompts(settings: Settings) -> list[PromptRow]:
-    """Prompts that no holder has, on which the server measures.
+    """Prompts that no client has, on which the server measures.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def evaluation_prompts(settings: Settings) -> list[PromptRow]:
 
 def training_prompts(settings: Settings) -> list[PromptRow]:
     """Prompts of who trains alone: all of the source but the held-out ones. Of built-in tasks, as
-    many as one holder has, all tasks alike.
+    many as one client has, all tasks alike.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def training_prompts(settings: Settings) -> list[PromptRow]:
     if data.source != "tasks":
         return _split(settings)[1]
     weights = [1.0] * len(data.tasks)
-    return generate(data.tasks, data.prompts_per_holder, weights, settings.seed, held_out=False)
+    return generate(data.tasks, data.prompts_per_client, weights, settings.seed, held_out=False)
 
 
 @lru_cache(maxsize=2)
@@ -121,12 +121,12 @@ def _split(settings: Settings) -> tuple[list[PromptRow], list[PromptRow]]:
 
 
 @lru_cache(maxsize=2)
-def _shares(settings: Settings, holders: int) -> list[list[PromptRow]]:
-    """Each simulated holder's share of what is not held out."""
+def _shares(settings: Settings, clients: int) -> list[list[PromptRow]]:
+    """Each simulated client's share of what is not held out."""
     data, rows = settings.data, _split(settings)[1]
     return partition_rows(
         rows,
-        holders,
+        clients,
         by=data.partition_by,
         concentration=data.heterogeneity,
         seed=settings.seed,

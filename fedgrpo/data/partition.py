@@ -1,4 +1,4 @@
-"""Split one pool of prompts over simulated holders, unequally in content and equally in size."""
+"""Split one pool of prompts over simulated clients, unequally in content and equally in size."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Indices = NDArray[np.intp]
 Counts = NDArray[np.int64]
 
 
-def dirichlet_weights(groups: int, holders: int, concentration: float, seed: int) -> Floats:
-    """Draw how much of each group every holder has, from a symmetric Dirichlet distribution.
+def dirichlet_weights(groups: int, clients: int, concentration: float, seed: int) -> Floats:
+    """Draw how much of each group every client has, from a symmetric Dirichlet distribution.
 
     Hsu et al. 2019 (arXiv 1909.06335) draw from Dir(a p) with the groups' shares p. Here
     ``concentration`` is that of one group, as in most partitioners: a = ``groups * concentration``,
@@ -25,16 +25,16 @@ def dirichlet_weights(groups: int, holders: int, concentration: float, seed: int
 
     Parameters
     ----------
-    groups, holders:
+    groups, clients:
         How many of each.
     concentration:
-        1e-6 to 1e6. Near 0 a holder has one group only; large values make holders alike.
+        1e-6 to 1e6. Near 0 a client has one group only; large values make clients alike.
     seed:
         Public: the same for the same split.
 
     Returns
     -------
-    ndarray of float64, shape (holders, groups)
+    ndarray of float64, shape (clients, groups)
         Not negative; every row sums to 1.
 
     Raises
@@ -42,30 +42,30 @@ def dirichlet_weights(groups: int, holders: int, concentration: float, seed: int
     SettingsError
         If a number is out of range.
     """
-    if groups < 1 or holders < 1:
+    if groups < 1 or clients < 1:
         raise SettingsError(
-            f"cannot split {groups} groups over {holders} holders", cure="have at least one of each"
+            f"cannot split {groups} groups over {clients} clients", cure="have at least one of each"
         )
     _check_concentration(concentration)
-    return np.random.default_rng(seed).dirichlet(np.full(groups, concentration), holders)
+    return np.random.default_rng(seed).dirichlet(np.full(groups, concentration), clients)
 
 
 def partition_rows(
     rows: Sequence[PromptRow],
-    holders: int,
+    clients: int,
     *,
     by: str,
     concentration: float,
     seed: int,
     unit: str = "",
 ) -> list[list[PromptRow]]:
-    """Give every unit with all its rows to exactly one holder, the same number to each (give or
+    """Give every unit with all its rows to exactly one client, the same number to each (give or
     take one).
 
-    With ``by``, a holder's mix of that column's values is drawn from a Dirichlet distribution
-    around their shares p in the units: Dir(groups * concentration * p). Holders then draw units
-    without replacement, one holder after another; a value that has run out passes its weight to the
-    others (Hsu et al. 2019, arXiv 1909.06335). The last holders take what is left and so follow
+    With ``by``, a client's mix of that column's values is drawn from a Dirichlet distribution
+    around their shares p in the units: Dir(groups * concentration * p). Clients then draw units
+    without replacement, one client after another; a value that has run out passes its weight to the
+    others (Hsu et al. 2019, arXiv 1909.06335). The last clients take what is left and so follow
     their mix least. A unit whose rows have several values counts for that of its first row. Equal
     numbers of units let one ``data.min_prompts`` hold for all, on which the stated epsilon rests.
 
@@ -73,10 +73,10 @@ def partition_rows(
     ----------
     rows:
         The pool.
-    holders:
+    clients:
         Number of parts.
     by:
-        Column whose values holders differ in. Empty shuffles the rows evenly.
+        Column whose values clients differ in. Empty shuffles the rows evenly.
     concentration:
         See :func:`dirichlet_weights`.
     seed:
@@ -87,21 +87,21 @@ def partition_rows(
     Raises
     ------
     DataError
-        If a holder would be empty, or a row lacks the column or has a list or mapping there.
+        If a client would be empty, or a row lacks the column or has a list or mapping there.
     SettingsError
-        If ``concentration`` or ``holders`` is out of range.
+        If ``concentration`` or ``clients`` is out of range.
     """
     _check_concentration(concentration)
-    if holders < 1:
-        raise SettingsError(f"cannot split over {holders} holders", cure="have at least one")
+    if clients < 1:
+        raise SettingsError(f"cannot split over {clients} clients", cure="have at least one")
     units = _in_order_of_appearance(units_of(rows, unit))
-    if len(units) < holders:
+    if len(units) < clients:
         raise DataError(
-            f"{len(rows)} rows of {len(units)} units leave some of {holders} holders without any",
-            cure=f"give rows of at least {holders} units, or lower simulation.holders",
+            f"{len(rows)} rows of {len(units)} units leave some of {clients} clients without any",
+            cure=f"give rows of at least {clients} units, or lower simulation.clients",
         )
     rng = np.random.default_rng(seed)
-    sizes = np.full(holders, len(units) // holders) + (np.arange(holders) < len(units) % holders)
+    sizes = np.full(clients, len(units) // clients) + (np.arange(clients) < len(units) % clients)
     pools = [rng.permutation(pool) for pool in _groups(rows, units, by)]
     counts = _allot(np.array([len(pool) for pool in pools]), sizes, concentration, rng)
     ends = np.cumsum(counts, axis=0)
@@ -135,7 +135,7 @@ def hold_out(
     -------
     kept, held:
         ``held`` has ``count`` rows. ``kept`` has the others in their order, without those whose
-        unit or prompt is also held: no holder has an evaluation prompt, under whatever further
+        unit or prompt is also held: no client has an evaluation prompt, under whatever further
         columns, nor another row of a person who has one.
 
     Raises
@@ -214,9 +214,9 @@ def _value(row: PromptRow, by: str, index: int) -> Hashable:
 
 
 def _allot(stock: Counts, sizes: Counts, concentration: float, rng: np.random.Generator) -> Counts:
-    """Count each holder's units of each group, shape (holders, groups).
+    """Count each client's units of each group, shape (clients, groups).
 
-    Rows sum to ``sizes`` (holders,), columns to ``stock`` (groups,).
+    Rows sum to ``sizes`` (clients,), columns to ``stock`` (groups,).
     """
     alpha = len(stock) * concentration * stock / stock.sum()
     left = stock.copy()
@@ -224,7 +224,7 @@ def _allot(stock: Counts, sizes: Counts, concentration: float, rng: np.random.Ge
     for own, size, weights in zip(counts, sizes, rng.dirichlet(alpha, len(sizes)), strict=True):
         while missing := size - own.sum():
             wanted = np.where(left > 0, weights, 0.0)
-            # A holder that wants only what has run out takes the rest as it comes.
+            # A client that wants only what has run out takes the rest as it comes.
             share = wanted if wanted.sum() > 0 else left.astype(np.float64)
             taken = np.minimum(rng.multinomial(missing, share / share.sum()), left)
             np.add(own, taken, out=own)

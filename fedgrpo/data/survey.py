@@ -1,4 +1,4 @@
-"""What a holder's prompts would be refused for, all of it at once and without stopping."""
+"""What a client's prompts would be refused for, all of it at once and without stopping."""
 
 from __future__ import annotations
 

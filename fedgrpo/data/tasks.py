@@ -1,8 +1,8 @@
 """Small text tasks with exact answers: the demo's private prompts, and the public ones that it is
 measured on.
 
-A prompt belongs either to the held-out set or to the holders, decided by a hash of its own text, so
-that no seed, split or task mixture can put an evaluation prompt into a holder's hands.
+A prompt belongs either to the held-out set or to the clients, decided by a hash of its own text, so
+that no seed, split or task mixture can put an evaluation prompt into a client's hands.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def generate(
     seed:
         Makes the draw reproducible.
     held_out:
-        Draw evaluation prompts instead of a holder's.
+        Draw evaluation prompts instead of a client's.
     distinct:
         Draw on until there are ``count`` different ones, each of which is a unit of its own: a task
         whose prompts run out passes its share to the others. Else they may repeat.
@@ -116,6 +116,6 @@ def _check_there_are_more(misses: int, found: int, count: int) -> None:
     if misses > _MOST_MISSES:
         raise DataError(
             f"{_MOST_MISSES} draws after {found} of {count} prompts gave no new one",
-            cure=f"lower data.prompts_per_holder to {found} and data.min_prompts with it, or "
+            cure=f"lower data.prompts_per_client to {found} and data.min_prompts with it, or "
             "choose more of data.tasks",
         )

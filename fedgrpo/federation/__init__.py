@@ -1,6 +1,6 @@
 """The only room that knows Flower: strategy, client app, messages, checkpoint, and simulation.
 
-Nothing here loads torch until a holder trains or the server evaluates: a deployed node starts a
+Nothing here loads torch until a client trains or the server evaluates: a deployed node starts a
 process for every message. Names are therefore resolved when they are first used.
 """
 

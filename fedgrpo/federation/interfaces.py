@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedgrpo.federation.state.watch import Watch
 
 
-class Holder(Protocol):
+class Client(Protocol):
     """A data holder: private prompts, a base model, and local training."""
 
     def contribute(
@@ -57,8 +57,8 @@ class Holder(Protocol):
         ...
 
 
-HolderFactory = Callable[[Settings, Mapping[str, Scalar]], Holder]
-"""Makes a holder from the run's settings and the node's own configuration, after the release has
+ClientFactory = Callable[[Settings, Mapping[str, Scalar]], Client]
+"""Makes a client from the run's settings and the node's own configuration, after the release has
 been charged for: here prompts may be read.
 """
 
@@ -67,8 +67,8 @@ been charged for: here prompts may be read.
 class PreparingFactory(Protocol):
     """A factory that says before the charge, and without a prompt, whether it can serve."""
 
-    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Holder:
-        """See :data:`HolderFactory`."""
+    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
+        """See :data:`ClientFactory`."""
         ...
 
     def prepare(
@@ -111,7 +111,7 @@ class Evaluation:
 
 
 class Evaluator(Protocol):
-    """Measures an adapter on prompts that no holder has."""
+    """Measures an adapter on prompts that no client has."""
 
     def evaluate(self, adapter: AdapterState) -> Evaluation:
         """Measure one adapter. The same adapter gives the same figures."""

@@ -102,7 +102,7 @@ class OpenedError(ProtocolError):
 
 
 class CohortError(FedGRPOError, RuntimeError):
-    """Too few holders for the configured buckets and attackers, or too few in time."""
+    """Too few clients for the configured buckets and attackers, or too few in time."""
 
 
 class LedgerError(FedGRPOError, ValueError):

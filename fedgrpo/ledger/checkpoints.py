@@ -6,7 +6,7 @@ members sign it under different labels, so that no signature serves in the place
 Adversary: whoever changes a ledger after it was written, without the server's key; and a server
 that shows two ledgers of one run to different readers, against which members co-sign: each signs
 only what extends what it signed before, so a fork needs the keys of all members whom a reader asks
-for. A ledger proves that nobody changed the record; it does not prove that a holder trained
+for. A ledger proves that nobody changed the record; it does not prove that a client trained
 honestly, nor that a server which holds the key wrote the truth.
 """
 

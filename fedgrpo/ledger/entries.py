@@ -1,6 +1,6 @@
 """What the ledger says: one head, one entry for each round, one end. Figures and hashes only.
 
-Nothing in an entry is a holder's own but its salted commitment, which says nothing without the
+Nothing in an entry is a client's own but its salted commitment, which says nothing without the
 salt. No wall times: the same run has the same ledger.
 """
 
@@ -63,9 +63,9 @@ class RoundEntry(Record):
     result: str
     """Hash of the adapter that the round ended with; the same for an aborted round."""
     cohort: int
-    """Holders that were asked."""
+    """Clients that were asked."""
     finished: int
-    """Holders whose release is in the result."""
+    """Clients whose release is in the result."""
     groups: int
     """Group means that the rule saw."""
     rule: str
@@ -84,7 +84,7 @@ class RoundEntry(Record):
     """How releases were brought together."""
     version: str
     commitments: tuple[str, ...]
-    """Salted commitments of the holders in the result to their releases, see
+    """Salted commitments of the clients in the result to their releases, see
     :func:`fedgrpo.ledger.commitment`.
     """
     committee: tuple[str, ...] = ()

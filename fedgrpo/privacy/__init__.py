@@ -1,4 +1,4 @@
-"""Differential privacy: clipping, noise, what a holder releases, and what that costs.
+"""Differential privacy: clipping, noise, what a client releases, and what that costs.
 
 Light to import: neither torch nor Opacus is loaded until an accountant needs it. Per-prompt
 gradients, which do need torch, are imported from :mod:`fedgrpo.privacy.prompt_gradients` directly.
@@ -24,7 +24,7 @@ from fedgrpo.privacy.release import (
     METRICS,
     Aggregate,
     ReleasePlan,
-    holder_noise_std,
+    client_noise_std,
     read_aggregate,
     release_prompts,
     release_update,
@@ -42,6 +42,7 @@ __all__ = [
     "add_noise",
     "budget_of",
     "check_budget",
+    "client_noise_std",
     "clip",
     "compose",
     "count_noise",
@@ -49,7 +50,6 @@ __all__ = [
     "epsilon_subsampled",
     "gaussian_noise",
     "guarantees",
-    "holder_noise_std",
     "indicator_share",
     "next_clipping_norm",
     "plan_budget",

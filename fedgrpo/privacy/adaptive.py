@@ -1,6 +1,6 @@
 """Letting the clipping norm follow a quantile of norms (Andrew et al. 2021, arXiv 1905.03871).
 
-Each unit (a holder's update, or one prompt's gradient) says in one bit whether its norm was at most
+Each unit (a client's update, or one prompt's gradient) says in one bit whether its norm was at most
 C. The bits are counted under noise, and C moves towards the quantile. The count is part of the
 release, so its noise is split off the same budget: see :func:`indicator_share`.
 """
@@ -13,7 +13,7 @@ from fedgrpo.ground.errors import PrivacyError
 
 RANGE = 10.0
 """C stays within this factor of its start, so that a run of odd rounds neither silences nor
-unbounds the holders."""
+unbounds the clients."""
 
 
 def count_noise(bits: int, noise_multiplier: float) -> float:
@@ -70,7 +70,7 @@ def next_clipping_norm(
     current:
         C of the round that just ended, positive.
     share_below:
-        Share of units whose norm was at most ``current``. Noise or lying holders may push it out of
+        Share of units whose norm was at most ``current``. Noise or lying clients may push it out of
         [0, 1]; it is clamped, so liars together move C by no more than their number.
     quantile:
         Share that should be at or below C, in (0, 1).

@@ -37,7 +37,7 @@ class ClipResult:
 def clip(vector: NDArray[Any], norm: float) -> ClipResult:
     """Scale a vector down to L2 norm C where it is longer.
 
-    Total: any vector of real numbers gives a result, because a holder that fails on its own bad
+    Total: any vector of real numbers gives a result, because a client that fails on its own bad
     step would show by its absence what its data did. A NaN or infinite coordinate says nothing
     about the direction, so such a vector contributes nothing.
 

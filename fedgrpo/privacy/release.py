@@ -1,4 +1,4 @@
-"""What a holder releases, how much noise makes it private, and how the server reads the aggregate.
+"""What a client releases, how much noise makes it private, and how the server reads the aggregate.
 
 Update, metrics and clipping indicator leave as one vector through one Gaussian mechanism of
 sensitivity 1. Metrics get a share ``a`` of the squared sensitivity and the indicator a share ``s``,
@@ -30,7 +30,7 @@ Unit = Literal["none", "prompt", "client"]
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """How a round's contributions are scaled and noised. Public, the same for every holder.
+    """How a round's contributions are scaled and noised. Public, the same for every client.
 
     Attributes
     ----------
@@ -41,11 +41,11 @@ class ReleasePlan:
     clipping_norm:
         C, in the update's own units.
     expected_prompts:
-        B, the expected number of sampled prompts a holder: a constant, since the real number is
+        B, the expected number of sampled prompts a client: a constant, since the real number is
         private.
     noise_std:
-        Standard deviation of a holder's noise in units of the sensitivity 1, before the division by
-        B: see :func:`holder_noise_std`.
+        Standard deviation of a client's noise in units of the sensitivity 1, before the division by
+        B: see :func:`client_noise_std`.
     metrics_share:
         Share ``a`` of the squared sensitivity that metrics get, in (0, 1).
     indicator_share:
@@ -133,7 +133,7 @@ class Aggregate:
     metrics:
         One figure in [0, 1] for each of :data:`METRICS`, noisy where the update is.
     share_below:
-        Noisy share of units whose norm was at most C, unclamped: of holders, or of prompts with a
+        Noisy share of units whose norm was at most C, unclamped: of clients, or of prompts with a
         signal. None where C is fixed.
     """
 
@@ -145,7 +145,7 @@ class Aggregate:
 def release_prompts(
     total: GridSum, plan: ReleasePlan, key: bytes | None = None
 ) -> NDArray[np.float64]:
-    """Return a holder's prompt-level private contribution: y = (sum_i u_i + N(0, std^2 I)) / B.
+    """Return a client's prompt-level private contribution: y = (sum_i u_i + N(0, std^2 I)) / B.
 
     Unit i (a prompt, or all that one person wrote) contributes ``u_i = [sqrt(1-a-s) g_i / C,
     sqrt(a) (m_i - 1/2) 2 / sqrt(k), sqrt(s) 2 (b_i - 1/2)]``, with its clipped descent direction
@@ -164,7 +164,7 @@ def release_prompts(
     ``bound`` lets through: at most 1 / B. ``plan.noise_std`` is the noise multiplier.
 
     Adversary: whoever sees y itself (under client noise, the server colluding with every bucket
-    mate), knows all other units, but not which were sampled.
+    peer), knows all other units, but not which were sampled.
 
     Parameters
     ----------
@@ -202,17 +202,17 @@ def release_update(
     plan: ReleasePlan,
     key: bytes | None = None,
 ) -> NDArray[np.float64]:
-    """Return a holder's client-level private contribution: y = u + N(0, std^2 I).
+    """Return a client's client-level private contribution: y = u + N(0, std^2 I).
 
     ``u = [sqrt(1-a-s) clip(delta, C) / C, sqrt(a) (m - 1/2) 2 / sqrt(k), sqrt(s) 2 (b - 1/2)]``,
-    with the holder's k metrics m and the indicator b = 1 if the norm of delta is at most C, where C
+    with the client's k metrics m and the indicator b = 1 if the norm of delta is at most C, where C
     adapts. As in :func:`release_prompts`, ``||u|| <= 1``, so replacing the contribution by zero
     (zero-out adjacency) moves y by at most 1 and ``plan.noise_std`` is the noise multiplier.
 
     A delta with NaN or infinity contributes zero, and its indicator is 1: it describes what was
     sent, a vector of norm 0. So a diverged step can only lower C, never raise it.
 
-    Adversary: whoever sees y itself; they learn that the holder took part, not what it contributed.
+    Adversary: whoever sees y itself; they learn that the client took part, not what it contributed.
     Unit "none" takes the same way without noise and promises nothing.
 
     Parameters
@@ -248,7 +248,7 @@ def release_update(
 
 
 def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
-    """Return the release of a holder that has nothing to contribute, with the full noise.
+    """Return the release of a client that has nothing to contribute, with the full noise.
 
     For causes that no prompt can influence (a device that is lost, a process that was killed). It
     is what :func:`release_prompts` makes of no unit at all, and what zero-out adjacency puts in the
@@ -280,7 +280,7 @@ def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggrega
     aggregate:
         float64, shape ``(plan.size,)``, finite.
     plan:
-        The plan that the holders released by.
+        The plan that the clients released by.
 
     Raises
     ------
@@ -300,13 +300,13 @@ def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggrega
     )
 
 
-def holder_noise_std(privacy: PrivacySettings) -> float:
-    """Return the noise that one holder adds, in units of its sensitivity 1.
+def client_noise_std(privacy: PrivacySettings) -> float:
+    """Return the noise that one client adds, in units of its sensitivity 1.
 
-    Client noise: z / sqrt(1 + h), with h the honest mates that a holder relies on. Sums of
-    independent Gaussians add variances, so a bucket sum that holds the holder's own noise and that
-    of h honest mates carries at least (1 + h) z^2 / (1 + h) = z^2 that an adversary cannot
-    subtract, over a sensitivity of 1. With h = 0 the holder's vector is private by itself, whatever
+    Client noise: z / sqrt(1 + h), with h the honest peers that a client relies on. Sums of
+    independent Gaussians add variances, so a bucket sum that holds the client's own noise and that
+    of h honest peers carries at least (1 + h) z^2 / (1 + h) = z^2 that an adversary cannot
+    subtract, over a sensitivity of 1. With h = 0 the client's vector is private by itself, whatever
     happens to it later. Rounding each noisy vector before it is summed changes nothing: at 64 steps
     a standard deviation, sums of rounded Gaussians equal rounded sums up to exp(-2 pi^2 64^2).
 
@@ -317,23 +317,23 @@ def holder_noise_std(privacy: PrivacySettings) -> float:
     """
     if privacy.unit == "none" or privacy.noise == "server":
         return 0.0
-    return privacy.noise_multiplier / math.sqrt(1 + privacy.honest_mates)
+    return privacy.noise_multiplier / math.sqrt(1 + privacy.honest_peers)
 
 
 def server_noise_std(
     privacy: PrivacySettings,
-    holder_sensitivity: float,
+    client_sensitivity: float,
     expected_prompts: int,
     *,
     rounding: float = 0.0,
 ) -> float:
     """Return the noise that the server adds once to the aggregate, with :func:`add_noise`.
 
-    Proof: one unit moves its holder's vector by at most L in L2 norm, with L = 1 for a client
+    Proof: one unit moves its client's vector by at most L in L2 norm, with L = 1 for a client
     (zeroed out) and L = 1/B for a prompt (one u_i / B, added or removed: see
     :func:`release_prompts`). Saturating the coordinates is 1-Lipschitz and does not enlarge that;
-    rounding them to the fixed-point grid adds at most ``rounding``. If one holder's vector moves by
-    v, the robust rule's result moves by at most ``holder_sensitivity`` times the norm of v (trimmed
+    rounding them to the fixed-point grid adds at most ``rounding``. If one client's vector moves by
+    v, the robust rule's result moves by at most ``client_sensitivity`` times the norm of v (trimmed
     mean: 0 <= T(y) - T(x) <= y - x in every coordinate; see :mod:`fedgrpo.robust`). Noise of z
     times the product is the Gaussian mechanism with noise multiplier z.
 
@@ -343,13 +343,13 @@ def server_noise_std(
     ----------
     privacy:
         The settings.
-    holder_sensitivity:
-        L2 change of the rule's result over that of one holder's vector:
+    client_sensitivity:
+        L2 change of the rule's result over that of one client's vector:
         ``fedgrpo.robust.rules.sensitivity`` for the round's buckets.
     expected_prompts:
         B; used for unit "prompt" only.
     rounding:
-        L2 change that fixed-point rounding may add to a holder's vector: the grid's step times
+        L2 change that fixed-point rounding may add to a client's vector: the grid's step times
         sqrt(size).
 
     Returns
@@ -364,14 +364,14 @@ def server_noise_std(
     """
     if privacy.unit == "none" or privacy.noise == "client":
         return 0.0
-    if not (0 < holder_sensitivity < math.inf and expected_prompts >= 1 and 0 <= rounding < 1):
+    if not (0 < client_sensitivity < math.inf and expected_prompts >= 1 and 0 <= rounding < 1):
         raise PrivacyError(
-            f"no noise fits sensitivity = {holder_sensitivity}, "
+            f"no noise fits sensitivity = {client_sensitivity}, "
             f"expected prompts = {expected_prompts}, rounding = {rounding}",
             cure="take the sensitivity from the robust rule for the round's buckets",
         )
     unit_norm = 1 / expected_prompts if privacy.unit == "prompt" else 1.0
-    return privacy.noise_multiplier * holder_sensitivity * (unit_norm + rounding)
+    return privacy.noise_multiplier * client_sensitivity * (unit_norm + rounding)
 
 
 def _centred(metrics: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -62,7 +62,7 @@ def _skipped(rounds: Sequence[RoundRow]) -> str:
     reason = last[-1].reason or "no reason given"
     return (
         f"Rounds {last[0].round} to {last[-1].round} changed nothing: {reason}. "
-        "Check that enough nodes are online and finish in time (federation.min_holders, "
+        "Check that enough nodes are online and finish in time (federation.min_clients, "
         "federation.round_timeout_s)."
     )
 

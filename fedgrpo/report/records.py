@@ -97,7 +97,7 @@ class RewardSummary(Record):
 class RobustSummary(Record):
     """The robust rule, how many group means it drops at either end, and of how many.
 
-    A group is a bucket, or a single holder where there are none.
+    A group is a bucket, or a single client where there are none.
     """
 
     rule: str

@@ -124,20 +124,20 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
 
 
 def sensitivity(rule: str, buckets: int, trim: int, smallest_bucket: int) -> float:
-    r"""How far one holder can move the combined vector in L2.
+    r"""How far one client can move the combined vector in L2.
 
-    The holder's contribution has norm at most 1 and is replaced by zeros (zero-out adjacency);
+    The client's contribution has norm at most 1 and is replaced by zeros (zero-out adjacency);
     number and sizes s of buckets, B and ``trim`` are public and fixed. Then the distance is at most
     ``1 / (s (B - 2k))``, where k values are dropped at either end: ``trim`` by the trimmed mean,
     ``(B - 1) // 2`` by the median, 0 by the mean.
 
-    Proof. The holder is in one bucket, whose mean m_i (a vector) moves by at most 1/s in L2. Fix a
+    Proof. The client is in one bucket, whose mean m_i (a vector) moves by at most 1/s in L2. Fix a
     coordinate and let m_i grow from a to b >= a there (else swap). Every order statistic is
     non-decreasing in every argument, so each m_(j) grows by some D_j >= 0, and the sum of all D_j
     is b - a, as the total grows by just that. The trimmed sum grows by the sum of some of the D_j:
     by between 0 and b - a. So in every coordinate, the trimmed sum moves by at most as much as m_i,
-    hence in L2 too; the trimmed mean divides by B - 2k. QED. Other holders may be unbounded: an
-    honest holder's guarantee does not rest on attackers who clip. It is tight at B = 3, k = 1.
+    hence in L2 too; the trimmed mean divides by B - 2k. QED. Other clients may be unbounded: an
+    honest client's guarantee does not rest on attackers who clip. It is tight at B = 3, k = 1.
 
     Parameters
     ----------
@@ -259,6 +259,6 @@ def _check_cohort(name: str, rule: Rule, buckets: int, trim: int) -> None:
         raise CohortError(
             f"robust.rule = {name!r} with robust.trim = {trim} needs {needed} buckets, "
             f"there are {buckets}",
-            cure=f"have at least {needed} times secure.bucket_size holders finish, or set "
+            cure=f"have at least {needed} times secure.bucket_size clients finish, or set "
             f"robust.trim <= {largest}",
         )

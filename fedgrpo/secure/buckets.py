@@ -9,17 +9,17 @@ from fedgrpo.ground.errors import CohortError, ProtocolError
 
 
 def assign_buckets(
-    finishers: Sequence[int], size: int, key: bytes | None = None
+    participants: Sequence[int], size: int, key: bytes | None = None
 ) -> list[tuple[int, ...]]:
-    """Split a round's finishers at random into as many buckets as possible.
+    """Split a round's participants at random into as many buckets as possible.
 
     The order is a pseudorandom permutation under a secret key, so an attacker cannot choose its
-    bucket mates. The server can: a holder has only the server's word for the draw, and an active
+    bucket peers. The server can: a client has only the server's word for the draw, and an active
     server may surround a victim with its own nodes.
 
     Parameters
     ----------
-    finishers:
+    participants:
         Distinct node ids. In the same order, they are drawn into the same places by the same key.
     size:
         Least members of a bucket, at least 2.
@@ -29,13 +29,13 @@ def assign_buckets(
     Returns
     -------
     list[tuple[int, ...]]
-        ``len(finishers) // size`` buckets, each sorted, whose sizes differ by at most one. Every
-        finisher is in exactly one.
+        ``len(participants) // size`` buckets, each sorted, whose sizes differ by at most one. Every
+        participant is in exactly one.
 
     Raises
     ------
     CohortError
-        If there are fewer than ``size`` finishers.
+        If there are fewer than ``size`` participants.
     ProtocolError
         If ``size`` is below 2 or an id occurs twice.
     """
@@ -43,15 +43,16 @@ def assign_buckets(
         raise ProtocolError(
             f"a bucket of {size} hides nobody", cure="set secure.bucket_size to at least 3"
         )
-    if len(set(finishers)) != len(finishers):
+    if len(set(participants)) != len(participants):
         raise ProtocolError(
-            "a finisher is named twice", cure="count each node's reply once before filling buckets"
+            "a participant is named twice",
+            cure="count each node's reply once before filling buckets",
         )
-    if len(finishers) < size:
+    if len(participants) < size:
         raise CohortError(
-            f"{len(finishers)} finishers do not fill one bucket of {size}",
-            cure=f"wait for at least {size} holders, or lower secure.bucket_size (never below 3)",
+            f"{len(participants)} participants do not fill one bucket of {size}",
+            cure=f"wait for at least {size} clients, or lower secure.bucket_size (never below 3)",
         )
-    order = shuffled(finishers, new_key() if key is None else key)
+    order = shuffled(participants, new_key() if key is None else key)
     count = len(order) // size
     return [tuple(sorted(order[first::count])) for first in range(count)]

@@ -52,7 +52,7 @@ def fraction_bits(members: int, bound: float) -> int:
 def encode(values: NDArray[np.float64], bits: int, bound: float) -> NDArray[np.uint32]:
     """Encode a vector as fixed-point integers modulo 2^32.
 
-    Saturating is harmless to honest holders: the bound is chosen so that what they send, clipped
+    Saturating is harmless to honest clients: the bound is chosen so that what they send, clipped
     and noised, lies within it. Where noise does reach beyond, saturating is a function of a value
     that is private already, hence post-processing, and keeps it from wrapping to the other end of
     the range. It binds nobody who does not call it: a liar may send any vector, and spoil its own
@@ -64,7 +64,7 @@ def encode(values: NDArray[np.float64], bits: int, bound: float) -> NDArray[np.u
     Parameters
     ----------
     values:
-        float64, shape (d,): one holder's contribution.
+        float64, shape (d,): one client's contribution.
     bits:
         Fraction bits, the same for the whole bucket: see :func:`fraction_bits`.
     bound:

@@ -4,8 +4,8 @@ Double masking after Bonawitz et al. 2017 (doi 10.1145/3133956.3133982) on the c
 small bucket:
 
 1. :attr:`MaskingClient.public_keys`: fresh X25519 keys and a commitment to a self-mask seed.
-2. :meth:`MaskingClient.share`: Shamir shares of seed and masking key for each mate, encrypted.
-3. :meth:`MaskingClient.mask`: the vector under its self mask and a pairwise mask for each mate.
+2. :meth:`MaskingClient.share`: Shamir shares of seed and masking key for each peer, encrypted.
+3. :meth:`MaskingClient.mask`: the vector under its self mask and a pairwise mask for each peer.
 4. :meth:`MaskingClient.reveal`: shares of survivors' seeds or of dropped members' keys, never both.
 
 Covered: an honest-but-curious server that sees all messages, together with up to ``threshold - 1``
@@ -14,7 +14,7 @@ members of the bucket, learns the sum over the other survivors and nothing else 
 Not covered by masking alone: an active server. It can hand out public keys of its own (man in the
 middle), fill the bucket around a victim with nodes of its own, or tell members different stories
 about who dropped out; the last unmasks a victim with the help of ``2 * threshold - members``
-colluding mates, which in a bucket of three is one. Nor is it covered that dropouts shrink a sum: it
+colluding peers, which in a bucket of three is one. Nor is it covered that dropouts shrink a sum: it
 may be over as few as ``threshold`` survivors.
 """
 
@@ -112,14 +112,14 @@ class MaskingClient:
         Parameters
         ----------
         roster:
-            The bucket as the server announces it. What a member cannot check is whether its mates'
+            The bucket as the server announces it. What a member cannot check is whether its peers'
             keys really are theirs: a server that substitutes its own reads everything dealt under
             them.
 
         Returns
         -------
         dict[int, bytes]
-            ``{mate: ciphertext}``, 92 bytes each, which only that mate can read.
+            ``{peer: ciphertext}``, 92 bytes each, which only that peer can read.
 
         Raises
         ------
@@ -135,31 +135,31 @@ class MaskingClient:
             seeds = primitives.split_secret(secrets.seed, roster.threshold, count)
             keys = primitives.split_secret(secrets.masking_key, roster.threshold, count)
             sealed: dict[int, bytes] = {}
-            for mate, mate_keys, seed, key in zip(
+            for peer, peer_keys, seed, key in zip(
                 roster.members, roster.keys, seeds, keys, strict=True
             ):
-                context = roster.context("share", state.node_id, mate)
-                if mate == state.node_id:
-                    secrets.seed_shares[mate] = seed
+                context = roster.context("share", state.node_id, peer)
+                if peer == state.node_id:
+                    secrets.seed_shares[peer] = seed
                     continue
                 # Only to refuse a low-order masking key before anything is dealt in its bucket.
-                primitives.agree(secrets.masking_key, mate_keys.masking, context)
-                common = primitives.agree(secrets.sharing_key, mate_keys.sharing, context)
-                sealed[mate] = primitives.seal(common, seed + key, context)
+                primitives.agree(secrets.masking_key, peer_keys.masking, context)
+                common = primitives.agree(secrets.sharing_key, peer_keys.sharing, context)
+                sealed[peer] = primitives.seal(common, seed + key, context)
             state.roster, state.stage = roster, "shared"
         return sealed
 
     def mask(
         self, ciphertexts: Mapping[int, bytes], values: NDArray[np.uint32]
     ) -> NDArray[np.uint32]:
-        """Hide a vector under the self mask and the masks agreed with every mate that shared.
+        """Hide a vector under the self mask and the masks agreed with every peer that shared.
 
         Afterwards the member itself holds nothing from which its own masks could be computed.
 
         Parameters
         ----------
         ciphertexts:
-            ``{mate: its ciphertext for this member}``, of the mates that shared.
+            ``{peer: its ciphertext for this member}``, of the peers that shared.
         values:
             uint32, shape (d,), d >= 1: see :func:`fedgrpo.secure.encoding.encode`.
 
@@ -167,12 +167,12 @@ class MaskingClient:
         -------
         NDArray[np.uint32]
             Shape (d,). Uniform to whoever lacks the seed or one pairwise key: to the server with up
-            to ``threshold - 1`` colluding mates, as long as another honest mate shared.
+            to ``threshold - 1`` colluding peers, as long as another honest peer shared.
 
         Raises
         ------
         ProtocolError
-            Out of order, fewer than ``threshold`` sharers, a ciphertext from someone who is no mate
+            Out of order, fewer than ``threshold`` sharers, a ciphertext from someone who is no peer
             or one that does not decrypt, or values of another type or shape.
         """
         state, roster = self._joined("shared")
@@ -180,13 +180,13 @@ class MaskingClient:
             self._check_values(values)
             self._check_sharers(ciphertexts, roster)
             secrets, me = state.secrets, state.node_id
-            for mate, sealed in ciphertexts.items():
-                shares = self._unseal(mate, sealed, roster)
-                secrets.seed_shares[mate] = shares[: primitives.SECRET_BYTES]
-                secrets.key_shares[mate] = shares[primitives.SECRET_BYTES :]
+            for peer, sealed in ciphertexts.items():
+                shares = self._unseal(peer, sealed, roster)
+                secrets.seed_shares[peer] = shares[: primitives.SECRET_BYTES]
+                secrets.key_shares[peer] = shares[primitives.SECRET_BYTES :]
             masked = values + self_mask(roster, me, secrets.seed, values.size)
-            for mate in ciphertexts:
-                masked += pairwise_mask(roster, me, secrets.masking_key, mate, values.size)
+            for peer in ciphertexts:
+                masked += pairwise_mask(roster, me, secrets.masking_key, peer, values.size)
             secrets.seed = secrets.sharing_key = secrets.masking_key = b""
             state.stage = "masked"
         return masked
@@ -309,26 +309,26 @@ class MaskingClient:
             )
 
     def _check_sharers(self, ciphertexts: Mapping[int, bytes], roster: Roster) -> None:
-        if strangers := sorted(set(ciphertexts) - set(roster.mates_of(self._state.node_id))):
+        if strangers := sorted(set(ciphertexts) - set(roster.peers_of(self._state.node_id))):
             raise self._refusal(
-                f"was sent shares of {strangers}, who are no mates", "forward mates' shares only"
+                f"was sent shares of {strangers}, who are no peers", "forward peers' shares only"
             )
         if (sharers := len(ciphertexts) + 1) < roster.threshold:
             raise self._refusal(
                 f"has {sharers} sharers where {roster.threshold} are needed", "give up this bucket"
             )
 
-    def _unseal(self, mate: int, sealed: bytes, roster: Roster) -> bytes:
-        context = roster.context("share", mate, self._state.node_id)
+    def _unseal(self, peer: int, sealed: bytes, roster: Roster) -> bytes:
+        context = roster.context("share", peer, self._state.node_id)
         key = primitives.agree(
-            self._state.secrets.sharing_key, roster.keys_of(mate).sharing, context
+            self._state.secrets.sharing_key, roster.keys_of(peer).sharing, context
         )
         shares = primitives.unseal(key, sealed, context)
         if shares is None or len(shares) != 2 * primitives.SECRET_BYTES:
             raise self._refusal(
-                f"cannot decrypt the shares of mate {mate}: forged, altered or dealt under another "
+                f"cannot decrypt the shares of peer {peer}: forged, altered or dealt under another "
                 "roster",
-                f"leave node {mate} out of later rounds",
+                f"leave node {peer} out of later rounds",
             )
         return shares
 

@@ -1,8 +1,8 @@
 """The two kinds of mask, computed alike by members, who add them, and server, who takes them off.
 
-Member u sends ``x_u + self_mask(u) + sum over mates v of pairwise_mask(u, v)`` modulo 2^32.
+Member u sends ``x_u + self_mask(u) + sum over peers v of pairwise_mask(u, v)`` modulo 2^32.
 Pairwise masks are antisymmetric, so they cancel in the sum over all members; for a member that
-dropped out, the mates' share of them remains and is recomputed from its reconstructed key. The self
+dropped out, the peers' share of them remains and is recomputed from its reconstructed key. The self
 mask protects a vector that arrives late, after its sender was declared dropped and its key revealed
 (Bonawitz et al. 2017, doi 10.1145/3133956.3133982, section 4).
 """
@@ -22,21 +22,21 @@ def self_mask(roster: Roster, member: int, seed: bytes, words: int) -> NDArray[n
 
 
 def pairwise_mask(
-    roster: Roster, member: int, private: bytes, mate: int, words: int
+    roster: Roster, member: int, private: bytes, peer: int, words: int
 ) -> NDArray[np.uint32]:
-    """Mask that ``member``, holder of the X25519 key ``private``, adds on account of ``mate``.
+    """Mask that ``member``, client of the X25519 key ``private``, adds on account of ``peer``.
 
     Returns
     -------
     NDArray[np.uint32]
-        Shape (words,); minus (modulo 2^32) what ``mate`` adds on account of ``member``.
+        Shape (words,); minus (modulo 2^32) what ``peer`` adds on account of ``member``.
 
     Raises
     ------
     ProtocolError
-        If the mate's public masking key has low order.
+        If the peer's public masking key has low order.
     """
-    low, high = sorted((member, mate))
-    key = agree(private, roster.keys_of(mate).masking, roster.context("pairwise mask", low, high))
+    low, high = sorted((member, peer))
+    key = agree(private, roster.keys_of(peer).masking, roster.context("pairwise mask", low, high))
     mask = keystream(key, words)
     return mask if member == low else np.negative(mask)

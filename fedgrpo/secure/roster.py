@@ -16,7 +16,7 @@ class PublicKeys:
     """One member's ephemeral public values of one round, 32 bytes each."""
 
     sharing: bytes
-    """X25519 key under which mates encrypt shares for this member."""
+    """X25519 key under which peers encrypt shares for this member."""
     masking: bytes
     """X25519 key from which pairwise masks are agreed."""
     seed_commitment: bytes
@@ -66,7 +66,7 @@ class Roster:
         """Public keys of a member."""
         return self.keys[self.members.index(member)]
 
-    def mates_of(self, member: int) -> tuple[int, ...]:
+    def peers_of(self, member: int) -> tuple[int, ...]:
         """Members other than this one."""
         return tuple(other for other in self.members if other != member)
 
@@ -132,5 +132,5 @@ def refusal(roster: Roster, problem: str) -> ProtocolError:
     """Name the bucket in an error about its roster."""
     return ProtocolError(
         f"roster of run {roster.run_id}, round {roster.round}, bucket {roster.bucket} {problem}",
-        cure="announce distinct finishers with the keys that they sent and a majority threshold",
+        cure="announce distinct participants with the keys that they sent and a majority threshold",
     )

@@ -25,13 +25,13 @@ class Secrets:
     seed: bytes = b""
     """Self-mask seed."""
     sharing_key: bytes = b""
-    """Private X25519 key under which mates encrypt shares."""
+    """Private X25519 key under which peers encrypt shares."""
     masking_key: bytes = b""
     """Private X25519 key of the pairwise masks."""
     seed_shares: dict[int, bytes] = field(default_factory=dict)
     """Shares of the sharers' seeds, by dealer, this member's own included."""
     key_shares: dict[int, bytes] = field(default_factory=dict)
-    """Shares of the mates' masking keys, by dealer."""
+    """Shares of the peers' masking keys, by dealer."""
 
 
 @dataclass

@@ -134,7 +134,7 @@ class _Opener:
         roster = self._roster
         commitment = roster.keys_of(member).seed_commitment
         context = commitment_context(roster.run_id, roster.round, member)
-        shares = {mate: answer.seed_shares[member] for mate, answer in self._answers.items()}
+        shares = {peer: answer.seed_shares[member] for peer, answer in self._answers.items()}
         seed = self._reconstruct(shares, lambda secret: commit(secret, context) == commitment)
         if seed is None:
             raise _broken(roster, f"no set of answers opens the seed commitment of member {member}")
@@ -142,7 +142,7 @@ class _Opener:
 
     def masking_key(self, member: int) -> bytes:
         public = self._roster.keys_of(member).masking
-        shares = {mate: answer.key_shares[member] for mate, answer in self._answers.items()}
+        shares = {peer: answer.key_shares[member] for peer, answer in self._answers.items()}
         private = self._reconstruct(shares, lambda secret: public_key(secret) == public)
         if private is None:
             raise _broken(
@@ -159,10 +159,10 @@ class _Opener:
                 return None
             self._attempts -= 1
             position = self._roster.members.index
-            secret = join_secret({position(mate): shares[mate] for mate in chosen})
+            secret = join_secret({position(peer): shares[peer] for peer in chosen})
             if fits(secret):
                 # Who told the truth is asked first next time, so that a liar costs time only once.
-                self._order.sort(key=lambda mate: mate not in chosen)
+                self._order.sort(key=lambda peer: peer not in chosen)
                 return secret
         return None
 

@@ -48,6 +48,15 @@ __all__ = [
 
 Scalar = bool | int | float | str
 
+RENAMED = {
+    "federation.min_holders": "federation.min_clients",
+    "simulation.holders": "simulation.clients",
+    "simulation.cpus_per_holder": "simulation.cpus_per_client",
+    "simulation.gpus_per_holder": "simulation.gpus_per_client",
+    "data.prompts_per_holder": "data.prompts_per_client",
+}
+"""Settings by the names that they had, and what they are called now."""
+
 
 class ModelSettings(Section):
     """The frozen base model, the same on every node."""
@@ -93,10 +102,10 @@ class DataSettings(Section):
     """Split of a Hugging Face dataset."""
     tasks: Names = ("add", "reverse", "sort", "maximum")
     """Built-in tasks to draw from."""
-    prompts_per_holder: int = 2000
-    """Different prompts generated for each simulated holder (built-in tasks only)."""
+    prompts_per_client: int = 2000
+    """Different prompts generated for each simulated client (built-in tasks only)."""
     min_prompts: int = 2000
-    """Public lower bound on a holder's units. A holder with fewer refuses; the stated epsilon
+    """Public lower bound on a client's units. A client with fewer refuses; the stated epsilon
     assumes it.
     """
     unit: str = ""
@@ -110,7 +119,7 @@ class DataSettings(Section):
     """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.
     """
     partition_by: str = ""
-    """Column of a file or dataset by which simulated holders differ. Empty splits evenly."""
+    """Column of a file or dataset by which simulated clients differ. Empty splits evenly."""
 
 
 class RewardSettings(Section):
@@ -135,17 +144,17 @@ class PrivacySettings(Section):
 
     unit: Literal["none", "prompt", "client"] = "prompt"
     """Whose presence is hidden: one prompt with all its copies and completions (or all of a
-    person's, see data.unit), a holder's whole contribution, or nobody's.
+    person's, see data.unit), a client's whole contribution, or nobody's.
     """
     noise: Literal["client", "server"] = "client"
-    """``client``: each holder adds noise before anything leaves it. ``server``: noise is added
+    """``client``: each client adds noise before anything leaves it. ``server``: noise is added
     once, after the robust rule, by whoever aggregates: the server, or the committee's members
     jointly.
     """
     noise_multiplier: float = 1.0
     """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
-    honest_mates: int = 0
-    """Bucket mates on whose noise a holder relies (client noise). 0 trusts nobody: each holder adds
+    honest_peers: int = 0
+    """Bucket peers on whose noise a client relies (client noise). 0 trusts nobody: each client adds
     all of it.
     """
     delta: float = 1e-5
@@ -155,11 +164,11 @@ class PrivacySettings(Section):
     clipping_norm: float = 1.0
     """L2 norm C at which one unit's contribution is clipped; the start value where it adapts."""
     adaptive: bool = False
-    """Let C follow a quantile of the norms (arXiv 1905.03871): of the holders' updates, or of the
+    """Let C follow a quantile of the norms (arXiv 1905.03871): of the clients' updates, or of the
     prompts' gradients. Their noisy count takes at most a sixteenth of the budget.
     """
     adaptive_min: int = 20
-    """Norms (holders, or expected prompts of all holders) below which C stays as it is in a round.
+    """Norms (clients, or expected prompts of all clients) below which C stays as it is in a round.
     """
     quantile: float = 0.5
     """Share of norms that should be at or below C. Prompt-level privacy takes exactly 0.5."""
@@ -170,7 +179,7 @@ class PrivacySettings(Section):
     update.
     """
     metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
-    """Figures that leave a holder, always inside the masked sum: with a unit and client noise under
+    """Figures that leave a client, always inside the masked sum: with a unit and client noise under
     accounted noise too, else without. Those not named stay at home; empty sends none.
     """
 
@@ -179,9 +188,9 @@ class AggregationSettings(Section):
     """Who applies the robust rule, and to what."""
 
     protocol: Literal["buckets", "committee", "plain"] = "buckets"
-    """``buckets``: the server, to sums of at least ``secure.bucket_size`` holders under masks.
-    ``committee``: four holders, to shares of each holder's release; the server sees the result.
-    ``plain``: the server, to each holder's release, for a server that holders trust with it.
+    """``buckets``: the server, to sums of at least ``secure.bucket_size`` clients under masks.
+    ``committee``: four clients, to shares of each client's release; the server sees the result.
+    ``plain``: the server, to each client's release, for a server that clients trust with it.
     """
     committee: Names = ()
     """The members, four or more, each as ``KEYS`` or ``KEYS@HOST:PORT``, with the keys that
@@ -195,7 +204,7 @@ class SecureSettings(Section):
     """Secure aggregation in buckets."""
 
     bucket_size: int = 3
-    """Least number of holders whose updates are summed under masks before the server sees anything.
+    """Least number of clients whose updates are summed under masks before the server sees anything.
     """
 
 
@@ -228,8 +237,8 @@ class ServerSettings(Section):
 class FederationSettings(Section):
     """Who takes part, and for how long the server waits."""
 
-    min_holders: int = 9
-    """Holders that must be online before a round starts, and finish it for its result to count."""
+    min_clients: int = 9
+    """Clients that must be online before a round starts, and finish it for its result to count."""
     wait_s: float = 300.0
     """Seconds to wait for them."""
     round_timeout_s: float = 3600.0
@@ -239,7 +248,7 @@ class FederationSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """Held-out accuracy, measured by the server on prompts that no holder has."""
+    """Held-out accuracy, measured by the server on prompts that no client has."""
 
     source: str = ""
     """File or dataset of public prompts. Empty takes built-in tasks, or holds rows out of a
@@ -252,9 +261,9 @@ class EvaluationSettings(Section):
 
 
 class SimulationSettings(Section):
-    """Simulated holders and the faults among them. Ignored in deployment."""
+    """Simulated clients and the faults among them. Ignored in deployment."""
 
-    holders: int = 12
+    clients: int = 12
     """Virtual nodes."""
     byzantine: int = 0
     """How many of them attack, from the first."""
@@ -266,10 +275,10 @@ class SimulationSettings(Section):
     """How many of them drop out in some rounds, from the last."""
     dropout: float = 0.3
     """Probability that a dropper drops out of a round."""
-    cpus_per_holder: int = 1
-    """Cores given to a holder while it trains: Flower's client-resources-num-cpus."""
-    gpus_per_holder: float = 0.0
-    """Share of a GPU given to a holder while it trains: Flower's client-resources-num-gpus."""
+    cpus_per_client: int = 1
+    """Cores given to a client while it trains: Flower's client-resources-num-cpus."""
+    gpus_per_client: float = 0.0
+    """Share of a GPU given to a client while it trains: Flower's client-resources-num-gpus."""
 
 
 class RunSettings(Section):
@@ -419,6 +428,8 @@ def _quoted(value: object) -> str:
 def _nearest(key: str) -> str:
     import difflib
 
+    if key in RENAMED:
+        return f"it is called {RENAMED[key]} now"
     known = [*Settings().to_run_config(), *Settings.model_fields]
     close = difflib.get_close_matches(key, known, n=1)
     if close:

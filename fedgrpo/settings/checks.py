@@ -24,7 +24,7 @@ def secret_threshold(bucket_size: int) -> int:
     return bucket_size // 2 + 1
 
 
-def required_holders(bucket_size: int, trim: int) -> int:
+def required_clients(bucket_size: int, trim: int) -> int:
     """Least cohort for which ``trim`` attackers can be trimmed: 2 trim + 1 buckets of
     ``bucket_size``.
     """
@@ -32,7 +32,7 @@ def required_holders(bucket_size: int, trim: int) -> int:
 
 
 def group_size(settings: Settings) -> int:
-    """Least number of holders in one of the vectors that the robust rule combines."""
+    """Least number of clients in one of the vectors that the robust rule combines."""
     return settings.secure.bucket_size if settings.aggregation.protocol == "buckets" else 1
 
 
@@ -44,8 +44,8 @@ def noise_by(settings: Settings) -> str:
 
 
 def shares_noise(settings: Settings) -> bool:
-    """Whether holders' contributions may stand under one and the same noise."""
-    return noise_by(settings) != "client" or settings.privacy.honest_mates > 0
+    """Whether clients' contributions may stand under one and the same noise."""
+    return noise_by(settings) != "client" or settings.privacy.honest_peers > 0
 
 
 def check_together(settings: Settings) -> None:
@@ -74,13 +74,13 @@ def _impossible(problem: str, cure: str) -> SettingsError:
 
 
 def _check_buckets(settings: Settings) -> None:
-    size, cohort = group_size(settings), settings.federation.min_holders
+    size, cohort = group_size(settings), settings.federation.min_clients
     trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
-    if cohort < (needed := required_holders(size, trim)):
+    if cohort < (needed := required_clients(size, trim)):
         raise _impossible(
-            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} in groups "
-            f"of {size}: {needed} holders are needed",
-            f"set federation.min_holders >= {needed}, or robust.trim <= "
+            f"federation.min_clients = {cohort} is too small for robust.trim = {trim} in groups "
+            f"of {size}: {needed} clients are needed",
+            f"set federation.min_clients >= {needed}, or robust.trim <= "
             f"{max(0, (cohort // size - 1) // 2)}",
         )
 
@@ -113,11 +113,11 @@ def _check_committee(settings: Settings) -> None:
             f"choose from {', '.join(rules)}",
         )
     trim = settings.robust.trim if rule == "trimmed_mean" else 0
-    if (cohort := settings.federation.min_holders) < (needed := 2 * trim + 3):
+    if (cohort := settings.federation.min_clients) < (needed := 2 * trim + 3):
         raise _impossible(
-            f"federation.min_holders = {cohort} is too small for robust.trim = {trim} over a "
-            f"committee: {needed} holders are needed",
-            f"set federation.min_holders >= {needed}, or lower robust.trim",
+            f"federation.min_clients = {cohort} is too small for robust.trim = {trim} over a "
+            f"committee: {needed} clients are needed",
+            f"set federation.min_clients >= {needed}, or lower robust.trim",
         )
 
 
@@ -172,11 +172,11 @@ def _check_unit_column(settings: Settings) -> None:
 def _check_noise(settings: Settings) -> None:
     privacy, size = settings.privacy, group_size(settings)
     honest = secret_threshold(size) - 1
-    if privacy.unit != "none" and privacy.honest_mates > honest:
+    if privacy.unit != "none" and privacy.honest_peers > honest:
         raise _impossible(
-            f"privacy.honest_mates = {privacy.honest_mates} is more than the {honest} mates that "
+            f"privacy.honest_peers = {privacy.honest_peers} is more than the {honest} peers that "
             f"are sure to survive in a group of {size}",
-            f"set it to at most {honest}, or raise secure.bucket_size (there are no mates where "
+            f"set it to at most {honest}, or raise secure.bucket_size (there are no peers where "
             "aggregation.protocol is not 'buckets')",
         )
 
@@ -217,9 +217,9 @@ def _check_rewards(settings: Settings) -> None:
 
 def _check_simulation(settings: Settings) -> None:
     sim = settings.simulation
-    if sim.byzantine + sim.droppers > sim.holders:
+    if sim.byzantine + sim.droppers > sim.clients:
         raise _impossible(
             f"simulation.byzantine + simulation.droppers = {sim.byzantine + sim.droppers} is more "
-            f"than simulation.holders = {sim.holders}",
-            "lower the faults or add holders",
+            f"than simulation.clients = {sim.clients}",
+            "lower the faults or add clients",
         )

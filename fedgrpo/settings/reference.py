@@ -22,7 +22,7 @@ TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carri
 empty text for what `grpo.preset` can fill means "not set". Unknown keys, wrong types, numbers
 outside the bounds that stand beside their type (all are finite, both ends are allowed), texts of
 more than {TEXT} characters, lists of more than {ITEMS} items and impossible combinations are
-refused before anything starts, by the site of each holder too.
+refused before anything starts, by the site of each client too.
 """
 
 

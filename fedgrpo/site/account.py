@@ -51,12 +51,12 @@ def spent_epsilon(entries: Sequence[Entry], unit: str, delta: float) -> float:
 
 
 def spent_on_neighbours(entries: Sequence[Entry], delta: float, *, shared: bool) -> Neighbours:
-    """Return what these releases cost for a replaced prompt, and copies at several holders.
+    """Return what these releases cost for a replaced prompt, and copies at several clients.
 
     Parameters
     ----------
     entries:
-        One holder's releases; the others are taken to have made the same.
+        One client's releases; the others are taken to have made the same.
     delta:
         In (0, 1).
     shared:

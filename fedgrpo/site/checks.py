@@ -88,10 +88,10 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
         )
     if not allowed(place := noise_by(settings), policy.noise_by):
         yield Refusal.NOISE_PLACE, f"noise by the {place} is not allowed"
-    if privacy.honest_mates > policy.most_honest_mates:
+    if privacy.honest_peers > policy.most_honest_peers:
         yield (
             Refusal.HONEST_MATES,
-            f"privacy.honest_mates = {privacy.honest_mates} is above {policy.most_honest_mates}",
+            f"privacy.honest_peers = {privacy.honest_peers} is above {policy.most_honest_peers}",
         )
 
 

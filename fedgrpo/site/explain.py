@@ -177,7 +177,7 @@ def _guarantee(policy: Policy) -> Iterator[str]:
         yield (
             "The noise is random and is added by "
             + _listed([_NOISE.get(place, f"{place!r}") for place in policy.noise_by])
-            + _mates(policy)
+            + _peers(policy)
         )
     if policy.without_privacy:
         yield (
@@ -213,12 +213,12 @@ def _certainty(epsilon: float) -> str:
     return f"{math.ceil(1e4 * sure) / 100:g} %"
 
 
-def _mates(policy: Policy) -> str:
-    mates, joint = policy.most_honest_mates, allowed("committee", policy.noise_by)
-    said = f"; up to {mates} other participants may be relied upon for a part." if mates else "."
+def _peers(policy: Policy) -> str:
+    peers, joint = policy.most_honest_peers, allowed("committee", policy.noise_by)
+    said = f"; up to {peers} other participants may be relied upon for a part." if peers else "."
     if joint:
         return said + " Of a committee it is relied upon that no two members conspire."
-    return said if mates else said + " No other participant is relied upon for it."
+    return said if peers else said + " No other participant is relied upon for it."
 
 
 def _spent(policy: Policy, entries: Sequence[Entry]) -> Iterator[str]:
@@ -260,7 +260,7 @@ def _beside(policy: Policy, entries: Sequence[Entry]) -> str:
     ways = []
     if allowed("client", policy.noise_by):
         ways.append(f"{_figures(own)} where each of them adds its own noise")
-    if policy.most_honest_mates or any(allowed(by, policy.noise_by) for by in _JOINT):
+    if policy.most_honest_peers or any(allowed(by, policy.noise_by) for by in _JOINT):
         one = spent_on_neighbours(entries, policy.delta, shared=True)
         ways.append(f"{_figures(one)} where one noise covers them all")
     return said + ", or ".join(ways) + "."

@@ -73,12 +73,12 @@ class Policy(Section):
     noise_by: Names = ("client",)
     """Who may add the noise: ``client`` trusts nobody else with it, ``committee`` trusts its four
     members not to conspire, ``server`` trusts the server."""
-    most_honest_mates: int = Field(default=0, ge=0)
-    """Other holders on whose noise this site may rely (``privacy.honest_mates``)."""
+    most_honest_peers: int = Field(default=0, ge=0)
+    """Other clients on whose noise this site may rely (``privacy.honest_peers``)."""
     largest_clipping_norm: float = Field(default=10.0, gt=0)
     """Largest clipping norm, in the adapter's own units: how far one unit may move the model."""
     least_bucket: int = Field(default=3, ge=3)
-    """Least number of holders among whose sum this site's update is hidden (``buckets``)."""
+    """Least number of clients among whose sum this site's update is hidden (``buckets``)."""
     protocols: Names = ("buckets",)
     """Ways in which this site's update may reach the server: values of ``aggregation.protocol``.
     ``buckets`` shows it sums only, ``committee`` the result only, ``plain`` the update itself."""

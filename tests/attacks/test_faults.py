@@ -12,7 +12,7 @@ from fedgrpo.attacks import Faults, faults_of
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import SimulationSettings
 
-SIMULATION = SimulationSettings(holders=12, byzantine=2, droppers=3, dropout=0.3)
+SIMULATION = SimulationSettings(clients=12, byzantine=2, droppers=3, dropout=0.3)
 
 
 @given(st.integers(0, 11), st.integers(1, 1000), st.integers(0, 2**64))
@@ -33,7 +33,7 @@ def test_a_dropper_drops_about_as_often_as_it_should() -> None:
     assert sum(drops) / len(drops) == pytest.approx(0.3, abs=0.035)
 
 
-def test_holders_rounds_and_seeds_have_coins_of_their_own() -> None:
+def test_clients_rounds_and_seeds_have_coins_of_their_own() -> None:
     def pattern(partition: int, seed: int) -> list[bool]:
         return [faults_of(SIMULATION, partition, n, seed).drops for n in range(1, 65)]
 
@@ -50,7 +50,7 @@ def test_never_and_always_are_exact(dropout: float) -> None:
 
 
 def test_without_faults_everybody_is_honest_and_stays() -> None:
-    simulation = SimulationSettings(holders=3, dropout=1.0)
+    simulation = SimulationSettings(clients=3, dropout=1.0)
     for partition in range(3):
         assert faults_of(simulation, partition, 1, seed=0) == Faults(byzantine=False, drops=False)
 
@@ -60,7 +60,7 @@ def test_another_process_decides_the_same(hash_seed: str) -> None:
     program = (
         "from fedgrpo.settings import SimulationSettings\n"
         "from fedgrpo.attacks import faults_of\n"
-        "s = SimulationSettings(holders=12, byzantine=2, droppers=3, dropout=0.3)\n"
+        "s = SimulationSettings(clients=12, byzantine=2, droppers=3, dropout=0.3)\n"
         "print(''.join(str(int(faults_of(s, 9, n, 7).drops)) for n in range(1, 65)))"
     )
     there = subprocess.run(
@@ -76,5 +76,5 @@ def test_another_process_decides_the_same(hash_seed: str) -> None:
 
 @pytest.mark.parametrize("partition", [-1, 12])
 def test_a_partition_outside_the_simulation_is_refused(partition: int) -> None:
-    with pytest.raises(SettingsError, match=f"partition {partition} .*12 simulated holders"):
+    with pytest.raises(SettingsError, match=f"partition {partition} .*12 simulated clients"):
         faults_of(SIMULATION, partition, 1, seed=0)

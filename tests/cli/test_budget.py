@@ -75,7 +75,7 @@ def test_a_scenario_prints_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = figures("s.toml")
     assert found["epsilon"] == pytest.approx(epsilon_gaussian(4.0, 10, 1e-5), abs=1e-6)
     assert found["dimension"] == 3968
-    assert found["holders"] == 9
+    assert found["clients"] == 9
     assert "noise drowns the signal" in run("s.toml")
     aimed = figures("s.toml", "--epsilon", "2", "--dimension", "4", "--set", "rounds=5")
     assert (aimed["rounds"], aimed["dimension"]) == (5, 4)
@@ -102,7 +102,7 @@ def test_both_epsilons_of_a_committee_are_printed(tmp_path: Path) -> None:
 
 
 def test_copies_of_a_prompt_and_a_replaced_one_stand_beside_epsilon(tmp_path: Path) -> None:
-    """The default run's figures, where each holder adds noise and where one noise covers all."""
+    """The default run's figures, where each client adds noise and where one noise covers all."""
     scenario = tmp_path / "s.toml"
     scenario.write_text("")
     names = [f"epsilon_of_{m}_copies" for m in (2, 5, 10)]

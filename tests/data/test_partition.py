@@ -20,15 +20,15 @@ def _rows(values: list[str]) -> list[PromptRow]:
 
 
 @given(st.integers(1, 12), st.integers(1, 12), CONCENTRATIONS, SEEDS)
-def test_weights_of_a_holder_are_a_distribution(
-    groups: int, holders: int, concentration: float, seed: int
+def test_weights_of_a_client_are_a_distribution(
+    groups: int, clients: int, concentration: float, seed: int
 ) -> None:
-    weights = dirichlet_weights(groups, holders, concentration, seed)
-    assert weights.shape == (holders, groups)
+    weights = dirichlet_weights(groups, clients, concentration, seed)
+    assert weights.shape == (clients, groups)
     assert weights.dtype == np.float64
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-9)
-    np.testing.assert_array_equal(weights, dirichlet_weights(groups, holders, concentration, seed))
+    np.testing.assert_array_equal(weights, dirichlet_weights(groups, clients, concentration, seed))
 
 
 @pytest.mark.parametrize("concentration", [0.1, 1.0, 10.0])
@@ -49,13 +49,13 @@ def test_weights_have_the_dirichlet_mean_and_variance(concentration: float) -> N
     CONCENTRATIONS,
     SEEDS,
 )
-def test_every_row_goes_to_exactly_one_holder_and_sizes_differ_by_at_most_one(
-    values: list[str], holders: int, by: str, concentration: float, seed: int
+def test_every_row_goes_to_exactly_one_client_and_sizes_differ_by_at_most_one(
+    values: list[str], clients: int, by: str, concentration: float, seed: int
 ) -> None:
     rows = _rows(values)
-    holders = min(holders, len(rows))
-    parts = partition_rows(rows, holders, by=by, concentration=concentration, seed=seed)
-    assert len(parts) == holders
+    clients = min(clients, len(rows))
+    parts = partition_rows(rows, clients, by=by, concentration=concentration, seed=seed)
+    assert len(parts) == clients
     assert Counter(id(row) for part in parts for row in part) == Counter(map(id, rows))
     sizes = [len(part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
@@ -68,12 +68,12 @@ def test_every_row_goes_to_exactly_one_holder_and_sizes_differ_by_at_most_one(
     st.sampled_from(["", "task"]),
     SEEDS,
 )
-def test_rows_of_one_unit_stay_with_one_holder_and_holders_have_as_many_units(
+def test_rows_of_one_unit_stay_with_one_client_and_clients_have_as_many_units(
     drawn: list[tuple[int, int]], unit: str, by: str, seed: int
 ) -> None:
     rows = [PromptRow(str(t), {"person": p, "task": t % 3}) for t, p in drawn]
-    holders = min(3, len(units_of(rows, unit)))
-    parts = partition_rows(rows, holders, by=by, concentration=0.5, seed=seed, unit=unit)
+    clients = min(3, len(units_of(rows, unit)))
+    parts = partition_rows(rows, clients, by=by, concentration=0.5, seed=seed, unit=unit)
     assert Counter(id(row) for part in parts for row in part) == Counter(map(id, rows))
     names = [{one.name for one in units_of(part, unit)} for part in parts]
     assert sum(map(len, names)) == len(set().union(*names))
@@ -81,7 +81,7 @@ def test_rows_of_one_unit_stay_with_one_holder_and_holders_have_as_many_units(
 
 
 def _spread(concentration: float) -> float:
-    """Mean over holders of the largest share of one task."""
+    """Mean over clients of the largest share of one task."""
     rows = _rows(list("abcd") * 300)
     parts = partition_rows(rows, 6, by="task", concentration=concentration, seed=1)
     return float(
@@ -89,7 +89,7 @@ def _spread(concentration: float) -> float:
     )
 
 
-def test_smaller_concentration_makes_holders_more_unequal() -> None:
+def test_smaller_concentration_makes_clients_more_unequal() -> None:
     unequal, middle, equal = _spread(0.01), _spread(0.5), _spread(1000)
     assert unequal > 0.8
     assert unequal > middle > equal
@@ -111,8 +111,8 @@ def test_a_split_is_reproducible_and_depends_on_the_seed() -> None:
     assert split(7) != split(8)
 
 
-def test_a_holder_without_rows_is_refused_with_the_number_needed() -> None:
-    with pytest.raises(DataError, match=r"2 rows of 2 units .* 3 holders(.|\n)*at least 3 units"):
+def test_a_client_without_rows_is_refused_with_the_number_needed() -> None:
+    with pytest.raises(DataError, match=r"2 rows of 2 units .* 3 clients(.|\n)*at least 3 units"):
         partition_rows(_rows(["a", "b"]), 3, by="", concentration=1, seed=0)
 
 
@@ -138,15 +138,15 @@ def test_an_impossible_concentration_is_refused(concentration: float) -> None:
         partition_rows(_rows(["a"]), 1, by="task", concentration=concentration, seed=0)
 
 
-def test_no_holders_or_groups_are_refused() -> None:
-    with pytest.raises(SettingsError, match="0 holders"):
+def test_no_clients_or_groups_are_refused() -> None:
+    with pytest.raises(SettingsError, match="0 clients"):
         partition_rows(_rows(["a"]), 0, by="", concentration=1, seed=0)
     with pytest.raises(SettingsError, match="0 groups"):
         dirichlet_weights(0, 1, 1.0, seed=0)
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.data(), SEEDS)
-def test_no_holder_has_an_evaluation_prompt(
+def test_no_client_has_an_evaluation_prompt(
     prompts: list[int], data: st.DataObject, seed: int
 ) -> None:
     rows = [PromptRow(str(prompt), {"answer": i}) for i, prompt in enumerate(prompts)]
@@ -167,7 +167,7 @@ def test_no_holder_has_an_evaluation_prompt(
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=60), SEEDS)
-def test_no_holder_has_a_row_of_a_person_or_with_a_text_that_is_held_out(
+def test_no_client_has_a_row_of_a_person_or_with_a_text_that_is_held_out(
     drawn: list[tuple[int, int]], seed: int
 ) -> None:
     rows = [

@@ -7,7 +7,7 @@ from fedgrpo.ground.errors import DataError
 NAMES = tuple(TASKS)
 
 
-def test_no_holder_can_draw_an_evaluation_prompt() -> None:
+def test_no_client_can_draw_an_evaluation_prompt() -> None:
     held = {row.prompt for row in generate(NAMES, 500, [1.0] * 4, 0, held_out=True)}
     for seed in range(5):
         drawn = {row.prompt for row in generate(NAMES, 500, [1.0] * 4, seed, held_out=False)}
@@ -41,7 +41,7 @@ def test_unknown_task_is_refused_with_the_known_ones() -> None:
         generate(("juggle",), 1, [1.0], 0, held_out=False)
 
 
-def test_a_holders_prompts_are_as_many_units_as_it_was_promised() -> None:
+def test_a_clients_prompts_are_as_many_units_as_it_was_promised() -> None:
     for weights in ([1.0, 0.0, 0.0, 0.0], [0.01, 0.97, 0.01, 0.01]):
         rows = generate(NAMES, 2000, weights, 3, held_out=False, distinct=True)
         assert len(units_of(rows)) == len(rows) == 2000

@@ -1,4 +1,4 @@
-"""A federation of fake holders in one process: no torch, and every release known."""
+"""A federation of fake clients in one process: no torch, and every release known."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def make_adapter(dimension: int = DIMENSION) -> AdapterState:
 
 
 def small_delta(partition: int, round: int, dimension: int = DIMENSION) -> NDArray[np.float64]:
-    """A local update that depends on holder and round, well within a clipping norm of 1."""
+    """A local update that depends on client and round, well within a clipping norm of 1."""
     return np.random.default_rng([partition, round]).normal(scale=0.05, size=dimension)
 
 
 @dataclass
-class FakeHolder:
-    """Releases a given delta the way a real holder does."""
+class FakeClient:
+    """Releases a given delta the way a real client does."""
 
     partition: int
     delta: Delta
@@ -85,7 +85,7 @@ class FakeHolder:
 
 @dataclass
 class Federation:
-    """Settings, fake holders and the grid between them."""
+    """Settings, fake clients and the grid between them."""
 
     settings: Settings
     nodes: int = 12
@@ -93,12 +93,12 @@ class Federation:
     drop: Callable[[str, int], bool] = lambda stage, node: False
     tamper: Callable[[str, int, Message], Any] = lambda stage, node, reply: reply
     run_id: int = 1
-    holder: Callable[..., Any] | None = None
+    client: Callable[..., Any] | None = None
     releases: dict[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.grid = LocalGrid(
-            make_client_app(self.holder or self._holder),
+            make_client_app(self.client or self._client),
             self.nodes,
             run_config=self.settings.to_run_config(),
             drop=self.drop,
@@ -106,8 +106,8 @@ class Federation:
             run_id=self.run_id,
         )
 
-    def _holder(self, settings: Settings, node_config: Mapping[str, Scalar]) -> FakeHolder:
-        return FakeHolder(int(node_config["partition-id"]), self.delta, self.releases)
+    def _client(self, settings: Settings, node_config: Mapping[str, Scalar]) -> FakeClient:
+        return FakeClient(int(node_config["partition-id"]), self.delta, self.releases)
 
     def run(self, strategy: FedGRPO | None = None, adapter: AdapterState | None = None) -> FedGRPO:
         """Run all rounds and return the strategy."""

@@ -24,7 +24,7 @@ from tests.federation.federation import (
 def test_too_few_nodes_online_end_the_run_within_the_limit():
     federation = Federation(make_settings(federation__wait_s=0.3), nodes=8)
     begun = time.monotonic()
-    with pytest.raises(CohortError, match=r"8 holders are online after 0\.3 s, 9 are needed"):
+    with pytest.raises(CohortError, match=r"8 clients are online after 0\.3 s, 9 are needed"):
         federation.run()
     assert time.monotonic() - begun < 2
     assert federation.grid.sent == [], "nobody was asked to release anything"
@@ -44,7 +44,7 @@ def test_nodes_that_come_late_are_waited_for(monkeypatch):
     assert len(looks) == 3
 
 
-def test_too_few_finishers_skip_the_round_and_spend_its_privacy(tmp_path):
+def test_too_few_participants_skip_the_round_and_spend_its_privacy(tmp_path):
     writer = RunWriter(tmp_path)
     settings = make_settings(rounds=2)
     rounds = []
@@ -58,7 +58,7 @@ def test_too_few_finishers_skip_the_round_and_spend_its_privacy(tmp_path):
     strategy = federation.run(FedGRPO(settings, writer=writer))
     skipped, applied = writer.rows()[1:]
     assert not skipped.applied
-    assert skipped.reason == "8 of 12 holders finished, 9 are needed (4 x Node unavailable)"
+    assert skipped.reason == "8 of 12 clients finished, 9 are needed (4 x Node unavailable)"
     assert (skipped.finished, skipped.dropped, skipped.update_norm) == (0, 4, None)
     assert applied.applied
     assert strategy.state.progress.charged == 2
@@ -87,20 +87,20 @@ def test_a_round_whose_every_bucket_is_lost_is_skipped(stage, rule):
 
 
 def test_three_skipped_rounds_in_a_row_fail_with_what_the_nodes_said():
-    def holder(settings, node_config):
+    def client(settings, node_config):
         partition = int(node_config["partition-id"])
         if partition < 3:
             raise DataError("prompt file has 12 rows, 2000 are needed", cure="add prompts")
         if partition < 5:
             raise ValueError("PRIVATE prompt text")
-        return Federation(settings)._holder(settings, node_config)
+        return Federation(settings)._client(settings, node_config)
 
-    federation = Federation(make_settings(rounds=9), holder=holder)
+    federation = Federation(make_settings(rounds=9), client=client)
     with pytest.raises(CohortError) as caught:
         federation.run()
     problem = caught.value.problem
     assert "3 rounds in a row were skipped" in problem
-    assert "7 of 12 holders finished, 9 are needed" in problem
+    assert "7 of 12 clients finished, 9 are needed" in problem
     assert "5 x refused, failed: ask the site to look at its own log" in problem
     assert "PRIVATE" not in problem
 

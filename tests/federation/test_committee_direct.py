@@ -24,7 +24,7 @@ from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.secure.committee import Identity
 from tests.federation.federation import (
     DIMENSION,
-    FakeHolder,
+    FakeClient,
     Federation,
     make_settings,
     small_delta,
@@ -77,8 +77,8 @@ class Direct(Federation):
             tamper=self.tamper,
         )
 
-    def _site(self, state: str) -> FakeHolder:
-        return FakeHolder(int(Path(state).name), self.delta, self.releases)
+    def _site(self, state: str) -> FakeClient:
+        return FakeClient(int(Path(state).name), self.delta, self.releases)
 
     def _config(self, place: int) -> dict[str, str]:
         policy = str(self.folder / "policy.toml")

@@ -43,7 +43,7 @@ COMMITTEE = {
     "privacy.noise": "server",
     "robust.rule": "trimmed_mean",
     "robust.trim": 1,
-    "federation.min_holders": NODES - 1,
+    "federation.min_clients": NODES - 1,
 }
 ALLOWED = 'noise_by = ["committee"]\nprotocols = ["committee"]\n'
 

@@ -34,7 +34,7 @@ CONFIG = {
     "secure.bucket_size": 3,
     "robust.rule": "mean",
     "robust.trim": 0,
-    "federation.min_holders": 3,
+    "federation.min_clients": 3,
     "federation.wait_s": 120.0,
     "federation.round_timeout_s": 240.0,
     "federation.reply_timeout_s": 60.0,

@@ -31,9 +31,9 @@ ROOT = Path(__file__).parents[2]
 SCENARIO = """
 rounds = 2
 [simulation]
-holders = 9
+clients = 9
 [data]
-prompts_per_holder = 60
+prompts_per_client = 60
 min_prompts = 60
 [grpo]
 prompts_per_step = 4

@@ -10,20 +10,20 @@ from fedgrpo.federation.server.evaluator import local_evaluator
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.settings import Settings
 
-HOLDERS = 9
+CLIENTS = 9
 
 
 def settings(rule: str, **privacy: object) -> Settings:
     return Settings.from_mapping(
         {
             "rounds": 6,
-            "data": {"prompts_per_holder": 200, "min_prompts": 200},
+            "data": {"prompts_per_client": 200, "min_prompts": 200},
             "grpo": {"prompts_per_step": 16},
             "privacy": privacy,
             "robust": {"rule": rule},
             "server": {"learning_rate": 0.005},
             "evaluation": {"prompts": 300, "every": 100},
-            "simulation": {"holders": HOLDERS, "byzantine": 1, "boost": 10.0},
+            "simulation": {"clients": CLIENTS, "byzantine": 1, "boost": 10.0},
         }
     )
 
@@ -34,7 +34,7 @@ def accuracy(rule: str, unit: str, **privacy: object) -> tuple[Evaluation, Evalu
     chosen = settings(rule, unit=unit, **privacy)
     evaluator = local_evaluator(chosen)
     start = evaluator.initial()
-    grid = LocalGrid(make_client_app(), HOLDERS, run_config=chosen.to_run_config())
+    grid = LocalGrid(make_client_app(), CLIENTS, run_config=chosen.to_run_config())
     strategy = FedGRPO(chosen)
     strategy.start(grid, write_adapter(start))
     assert strategy.state is not None
@@ -66,7 +66,7 @@ def test_other_server_optimisers_step_the_same_way(optimiser: str) -> None:
     )
     chosen = chosen.model_copy(update={"server": server, "rounds": 2})
     evaluator = local_evaluator(chosen)
-    grid = LocalGrid(make_client_app(), HOLDERS, run_config=chosen.to_run_config())
+    grid = LocalGrid(make_client_app(), CLIENTS, run_config=chosen.to_run_config())
     strategy = FedGRPO(chosen)
     strategy.start(grid, write_adapter(evaluator.initial()))
     assert strategy.state is not None
@@ -81,7 +81,7 @@ def test_client_level_privacy_trains_a_tiny_adapter_and_adapts_its_clipping_norm
     tree["privacy"] = {
         "unit": "client",
         "adaptive": True,
-        "adaptive_min": HOLDERS,
+        "adaptive_min": CLIENTS,
         "clipping_norm": 10.0,
         "metrics_share": 0.6,
         "noise_multiplier": 0.01,
@@ -89,7 +89,7 @@ def test_client_level_privacy_trains_a_tiny_adapter_and_adapts_its_clipping_norm
     }
     chosen = Settings.from_mapping(tree)
     start = local_evaluator(chosen).initial()
-    grid = LocalGrid(make_client_app(), HOLDERS, run_config=chosen.to_run_config())
+    grid = LocalGrid(make_client_app(), CLIENTS, run_config=chosen.to_run_config())
     strategy = FedGRPO(chosen)
     result = strategy.start(grid, write_adapter(start))
     assert strategy.state is not None

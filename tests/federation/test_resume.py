@@ -33,7 +33,7 @@ SMALL = {
     "rounds": 2,
     "robust__rule": "mean",
     "robust__trim": 0,
-    "federation__min_holders": 6,
+    "federation__min_clients": 6,
     "server__optimiser": "fedadam",
     "privacy__max_epsilon": 1e6,
     "evaluation__every": 2,
@@ -48,7 +48,7 @@ COMMITTEE = SERVER_NOISE | {
 WITH_FAULTS = {
     "rounds": 4,
     "privacy__unit": "none",
-    "simulation__holders": 11,
+    "simulation__clients": 11,
     "simulation__byzantine": 1,
     "simulation__attack": "collude",
     "simulation__droppers": 1,
@@ -197,7 +197,7 @@ def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
-    """Killed when the result is out; after that, another holder drops out."""
+    """Killed when the result is out; after that, another client drops out."""
     runs = Runs(tmp_path, 7, **COMMITTEE)
     whole, broken = runs.prepare("whole"), runs.prepare("broken")
     steps = runs.steps(whole)
@@ -226,7 +226,7 @@ def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_number_of_kills_changes_nothing(tmp_path: Path, seed: int) -> None:
-    """With an attacker that remembers, a holder that drops out, and a trimmed mean."""
+    """With an attacker that remembers, a client that drops out, and a trimmed mean."""
     runs, chance = Runs(tmp_path, 11, **WITH_FAULTS), random.Random(seed)
     whole, broken = runs.prepare("whole"), runs.prepare("broken")
     steps, kills = runs.steps(whole), 0
@@ -346,7 +346,7 @@ def test_every_round_has_its_entry_completed_or_not(tmp_path: Path) -> None:
     assert (verdict.rounds, verdict.aborted, verdict.ended) == (3, 1, True)
     entries = [json.loads(line)["entry"] for line in (directory / "ledger.jsonl").open()]
     aborted = entries[2]
-    assert aborted["aborted"].startswith("5 of 6 holders finished, 6 are needed")
+    assert aborted["aborted"].startswith("5 of 6 clients finished, 6 are needed")
     assert (aborted["cohort"], aborted["finished"], aborted["commitments"]) == (6, 0, [])
     assert aborted["result"] == aborted["adapter"] != entries[3]["result"]
     assert len(set(entries[1]["commitments"])) == 6

@@ -1,4 +1,4 @@
-"""Through the holder: a unit's rows share one coin, and move the sum by one clipped gradient."""
+"""Through the client: a unit's rows share one coin, and move the sum by one clipped gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedgrpo.data import PromptRow, units_of
-from fedgrpo.federation.node.prompt_holder import PromptHolder
+from fedgrpo.federation.node.prompt_client import PromptClient
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
@@ -37,7 +37,7 @@ def gradient_of(text: str) -> torch.Tensor:
 
 
 class Engine:
-    """Lessons that each prompt's text decides, for a holder of these rows."""
+    """Lessons that each prompt's text decides, for a client of these rows."""
 
     def __init__(self, rows: Sequence[PromptRow]) -> None:
         self.rows = rows
@@ -53,7 +53,7 @@ class Engine:
         yield lessons, {j.row.unit for j in judged}
 
 
-class Holder(PromptHolder):
+class Client(PromptClient):
     def __init__(self, settings: Settings, rows: Sequence[PromptRow]) -> None:
         self.settings, self.unread = settings, 0
         self.declared = Declared(DECLARED, 8, (), 0.0, any_weights=False)
@@ -71,13 +71,13 @@ def rows_of(persons: range, copies: int = 3) -> list[PromptRow]:
     ]
 
 
-def sampled(holder: Holder, key: bytes) -> list[Row]:
-    plan = release_plan(holder.settings, DIMENSION, 1.0)
-    return holder.sampled(plan, key, Watch())
+def sampled(client: Client, key: bytes) -> list[Row]:
+    plan = release_plan(client.settings, DIMENSION, 1.0)
+    return client.sampled(plan, key, Watch())
 
 
-def summed(holder: Holder, key: bytes) -> GridSum:
-    return holder.clipped_sum(sampled(holder, key), 1.0, Watch())
+def summed(client: Client, key: bytes) -> GridSum:
+    return client.clipped_sum(sampled(client, key), 1.0, Watch())
 
 
 def keys(count: int) -> list[bytes]:
@@ -86,25 +86,25 @@ def keys(count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_rows_of_a_person_are_sampled_together_up_to_the_limit(limit: int) -> None:
-    holder, rows = Holder(make("person", limit), rows_of(range(PERSONS))), rows_of(range(PERSONS))
+    client, rows = Client(make("person", limit), rows_of(range(PERSONS))), rows_of(range(PERSONS))
     for key in keys(20):
-        taken = [rows[row.index].columns["person"] for row in sampled(holder, key)]
+        taken = [rows[row.index].columns["person"] for row in sampled(client, key)]
         assert all(taken.count(person) == min(limit, 3) for person in set(taken))
 
 
 def test_copies_of_a_text_are_sampled_as_often_as_a_single_text() -> None:
     rows = [PromptRow("copied", {"n": n}) for n in range(10)] + [PromptRow("single", {})]
-    holder = Holder(make(), rows)
-    assert len(holder.units) == 2
-    drawn = [{rows[row.index].prompt for row in sampled(holder, key)} for key in keys(600)]
+    client = Client(make(), rows)
+    assert len(client.units) == 2
+    drawn = [{rows[row.index].prompt for row in sampled(client, key)} for key in keys(600)]
     for text in ("copied", "single"):
         # At a rate of 20 / 40; the standard deviation is 12.
         assert abs(sum(text in some for some in drawn) - 300) < 60
 
 
 def test_the_rate_is_taken_over_the_declared_number_of_units() -> None:
-    holder = Holder(make("person"), rows_of(range(PERSONS)))
-    counts = [len(sampled(holder, key)) for key in keys(100)]
+    client = Client(make("person"), rows_of(range(PERSONS)))
+    counts = [len(sampled(client, key)) for key in keys(100)]
     assert abs(np.mean(counts) - PERSONS / 2) < 1.2
 
 
@@ -117,7 +117,7 @@ def test_a_unit_taken_away_moves_the_sum_by_one_clipped_gradient(unit: str, limi
     less = [row for row in rows if row.columns[away] != 0]
     moved = []
     for key in keys(40):
-        both = [summed(Holder(make(unit, limit), some), key) for some in (rows, less)]
+        both = [summed(Client(make(unit, limit), some), key) for some in (rows, less)]
         moved.append(np.linalg.norm((both[0].direction - both[1].direction) / 2.0**40))
     assert max(moved) <= 1
     assert max(moved) > 0.99
@@ -128,7 +128,7 @@ def test_one_copy_more_of_a_text_changes_its_own_unit_only() -> None:
     rows = [PromptRow(f"text {n}", {"answer": "1"}) for n in range(PERSONS)]
     more = [*rows, PromptRow("text 0", {"answer": "2"})]
     for key in keys(20):
-        before, after = (sampled(Holder(make(), some), key) for some in (rows, more))
-        (own,) = {row.unit for row in sampled(Holder(make(), rows[:1]), key)} or {""}
+        before, after = (sampled(Client(make(), some), key) for some in (rows, more))
+        (own,) = {row.unit for row in sampled(Client(make(), rows[:1]), key)} or {""}
         assert [r.unit for r in before] == [r.unit for r in after]
         assert [r for r in before if r.unit != own] == [r for r in after if r.unit != own]

@@ -35,7 +35,7 @@ def test_nothing_is_made_where_nothing_was_computed_yet(tmp_path: Path) -> None:
     assert not (tmp_path / "node").exists()
 
 
-def test_a_folder_is_free_again_when_its_holder_is_done(tmp_path: Path) -> None:
+def test_a_folder_is_free_again_when_its_client_is_done(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(PolicyError) as caught:
         check_free(tmp_path)
     assert caught.value.code == Refusal.BUSY

@@ -278,7 +278,7 @@ def last_of(folder: Path) -> End:
     return last(folder / "like")
 
 
-def test_entries_say_nothing_of_a_single_holder_but_its_commitment() -> None:
+def test_entries_say_nothing_of_a_single_client_but_its_commitment() -> None:
     names = set(RoundEntry.__dataclass_fields__)
     assert not names & {"reward", "loss", "nodes", "members", "updates"}
     assert SETTINGS.fingerprint() == round_entry(1).settings

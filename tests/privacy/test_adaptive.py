@@ -27,11 +27,11 @@ from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.robust import combine, sensitivity
 from fedgrpo.settings import PrivacySettings
 
-_HOLDERS = 200
+_CLIENTS = 200
 
 
 def _follow(norms: np.ndarray, start: float, lie: float | None = None, liars: int = 0) -> float:
-    """C after 100 rounds; the first ``liars`` holders always report ``lie``."""
+    """C after 100 rounds; the first ``liars`` clients always report ``lie``."""
     current = start
     for _ in range(100):
         below = (norms <= current).astype(float)
@@ -42,7 +42,7 @@ def _follow(norms: np.ndarray, start: float, lie: float | None = None, liars: in
 
 
 def _norms(spread: float = 0.3) -> np.ndarray:
-    return np.random.default_rng(3).lognormal(0.4, spread, _HOLDERS)
+    return np.random.default_rng(3).lognormal(0.4, spread, _CLIENTS)
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.9, 1.1, 5.0])
@@ -54,7 +54,7 @@ def test_converges_to_the_median_from_either_side(factor: float) -> None:
 @pytest.mark.parametrize("lie", [0.0, 1.0])
 def test_a_fifth_of_lying_bits_moves_it_by_at_most_a_quarter(lie: float) -> None:
     median = float(np.median(_norms()))
-    reached = _follow(_norms(), median, lie=lie, liars=_HOLDERS // 5)
+    reached = _follow(_norms(), median, lie=lie, liars=_CLIENTS // 5)
     assert abs(reached / median - 1) < 0.25
 
 
@@ -74,8 +74,8 @@ def _private_norm(
 
     Under so much noise C itself wanders by 3 to 5 %, its (geometric) mean over 40 rounds by 2 %.
 
-    Without ``prompts`` the norms are the holders'; with them each holder has as many prompts. The
-    first ``liars`` holders send ``lie`` times 1,000 where their indicator belongs.
+    Without ``prompts`` the norms are the clients'; with them each client has as many prompts. The
+    first ``liars`` clients send ``lie`` times 1,000 where their indicator belongs.
     """
     privacy = PrivacySettings(
         unit="prompt" if prompts else "client", noise="server", noise_multiplier=_NOISE
@@ -98,9 +98,9 @@ def _private_norm(
             ]
         vectors = np.array(released)
         vectors[:liars, -1] = 1000.0 * lie
-        per_holder = sensitivity("trimmed_mean", len(vectors), trim, 1)
+        per_client = sensitivity("trimmed_mean", len(vectors), trim, 1)
         combined = combine("trimmed_mean", vectors, trim)
-        noisy = add_noise(combined, server_noise_std(privacy, per_holder, max(prompts, 1)))
+        noisy = add_noise(combined, server_noise_std(privacy, per_client, max(prompts, 1)))
         below = read_aggregate(noisy, plan).share_below
         assert below is not None
         current = next_clipping_norm(current, below, quantile=0.5, rate=0.2, start=start)
@@ -115,7 +115,7 @@ def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
 
 @pytest.mark.parametrize("options", [{}, {"trim": 20}], ids=["sum", "trimmed"])
 @pytest.mark.parametrize("factor", [0.3, 3.0])
-def test_under_noise_a_hundred_holders_reach_their_median(
+def test_under_noise_a_hundred_clients_reach_their_median(
     factor: float, options: dict[str, Any]
 ) -> None:
     """With sigma_b = 12 of 100 bits."""
@@ -133,7 +133,7 @@ def test_under_noise_prompts_reach_their_median_too(factor: float) -> None:
 
 @pytest.mark.parametrize("lie", [-1, 1])
 def test_a_fifth_that_lies_beyond_any_bit_moves_it_by_at_most_a_quarter(lie: int) -> None:
-    """What the trimmed mean makes of a thousand votes of one holder is one vote."""
+    """What the trimmed mean makes of a thousand votes of one client is one vote."""
     norms = np.random.default_rng(7).lognormal(0.4, 0.3, _COHORT)
     reached = _private_norm(norms, float(np.median(norms)), trim=20, lie=lie, liars=20)
     honest = np.median(norms[20:])
@@ -161,7 +161,7 @@ def test_count_and_update_compose_to_the_stated_epsilon() -> None:
 
 
 def test_the_count_bears_the_noise_that_is_claimed() -> None:
-    """Read back from a release of 50 holders whose noise the server adds: sigma_b of 50 bits."""
+    """Read back from a release of 50 clients whose noise the server adds: sigma_b of 50 bits."""
     share = indicator_share(50, 1.0)
     plan = ReleasePlan("client", 1, 1.0, 1, 0.0, 0.02, share)
     counts = [

@@ -27,7 +27,7 @@ def plan(dimension: int) -> ReleasePlan:
 
 
 def release(gradients: np.ndarray, clipping_norm: float = 1.0) -> np.ndarray:
-    """A holder's un-noised release of some prompts' gradients, shape (n, d), metrics all at 1."""
+    """A client's un-noised release of some prompts' gradients, shape (n, d), metrics all at 1."""
     total = grid_sum(gradients, np.ones((len(gradients), len(METRICS))), clipping_norm)
     return release_prompts(total, plan(gradients.shape[1]))
 
@@ -46,10 +46,10 @@ def noise_per_unit(groups: int, trim: int, size: int) -> float:
 def test_every_prompt_in_every_small_case_stays_within_the_bound(
     groups: int, trim: int, size: int
 ) -> None:
-    """All values of one coordinate on a grid that holds ties, for victim, mates and the others."""
-    holders = groups * size
-    grid = [-1.0, -0.25, 0.0, 0.25, 1.0] if holders < 5 else [-0.5, 0.0, 0.25]
-    others = np.array(list(itertools.product(grid, repeat=holders - 1)))
+    """All values of one coordinate on a grid that holds ties, for victim, peers and the others."""
+    clients = groups * size
+    grid = [-1.0, -0.25, 0.0, 0.25, 1.0] if clients < 5 else [-0.5, 0.0, 0.25]
+    others = np.array(list(itertools.product(grid, repeat=clients - 1)))
     largest = 0.0
     for own in itertools.product([-1.0, 0.5, 1.0], repeat=2):
         before, after = sum(own[:1]) / B, sum(own) / B  # One prompt, then one more.
@@ -91,7 +91,7 @@ def hockey_stick(p: np.ndarray, q: np.ndarray, epsilon: float, step: float) -> f
 def test_secret_sampling_amplifies_through_the_trimming(others: list[float]) -> None:
     """Both neighbours' whole output densities against the pair that the accountant composes.
 
-    A holder with four prompts, each sampled with probability q, among four others; the densities
+    A client with four prompts, each sampled with probability q, among four others; the densities
     are mixtures over all coins, so nothing of the argument is assumed.
     """
     rate, noise, trim = 0.2, 0.7, 1

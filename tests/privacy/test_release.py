@@ -1,4 +1,4 @@
-"""What leaves a holder has sensitivity 1, bears the noise claimed for it, and reads back intact."""
+"""What leaves a client has sensitivity 1, bears the noise claimed for it, and reads back intact."""
 
 import math
 from dataclasses import replace
@@ -15,8 +15,8 @@ from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy import (
     METRICS,
     ReleasePlan,
+    client_noise_std,
     clip,
-    holder_noise_std,
     read_aggregate,
     release_prompts,
     release_update,
@@ -78,7 +78,7 @@ def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_numb
 @pytest.mark.parametrize("unit", ["client", "none"])
 @settings(deadline=None)
 @given(delta=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
-def test_one_holder_moves_the_sum_by_at_most_one(
+def test_one_client_moves_the_sum_by_at_most_one(
     unit: str, delta: np.ndarray, metrics: np.ndarray, share: float, norm: float
 ) -> None:
     plan = _plan(unit, metrics_share=share, clipping_norm=norm)
@@ -156,16 +156,16 @@ _AUDITED = 40_000
 
 
 @pytest.mark.parametrize("unit", ["prompt", "client"])
-@pytest.mark.parametrize("mates", [0, 1])
-def test_released_noise_is_what_the_accountant_was_told(unit: str, mates: int) -> None:
-    privacy = PrivacySettings(unit=unit, noise_multiplier=0.8, honest_mates=mates)  # type: ignore[arg-type]
-    plan = _plan(unit, dimension=_AUDITED, expected_prompts=24, noise_std=holder_noise_std(privacy))
+@pytest.mark.parametrize("peers", [0, 1])
+def test_released_noise_is_what_the_accountant_was_told(unit: str, peers: int) -> None:
+    privacy = PrivacySettings(unit=unit, noise_multiplier=0.8, honest_peers=peers)  # type: ignore[arg-type]
+    plan = _plan(unit, dimension=_AUDITED, expected_prompts=24, noise_std=client_noise_std(privacy))
     if unit == "prompt":
         released = 24 * _released(np.zeros((3, _AUDITED)), np.full((3, _K), 0.5), plan)
     else:
         released = release_update(np.zeros(_AUDITED), np.full(_K, 0.5), plan)
     released = released[: _AUDITED + _K]
-    claimed = 0.8 / math.sqrt(1 + mates)
+    claimed = 0.8 / math.sqrt(1 + peers)
     # 6.5 standard errors of an estimated standard deviation: fails once in 1e10 runs.
     assert abs(released.std() / claimed - 1) < 6.5 / math.sqrt(2 * released.size) + 2e-5
 
@@ -224,7 +224,7 @@ def test_an_indicator_is_sent_only_where_it_has_a_share(unit: str) -> None:
     metrics_share=st.floats(1e-4, 0.9),
     indicator_share=st.floats(1e-6, 1 / 16),
 )
-def test_one_prompt_or_holder_moves_the_sum_by_at_most_one_with_its_indicator(
+def test_one_prompt_or_client_moves_the_sum_by_at_most_one_with_its_indicator(
     gradient: np.ndarray,
     metrics: np.ndarray,
     metrics_share: float,
@@ -272,7 +272,7 @@ def test_who_has_nothing_to_say_releases_zeros_under_the_full_noise(unit: str) -
     assert released.std() == pytest.approx(std, rel=0.1)
     key = derive_key(bytes(32), "noise")
     if unit == "prompt":
-        # The same bits as those of a holder of whose units none was sampled.
+        # The same bits as those of a client of whose units none was sampled.
         ours = release_prompts(GridSum.nothing(4000, _K), plan, key)
         assert released.tobytes() == ours.tobytes()
 
@@ -284,11 +284,11 @@ def _privacy(**fields: Any) -> PrivacySettings:
     return PrivacySettings(noise_multiplier=2.0, **fields)
 
 
-def test_holder_noise_is_shared_among_those_relied_on() -> None:
-    assert holder_noise_std(_privacy()) == 2.0
-    assert holder_noise_std(_privacy(honest_mates=3, unit="client")) == 1.0
-    assert holder_noise_std(_privacy(noise="server")) == 0
-    assert holder_noise_std(_privacy(unit="none")) == 0
+def test_client_noise_is_shared_among_those_relied_on() -> None:
+    assert client_noise_std(_privacy()) == 2.0
+    assert client_noise_std(_privacy(honest_peers=3, unit="client")) == 1.0
+    assert client_noise_std(_privacy(noise="server")) == 0
+    assert client_noise_std(_privacy(unit="none")) == 0
 
 
 def test_server_noise_scales_with_what_one_unit_moves_the_result_by() -> None:

@@ -41,7 +41,7 @@ def test_three_skipped_rounds_in_a_row_are_named_with_their_reason() -> None:
     (warning,) = warnings([*run(3), *skipped])
     assert "Rounds 4 to 6" in warning
     assert "only 7 of 9 nodes" in warning
-    assert "federation.min_holders" in warning
+    assert "federation.min_clients" in warning
     assert warnings([*run(3), *skipped[:2]]) == []
     assert warnings([*run(3), *skipped, round_row(7)]) == []
 

@@ -136,22 +136,22 @@ def test_values_near_the_float_limit_do_not_overflow() -> None:
 
 @st.composite
 def neighbours(draw: st.DrawFn) -> tuple[Matrix, Matrix, int, int]:
-    """Bucket means with and without one holder of L2 norm at most 1, trim and bucket size."""
+    """Bucket means with and without one client of L2 norm at most 1, trim and bucket size."""
     means, trim = draw(cohorts(largest_trim=2))
     size = draw(st.integers(1, 5))
-    holder = draw(arrays(np.float64, means.shape[1], elements=st.floats(-1, 1)))
-    holder /= max(1.0, float(np.linalg.norm(holder)))
+    client = draw(arrays(np.float64, means.shape[1], elements=st.floats(-1, 1)))
+    client /= max(1.0, float(np.linalg.norm(client)))
     bucket = draw(st.integers(0, len(means) - 1))
-    # Close bucket means make the order change; multiples of the holder's own share make ties.
+    # Close bucket means make the order change; multiples of the client's own share make ties.
     means = np.round(means / 1e6 * 4) * draw(st.sampled_from([0.25, 1.0 / size, 0.01]))
     without = means.copy()
-    without[bucket] -= holder / size
+    without[bucket] -= client / size
     return means, without, trim, size
 
 
 @settings(max_examples=300)
 @given(neighbours(), st.sampled_from(BUILT_IN))
-def test_one_holder_moves_the_result_by_at_most_the_sensitivity(
+def test_one_client_moves_the_result_by_at_most_the_sensitivity(
     case: tuple[Matrix, Matrix, int, int], rule: str
 ) -> None:
     means, without, trim, size = case
@@ -162,7 +162,7 @@ def test_one_holder_moves_the_result_by_at_most_the_sensitivity(
 
 @settings(max_examples=200)
 @given(neighbours(), st.sampled_from(BUILT_IN))
-def test_no_coordinate_moves_more_than_the_holder_did(
+def test_no_coordinate_moves_more_than_the_client_did(
     case: tuple[Matrix, Matrix, int, int], rule: str
 ) -> None:
     # The lemma itself, which gives the bound in L1 and every other norm.
@@ -187,9 +187,9 @@ def test_scalar_sensitivity_holds_exhaustively() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_sensitivity_is_tight_for_three_buckets(size: int) -> None:
-    holder = np.array([0.6, -0.8])
-    means = np.stack([holder / size, 2 * holder, np.zeros(2)])
-    without = np.stack([np.zeros(2), 2 * holder, np.zeros(2)])
+    client = np.array([0.6, -0.8])
+    means = np.stack([client / size, 2 * client, np.zeros(2)])
+    without = np.stack([np.zeros(2), 2 * client, np.zeros(2)])
     move = combine("trimmed_mean", means, 1) - combine("trimmed_mean", without, 1)
     assert np.linalg.norm(move) == pytest.approx(sensitivity("trimmed_mean", 3, 1, size))
 

@@ -75,7 +75,7 @@ class Bucket:
         return self
 
     def inbox(self, member: int) -> dict[int, bytes]:
-        return {mate: sent[member] for mate, sent in self.sent.items() if mate != member}
+        return {peer: sent[member] for peer, sent in self.sent.items() if peer != member}
 
     def mask(self, members: Collection[int] | None = None) -> Bucket:
         for member in self.sent if members is None else members:

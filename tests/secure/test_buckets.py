@@ -13,7 +13,7 @@ from fedgrpo.secure import assign_buckets
 @given(st.sets(st.integers(0, 2**63), max_size=60), st.integers(2, 7))
 def test_everyone_is_in_one_of_as_many_even_buckets_as_possible(nodes: set[int], size: int) -> None:
     if len(nodes) < size:
-        with pytest.raises(CohortError, match=f"{len(nodes)} finishers"):
+        with pytest.raises(CohortError, match=f"{len(nodes)} participants"):
             assign_buckets(list(nodes), size)
         return
     buckets = assign_buckets(list(nodes), size)
@@ -27,8 +27,8 @@ def test_everyone_is_in_one_of_as_many_even_buckets_as_possible(nodes: set[int],
 
 def test_no_two_nodes_can_rely_on_meeting() -> None:
     draws = [assign_buckets(range(9), 3) for _ in range(60)]
-    mates = {bucket for draw in draws for bucket in draw if 0 in bucket}
-    assert len(mates) > 5  # of 28; the chance of fewer is below 1e-30
+    peers = {bucket for draw in draws for bucket in draw if 0 in bucket}
+    assert len(peers) > 5  # of 28; the chance of fewer is below 1e-30
 
 
 def test_duplicates_and_lonely_buckets_are_refused() -> None:

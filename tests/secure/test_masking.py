@@ -194,7 +194,7 @@ def test_an_altered_ciphertext_is_refused_and_names_its_sender(at: int) -> None:
     made = shared()
     inbox = made.inbox(ME)
     inbox[node(1)] = flipped(inbox[node(1)], at)
-    with pytest.raises(ProtocolError, match=f"cannot decrypt the shares of mate {node(1)}"):
+    with pytest.raises(ProtocolError, match=f"cannot decrypt the shares of peer {node(1)}"):
         made.clients[ME].mask(inbox, made.values[ME])
     assert is_wiped(made.clients[ME])
 
@@ -227,7 +227,7 @@ def test_members_who_were_shown_different_rosters_do_not_go_on() -> None:
     sent = clients[node(1)].share(announce(keys))
     clients[ME].share(roster)
     inbox = {node(1): sent[ME], node(2): clients[node(2)].share(roster)[ME]}
-    with pytest.raises(ProtocolError, match=f"mate {node(1)}"):
+    with pytest.raises(ProtocolError, match=f"peer {node(1)}"):
         clients[ME].mask(inbox, np.zeros(4, np.uint32))
 
 
@@ -240,7 +240,7 @@ def test_members_who_followed_different_orders_do_not_go_on_whatever_each_is_tol
     sent = {n: clients[n].share(told) for n in (ME, node(1))}
     sent[node(2)] = deceived.share(replace(told, order=bytes(32)))
     for member, client in {ME: clients[ME], node(2): deceived}.items():
-        inbox = {mate: dealt[member] for mate, dealt in sent.items() if mate != member}
+        inbox = {peer: dealt[member] for peer, dealt in sent.items() if peer != member}
         with pytest.raises(ProtocolError, match="dealt under another roster"):
             client.mask(inbox, np.zeros(4, np.uint32))
         assert is_wiped(client)
@@ -249,7 +249,7 @@ def test_members_who_followed_different_orders_do_not_go_on_whatever_each_is_tol
 @pytest.mark.parametrize("stranger", [ME, node(9)])
 def test_a_ciphertext_from_someone_who_is_no_mate_is_refused(stranger: int) -> None:
     made = shared()
-    with pytest.raises(ProtocolError, match="no mates"):
+    with pytest.raises(ProtocolError, match="no peers"):
         made.clients[ME].mask({**made.inbox(ME), stranger: bytes(92)}, made.values[ME])
     assert is_wiped(made.clients[ME])
 
@@ -328,7 +328,7 @@ def test_nobodys_seed_and_key_are_revealed_together() -> None:
 def test_every_ciphertext_has_the_same_size() -> None:
     made = bucket(5).share()
     assert {len(sealed) for sent in made.sent.values() for sealed in sent.values()} == {92}
-    assert all(set(sent) == set(made.roster.mates_of(me)) for me, sent in made.sent.items())
+    assert all(set(sent) == set(made.roster.peers_of(me)) for me, sent in made.sent.items())
 
 
 def test_public_keys_survive_as_96_bytes() -> None:
@@ -374,7 +374,7 @@ def test_the_state_holds_no_secret_after_revealing() -> None:
         assert all(contains(made.clients[ME].to_bytes(), secret) for secret in held)
         secrets.update(held)
         step()
-    assert len(secrets) == 3 + 1 + 6  # keys and seed, own share, three mates' shares of both
+    assert len(secrets) == 3 + 1 + 6  # keys and seed, own share, three peers' shares of both
     assert not any(contains(made.clients[ME].to_bytes(), secret) for secret in secrets)
 
 

@@ -158,13 +158,13 @@ def test_answers_of_those_who_did_not_survive_are_left_out() -> None:
 def deal_wrongly(made: Bucket, dealer: int, at: slice) -> None:
     """Let ``dealer`` deal shares of something else, properly encrypted."""
     secrets = made.clients[dealer]._state.secrets
-    for mate in made.sent[dealer]:
-        context = made.roster.context("share", dealer, mate)
-        sharing = made.roster.keys_of(mate).sharing
+    for peer in made.sent[dealer]:
+        context = made.roster.context("share", dealer, peer)
+        sharing = made.roster.keys_of(peer).sharing
         key = primitives.agree(secrets.sharing_key, sharing, context)
-        plain = bytearray(primitives.unseal(key, made.sent[dealer][mate], context) or b"")
+        plain = bytearray(primitives.unseal(key, made.sent[dealer][peer], context) or b"")
         plain[at] = b"\x55" * 32
-        made.sent[dealer][mate] = primitives.seal(key, bytes(plain), context)
+        made.sent[dealer][peer] = primitives.seal(key, bytes(plain), context)
 
 
 @pytest.mark.parametrize(("survives", "at"), [(True, slice(0, 32)), (False, slice(32, 64))])
@@ -252,7 +252,7 @@ def test_server_and_threshold_minus_one_members_see_only_the_sum_of_the_rest() -
         victim: made.masked[victim]
         - self_mask(made.roster, victim, seeds[victim], words)
         + sum(
-            pairwise_mask(made.roster, mate, key, victim, words) for mate, key in colluding.items()
+            pairwise_mask(made.roster, peer, key, victim, words) for peer, key in colluding.items()
         )
         for victim in (A, B, C)
     }
@@ -269,7 +269,7 @@ def test_a_vector_that_arrives_after_its_sender_was_declared_dropped_stays_hidde
     late = made.share().mask().masked.pop(C)
     made.reveal()
     np.testing.assert_array_equal(made.unmask(), made.clear_sum())
-    stripped = late - sum(pairwise_mask(made.roster, C, key, mate, words) for mate in (A, B))
+    stripped = late - sum(pairwise_mask(made.roster, C, key, peer, words) for peer in (A, B))
     assert looks_uniform(stripped)
 
 

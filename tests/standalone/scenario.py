@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 SCENARIO = """
 rounds = 8
 [data]
-prompts_per_holder = 24
+prompts_per_client = 24
 [grpo]
 prompts_per_step = 3
 group_size = 4

@@ -226,7 +226,7 @@ def test_held_out_rows_of_a_file_are_not_trained_on(home: Path) -> None:
 
 
 def test_every_task_has_its_share_of_the_built_in_prompts() -> None:
-    settings = Settings.from_mapping({"data": {"prompts_per_holder": 400, "heterogeneity": 0.01}})
+    settings = Settings.from_mapping({"data": {"prompts_per_client": 400, "heterogeneity": 0.01}})
     tasks = [row.columns["task"] for row in training_prompts(settings)]
     assert len(tasks) == 400
     assert all(tasks.count(task) > 60 for task in settings.data.tasks)

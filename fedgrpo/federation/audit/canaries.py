@@ -14,8 +14,8 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fedgrpo.federation.audit.canary_holders import ClientCanary, Constant, PromptCanaries
-from fedgrpo.federation.interfaces import Holder
+from fedgrpo.federation.audit.canary_clients import ClientCanary, Constant, PromptCanaries
+from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.client_app import make_client_app
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.local_grid import FIRST_NODE, LocalGrid
@@ -41,18 +41,18 @@ _LAYOUT = "c" * 64
 def canary_run(settings: Settings, planted: Coins) -> Floats:
     """Run the federation, and return what a reader of the released models sees of each canary.
 
-    Prompt level: canaries are units of one holder, and empty prompts where they are not planted.
-    Client level: they are holders, and contribute zero where not.
+    Prompt level: canaries are units of one client, and empty prompts where they are not planted.
+    Client level: they are clients, and contribute zero where not.
 
     Adversary: whoever reads the released models; with client noise also the server with all other
-    holders, since those add nothing: the model moves by the one holder's own release.
+    clients, since those add nothing: the model moves by the one client's own release.
 
     Parameters
     ----------
     settings:
         With a privacy unit, a fixed clipping norm and :data:`READABLE`. At prompt level,
         ``data.min_prompts`` is the number m of canaries; at client level, with ``robust.trim``
-        colluders, ``federation.min_holders`` is. ``robust.trim`` and the rule say how many collude.
+        colluders, ``federation.min_clients`` is. ``robust.trim`` and the rule say how many collude.
     planted:
         Shape (m,).
 
@@ -62,9 +62,9 @@ def canary_run(settings: Settings, planted: Coins) -> Floats:
         In units of what one canary moves when it is sampled.
     """
     view = _View(settings)
-    holders = _Holders(settings, planted, view)
-    nodes, config = settings.federation.min_holders, settings.to_run_config()
-    grid = LocalGrid(make_client_app(holders), nodes, run_config=config, tamper=view.overhear)
+    clients = _Clients(settings, planted, view)
+    nodes, config = settings.federation.min_clients, settings.to_run_config()
+    grid = LocalGrid(make_client_app(clients), nodes, run_config=config, tamper=view.overhear)
     strategy = FedGRPO(settings)
     strategy.start(grid, write_adapter(_adapter(planted.size)))
     assert strategy.state is not None
@@ -75,14 +75,14 @@ def canary_run(settings: Settings, planted: Coins) -> Floats:
 @dataclass(frozen=True)
 class _View:
     """What the adversary sees: released models, and releases themselves where the noise is each
-    holder's own and others' would be added to it.
+    client's own and others' would be added to it.
 
     Attributes
     ----------
     models:
         The global adapter before each round, and after the last.
     releases:
-        ``(round, place of the holder) -> its release``, in the update's own units.
+        ``(round, place of the client) -> its release``, in the update's own units.
     """
 
     settings: Settings
@@ -123,7 +123,7 @@ def claimed_rate(settings: Settings) -> float:
 
 
 def _overheard(settings: Settings) -> bool:
-    """Whether single releases are looked at: many holders each add noise to their own."""
+    """Whether single releases are looked at: many clients each add noise to their own."""
     return settings.privacy.unit == "client" and settings.privacy.noise == "client"
 
 
@@ -131,7 +131,7 @@ def _share(settings: Settings) -> float:
     """What one clipped canary moves the adversary's view by, over C."""
     if _overheard(settings):
         return 1.0
-    kept = settings.federation.min_holders - 2 * _colluders(settings)
+    kept = settings.federation.min_clients - 2 * _colluders(settings)
     prompts = settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1
     return 1 / (prompts * kept)
 
@@ -146,14 +146,14 @@ def _adapter(dimension: int) -> AdapterState:
 
 
 @dataclass(frozen=True)
-class _Holders:
-    """Makes each node's holder: canaries first, colluders last, others between that add nothing."""
+class _Clients:
+    """Makes each node's client: canaries first, colluders last, others between that add nothing."""
 
     settings: Settings
     planted: Coins
     view: _View
 
-    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Holder:
+    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
         place, last = int(node_config["partition-id"]), int(node_config["num-partitions"]) - 1
         log = self.view.models if place == 0 else None
         if place > last - _colluders(settings):

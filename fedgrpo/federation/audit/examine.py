@@ -100,7 +100,7 @@ def _canaries(settings: Settings) -> int:
     if settings.privacy.unit == "prompt":
         return settings.data.min_prompts
     colluders = settings.robust.trim if settings.robust.rule == "trimmed_mean" else 0
-    return settings.federation.min_holders - colluders
+    return settings.federation.min_clients - colluders
 
 
 def _with_privacy(settings: Settings, **changed: object) -> Settings:

@@ -24,14 +24,14 @@ from fedgrpo.settings import Settings
 
 if TYPE_CHECKING:
     # Loaded by the train handler only: a deployed node starts a process for every message.
-    from fedgrpo.federation.interfaces import HolderFactory
+    from fedgrpo.federation.interfaces import ClientFactory
 
 MINIMUM_BUCKET = 3
 """Least bucket that a node accepts unless told otherwise: of a sum of two, each knows a half."""
 
 
 def make_client_app(
-    holder_factory: HolderFactory | None = None,
+    client_factory: ClientFactory | None = None,
     *,
     minimum_bucket: int = MINIMUM_BUCKET,
     clock: Clock | None = None,
@@ -40,12 +40,12 @@ def make_client_app(
 
     Parameters
     ----------
-    holder_factory:
-        ``(settings, node_config) -> Holder``. None takes
-        :class:`fedgrpo.federation.node.local_holders.LocalHolders`, which train on this node's
+    client_factory:
+        ``(settings, node_config) -> Client``. None takes
+        :class:`fedgrpo.federation.node.local_clients.LocalClients`, which train on this node's
         prompts.
     minimum_bucket:
-        Least number of holders among which this one's update may be hidden. The run's
+        Least number of clients among which this one's update may be hidden. The run's
         ``secure.bucket_size`` counts too, whichever is larger.
     clock:
         By which answers leave; None takes the machine's own.
@@ -60,9 +60,9 @@ def make_client_app(
 
     def train(message: Message, context: Context) -> RecordDict:
         from fedgrpo.federation.node import training
-        from fedgrpo.federation.node.local_holders import LocalHolders
+        from fedgrpo.federation.node.local_clients import LocalClients
 
-        factory = holder_factory or LocalHolders()
+        factory = client_factory or LocalClients()
         node = training.Node(factory, minimum_bucket, clock or SystemClock())
         return training.train(message, context, node)
 
@@ -95,7 +95,7 @@ def _later(handler: Handler) -> Handler:
 
 
 def _share(message: Message, context: Context) -> RecordDict:
-    """Deal encrypted shares of this round's secrets to the bucket mates."""
+    """Deal encrypted shares of this round's secrets to the bucket peers."""
     memory, header, _ = _open_round(message, context)
     roster = messages.read_roster(message.content)
     with memory.masks() as client:

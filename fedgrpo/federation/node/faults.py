@@ -1,4 +1,4 @@
-"""Where simulated holders misbehave. A deployed node, which has no partition, never does."""
+"""Where simulated clients misbehave. A deployed node, which has no partition, never does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A holder's figures as its release takes them."""
+"""A client's figures as its release takes them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def computed(settings: Settings) -> Settings:
 
 
 def resident(settings: Settings, *, any_weights: bool = False) -> Adapter:
-    """One base model a process: simulated holders take turns on it, each loading the round's
+    """One base model a process: simulated clients take turns on it, each loading the round's
     adapter first.
 
     Parameters
@@ -37,7 +37,7 @@ def resident(settings: Settings, *, any_weights: bool = False) -> Adapter:
     wanted = computed(settings)
     if wanted not in _LOADED:
         _LOADED.clear()
-        torch.set_num_threads(settings.simulation.cpus_per_holder)
+        torch.set_num_threads(settings.simulation.cpus_per_client)
         base = load_base(settings.model, any_weights=any_weights)
         _LOADED[wanted] = Adapter(base, settings.adapter, settings.seed)
     return _LOADED[wanted]

@@ -25,7 +25,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.interfaces import HolderFactory, PreparingFactory
+from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory
 from fedgrpo.federation.node.answers import log_failure
 from fedgrpo.federation.node.clock import Clock, LateError
 from fedgrpo.federation.node.faults import attack, simulated_faults
@@ -62,14 +62,14 @@ class Node:
     Attributes
     ----------
     factory:
-        Makes its holder.
+        Makes its client.
     minimum_bucket:
-        Least number of holders among which its update may be hidden.
+        Least number of clients among which its update may be hidden.
     clock:
         By which its answers leave.
     """
 
-    factory: HolderFactory
+    factory: ClientFactory
     minimum_bucket: int
     clock: Clock
 
@@ -242,7 +242,7 @@ def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
 
 
 def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
-    """What the holder contributes; zero with the full noise where it fails or comes too late."""
+    """What the client contributes; zero with the full noise where it fails or comes too late."""
     mishaps: Counter[str] = Counter()
     release = _in_time(task, node, mishaps) if in_time else None
     if not in_time:
@@ -257,7 +257,7 @@ def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
 
 
 def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
-    """What the holder contributes before the deadline; None if it cannot."""
+    """What the client contributes before the deadline; None if it cannot."""
     try:
         release = node.clock.run(lambda: _contributed(task, node, mishaps), task.deadline)
         if node.clock.now() > task.deadline:
@@ -273,22 +273,22 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
 
 
 def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
-    """Have the holder contribute. From here on, prompts are read."""
+    """Have the client contribute. From here on, prompts are read."""
     watch = Watch(task.store, task.ask.plan, task.deadline)
     key, round_ = task.store.key(task.ask), task.ask.round
     try:
-        holder = node.factory(task.settings, task.context.node_config)
-        release = holder.contribute(task.order.adapter, task.plan, round_, key, watch)
+        client = node.factory(task.settings, task.context.node_config)
+        release = client.contribute(task.order.adapter, task.plan, round_, key, watch)
     finally:
         mishaps.update(watch.mishaps)
     return _checked(release, task.plan.size)
 
 
 def _checked(release: Release, size: int) -> Release:
-    """Refuse a release that a holder of one's own making got wrong."""
+    """Refuse a release that a client of one's own making got wrong."""
     if release.dtype != np.float64 or release.shape != (size,) or not np.isfinite(release).all():
         raise PrivacyError(
-            f"the holder's release is {release.dtype} of shape {release.shape} with "
+            f"the client's release is {release.dtype} of shape {release.shape} with "
             f"{int(np.count_nonzero(~np.isfinite(release)))} non-finite values, expected finite "
             f"float64 of shape ({size},)",
             cure="return what ReleasePlan asks for",

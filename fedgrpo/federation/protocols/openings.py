@@ -12,23 +12,23 @@ FILE = "opened.json"
 """Name of the record in the run directory."""
 
 Sum = frozenset[str]
-"""Names of the holders whose releases are in a sum."""
+"""Names of the clients whose releases are in a sum."""
 
 
 class Openings:
     """Keeps a repeated round from opening sums whose difference would show a single release.
 
-    A round that a kill interrupted is run again, and each holder sends the same release again. If
-    other holders drop out this time, another sum is formed: a + b + c before the kill and a + b
+    A round that a kill interrupted is run again, and each client sends the same release again. If
+    other clients drop out this time, another sum is formed: a + b + c before the kill and a + b
     after it, say, and whoever saw both knows c. So what is about to be opened is written down
-    first, and an opening is admitted only if, for every other one of the round, its holders are
+    first, and an opening is admitted only if, for every other one of the round, its clients are
     the same ones or none of them.
 
     Adversary: a server that runs this code and remembers everything, earlier attempts included
-    (honest but curious), with mates that collude as far as :mod:`fedgrpo.secure.masking` allows. It
-    learns, over all attempts, sums over disjoint sets of holders: what one attempt with those
-    buckets shows. That is also why a round is accounted for once where ``privacy.honest_mates``
-    counts on the mates' noise: no release is in two different sums.
+    (honest but curious), with peers that collude as far as :mod:`fedgrpo.secure.masking` allows. It
+    learns, over all attempts, sums over disjoint sets of clients: what one attempt with those
+    buckets shows. That is also why a round is accounted for once where ``privacy.honest_peers``
+    counts on the peers' noise: no release is in two different sums.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""The plain protocol: the server collects each holder's release as it is.
+"""The plain protocol: the server collects each client's release as it is.
 
-Adversary: up to ``robust.trim`` holders that send anything, and readers of the released models. The
-server is *trusted*: it sees every release, with the holder's own noise if ``privacy.noise`` is
-``client`` and without any if it is ``server``. In return, the robust rule works on single holders,
-so trimming k withstands k attackers among as few as 2 k + 1 holders instead of 2 k + 1 buckets.
+Adversary: up to ``robust.trim`` clients that send anything, and readers of the released models. The
+server is *trusted*: it sees every release, with the client's own noise if ``privacy.noise`` is
+``client`` and without any if it is ``server``. In return, the robust rule works on single clients,
+so trimming k withstands k attackers among as few as 2 k + 1 clients instead of 2 k + 1 buckets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedgrpo.privacy.release import ReleasePlan
 
 
 def read_plain(content: RecordDict, plan: ReleasePlan) -> NDArray[np.float64]:
-    """Read a holder's release, saturated to what an honest one can be.
+    """Read a client's release, saturated to what an honest one can be.
 
     Adversary: the sender. Saturating each coordinate is 1-Lipschitz, so the sensitivity of what
     follows stays; honest releases lie within the bound, as in :mod:`fedgrpo.secure.encoding`.
@@ -35,6 +35,6 @@ def read_plain(content: RecordDict, plan: ReleasePlan) -> NDArray[np.float64]:
 
 
 def plain_groups(releases: Mapping[int, NDArray[np.float64]]) -> SecureResult:
-    """Return each holder as a group of one, which no grid has rounded, in the same order."""
+    """Return each client as a group of one, which no grid has rounded, in the same order."""
     means = (BucketMean(release, (node,), 0.0) for node, release in releases.items())
     return SecureResult(tuple(means), {})

@@ -1,6 +1,6 @@
 """A clipping norm to begin with, found by a dry run on public prompts.
 
-Nothing private is touched: the prompts are those of the evaluation, which no holder has, and the
+Nothing private is touched: the prompts are those of the evaluation, which no client has, and the
 adapter is the one that every run starts from. So the result costs no privacy.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.ownership import evaluation_prompts
-from fedgrpo.federation.node.holder import local_update
-from fedgrpo.federation.node.prompt_holder import PromptHolder, in_order, unit_gradient
+from fedgrpo.federation.node.client import local_update
+from fedgrpo.federation.node.prompt_client import PromptClient, in_order, unit_gradient
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.grpo.isolated.engine import Lesson
@@ -35,7 +35,7 @@ def calibrated_norm(settings: Settings) -> float:
     """Return the quantile of norms that ``privacy.quantile`` asks for, on public prompts.
 
     Prompt unit: L2 norms of the gradients of all public prompts that teach something. Otherwise: of
-    the updates of :data:`DRY_ROUNDS` holders' local steps, each from the start of the run. Norms
+    the updates of :data:`DRY_ROUNDS` clients' local steps, each from the start of the run. Norms
     tend to shrink as a run goes on, which ``privacy.adaptive`` follows.
 
     Parameters
@@ -66,26 +66,26 @@ def public_norms(settings: Settings) -> NDArray[np.float64]:
 
 def _unit_norms(settings: Settings) -> list[float]:
     """Norms of the gradients of all public units."""
-    holder = public_holder(settings)
+    client = public_client(settings)
     key = hashlib.sha256(f"public {settings.seed}".encode()).digest()
-    rows = [row for name in holder.units for row in holder.rows(name, key) if row.ids]
+    rows = [row for name in client.units for row in client.rows(name, key) if row.ids]
     watch, units = Watch(None, "", math.inf), defaultdict[str, list[Lesson]](list)
-    for lessons, _ in holder.engine.teach(holder.engine.collect(rows, watch), watch):
+    for lessons, _ in client.engine.teach(client.engine.collect(rows, watch), watch):
         for lesson in lessons:
             units[lesson.judged.row.unit].append(lesson)
-    dimension = holder.engine.policy.adapter.dimension
+    dimension = client.engine.policy.adapter.dimension
     return [
         float(np.linalg.norm(unit_gradient(in_order(lessons), dimension)))
         for lessons in units.values()
     ]
 
 
-def public_holder(settings: Settings) -> PromptHolder:
-    """A holder over public prompts, with the adapter that every run starts from."""
+def public_client(settings: Settings) -> PromptClient:
+    """A client over public prompts, with the adapter that every run starts from."""
     adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
     mixture, rows = isolated_mixture(settings.reward), evaluation_prompts(settings)
     declared = declared_by({"partition-id": 0}, settings)
-    return PromptHolder(settings, adapter, mixture, rows, declared)
+    return PromptClient(settings, adapter, mixture, rows, declared)
 
 
 def _update_norms(settings: Settings) -> list[float]:

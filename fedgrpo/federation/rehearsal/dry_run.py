@@ -18,7 +18,7 @@ import torch
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
 from fedgrpo.data.units import check_unit_column, unit_words, units_of
-from fedgrpo.federation.node.prompt_holder import PromptHolder
+from fedgrpo.federation.node.prompt_client import PromptClient
 from fedgrpo.federation.rehearsal.traffic import round_traffic
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import DataError, RewardError
@@ -71,7 +71,7 @@ def dry_run(
     scenario:
         TOML file of settings.
     prompts:
-        The holder's own file or dataset. Without it, the share of the scenario's first holder.
+        The client's own file or dataset. Without it, the share of the scenario's first client.
     overrides:
         Dotted keys with values that take the place of the scenario's.
     sample:
@@ -86,7 +86,7 @@ def dry_run(
     check_budget(settings)
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
-    torch.set_num_threads(settings.simulation.cpus_per_holder)  # As a node does.
+    torch.set_num_threads(settings.simulation.cpus_per_client)  # As a node does.
     with quiet_loading():
         adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
@@ -170,7 +170,7 @@ def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
             source, settings.data.split, lambda prompt: len(encode_prompt(tokenizer, prompt)), limit
         )
     else:
-        first = {"partition-id": 0, "num-partitions": settings.simulation.holders}
+        first = {"partition-id": 0, "num-partitions": settings.simulation.clients}
         rows = node_prompts(settings, first)
         survey = survey_rows(rows, lambda prompt: len(encode_prompt(tokenizer, prompt)), limit)
     if not survey.rows:
@@ -183,7 +183,7 @@ def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
 
 
 def _measure(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:
-    """Take one step as the holder would, on a few prompts, and put the adapter back."""
+    """Take one step as the client would, on a few prompts, and put the adapter back."""
     mixture = RewardMixture.from_settings(settings.reward)
     trainer = GRPOTrainer(adapter, mixture, survey.rows, settings=settings.grpo, seed=settings.seed)
     chosen = trainer.next_prompts(sample)
@@ -198,12 +198,12 @@ def _measure(settings: Settings, adapter: Adapter, survey: Survey, sample: int) 
 
 
 def _measure_apart(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:
-    """Compute what a few units say, as the holder would under prompt-level privacy."""
+    """Compute what a few units say, as the client would under prompt-level privacy."""
     mixture, declared = isolated_mixture(settings.reward), declared_by(_SIMULATED, settings)
-    holder = PromptHolder(settings, adapter, mixture, survey.rows, declared)
-    engine, watch = holder.engine, Watch(None, "", math.inf)
+    client = PromptClient(settings, adapter, mixture, survey.rows, declared)
+    engine, watch = client.engine, Watch(None, "", math.inf)
     key = hashlib.sha256(f"dry run {settings.seed}".encode()).digest()
-    rows = [row for name in list(holder.units)[:sample] for row in holder.rows(name, key)]
+    rows = [row for name in list(client.units)[:sample] for row in client.rows(name, key)]
     engine.collect(rows[:1], watch)  # What is slow only once is no round's cost.
     judged, collecting_s = _timed(lambda: engine.collect(rows, watch))
     if not judged:

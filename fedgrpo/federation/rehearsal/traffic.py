@@ -94,7 +94,7 @@ class CountingGrid(LocalGrid):
 
 
 class _Silent:
-    """A holder whose release is zero."""
+    """A client whose release is zero."""
 
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
@@ -103,10 +103,10 @@ class _Silent:
 
 
 def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
-    """Measure a round of the configured protocol among the least number of holders, nobody
+    """Measure a round of the configured protocol among the least number of clients, nobody
     dropping out.
 
-    Two rounds over tiny adapters are played in this process, with holders that release zeros, and
+    Two rounds over tiny adapters are played in this process, with clients that release zeros, and
     drawn out to the adapter's size. So the figure follows the protocol's own code, whatever it is.
 
     Parameters
@@ -157,7 +157,7 @@ def _played(settings: Settings, dimension: int) -> Traffic:
 
     grid = CountingGrid(
         make_client_app(silent),
-        chosen.federation.min_holders,
+        chosen.federation.min_clients,
         run_config=chosen.to_run_config(),
     )
     adapter = AdapterState(np.zeros(dimension, np.float32), {}, "0" * 64)

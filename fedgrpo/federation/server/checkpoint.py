@@ -2,7 +2,7 @@
 after a kill.
 
 One safetensors file, replaced whole. It is written when a round starts, which counts that round as
-charged: holders may have released into it, even if it is never finished. An interrupted round is
+charged: clients may have released into it, even if it is never finished. An interrupted round is
 repeated as the same release and not charged again, see :mod:`fedgrpo.federation.server.journal`.
 """
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fedgrpo.federation.protocols.buckets.secure_round import (
     Failures,
     SecureResult,
-    read_finisher,
+    read_participant,
     secure_bucket_means,
 )
 from fedgrpo.federation.protocols.committee.messages import Dealer
@@ -26,8 +26,8 @@ from fedgrpo.federation.server.round import (
     robust_aggregate,
 )
 from fedgrpo.federation.wire.exchange import Replies
-from fedgrpo.federation.wire.finishers import Finisher, read_finishers
 from fedgrpo.federation.wire.link import Answers, Link
+from fedgrpo.federation.wire.participants import Participant, read_participants
 from fedgrpo.federation.wire.plans import order_digest
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.errors import CohortError
@@ -101,15 +101,15 @@ class Gathering:
         return self._protocols[self.settings.aggregation.protocol](current, replies)
 
     def _by_buckets(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
-        finishers: Answers[Finisher[PublicKeys]] = read_finishers(
-            replies, current.link.header, lambda _, content: read_finisher(content)
+        participants: Answers[Participant[PublicKeys]] = read_participants(
+            replies, current.link.header, lambda _, content: read_participant(content)
         )
-        if problem := self._missing(finishers):
-            return RoundOutcome(problem), finishers.failures
-        names = {node: finisher.tag.name for node, finisher in finishers.values.items()}
+        if problem := self._missing(participants):
+            return RoundOutcome(problem), participants.failures
+        names = {node: participant.tag.name for node, participant in participants.values.items()}
         sums = secure_bucket_means(
             current.link,
-            _values(finishers),
+            _values(participants),
             current.plan,
             self.settings.secure.bucket_size,
             current.clock.phase,
@@ -119,10 +119,10 @@ class Gathering:
                 current.clock.round, [frozenset(names[node] for node in one) for one in opened]
             ),
         )
-        return self._combined(current, sums, finishers)
+        return self._combined(current, sums, participants)
 
     def _plainly(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
-        releases = read_finishers(
+        releases = read_participants(
             replies, current.link.header, lambda _, c: read_plain(c, current.plan)
         )
         if problem := self._missing(releases):
@@ -130,10 +130,10 @@ class Gathering:
         return self._combined(current, plain_groups(_values(releases)), releases)
 
     def _combined(
-        self, current: Round, sums: SecureResult, finishers: Answers[Finisher[T]]
+        self, current: Round, sums: SecureResult, participants: Answers[Participant[T]]
     ) -> tuple[RoundOutcome, Failures]:
         """Apply the robust rule to means that the server sees."""
-        failures = finishers.failures | sums.failures
+        failures = participants.failures | sums.failures
         with current.clock.phase("aggregate"):
             try:
                 aggregate = robust_aggregate(
@@ -146,55 +146,55 @@ class Gathering:
             aggregate=aggregate,
             finished=sums.survivors,
             buckets=len(sums.means),
-            commitments=_commitments(finishers, survivors),
+            commitments=_commitments(participants, survivors),
         )
         return outcome, failures
 
     def _by_committee(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
         place = Place.of(self.settings, current.run, current.clock.round)
-        finishers: Answers[Finisher[Dealer]] = read_finishers(
+        participants: Answers[Participant[Dealer]] = read_participants(
             replies, current.link.header, partial(self.committee.read, place)
         )
         # What was not opened shows nobody anything and costs nothing; but a round that was begun
         # before and interrupted may have been opened at that time.
         unopened = RoundOutcome(released=current.repeated)
-        if problem := self._missing(finishers):
-            return replace(unopened, reason=problem), finishers.failures
+        if problem := self._missing(participants):
+            return replace(unopened, reason=problem), participants.failures
         try:
             result = self.committee.run(
-                current.link, _values(finishers), current.plan, current.clock.phase
+                current.link, _values(participants), current.plan, current.clock.phase
             )
         except CommitteeError as error:
             released = error.released or current.repeated
-            return RoundOutcome(error.problem, released=released), finishers.failures
+            return RoundOutcome(error.problem, released=released), participants.failures
         except CohortError as error:
-            return replace(unopened, reason=error.problem), finishers.failures
+            return replace(unopened, reason=error.problem), participants.failures
         outcome = RoundOutcome(
             aggregate=read_opened(self.settings, current.plan, result.mean),
             finished=len(result.clients),
             buckets=result.groups,
-            commitments=_commitments(finishers, set(result.clients)),
+            commitments=_commitments(participants, set(result.clients)),
             members=tuple(keys.signing.hex() for keys in result.members),
         )
-        return outcome, finishers.failures | result.failures
+        return outcome, participants.failures | result.failures
 
-    def _missing(self, finishers: Answers[T]) -> str:
+    def _missing(self, participants: Answers[T]) -> str:
         """Say so if too few finished."""
-        finished, least = len(finishers.values), self.settings.federation.min_holders
+        finished, least = len(participants.values), self.settings.federation.min_clients
         if finished >= least:
             return ""
-        return f"{finished} of {finishers.asked} holders finished, {least} are needed"
+        return f"{finished} of {participants.asked} clients finished, {least} are needed"
 
     def _key(self, purpose: str, current: Round) -> bytes:
         """Return the server's key for one purpose in the round that is running."""
         return derive_key(self.secret, purpose, current.clock.round)
 
 
-def _values(finishers: Answers[Finisher[T]]) -> dict[int, T]:
-    return {node: finisher.value for node, finisher in finishers.values.items()}
+def _values(participants: Answers[Participant[T]]) -> dict[int, T]:
+    return {node: participant.value for node, participant in participants.values.items()}
 
 
-def _commitments(finishers: Answers[Finisher[T]], nodes: Set[int]) -> tuple[str, ...]:
-    """Commitments of some of the finishers, in the finishers' order."""
-    found = finishers.values.items()
-    return tuple(finisher.tag.commitment for node, finisher in found if node in nodes)
+def _commitments(participants: Answers[Participant[T]], nodes: Set[int]) -> tuple[str, ...]:
+    """Commitments of some of the participants, in the participants' order."""
+    found = participants.values.items()
+    return tuple(participant.tag.commitment for node, participant in found if node in nodes)

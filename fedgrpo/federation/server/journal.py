@@ -6,11 +6,11 @@ published, and a repetition computes it again; after it, the round is never run 
 resume first appends what is missing.
 
 Why a repeated round costs privacy once. Every draw in it is a function of secrets and of the
-round's whole plan, so the repetition is the same release, bit for bit, for holders (see
+round's whole plan, so the repetition is the same release, bit for bit, for clients (see
 :mod:`fedgrpo.federation.state.node_store`) and for the server's noise, which is bound to what it
-hides (:func:`fedgrpo.privacy.noise.add_noise`); whoever saw both saw one. If other holders answer
+hides (:func:`fedgrpo.privacy.noise.add_noise`); whoever saw both saw one. If other clients answer
 than before the kill, the sums that the server opens are still over equal or disjoint sets
-(:mod:`fedgrpo.federation.protocols.openings`), so no holder's release is in two different ones; and
+(:mod:`fedgrpo.federation.protocols.openings`), so no client's release is in two different ones; and
 the server's noise over another sum is independent of the first, which nobody but the server has
 seen, for the models that readers get are those of durable steps. A round that was begun is counted
 when it begins, in case it is never finished.

@@ -126,7 +126,7 @@ def robust_aggregate(
     combined = combine(rule, means, trim)
     if settings.privacy.unit == "none" or settings.privacy.noise == "client":
         return _sent(settings, read_aggregate(combined, plan))
-    # One holder moves the mean over its bucket's survivors, so the smallest number of survivors
+    # One client moves the mean over its bucket's survivors, so the smallest number of survivors
     # counts.
     smallest = min(len(bucket.survivors) for bucket in buckets)
     std = server_noise_std(
@@ -144,18 +144,18 @@ def read_opened(settings: Settings, plan: ReleasePlan, mean: NDArray[np.float64]
 
 
 def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
-    """Leave out metrics that no holder sends: where they would be is a half, or noise about it."""
+    """Leave out metrics that no client sends: where they would be is a half, or noise about it."""
     names: tuple[str, ...] = settings.privacy.metrics
     sent = {name: aggregate.metrics[name] for name in METRICS if name in names}
     return replace(aggregate, metrics=sent)
 
 
 def apply_aggregate(
-    settings: Settings, state: ServerState, aggregate: Aggregate, holders: int
+    settings: Settings, state: ServerState, aggregate: Aggregate, clients: int
 ) -> ServerState:
     """Step the optimiser, move the adapter, and let the clipping norm follow its quantile.
 
-    C stays where the holders in the aggregate tell about fewer than ``privacy.adaptive_min`` norms.
+    C stays where the clients in the aggregate tell about fewer than ``privacy.adaptive_min`` norms.
     """
     progress = state.progress
     rate = rate_at(settings.server, progress.round, settings.rounds)
@@ -164,16 +164,16 @@ def apply_aggregate(
     moved = replace(
         progress,
         steps=optimiser.steps,
-        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below, holders),
+        clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below, clients),
     )
     return ServerState(adapter, moved, optimiser)
 
 
 def _next_norm(
-    settings: Settings, current: float, share_below: float | None, holders: int
+    settings: Settings, current: float, share_below: float | None, clients: int
 ) -> float:
     privacy = settings.privacy
-    if share_below is None or norms_in(settings, holders) < privacy.adaptive_min:
+    if share_below is None or norms_in(settings, clients) < privacy.adaptive_min:
         return current
     return next_clipping_norm(
         current,
@@ -264,7 +264,7 @@ def make_entry(
 
 
 def _rescaled(settings: Settings, reward: float | None) -> float | None:
-    """Undo the holders' scaling of the reward to [0, 1]."""
+    """Undo the clients' scaling of the reward to [0, 1]."""
     low, high = settings.reward.minimum, settings.reward.maximum
     return None if reward is None else low + (high - low) * reward
 

@@ -71,18 +71,18 @@ class _Run:
 class FedGRPO(Strategy):
     """Federated GRPO over Flower.
 
-    One round: holders train and keep their releases; finishers are drawn into buckets and summed
-    under masks; the bucket means are combined by the robust rule, or a committee of holders applies
+    One round: clients train and keep their releases; participants are drawn into buckets and summed
+    under masks; the bucket means are combined by the robust rule, or a committee of clients applies
     it to shares; the server's optimiser applies the result. A bad reply costs its node the round. A
     round in which too few are left is skipped, and the run goes on unless that happens three times
     in a row.
 
-    Adversary: up to ``robust.trim`` holders that send anything, and a server that is honest but
+    Adversary: up to ``robust.trim`` clients that send anything, and a server that is honest but
     curious. What each party can learn is said where it could: :mod:`fedgrpo.secure.masking` and
     :mod:`fedgrpo.privacy.accounting.guarantees`.
 
     Subclass it to change who is asked (:meth:`configure_train`), what becomes of the result
-    (:meth:`aggregate_train`), or to let holders evaluate (:meth:`configure_evaluate`).
+    (:meth:`aggregate_train`), or to let clients evaluate (:meth:`configure_evaluate`).
 
     Parameters
     ----------
@@ -228,17 +228,17 @@ class FedGRPO(Strategy):
         arrays:
             The global adapter.
         config:
-            For subclasses. Holders take everything from the run's settings.
+            For subclasses. Clients take everything from the run's settings.
         grid:
             Flower's connection to the nodes.
 
         Raises
         ------
         CohortError
-            If fewer than ``federation.min_holders`` are online after ``federation.wait_s`` seconds.
+            If fewer than ``federation.min_clients`` are online after ``federation.wait_s`` seconds.
         """
         federation = self.settings.federation
-        nodes = wait_for_nodes(grid, federation.min_holders, federation.wait_s)
+        nodes = wait_for_nodes(grid, federation.min_clients, federation.wait_s)
         order = TrainOrder(
             Header(grid.run.run_id, server_round),
             self._journal.run,
@@ -252,7 +252,7 @@ class FedGRPO(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Bring the finishers' releases together, combine them and step the adapter.
+        """Bring the participants' releases together, combine them and step the adapter.
 
         Parameters
         ----------
@@ -289,7 +289,7 @@ class FedGRPO(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask no holder to evaluate: its figures would leave in clear."""
+        """Ask no client to evaluate: its figures would leave in clear."""
         return []
 
     def aggregate_evaluate(

@@ -212,7 +212,7 @@ def _environment(run_dir: Path, scratch: Path) -> dict[str, str]:
     """Environment of every process of the simulation.
 
     OMP_NUM_THREADS is taken out: without it Ray gives each actor as many threads as it has cores,
-    and the server, which works when the holders rest, takes all.
+    and the server, which works when the clients rest, takes all.
     """
     (port,) = free_ports(1)
     (scratch / "config.toml").write_text(

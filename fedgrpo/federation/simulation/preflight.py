@@ -39,29 +39,29 @@ def preflight(settings: Settings) -> tuple[str, ...]:
 
 
 def _check_cohort(settings: Settings) -> None:
-    holders, needed = settings.simulation.holders, settings.federation.min_holders
-    if holders < needed:
+    clients, needed = settings.simulation.clients, settings.federation.min_clients
+    if clients < needed:
         raise SettingsError(
-            f"simulation.holders = {holders} is less than federation.min_holders = {needed}",
-            cure=f"set simulation.holders >= {needed}, or lower federation.min_holders",
+            f"simulation.clients = {clients} is less than federation.min_clients = {needed}",
+            cure=f"set simulation.clients >= {needed}, or lower federation.min_clients",
         )
 
 
 def _check_machine(settings: Settings) -> None:
-    wanted, present = settings.simulation.cpus_per_holder, os.cpu_count() or 1
+    wanted, present = settings.simulation.cpus_per_client, os.cpu_count() or 1
     if wanted > present:
         raise SettingsError(
-            f"simulation.cpus_per_holder = {wanted}, but this machine has {present} cores",
-            cure=f"set simulation.cpus_per_holder <= {present}",
+            f"simulation.cpus_per_client = {wanted}, but this machine has {present} cores",
+            cure=f"set simulation.cpus_per_client <= {present}",
         )
-    if settings.simulation.gpus_per_holder > 0:
+    if settings.simulation.gpus_per_client > 0:
         import torch
 
         if not torch.cuda.is_available():
             raise SettingsError(
-                f"simulation.gpus_per_holder = {settings.simulation.gpus_per_holder}, but "
+                f"simulation.gpus_per_client = {settings.simulation.gpus_per_client}, but "
                 "no GPU is visible here",
-                cure="set simulation.gpus_per_holder = 0.0, or install a torch build for this GPU",
+                cure="set simulation.gpus_per_client = 0.0, or install a torch build for this GPU",
             )
 
 
@@ -121,26 +121,26 @@ def _check_tasks(data: DataSettings) -> None:
             "unit of its own",
             cure="leave data.unit empty, or name a file with data.source",
         )
-    if data.prompts_per_holder < data.min_prompts:
+    if data.prompts_per_client < data.min_prompts:
         raise DataError(
-            f"data.prompts_per_holder = {data.prompts_per_holder} is less than data.min_prompts = "
-            f"{data.min_prompts}: every holder would refuse",
+            f"data.prompts_per_client = {data.prompts_per_client} is less than data.min_prompts = "
+            f"{data.min_prompts}: every client would refuse",
             cure="raise the first or lower the second",
         )
 
 
 def _check_shares(settings: Settings) -> None:
-    """Refuse holders with fewer units than the stated epsilon assumes."""
+    """Refuse clients with fewer units than the stated epsilon assumes."""
     if settings.privacy.unit != "prompt":
         return
-    data, holders = settings.data, settings.simulation.holders
-    node = {"partition-id": holders - 1, "num-partitions": holders}
+    data, clients = settings.data, settings.simulation.clients
+    node = {"partition-id": clients - 1, "num-partitions": clients}
     fewest = len(units_of(node_prompts(settings, node), data.unit))
     if fewest < data.min_prompts:
         raise DataError(
-            f"{data.source} leaves a holder {fewest} units, fewer than data.min_prompts = "
+            f"{data.source} leaves a client {fewest} units, fewer than data.min_prompts = "
             f"{data.min_prompts}: it would refuse",
-            cure=f"lower data.min_prompts to {fewest}, or simulation.holders",
+            cure=f"lower data.min_prompts to {fewest}, or simulation.clients",
         )
 
 

@@ -109,14 +109,14 @@ def federation_options(settings: Settings) -> dict[str, Scalar]:
     """Return Flower's simulation options: how many virtual nodes, and what each needs."""
     sim = settings.simulation
     options: dict[str, Scalar] = {
-        "num-supernodes": sim.holders,
-        "client-resources-num-cpus": sim.cpus_per_holder,
-        "client-resources-num-gpus": float(sim.gpus_per_holder),
+        "num-supernodes": sim.clients,
+        "client-resources-num-cpus": sim.cpus_per_client,
+        "client-resources-num-gpus": float(sim.gpus_per_client),
         "init-args-logging-level": "ERROR",
     }
-    # Ray would start an actor for each core, also for more of them than there are holders.
+    # Ray would start an actor for each core, also for more of them than there are clients.
     # Otherwise its own count is the better one: it sees a container's limits.
-    needed = sim.holders * sim.cpus_per_holder
+    needed = sim.clients * sim.cpus_per_client
     return options | ({"init-args-num-cpus": needed} if needed < (os.cpu_count() or 1) else {})
 
 

@@ -1,4 +1,4 @@
-"""What a holder is told of time and of crashes, and what it tells its own site of mishaps.
+"""What a client is told of time and of crashes, and what it tells its own site of mishaps.
 
 A process that dies in the middle of a round (killed for memory, say) is started anew with the same
 order. The batch that was being computed is on the node's disk then: its units are suspects, which

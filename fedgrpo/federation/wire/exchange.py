@@ -142,8 +142,8 @@ def wait_for_nodes(
     while len(online := sorted(grid.get_node_ids())) < minimum:
         if time.monotonic() >= deadline:
             raise CohortError(
-                f"{len(online)} holders are online after {wait_s:g} s, {minimum} are needed",
-                cure="start more nodes, raise federation.wait_s, or lower federation.min_holders "
+                f"{len(online)} clients are online after {wait_s:g} s, {minimum} are needed",
+                cure="start more nodes, raise federation.wait_s, or lower federation.min_clients "
                 "(with robust.trim or secure.bucket_size)",
             )
         time.sleep(poll_s)

@@ -4,8 +4,8 @@
 stage     to each node                        back
 ========  ==================================  ===========================================
 train     :class:`TrainOrder`                 its ephemeral public keys (plain: its release), a tag
-share     the :class:`Roster` of its bucket   one ciphertext for each mate
-mask      the mates' ciphertexts              one masked vector
+share     the :class:`Roster` of its bucket   one ciphertext for each peer
+mask      the peers' ciphertexts              one masked vector
 unmask    :class:`UnmaskOrder`                :class:`Revealed`
 ========  ==================================  ===========================================
 
@@ -229,19 +229,21 @@ def write_tag(tag: Tag) -> ConfigRecord:
 
 
 def read_tag(content: RecordDict) -> Tag:
-    """Read a finisher's tag; raises ProtocolError."""
+    """Read a participant's tag; raises ProtocolError."""
     record = config_record(content, TAG)
     return Tag(_hexadecimal(record, "name", 32), _hexadecimal(record, "commitment", 64))
 
 
 def write_keys(header: Header, keys: PublicKeys, tag: Tag) -> RecordDict:
-    """Write a finisher's ephemeral public keys and tag: all that leaves a node after training."""
+    """Write a participant's ephemeral public keys and tag: all that leaves a node after
+    training.
+    """
     body = ConfigRecord({"keys": keys.to_bytes()})
     return RecordDict({HEADER: write_header(header), BODY: body, TAG: write_tag(tag)})
 
 
 def read_keys(content: RecordDict) -> PublicKeys:
-    """Read a finisher's public keys; raises ProtocolError."""
+    """Read a participant's public keys; raises ProtocolError."""
     return PublicKeys.from_bytes(scalar(config_record(content, BODY), "keys", bytes))
 
 

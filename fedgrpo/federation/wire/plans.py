@@ -11,7 +11,7 @@ from fedgrpo.ground.errors import ProtocolError, SettingsError
 from fedgrpo.ledger.orders import order_digest as ledger_order
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.adaptive import RANGE, indicator_share, within_range
-from fedgrpo.privacy.release import ReleasePlan, holder_noise_std
+from fedgrpo.privacy.release import ReleasePlan, client_noise_std
 from fedgrpo.settings import Settings
 
 
@@ -53,7 +53,7 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
         dimension=dimension,
         clipping_norm=clipping_norm,
         expected_prompts=settings.grpo.prompts_per_step,
-        noise_std=holder_noise_std(privacy),
+        noise_std=client_noise_std(privacy),
         metrics_share=privacy.metrics_share,
         indicator_share=_indicator_share(settings) if privacy.adaptive else 0.0,
     )
@@ -86,11 +86,11 @@ def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: 
 def order_digest(settings: Settings, adapter: AdapterState, clipping_norm: float) -> bytes:
     """SHA-256 (32 bytes) of what every node of a round is ordered to compute on its own prompts.
 
-    Holders whose releases are summed agree on it: it is in the roster of a bucket, from which masks
+    Clients whose releases are summed agree on it: it is in the roster of a bucket, from which masks
     are derived, and in what a dealer signs. A member of a committee vouches for no entry of the
     ledger that tells of another one than it followed.
 
-    Adversary: a server that orders one holder of a bucket to compute at another adapter, under
+    Adversary: a server that orders one client of a bucket to compute at another adapter, under
     another clip or by other settings, and so knows its part of the sum from the others'.
     """
     return ledger_order(
@@ -102,19 +102,19 @@ def order_digest(settings: Settings, adapter: AdapterState, clipping_norm: float
     )
 
 
-def norms_in(settings: Settings, holders: int) -> int:
-    """Norms that these holders tell about in a round: their own, or those of their prompts."""
+def norms_in(settings: Settings, clients: int) -> int:
+    """Norms that these clients tell about in a round: their own, or those of their prompts."""
     prompts = settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1
-    return holders * prompts
+    return clients * prompts
 
 
 def _indicator_share(settings: Settings) -> float:
     """Share of the sensitivity for the clipping indicator: one draw of noise covers the bits of
-    one holder, or of the whole cohort where the server adds it.
+    one client, or of the whole cohort where the server adds it.
     """
     privacy = settings.privacy
-    holders = settings.federation.min_holders if privacy.noise == "server" else 1
-    return indicator_share(norms_in(settings, holders), privacy.noise_multiplier)
+    clients = settings.federation.min_clients if privacy.noise == "server" else 1
+    return indicator_share(norms_in(settings, clients), privacy.noise_multiplier)
 
 
 def last_round(settings: Settings, wanted: int | None) -> int:

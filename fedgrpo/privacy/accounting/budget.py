@@ -61,18 +61,18 @@ class Cohort:
 
     Attributes
     ----------
-    holders:
+    clients:
         n, fixed before inputs are known.
     trim:
         k: values dropped at either end of a coordinate.
     bucket_size:
-        Holders behind each of those values, s; 1 where single updates are trimmed.
+        Clients behind each of those values, s; 1 where single updates are trimmed.
     prompts:
-        Expected prompts of a holder in a round, B, where the unit is a prompt; else 1.
+        Expected prompts of a client in a round, B, where the unit is a prompt; else 1.
     after_trimming:
-        Whether noise is added once, after trimming, or by each holder before it.
-    honest_mates:
-        Mates on whose noise a holder relies (noise before trimming only).
+        Whether noise is added once, after trimming, or by each client before it.
+    honest_peers:
+        Mates on whose noise a client relies (noise before trimming only).
 
     Raises
     ------
@@ -80,18 +80,18 @@ class Cohort:
         If trimming leaves nobody, or a number is out of range.
     """
 
-    holders: int
+    clients: int
     trim: int = 0
     bucket_size: int = 1
     prompts: int = 1
     after_trimming: bool = True
-    honest_mates: int = 0
+    honest_peers: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.trim >= 0, self.bucket_size >= 1, self.prompts >= 1, self.honest_mates >= 0)
+        counts = (self.trim >= 0, self.bucket_size >= 1, self.prompts >= 1, self.honest_peers >= 0)
         if not all(counts) or self.kept < 1:
             raise PrivacyError(
-                f"of {self.holders} holders, trimming {self.trim} x {self.bucket_size} at either "
+                f"of {self.clients} clients, trimming {self.trim} x {self.bucket_size} at either "
                 "end leaves nobody",
                 cure="raise the cohort, or lower trim or bucket size",
             )
@@ -100,18 +100,18 @@ class Cohort:
     def of(cls, settings: Settings) -> Cohort:
         """The least cohort that these settings accept."""
         return cls(
-            holders=settings.federation.min_holders,
+            clients=settings.federation.min_clients,
             trim=0 if settings.robust.rule == "mean" else settings.robust.trim,
             bucket_size=group_size(settings),
             prompts=settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1,
             after_trimming=settings.privacy.noise != "client",
-            honest_mates=settings.privacy.honest_mates,
+            honest_peers=settings.privacy.honest_peers,
         )
 
     @property
     def kept(self) -> int:
-        """Holders in the middle, n - 2ks."""
-        return self.holders - 2 * self.trim * self.bucket_size
+        """Clients in the middle, n - 2ks."""
+        return self.clients - 2 * self.trim * self.bucket_size
 
     def noise_to_signal(self, noise_multiplier: float, dimension: int) -> float:
         """R: L2 norm of a round's noise over the clipping norm, the most that a signal can have.
@@ -136,7 +136,7 @@ class Cohort:
             f"train at most {able} values (adapter.kind = 'tiny_lora' with a small "
             "adapter.projection_dim, or fewer adapter.target_modules)"
             if able
-            else "no dimension is small enough: take more holders, or a larger epsilon"
+            else "no dimension is small enough: take more clients, or a larger epsilon"
         )
         return (
             f"noise drowns the signal: {dimension} trainable values at noise multiplier "
@@ -149,7 +149,7 @@ class Cohort:
         """What divides the noise of one sensitivity."""
         if self.after_trimming:
             return float(self.prompts * self.kept)
-        return self.prompts * math.sqrt(self.kept * (1 + self.honest_mates))
+        return self.prompts * math.sqrt(self.kept * (1 + self.honest_peers))
 
 
 def plan_budget(
@@ -177,7 +177,7 @@ def plan_budget(
     noise_multiplier, rounds, epsilon:
         Two of them.
     sample_rate:
-        Expected prompts a round over a holder's prompts.
+        Expected prompts a round over a client's prompts.
 
     Raises
     ------

@@ -26,17 +26,17 @@ _LARGEST_CURE = 10**6
 
 
 _TRUSTING = (
-    "reader of the released models, all other holders among them; "
+    "reader of the released models, all other clients among them; "
     "the server is trusted: it sees un-noised {sees}"
 )
 
 _OUTSIDER = (
-    "everybody but the committee, the server and all other holders among them; "
+    "everybody but the committee, the server and all other clients among them; "
     "no two members of the committee collude"
 )
 _MEMBER = "one curious committee member, who knows three of the four shares of the noise"
 
-_SEEN = {"buckets": "bucket sums", "plain": "vectors of single holders"}
+_SEEN = {"buckets": "bucket sums", "plain": "vectors of single clients"}
 
 
 def guarantees(
@@ -44,32 +44,32 @@ def guarantees(
 ) -> tuple[Guarantee, ...]:
     """State what ``rounds`` rounds cost, for each adversary, worst first.
 
-    Prompt unit: one unit of a holder's (:mod:`fedgrpo.data.units`) replaced by an empty one, which
+    Prompt unit: one unit of a client's (:mod:`fedgrpo.data.units`) replaced by an empty one, which
     is the same as added or removed at an unchanged sampling rate. The rate is at most
-    prompts_per_step / min_prompts: a holder that declares more units samples each with a smaller
+    prompts_per_step / min_prompts: a client that declares more units samples each with a smaller
     probability, which only helps. What a limited time costs is in it, see
     :func:`fedgrpo.privacy.accounting.overflow.with_overflow`.
 
-    Client unit: a holder's contributions zeroed out in all rounds; who takes part is public, so
+    Client unit: a client's contributions zeroed out in all rounds; who takes part is public, so
     sampling amplifies nothing.
 
     Client noise. A bucket's sum is unmasked only with at least t = ``secret_threshold(size)``
     survivors.
 
-    * h = ``honest_mates`` = 0: every holder adds all the noise z itself, so even a server that
-      breaks the protocol, with every mate, sees no less.
-    * h > 0: a server that keeps to the protocol, with c = t - 1 - h of the mates. Of the at least t
+    * h = ``honest_peers`` = 0: every client adds all the noise z itself, so even a server that
+      breaks the protocol, with every peer, sees no less.
+    * h > 0: a server that keeps to the protocol, with c = t - 1 - h of the peers. Of the at least t
       - 1 surviving
-      mates at least h are honest, so z^2 remains of what the colluders cannot subtract. More than c
-      would not do: honest mates may be the ones who drop out. An active server could surround a
-      holder with its own nodes, and then leaves it with its own z / sqrt(1 + h): choose h = 0
+      peers at least h are honest, so z^2 remains of what the colluders cannot subtract. More than c
+      would not do: honest peers may be the ones who drop out. An active server could surround a
+      client with its own nodes, and then leaves it with its own z / sqrt(1 + h): choose h = 0
       against that.
-    * The server alone, all mates honest: t noises of variance z^2 / (1 + h), so z sqrt(t / (1 +
+    * The server alone, all peers honest: t noises of variance z^2 / (1 + h), so z sqrt(t / (1 +
       h)).
 
-    Plain protocol with client noise: a group of one, so each holder's own z and nothing else.
+    Plain protocol with client noise: a group of one, so each client's own z and nothing else.
 
-    Server noise protects against readers of the released models, which all other holders are: that
+    Server noise protects against readers of the released models, which all other clients are: that
     they know their own contributions, or choose them badly, takes nothing from it (see
     :func:`fedgrpo.robust.sensitivity`; docs/privacy.md has the proof). It does not protect against
     the server, which must keep what it sees to itself and draw the noise.
@@ -160,7 +160,7 @@ def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[
     if size < least:
         raise PrivacyError(
             f"a bucket of {size} is smaller than secure.bucket_size = {least}",
-            cure="never sum fewer holders than secure.bucket_size",
+            cure="never sum fewer clients than secure.bucket_size",
         )
     noise = privacy.noise_multiplier
     if privacy.unit == "none":
@@ -170,16 +170,16 @@ def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[
     if privacy.noise == "server":
         return [(_TRUSTING.format(sees=_SEEN[settings.aggregation.protocol]), noise)]
     if size == 1:
-        return [("server that sees each holder's own noised vector, with all other holders", noise)]
-    noises, needed = secret_threshold(size), 1 + privacy.honest_mates
+        return [("server that sees each client's own noised vector, with all other clients", noise)]
+    noises, needed = secret_threshold(size), 1 + privacy.honest_peers
     if needed == 1:
-        strongest = "server colluding with all of a holder's bucket mates"
+        strongest = "server colluding with all of a client's bucket peers"
     else:
         strongest = (
             "honest-but-curious server colluding with at most "
-            f"{noises - needed} of a holder's bucket mates"
+            f"{noises - needed} of a client's bucket peers"
         )
-    alone = "honest-but-curious server alone, honest bucket mates"
+    alone = "honest-but-curious server alone, honest bucket peers"
     return [(strongest, noise), (alone, noise * math.sqrt(noises / needed))]
 
 
@@ -191,7 +191,7 @@ def _epsilon(settings: Settings, noise_multiplier: float, rounds: int) -> float:
 
 
 def prompt_epsilon(noise_multiplier: float, sample_rate: float, rounds: int, delta: float) -> float:
-    """Return epsilon of one unit in ``rounds`` releases of limited time, in at most one holder.
+    """Return epsilon of one unit in ``rounds`` releases of limited time, in at most one client.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def prompt_epsilon(noise_multiplier: float, sample_rate: float, rounds: int, del
 
 
 def _sample_rate(settings: Settings) -> float:
-    """Largest probability with which a unit is in a round: a holder always is."""
+    """Largest probability with which a unit is in a round: a client always is."""
     if settings.privacy.unit == "client":
         return 1.0
     return settings.grpo.prompts_per_step / settings.data.min_prompts

@@ -1,4 +1,4 @@
-"""What else than one unit may differ: copies of a text at several holders, and replaced units.
+"""What else than one unit may differ: copies of a text at several clients, and replaced units.
 
 Every bound here rests on one inequality (Kahane 1985, "Sur le chaos multiplicatif"): let X and Y be
 Gaussian vectors with covariances K and L, p real numbers with p_i p_j (L_ij - K_ij) >= 0 for all i
@@ -41,7 +41,7 @@ class Neighbours:
     replaced:
         Epsilon of a unit that is replaced by another.
     copies:
-        Epsilon of each number of copies of a unit at as many holders.
+        Epsilon of each number of copies of a unit at as many clients.
     """
 
     replaced: float
@@ -61,23 +61,23 @@ def neighbours_of(
 def epsilon_of_copies(
     counted: Mapping[Mechanism, int], copies: int, delta: float, *, shared: bool, limited: int = 0
 ) -> float:
-    """Return an upper bound on epsilon of a unit that as many holders have, one copy each.
+    """Return an upper bound on epsilon of a unit that as many clients have, one copy each.
 
-    Neighbours: all copies there, and all replaced by empty prompts. Copies at one holder are one
+    Neighbours: all copies there, and all replaced by empty prompts. Copies at one client are one
     unit and need no more than that unit's own figure.
 
-    * Each holder adds its own noise (``shared=False``): m independent releases of noise z and rate
+    * Each client adds its own noise (``shared=False``): m independent releases of noise z and rate
       q in each round, all seen by the adversary.
     * One noise covers all (``shared=True``): Binomial(m, q) of the copies are sampled, each of
       which moves the released vector by at most 1, so k of them by at most k (also through the
-      robust rule, whose bound leaves the other holders' vectors free). The worst case is the
+      robust rule, whose bound leaves the other clients' vectors free). The worst case is the
       mixture of N(k, z^2) by that binomial against N(0, z^2), in either direction. That is also a
       bound for any other arrangement, since lengths of at most k are all that it asks for.
 
     Parameters
     ----------
     counted:
-        Each holder's releases, and how many of each kind.
+        Each client's releases, and how many of each kind.
     copies:
         m, at least 1.
     delta:
@@ -85,7 +85,7 @@ def epsilon_of_copies(
     shared:
         Whether one noise covers all copies.
     limited:
-        Releases of one holder that have a limit of time, see
+        Releases of one client that have a limit of time, see
         :func:`fedgrpo.privacy.accounting.overflow.with_overflow`.
 
     Returns
@@ -107,7 +107,7 @@ def epsilon_of_replacement(
 ) -> float:
     """Return an upper bound on epsilon of a unit that is replaced by any other one.
 
-    That is also what one row more of a text means that the holder has already: it changes what its
+    That is also what one row more of a text means that the client has already: it changes what its
     unit contributes, and adds none. Where the unit is sampled, the release moves from N(v, z^2) to
     N(w, z^2) with v and w of length at most 1. The worst case is (1 - q) N(0, z^2) + q N(1, z^2)
     against (1 - q) N(0, z^2) + q N(-1, z^2).

@@ -1,4 +1,4 @@
-"""What it costs that a holder's time is sized for a number of units that may be exceeded."""
+"""What it costs that a client's time is sized for a number of units that may be exceeded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 OVERFLOW = 1e-12
-"""Probability with which a release samples more units than its holder's time is sized for."""
+"""Probability with which a release samples more units than its client's time is sized for."""
 
 _STEP = 1e-3
 """How far beyond a lower bound a solution is looked for."""

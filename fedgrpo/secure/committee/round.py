@@ -24,7 +24,7 @@ from fedgrpo.secure.committee.compute.planes import (
     slice_planes,
     words_for,
 )
-from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, keepers
 from fedgrpo.secure.committee.keys.noise import discrete_gaussian, share_sigma
 from fedgrpo.secure.committee.sharing.greeting import confirm, greet
 from fedgrpo.secure.committee.steps import MEMBERS, Member
@@ -155,7 +155,7 @@ def _noise(
     zeros = np.zeros((plan.output_bits, words_for(plan.dimension)), np.uint64)
     parts = {
         m: slice_planes(draw_noise(m, keys, session, section, plan), plan.output_bits)
-        for m in holders(index)
+        for m in keepers(index)
     }
     return [
         engine.shared({m: parts[m] if m == part else zeros for m in parts})
@@ -194,10 +194,10 @@ def bind(session: bytes, plans: Sequence[Plan]) -> bytes:
 def _check_shapes(index: int, plans: Sequence[Plan], components: Mapping[int, Words]) -> None:
     expected = (plans[0].clients, sum(plan.words for plan in plans))
     shapes = {m: words.shape for m, words in components.items()}
-    if shapes != dict.fromkeys(holders(index), expected):
+    if shapes != dict.fromkeys(keepers(index), expected):
         raise ProtocolError(
             f"member {index} was given components of shapes {shapes}, the plans need {expected} "
-            f"of each of {holders(index)}",
+            f"of each of {keepers(index)}",
             cure="make plan and dealing from the same settings and the clients that were admitted",
         )
 

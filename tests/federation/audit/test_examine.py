@@ -16,7 +16,7 @@ import pytest
 import fedgrpo.ground.crypto
 from fedgrpo.federation.audit.canaries import READABLE, canary_run
 from fedgrpo.federation.audit.examine import Examination, examine
-from fedgrpo.federation.node import prompt_holder
+from fedgrpo.federation.node import prompt_client
 from fedgrpo.federation.protocols.committee import plan as committee_plan
 from fedgrpo.federation.server import gathering
 from fedgrpo.federation.server import round as server_round
@@ -29,21 +29,21 @@ release = sys.modules["fedgrpo.privacy.release"]
 CANARIES = 200
 CLIENTS = 40
 
-# Unit, who adds the noise, protocol, noise multiplier, holders, trimmed at either end.
+# Unit, who adds the noise, protocol, noise multiplier, clients, trimmed at either end.
 Case = tuple[str, str, str, float, int, int]
 CASES: dict[str, Case] = {
-    "prompts, each holder's noise, buckets": ("prompt", "client", "buckets", 4.0, 3, 0),
-    "prompts, each holder's noise, plain": ("prompt", "client", "plain", 4.0, 3, 0),
+    "prompts, each client's noise, buckets": ("prompt", "client", "buckets", 4.0, 3, 0),
+    "prompts, each client's noise, plain": ("prompt", "client", "plain", 4.0, 3, 0),
     "prompts, server's noise, buckets": ("prompt", "server", "buckets", 4.0, 3, 0),
     "prompts, server's noise, plain": ("prompt", "server", "plain", 4.0, 5, 1),
     "prompts, committee": ("prompt", "server", "committee", 4.0, 5, 1),
-    "clients, each holder's noise, plain": ("client", "client", "plain", 6.0, CLIENTS, 0),
+    "clients, each client's noise, plain": ("client", "client", "plain", 6.0, CLIENTS, 0),
     "clients, server's noise, plain": ("client", "server", "plain", 6.0, CLIENTS + 1, 1),
 }
 
 
 def make(case: Case, canaries: int = CANARIES) -> Settings:
-    unit, noise, protocol, multiplier, holders, trim = case
+    unit, noise, protocol, multiplier, clients, trim = case
     prompts = {"grpo.prompts_per_step": canaries // 2, "data.min_prompts": canaries}
     return Settings.from_run_config(
         READABLE
@@ -57,7 +57,7 @@ def make(case: Case, canaries: int = CANARIES) -> Settings:
             "aggregation.protocol": protocol,
             "robust.rule": "trimmed_mean" if trim else "mean",
             "robust.trim": trim,
-            "federation.min_holders": holders,
+            "federation.min_clients": clients,
             "federation.wait_s": 0.2,
             "federation.round_timeout_s": 0.5,
             "federation.reply_timeout_s": 0.5,
@@ -92,7 +92,7 @@ def a_tenth_of_the_servers_noise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(server_round, "server_noise_std", lambda *a, **k: honest(*a, **k) / 10)
 
 
-def no_noise_by_the_holder(patch: pytest.MonkeyPatch) -> None:
+def no_noise_by_the_client(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(release, "add_noise", lambda vector, std, key=None: vector)
 
 
@@ -119,7 +119,7 @@ def everybody_sampled(patch: pytest.MonkeyPatch) -> None:
     def everybody(names: Sequence[str], rate: float, key: bytes) -> list[str]:
         return list(names)
 
-    patch.setattr(prompt_holder, "sampled_units", everybody)
+    patch.setattr(prompt_client, "sampled_units", everybody)
 
 
 def one_key_for_all_rounds(patch: pytest.MonkeyPatch) -> None:
@@ -139,8 +139,8 @@ def eight_steps_by_the_committee(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(committee_plan, "noise_steps", lambda *_: 8.0)
 
 
-OWN = "prompts, each holder's noise, plain"
-SUMMED = "prompts, each holder's noise, buckets"
+OWN = "prompts, each client's noise, plain"
+SUMMED = "prompts, each client's noise, buckets"
 TRUSTED = "prompts, server's noise, plain"
 BROKEN: list[tuple[str, Break, str]] = [
     (TRUSTED, no_noise_by_the_server, "0.000 times the claimed"),
@@ -149,18 +149,18 @@ BROKEN: list[tuple[str, Break, str]] = [
     (TRUSTED, a_tenth_of_the_servers_noise, "has 0.(09|10). times the claimed"),
     (TRUSTED, noise_for_the_mean, "has 0.(5[5-9]|6[0-5]). times the claimed"),
     (TRUSTED, one_key_for("server noise", gathering), "rounds 1 and 2 has correlation 1.00"),
-    (SUMMED, no_noise_by_the_holder, "0.000 times the claimed"),
-    ("clients, each holder's noise, plain", no_noise_by_the_holder, "0.000 times the claimed"),
+    (SUMMED, no_noise_by_the_client, "0.000 times the claimed"),
+    ("clients, each client's noise, plain", no_noise_by_the_client, "0.000 times the claimed"),
     (OWN, no_clipping, "contributed 3.... times what it may"),
     (SUMMED, no_clipping, "contributed 3.... times what it may"),
     # Beyond twice what it may be, a release is cut off by its encoding.
     ("clients, server's noise, plain", no_clipping_of_clients, "contributed 2.... times"),
-    # As many as a holder's time is sized for.
+    # As many as a client's time is sized for.
     (OWN, everybody_sampled, "a rate of 0.7.. instead of 0.500"),
     (TRUSTED, everybody_sampled, "a rate of 0.7.. instead of 0.500"),
     (OWN, one_key_for_all_rounds, "rounds 1 and 2 has correlation 1.00"),
-    (OWN, one_key_for("noise", prompt_holder), "rounds 1 and 2 has correlation 1.00"),
-    (OWN, one_key_for("units", prompt_holder), "rounds 1 and 2 agree in 200 of 200 units"),
+    (OWN, one_key_for("noise", prompt_client), "rounds 1 and 2 has correlation 1.00"),
+    (OWN, one_key_for("units", prompt_client), "rounds 1 and 2 agree in 200 of 200 units"),
     (TRUSTED, one_key_for_all_rounds, "rounds 1 and 2 agree in 200 of 200 units"),
     ("prompts, committee", eight_steps_by_the_committee, "times the claimed"),
 ]
@@ -197,8 +197,8 @@ def test_the_attackers_figure_alone_refutes_a_tenth_of_the_noise(
 
 def test_the_audit_sees_what_there_is_to_see() -> None:
     """Clipping to zero, a wrong sign or a colluder that hides the canaries would blind it."""
-    unit, noise, protocol, _, holders, trim = CASES[TRUSTED]
-    settings = make((unit, noise, protocol, 0.05, holders, trim))
+    unit, noise, protocol, _, clients, trim = CASES[TRUSTED]
+    settings = make((unit, noise, protocol, 0.05, clients, trim))
     planted = np.arange(CANARIES) % 2 == 0
     sizes = canary_run(settings, planted)
     assert np.abs(sizes[:, ~planted]).max() < 0.5

@@ -39,7 +39,7 @@ from fedgrpo.site import Refusal, declared_by
 from tests.federation.federation import (
     DIMENSION,
     LAYOUT,
-    FakeHolder,
+    FakeClient,
     make_adapter,
     make_settings,
     small_delta,
@@ -51,15 +51,15 @@ from tests.federation.sites import code_of
 class Node:
     """One node that a test plays the server for."""
 
-    def __init__(self, settings=None, *, holder=None, run_id=1, **options):
+    def __init__(self, settings=None, *, client=None, run_id=1, **options):
         self.settings, self.releases = settings or make_settings(rounds=9), {}
         self.run_id = run_id
-        app = make_client_app(holder or self._holder, **options)
-        # Three nodes, so that the first has bucket mates; the test speaks for all of them.
+        app = make_client_app(client or self._client, **options)
+        # Three nodes, so that the first has bucket peers; the test speaks for all of them.
         self.grid = LocalGrid(app, 3, run_config=self.settings.to_run_config(), run_id=run_id)
 
-    def _holder(self, settings, node_config):
-        return FakeHolder(int(node_config["partition-id"]), small_delta, self.releases)
+    def _client(self, settings, node_config):
+        return FakeClient(int(node_config["partition-id"]), small_delta, self.releases)
 
     def ask(self, kind, content, node=1001) -> Message:
         message = Message(content, dst_node_id=node, message_type=kind)
@@ -103,8 +103,8 @@ class Node:
             for node in roster.members
         }
         for node in roster.members:
-            mates = {mate: dealt[mate][node] for mate in roster.mates_of(node)}
-            content = messages.write_ciphertexts(Header(self.run_id, round), mates)
+            peers = {peer: dealt[peer][node] for peer in roster.peers_of(node)}
+            content = messages.write_ciphertexts(Header(self.run_id, round), peers)
             assert self.ask(MASK, content, node).has_content()
         return roster
 
@@ -163,11 +163,11 @@ def test_a_round_beyond_those_that_epsilon_was_stated_for_is_refused():
 def test_a_round_that_failed_cannot_be_asked_for_again():
     asked = []
 
-    def holder(settings, node_config):
+    def client(settings, node_config):
         asked.append(1)
         raise RewardError("the reward function returned None")
 
-    node = Node(holder=holder)
+    node = Node(client=client)
     assert node.refusal(TRAIN, node.order(1)) is Refusal.FAILED
     assert node.refusal(TRAIN, node.order(1)) is Refusal.OUT_OF_TURN
     assert len(asked) == 1
@@ -268,8 +268,8 @@ def test_nothing_masked_leaves_a_bucket_whose_members_got_different_adapters(oth
         if code_of(reply) is None
     }
     for member in sorted(keys):
-        mates = {mate: sent[member] for mate, sent in dealt.items() if mate != member}
-        content = messages.write_ciphertexts(Header(1, 1), mates)
+        peers = {peer: sent[member] for peer, sent in dealt.items() if peer != member}
+        content = messages.write_ciphertexts(Header(1, 1), peers)
         if told == "its own" or member == 1001:
             assert node.refusal(MASK, content, member) is Refusal.MESSAGE
         else:  # The two who got one adapter may be summed without the third.
@@ -302,7 +302,7 @@ def test_a_clipping_norm_adapts_within_a_factor_of_ten_and_no_further():
 
 
 def test_a_roster_below_the_runs_bucket_size_is_refused():
-    settings = make_settings(secure__bucket_size=4, federation__min_holders=12)
+    settings = make_settings(secure__bucket_size=4, federation__min_clients=12)
     node = Node(settings)
     assert node.refusal(SHARE, messages.write_roster(node.trained())) is Refusal.MESSAGE
 
@@ -397,7 +397,7 @@ FAILURES = [foreign_failure, nested_failure, shouting_failure, exiting_failure]
 
 @pytest.mark.parametrize("fail", FAILURES)
 def test_a_failure_without_a_unit_is_one_code_and_the_nodes_own_log_tells_all(fail, caplog):
-    node = Node(holder=fail)
+    node = Node(client=fail)
     with caplog.at_level(logging.WARNING):
         assert node.refusal(TRAIN, node.order()) is Refusal.FAILED
     assert "Traceback" in caplog.text, "the node's own log tells its owner everything"
@@ -412,7 +412,7 @@ NONSENSE = {
 
 
 def releasing(release):
-    """A factory of holders that release just this."""
+    """A factory of clients that release just this."""
 
     class Nonsense:
         def contribute(self, *_):
@@ -423,7 +423,7 @@ def releasing(release):
 
 @pytest.mark.parametrize("release", NONSENSE.values(), ids=NONSENSE)
 def test_a_bad_release_without_a_unit_is_the_same_code(release):
-    node = Node(holder=releasing(release))
+    node = Node(client=releasing(release))
     assert node.refusal(TRAIN, node.order()) is Refusal.FAILED
     assert "fedgrpo.release" not in node.state
 
@@ -434,9 +434,9 @@ FACTORIES = [*FAILURES, *map(releasing, NONSENSE.values())]
 @pytest.mark.parametrize("unit", ["prompt", "client"])
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_under_a_unit_a_failure_is_zero_with_the_full_noise(unit, factory):
-    """Bit for bit what a holder releases that contributes nothing, under the same key."""
+    """Bit for bit what a client releases that contributes nothing, under the same key."""
     settings = private(unit)
-    node = Node(settings, holder=factory)
+    node = Node(settings, client=factory)
     reply = node.ask(TRAIN, node.order())
     assert code_of(reply) is None
     plan = release_plan(settings, DIMENSION, 1.0)
@@ -467,13 +467,13 @@ def test_a_killed_process_is_no_failure():
     def killed(settings, node_config):
         raise KilledError
 
-    node = Node(private("client"), holder=killed)
+    node = Node(private("client"), client=killed)
     with pytest.raises(KilledError):
         node.ask(TRAIN, node.order())
 
 
 def test_a_dropout_that_the_scenario_asks_for_is_a_code():
-    settings = make_settings(simulation__droppers=3, simulation__dropout=1.0, simulation__holders=3)
+    settings = make_settings(simulation__droppers=3, simulation__dropout=1.0, simulation__clients=3)
     node = Node(settings)
     assert node.refusal(TRAIN, node.order()) is Refusal.DROPPED_OUT
     assert node.releases == {}

@@ -25,7 +25,7 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy, Refusal, SpendingFile, rounds_left
 from tests.federation.federation import (
     DIMENSION,
-    FakeHolder,
+    FakeClient,
     make_adapter,
     make_settings,
     small_delta,
@@ -55,7 +55,7 @@ class Sites:
 
     def connect(self, run_id: int) -> LocalGrid:
         return LocalGrid(
-            make_client_app(self._holder),
+            make_client_app(self._client),
             12,
             node_config=self._config,
             run_config=self.settings.to_run_config(),
@@ -76,8 +76,8 @@ class Sites:
             config["policy"] = str(self.folder / f"{number}" / "policy.toml")
         return config
 
-    def _holder(self, settings: Settings, node_config: Mapping[str, Scalar]) -> FakeHolder:
-        return FakeHolder(int(node_config["partition-id"]), small_delta, self.releases)
+    def _client(self, settings: Settings, node_config: Mapping[str, Scalar]) -> FakeClient:
+        return FakeClient(int(node_config["partition-id"]), small_delta, self.releases)
 
 
 def order(settings: Settings, run: int = 1, round: int = 1, norm: float = 1.0) -> TrainOrder:
@@ -198,10 +198,10 @@ def one_site(folder: Path, settings: Settings, policy: str) -> LocalGrid:
     )
 
 
-def opening(settings: Settings, node_config: Mapping[str, Scalar]) -> FakeHolder:
-    """Make a holder that has read the node's prompts."""
+def opening(settings: Settings, node_config: Mapping[str, Scalar]) -> FakeClient:
+    """Make a client that has read the node's prompts."""
     assert node_prompts(settings, node_config)
-    return FakeHolder(0, small_delta, {})
+    return FakeClient(0, small_delta, {})
 
 
 OPENED: list[str] = []
@@ -265,7 +265,7 @@ def test_a_site_deals_to_the_members_that_it_agreed_to_or_opens_no_prompt(
     settings = make_settings(
         aggregation__protocol="committee",
         aggregation__committee=", ".join(named),
-        **CLIENT | {"privacy__noise": "server", "federation__min_holders": 7},
+        **CLIENT | {"privacy__noise": "server", "federation__min_clients": 7},
     )
     agreed = f"protocols = ['committee']\nnoise_by = ['committee']\ncommittee = {MEMBERS[:4]}"
     grid = one_site(tmp_path, settings, agreed + OPEN)

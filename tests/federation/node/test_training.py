@@ -50,7 +50,7 @@ SECRET_DELTA = np.full(DIMENSION, 0.3)
 
 
 @dataclass
-class Holder:
+class Client:
     """Takes some time on the test's clock, fails or not, and may be sized before the charge."""
 
     clock: FakeClock
@@ -60,7 +60,7 @@ class Holder:
     unready: Exception | None = None
     lengths: list[float] = field(default_factory=list)
 
-    def __call__(self, *_: Any) -> Holder:
+    def __call__(self, *_: Any) -> Client:
         return self
 
     def prepare(self, *_: Any) -> float:
@@ -83,14 +83,14 @@ class Deployed:
         self.folder, self.clock = folder, FakeClock()
         self.config = make_site(folder, policy)
         self.settings = make_settings(**SHOWN | settings)
-        self.holder: Any = Holder(self.clock)
+        self.client: Any = Client(self.clock)
         self.runs = 0
 
     def connect(self) -> LocalGrid:
         """Start a process that remembers nothing but what is on the node's disk."""
         self.runs += 1
         return LocalGrid(
-            make_client_app(self.holder, clock=self.clock),
+            make_client_app(self.client, clock=self.clock),
             1,
             node_config=lambda _: self.config,
             run_config=self.settings.to_run_config(),
@@ -141,7 +141,7 @@ def test_an_answer_leaves_when_the_policy_says_however_long_the_work_took(
 ) -> None:
     """The attack that told by the reply time whether one long prompt was sampled."""
     node = Deployed(tmp_path)
-    node.holder.takes_s = takes_s
+    node.client.takes_s = takes_s
     came = node.clock.now()
     assert code_of(node.ask()) is None
     assert node.clock.waits == [came + AFTER_S]
@@ -152,15 +152,15 @@ def test_what_comes_too_late_is_thrown_away_for_zero_under_the_noise(
     tmp_path: Path, takes_s: float
 ) -> None:
     node = Deployed(tmp_path)
-    node.holder.takes_s = takes_s
+    node.client.takes_s = takes_s
     np.testing.assert_array_equal(node.release()[0], node.zero())
     assert node.mishaps == {"whole contribution zero: it came too late": 1}
 
 
-def test_the_whole_time_but_what_the_reply_takes_is_the_holders(tmp_path: Path) -> None:
+def test_the_whole_time_but_what_the_reply_takes_is_the_clients(tmp_path: Path) -> None:
     node = Deployed(tmp_path)
     node.release()
-    assert node.holder.lengths == [AFTER_S - FINISH_S]
+    assert node.client.lengths == [AFTER_S - FINISH_S]
 
 
 def test_an_answer_kept_from_before_leaves_after_the_same_time(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_an_answer_kept_from_before_leaves_after_the_same_time(tmp_path: Path) -
     first, second = node.release(), node.release()
     np.testing.assert_array_equal(first[0], second[0])
     assert first[1] == second[1] == AFTER_S
-    assert (len(node.holder.lengths), node.charged) == (1, 1)
+    assert (len(node.client.lengths), node.charged) == (1, 1)
 
 
 @pytest.mark.parametrize(("sized_s", "code"), [(58.0, None), (58.1, Refusal.ANSWER_TIME)])
@@ -176,7 +176,7 @@ def test_an_order_that_can_take_longer_is_refused_before_the_charge(
     tmp_path: Path, sized_s: float, code: Refusal | None
 ) -> None:
     node = Deployed(tmp_path)
-    node.holder.sized_s = sized_s
+    node.client.sized_s = sized_s
     assert code_of(node.ask()) is code
     assert node.charged == (code is None)
 
@@ -199,13 +199,13 @@ def test_a_process_that_died_computes_again_only_where_the_whole_time_is_left(
 ) -> None:
     """Else it would be known by its zero rows how far it came; and it is not charged again."""
     node = Deployed(tmp_path)
-    node.holder.failure = KilledError()
+    node.client.failure = KilledError()
     with pytest.raises(KilledError):
         node.ask()
-    node.holder.failure, node.holder.sized_s = None, sized_s
+    node.client.failure, node.client.sized_s = None, sized_s
     release, seconds = node.release()
     assert seconds == AFTER_S
-    assert len(node.holder.lengths) == 1 + computed
+    assert len(node.client.lengths) == 1 + computed
     assert np.array_equal(release, node.zero()) is not computed
     assert node.charged == 1
     died = "whole contribution zero: a process died, and too little time is left to compute again"
@@ -234,7 +234,7 @@ def test_a_failure_after_the_charge_is_a_release_at_its_time(
     tmp_path: Path, failure: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = Deployed(tmp_path)
-    node.holder.failure = failure
+    node.client.failure = failure
     with caplog.at_level(logging.WARNING):
         release, seconds = node.release()
     np.testing.assert_array_equal(release, node.zero())
@@ -243,14 +243,14 @@ def test_a_failure_after_the_charge_is_a_release_at_its_time(
     assert "contribution failed" in caplog.text
 
 
-def test_what_a_holder_counts_is_kept_for_the_sites_own_people(tmp_path: Path) -> None:
-    class Counting(Holder):
+def test_what_a_client_counts_is_kept_for_the_sites_own_people(tmp_path: Path) -> None:
+    class Counting(Client):
         def contribute(self, *arguments: Any) -> Any:
             arguments[-1].mishaps["a prompt is too long"] += 3
             return super().contribute(*arguments)
 
     node = Deployed(tmp_path)
-    node.holder = Counting(node.clock)
+    node.client = Counting(node.clock)
     node.release(1), node.release(2)
     assert node.mishaps == {"a prompt is too long": 6}
     assert (tmp_path / "spent.mishaps.jsonl").stat().st_mode & 0o777 == 0o600
@@ -269,7 +269,7 @@ def test_what_cannot_be_loaded_is_told_before_the_charge(
     tmp_path: Path, unready: Exception, code: Refusal
 ) -> None:
     node = Deployed(tmp_path)
-    node.holder.unready = unready
+    node.client.unready = unready
     assert code_of(node.ask()) is code
     assert (node.charged, node.clock.waits) == (0, [])
 
@@ -283,7 +283,7 @@ def test_a_disk_that_fails_after_the_charge_shows_no_computing_time(
         raise OSError("disk full")
 
     node = Deployed(tmp_path)
-    node.holder.failure = KeyError()
+    node.client.failure = KeyError()
     monkeypatch.setattr(MishapFile, "add", full)
     assert code_of(node.ask(1)) is None
     monkeypatch.setattr(NodeStore, "keep", full)
@@ -403,7 +403,7 @@ def test_the_lock_is_held_until_the_answer_leaves(tmp_path: Path) -> None:
             super().wait_until(moment)
 
     node.clock = Looking()
-    node.holder.clock = node.clock
+    node.client.clock = node.clock
     node.release()
     assert seen == [Refusal.BUSY]
 
@@ -411,7 +411,7 @@ def test_the_lock_is_held_until_the_answer_leaves(tmp_path: Path) -> None:
 def _race(folder: Path, number: int, barrier: Any, results: Any) -> None:
     """One of many processes that get the same order at the same time."""
 
-    class Nondeterministic(Holder):
+    class Nondeterministic(Client):
         def contribute(self, adapter: Any, plan: Any, round: int, key: bytes, _: Watch) -> Any:
             delta = SECRET_DELTA + number * 1e-9  # As on a GPU.
             return release_update(delta, np.full(len(METRICS), 0.5), plan, key)
@@ -419,7 +419,7 @@ def _race(folder: Path, number: int, barrier: Any, results: Any) -> None:
     node = object.__new__(Deployed)
     node.folder, node.clock, node.runs = folder, FakeClock(), 0
     node.config = {"prompts": str(folder / "prompts.jsonl")}
-    node.settings, node.holder = make_settings(**SHOWN), Nondeterministic(node.clock)
+    node.settings, node.client = make_settings(**SHOWN), Nondeterministic(node.clock)
     grid = node.connect()
     barrier.wait(60)
     reply = node.ask(grid=grid)
@@ -488,7 +488,7 @@ def test_a_node_without_a_policy_runs_nothing_and_says_which_line_would_allow_it
     changed = {key: str(value).replace("FILE", str(evil)) for key, value in settings.items()}
     node = Deployed(tmp_path / "site", **changed)
     (tmp_path / "site" / "policy.toml").unlink()
-    node.holder = None
+    node.client = None
     with caplog.at_level(logging.WARNING):
         assert code_of(node.ask()) is code
     assert f"this line would allow it: {line}" in caplog.text

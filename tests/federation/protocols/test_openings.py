@@ -1,4 +1,4 @@
-"""Over all attempts at a round, no two different sums share a holder."""
+"""Over all attempts at a round, no two different sums share a client."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.federation.kills import KilledError
 
 KEY = bytes(range(32))
 ATTEMPT = st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=2).flatmap(
-    lambda holders: st.integers(1, len(holders)).map(
-        lambda cut: [frozenset(part) for part in (holders[:cut], holders[cut:]) if part]
+    lambda clients: st.integers(1, len(clients)).map(
+        lambda cut: [frozenset(part) for part in (clients[:cut], clients[cut:]) if part]
     )
 )
 
@@ -53,11 +53,11 @@ def test_it_is_on_disk_before_anything_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("drops_out", [False, True])
-def test_a_holder_that_drops_out_of_a_repeated_round_is_not_found_by_subtraction(
+def test_a_client_that_drops_out_of_a_repeated_round_is_not_found_by_subtraction(
     tmp_path: Path, drops_out: bool
 ) -> None:
     settings = make_settings(
-        robust__rule="mean", robust__trim=0, federation__min_holders=3, rounds=2
+        robust__rule="mean", robust__trim=0, federation__min_clients=3, rounds=2
     )
     kills = iter([False, False, True])
 

@@ -13,7 +13,7 @@ from fedgrpo.privacy.release import METRICS
 from fedgrpo.site import Refusal
 from tests.federation.federation import (
     DIMENSION,
-    FakeHolder,
+    FakeClient,
     Federation,
     make_adapter,
     make_settings,
@@ -23,7 +23,7 @@ from tests.federation.federation import (
 from tests.federation.sites import EVERYTHING, PUBLIC, FakeClock, make_site
 
 TOLERANCE = 1e-7  # The adapter is float32.
-PLAIN = {"aggregation__protocol": "plain", "robust__trim": 2, "federation__min_holders": 5}
+PLAIN = {"aggregation__protocol": "plain", "robust__trim": 2, "federation__min_clients": 5}
 
 
 def trimmed(partitions, trim=2):
@@ -31,7 +31,7 @@ def trimmed(partitions, trim=2):
     return trim_mean(deltas, trim / len(deltas) + 1e-9, axis=0)
 
 
-def test_the_aggregate_is_the_trimmed_mean_of_single_holders():
+def test_the_aggregate_is_the_trimmed_mean_of_single_clients():
     federation = Federation(make_settings(**PLAIN))
     strategy = federation.run()
     assert np.abs(vector_of(strategy) - trimmed(range(12))).max() < TOLERANCE
@@ -92,9 +92,9 @@ def test_a_bad_release_costs_only_its_sender(bad):
     assert strategy.state.progress.dropped == 1
 
 
-def test_a_round_with_too_few_holders_is_skipped():
+def test_a_round_with_too_few_clients_is_skipped():
     federation = Federation(
-        make_settings(**(PLAIN | {"federation__min_holders": 12})),
+        make_settings(**(PLAIN | {"federation__min_clients": 12})),
         drop=lambda stage, node: node == 1001,
     )
     strategy = federation.run()
@@ -104,14 +104,14 @@ def test_a_round_with_too_few_holders_is_skipped():
 
 def deployed(settings, policy, folder):
     """A federation of nodes that no simulation made, each with a policy or none."""
-    holders = iter(range(12))
+    clients = iter(range(12))
     configs = []
     for number in range(12):
         configs.append(make_site(folder / f"{number}", policy or ""))
         if policy is None:
             (folder / f"{number}" / "policy.toml").unlink()
     return LocalGrid(
-        make_client_app(lambda *_: FakeHolder(next(holders), small_delta, {}), clock=FakeClock()),
+        make_client_app(lambda *_: FakeClient(next(clients), small_delta, {}), clock=FakeClock()),
         12,
         node_config=lambda number: configs[number],
         run_config=settings.to_run_config(),

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgrpo.federation.node.holder import local_holder
-from fedgrpo.federation.node.prompt_holder import PromptHolder
+from fedgrpo.federation.node.client import local_client
+from fedgrpo.federation.node.prompt_client import PromptClient
 from fedgrpo.federation.rehearsal.calibration import calibrated_norm, public_norms
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
@@ -17,7 +17,7 @@ NODE: dict[str, Scalar] = {"partition-id": 1, "num-partitions": 3}
 
 def make(**changed: Scalar) -> Settings:
     small: dict[str, Scalar] = {
-        "data.prompts_per_holder": 120,
+        "data.prompts_per_client": 120,
         "data.min_prompts": 120,
         "data.heterogeneity": 1e6,
         "grpo.prompts_per_step": 12,
@@ -28,13 +28,13 @@ def make(**changed: Scalar) -> Settings:
     return Settings.from_run_config(small | {k.replace("__", "."): v for k, v in changed.items()})
 
 
-def test_half_of_a_holders_gradients_are_below_the_calibrated_norm() -> None:
+def test_half_of_a_clients_gradients_are_below_the_calibrated_norm() -> None:
     settings = make(grpo__group_size=8)
-    holder = local_holder(settings, NODE)
-    assert isinstance(holder, PromptHolder)
-    rows = [row for name in holder.units for row in holder.rows(name, bytes(32))]
-    judged = holder.engine.collect(rows, Watch())
-    lessons = [lesson for part, _ in holder.engine.teach(judged, Watch()) for lesson in part]
+    client = local_client(settings, NODE)
+    assert isinstance(client, PromptClient)
+    rows = [row for name in client.units for row in client.rows(name, bytes(32))]
+    judged = client.engine.collect(rows, Watch())
+    lessons = [lesson for part, _ in client.engine.teach(judged, Watch()) for lesson in part]
     norms = np.array([float(x.gradient.norm()) for x in lessons if x.gradient is not None])
     # About 80 prompts with a gradient on either side: a share's standard error is 0.08.
     assert 0.25 < (norms <= calibrated_norm(settings)).mean() < 0.75

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fedgrpo.cli.app import app
 from fedgrpo.data.survey import Survey, survey_rows
 from fedgrpo.federation import FedGRPO, make_client_app
-from fedgrpo.federation.node.prompt_holder import own_shapes
+from fedgrpo.federation.node.prompt_client import own_shapes
 from fedgrpo.federation.rehearsal import dry_run as module
 from fedgrpo.federation.rehearsal.dry_run import Measured, dry_run
 from fedgrpo.federation.rehearsal.traffic import CountingGrid
@@ -36,7 +36,7 @@ from tests.models import rows, tiny_base
 SCENARIO = """
 rounds = 2
 [data]
-prompts_per_holder = 60
+prompts_per_client = 60
 min_prompts = 60
 [grpo]
 prompts_per_step = 6
@@ -45,7 +45,7 @@ group_size = 4
 unit = "prompt"
 max_epsilon = 1e6
 [simulation]
-holders = 9
+clients = 9
 [evaluation]
 prompts = 5
 """

@@ -94,7 +94,7 @@ def test_a_failed_run_says_why_and_what_to_do(tmp_path):
         serve(settings, nodes=4)
     status = read_status(tmp_path)
     assert status.state == "failed"
-    assert status.problem == "4 holders are online after 0.2 s, 9 are needed"
+    assert status.problem == "4 clients are online after 0.2 s, 9 are needed"
     assert "start more nodes" in status.cure
 
 

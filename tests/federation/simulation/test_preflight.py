@@ -32,17 +32,17 @@ def of_file(path: Path, min_prompts: int, unit: str = "") -> Settings:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"source": str(path), "min_prompts": min_prompts, "unit": unit}
     tree = {"data": data, "evaluation": {"prompts": 1}, "privacy": {"max_epsilon": 1e6}}
-    small = {"grpo": {"prompts_per_step": 1}, "federation": {"min_holders": 9}}
-    return Settings.from_mapping(tree | small | {"rounds": 1, "simulation": {"holders": 9}})
+    small = {"grpo": {"prompts_per_step": 1}, "federation": {"min_clients": 9}}
+    return Settings.from_mapping(tree | small | {"rounds": 1, "simulation": {"clients": 9}})
 
 
-def test_a_simulated_holder_with_too_few_units_is_refused_before_the_start(tmp_path: Path) -> None:
+def test_a_simulated_client_with_too_few_units_is_refused_before_the_start(tmp_path: Path) -> None:
     assert preflight(of_file(tmp_path / "p.jsonl", 2)) == ()
     with pytest.raises(
-        DataError, match=r"leaves a holder 2 units, fewer than data\.min_prompts = 3"
+        DataError, match=r"leaves a client 2 units, fewer than data\.min_prompts = 3"
     ):
         preflight(of_file(tmp_path / "p.jsonl", 3))
-    with pytest.raises(DataError, match="leaves a holder 1 units"):
+    with pytest.raises(DataError, match="leaves a client 1 units"):
         preflight(of_file(tmp_path / "p.jsonl", 2, "person"))
     with pytest.raises(DataError, match="40 of 40 rows have no value in column 'patient'"):
         preflight(of_file(tmp_path / "p.jsonl", 1, "patient"))

@@ -17,9 +17,9 @@ from fedgrpo.settings.scenario import load_scenario
 SCENARIO = """
 rounds = 1
 [simulation]
-holders = 9
+clients = 9
 [data]
-prompts_per_holder = 60
+prompts_per_client = 60
 min_prompts = 60
 [grpo]
 prompts_per_step = 2
@@ -36,16 +36,16 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_flower_is_told_of_every_holder_and_what_it_needs() -> None:
-    settings = Settings.from_mapping({"simulation": {"holders": 10, "gpus_per_holder": 0.25}})
+def test_flower_is_told_of_every_client_and_what_it_needs() -> None:
+    settings = Settings.from_mapping({"simulation": {"clients": 10, "gpus_per_client": 0.25}})
     options = federation_options(settings)
     assert options["num-supernodes"] == 10
     assert options["client-resources-num-cpus"] == 1
     assert options["client-resources-num-gpus"] == 0.25
 
 
-def test_ray_gets_no_more_cores_than_the_holders_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings.from_mapping({"simulation": {"holders": 9, "cpus_per_holder": 2}})
+def test_ray_gets_no_more_cores_than_the_clients_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.from_mapping({"simulation": {"clients": 9, "cpus_per_client": 2}})
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert federation_options(settings)["init-args-num-cpus"] == 18
     monkeypatch.setattr("os.cpu_count", lambda: 4)
@@ -58,7 +58,7 @@ def test_overrides_take_the_place_of_the_scenario(tmp_path: Path) -> None:
     settings = load_scenario(scenario, overrides, tmp_path)
     assert (settings.rounds, settings.data.tasks) == (7, ("add", "sort"))
     assert settings.robust.rule == "mean"
-    assert settings.simulation.holders == 9
+    assert settings.simulation.clients == 9
 
 
 def test_paths_are_those_of_the_users_directory_and_names_stay(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from fedgrpo.privacy.prompt_gradients import sampled_units
 from fedgrpo.privacy.release import release_update
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Refusal
-from tests.federation.federation import DIMENSION, FakeHolder, make_adapter, make_settings
+from tests.federation.federation import DIMENSION, FakeClient, make_adapter, make_settings
 from tests.federation.sites import FakeClock, code_of, make_site
 
 RUN, PLAN = "ab" * 16, "cd" * 32
@@ -74,8 +74,8 @@ class Site:
     ) -> Any:
         """Count, as training would take minutes, and remember what leaves."""
         self.trained += 1
-        holder = FakeHolder(0, lambda *_: self.delta, {})
-        self.release = holder.contribute(adapter, plan, round, key, watch)
+        client = FakeClient(0, lambda *_: self.delta, {})
+        self.release = client.contribute(adapter, plan, round, key, watch)
         return self.release
 
 

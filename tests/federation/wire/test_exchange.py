@@ -115,7 +115,7 @@ def test_nobody_asked_means_nothing_awaited():
 
 
 def test_waiting_ends_with_the_numbers():
-    with pytest.raises(CohortError, match=r"4 holders are online after 0\.05 s, 5 are needed"):
+    with pytest.raises(CohortError, match=r"4 clients are online after 0\.05 s, 5 are needed"):
         wait_for_nodes(echo_grid(), 5, 0.05, poll_s=0.01)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedgrpo.federation.node.holder import LocalHolder
+from fedgrpo.federation.node.client import LocalClient
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, require_isolation
@@ -32,10 +32,10 @@ def test_what_looks_beyond_its_prompt_is_known() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), WIDE)
-def test_batch_wide_methods_are_refused_before_the_run_and_by_every_holder(
+def test_batch_wide_methods_are_refused_before_the_run_and_by_every_client(
     kind: str, name: str
 ) -> None:
-    """By the holder too, because in a deployment its settings come from a server it may not
+    """By the client too, because in a deployment its settings come from a server it may not
     trust.
     """
     private = settings("prompt", **{kind: name})
@@ -44,13 +44,13 @@ def test_batch_wide_methods_are_refused_before_the_run_and_by_every_holder(
     assert "grpo" in before.value.cure
     assert "privacy.unit to 'client'" in before.value.cure
     with pytest.raises(SettingsError, match=f"grpo.{kind} = '{name}'"):
-        LocalHolder(private, tiny_trainer(), None)
+        LocalClient(private, tiny_trainer(), None)
 
 
 @pytest.mark.parametrize("unit", ["client", "none"])
 def test_without_prompt_level_privacy_they_are_welcome(unit: str) -> None:
     for kind, name in WIDE:
-        assert LocalHolder(settings(unit, **{kind: name}), tiny_trainer(), None)
+        assert LocalClient(settings(unit, **{kind: name}), tiny_trainer(), None)
 
 
 def test_group_local_methods_are_taken() -> None:

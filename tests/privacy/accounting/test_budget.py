@@ -117,7 +117,7 @@ def test_what_gives_no_budget_is_refused(given_figures: dict[str, float]) -> Non
 
 
 def test_noise_after_trimming_is_that_of_the_design() -> None:
-    cohort = Cohort(holders=50, trim=5)
+    cohort = Cohort(clients=50, trim=5)
     assert cohort.noise_to_signal(2.68, 501) == pytest.approx(2.68 * math.sqrt(501) / 40)
     assert cohort.learnable_dimension(2.68) == pytest.approx(501, abs=1)
 
@@ -129,39 +129,39 @@ def test_buckets_and_prompts_divide_the_noise() -> None:
     assert ratio == pytest.approx(10)
 
 
-def test_each_holders_own_noise_averages_out_more_slowly() -> None:
+def test_each_clients_own_noise_averages_out_more_slowly() -> None:
     before = Cohort(20, 2, after_trimming=False)
     assert before.noise_to_signal(1.0, 100) == pytest.approx(10 / 4)
-    trusting = Cohort(20, 2, after_trimming=False, honest_mates=3)
+    trusting = Cohort(20, 2, after_trimming=False, honest_peers=3)
     assert trusting.noise_to_signal(1.0, 100) == pytest.approx(10 / 8)
 
 
 @hypothesis_settings(max_examples=50)
 @given(
     noise=st.floats(0.1, 20),
-    holders=st.integers(3, 500),
+    clients=st.integers(3, 500),
     prompts=st.integers(1, 50),
     after=st.booleans(),
 )
 def test_the_learnable_dimension_is_the_largest_that_stays_within_the_limit(
-    noise: float, holders: int, prompts: int, after: bool
+    noise: float, clients: int, prompts: int, after: bool
 ) -> None:
-    cohort = Cohort(holders, prompts=prompts, after_trimming=after)
+    cohort = Cohort(clients, prompts=prompts, after_trimming=after)
     able = cohort.learnable_dimension(noise)
     assert cohort.noise_to_signal(noise, able) <= 1.5 * (1 + 1e-9)
     assert cohort.noise_to_signal(noise, able + 1) > 1.5 * (1 - 1e-9)
 
 
 def test_a_warning_names_the_dimension_that_would_learn() -> None:
-    cohort = Cohort(holders=50, trim=5)
+    cohort = Cohort(clients=50, trim=5)
     assert cohort.warning(2.68, 501) == ""
     assert "train at most 501 values" in cohort.warning(2.68, 10_000)
-    assert "take more holders" in Cohort(3).warning(30.0, 10_000)
+    assert "take more clients" in Cohort(3).warning(30.0, 10_000)
 
 
 def test_a_cohort_that_is_trimmed_away_is_refused() -> None:
     with pytest.raises(PrivacyError, match="leaves nobody"):
-        Cohort(holders=6, trim=1, bucket_size=3)
+        Cohort(clients=6, trim=1, bucket_size=3)
 
 
 @pytest.mark.parametrize("unit", ["prompt", "client"])

@@ -33,7 +33,7 @@ def _settings(rounds: int = 24, bucket: int = 3, **privacy: Any) -> Settings:
         "rounds": rounds,
         "privacy": privacy,
         "secure": {"bucket_size": bucket},
-        "federation": {"min_holders": 3 * bucket},
+        "federation": {"min_clients": 3 * bucket},
     }
     return Settings.from_mapping(tree)
 
@@ -182,21 +182,21 @@ def test_impossible_questions_are_refused(arguments: tuple[float, float, int, fl
 # Statements.
 
 
-def test_prompt_statement_assumes_the_smallest_holder() -> None:
+def test_prompt_statement_assumes_the_smallest_client() -> None:
     settings = _settings(noise_multiplier=0.8)
     rate = settings.grpo.prompts_per_step / settings.data.min_prompts
     worst, alone = guarantees(settings, 24)
     assert worst.epsilon == prompt_epsilon(0.8, rate, 24, _DELTA)
-    assert worst.adversary == "server colluding with all of a holder's bucket mates"
+    assert worst.adversary == "server colluding with all of a client's bucket peers"
     assert (worst.unit, worst.delta) == ("prompt", _DELTA)
     # Two of three members are sure to survive; each added all the noise.
     assert alone.epsilon == prompt_epsilon(0.8 * 2**0.5, rate, 24, _DELTA)
 
 
 def test_relying_on_mates_is_stated_as_such_and_only_for_those_sure_to_survive() -> None:
-    settings = _settings(bucket=5, unit="client", noise_multiplier=8.0, honest_mates=1)
+    settings = _settings(bucket=5, unit="client", noise_multiplier=8.0, honest_peers=1)
     worst, alone = guarantees(settings, 10)
-    # Of five, three survive for sure: the holder, one honest mate, and one that may collude.
+    # Of five, three survive for sure: the client, one honest peer, and one that may collude.
     assert "honest-but-curious" in worst.adversary
     assert "at most 1 of" in worst.adversary
     assert worst.epsilon == epsilon_gaussian(8.0, 10, _DELTA)
@@ -234,9 +234,9 @@ def test_no_unit_no_statement() -> None:
 def test_statements_come_worst_first_and_the_worst_is_the_headline(
     noise: float, rounds: int, place: str, bucket: int, data: st.DataObject
 ) -> None:
-    mates = data.draw(st.integers(0, bucket // 2))
+    peers = data.draw(st.integers(0, bucket // 2))
     settings = _settings(
-        bucket=bucket, unit="client", noise=place, noise_multiplier=noise, honest_mates=mates
+        bucket=bucket, unit="client", noise=place, noise_multiplier=noise, honest_peers=peers
     )
     epsilons = [entry.epsilon for entry in guarantees(settings, rounds)]
     assert epsilons == sorted(epsilons, reverse=True)

@@ -151,7 +151,7 @@ def test_more_copies_cost_more_and_own_noise_costs_less() -> None:
     assert epsilon_of_copies(Counter(run), 1, DELTA, shared=True) == one
 
 
-def test_limited_time_is_paid_for_at_every_holder() -> None:
+def test_limited_time_is_paid_for_at_every_client() -> None:
     run = [Mechanism(1.0, 0.05)] * 20
     for shared in (False, True):
         free = epsilon_of_copies(Counter(run), 2, DELTA, shared=shared)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.secure.committee.compute.plan import Plan
 from fedgrpo.secure.committee.compute.planes import Words, slice_planes
-from fedgrpo.secure.committee.keys.identity import ComponentKeys, holders
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, keepers
 from fedgrpo.secure.committee.links.in_process import Carrier, deliver, play
 from fedgrpo.secure.committee.round import Opened, aggregate
 from fedgrpo.secure.committee.steps import MEMBERS, Member
@@ -23,7 +23,7 @@ def component_keys(seed: int = 0) -> tuple[ComponentKeys, ...]:
     """Keys of four members, fixed for repeatable tests."""
     words = np.random.default_rng(seed).bytes(32 * MEMBERS)
     keys = [words[32 * m :][:32] for m in range(MEMBERS)]
-    return tuple(ComponentKeys({m: keys[m] for m in holders(i)}) for i in range(MEMBERS))
+    return tuple(ComponentKeys({m: keys[m] for m in keepers(i)}) for i in range(MEMBERS))
 
 
 def share_out(payload: Words, seed: int = 0) -> tuple[dict[int, Words], ...]:
@@ -31,7 +31,7 @@ def share_out(payload: Words, seed: int = 0) -> tuple[dict[int, Words], ...]:
     rng = np.random.default_rng(seed)
     parts = [rng.integers(0, 2**64, payload.shape, np.uint64) for _ in range(MEMBERS - 1)]
     parts.append(payload ^ np.bitwise_xor.reduce(parts))
-    return tuple({m: parts[m] for m in holders(i)} for i in range(MEMBERS))
+    return tuple({m: parts[m] for m in keepers(i)} for i in range(MEMBERS))
 
 
 def payload_of(values: Values, plan: Plan) -> Words:

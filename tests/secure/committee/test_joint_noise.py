@@ -26,8 +26,8 @@ from tests.secure.committee.rounds import (
 def noise(plan: Plan, session: bytes = SESSION, section: int = 0) -> Values:
     """The four parts, drawn by whoever holds their key; shape (4, d)."""
     session = bind(session, [plan])
-    holders = [component_keys()[(m + 1) % MEMBERS].for_session(session) for m in range(MEMBERS)]
-    return np.stack([draw_noise(m, k, session, section, plan) for m, k in enumerate(holders)])
+    keepers = [component_keys()[(m + 1) % MEMBERS].for_session(session) for m in range(MEMBERS)]
+    return np.stack([draw_noise(m, k, session, section, plan) for m, k in enumerate(keepers)])
 
 
 @pytest.mark.parametrize("sigma", [8.0, 3000.0, 2.0**18])

@@ -21,7 +21,7 @@ from fedgrpo.secure.committee.compute.inbox import Inbox
 from fedgrpo.secure.committee.compute.plan import Plan
 from fedgrpo.secure.committee.compute.planes import LANES, Words, slice_planes
 from fedgrpo.secure.committee.compute.streams import TAG_BYTES, MaskStream
-from fedgrpo.secure.committee.keys.identity import context, holders
+from fedgrpo.secure.committee.keys.identity import context, keepers
 from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind
 from fedgrpo.secure.committee.steps import MEMBERS
@@ -69,9 +69,9 @@ class Observation:
         self.dimension = self.lanes * 2
         self.plan = Plan(3, self.dimension, rule="median", bits=1)
         session = bind(SESSION, [self.plan])
-        holder = component_keys()[(observer + 1) % MEMBERS].for_session(session)
-        names = [context(session, "mask", observer, other) for other in holders(observer)]
-        self.unknown = {derive(holder.keys[observer], name): at for at, name in enumerate(names)}
+        keeper = component_keys()[(observer + 1) % MEMBERS].for_session(session)
+        names = [context(session, "mask", observer, other) for other in keepers(observer)]
+        self.unknown = {derive(keeper.keys[observer], name): at for at, name in enumerate(names)}
 
     def view(self, values: tuple[int, ...]) -> NDArray[np.int64]:
         """What the observer is sent in each lane, sorted: every view as often as it occurs."""
@@ -91,7 +91,7 @@ class Observation:
         bits[self.observer] = np.array(values) ^ bits.sum(axis=0) % 2
         words = self.dimension // LANES
         shares = [np.repeat(-row[:, None], words, axis=1).astype(np.uint64) for row in bits]
-        held = [{m: shares[m] for m in holders(i)} for i in range(MEMBERS)]
+        held = [{m: shares[m] for m in keepers(i)} for i in range(MEMBERS)]
         members = {
             i: aggregate(i, component_keys()[i], SESSION, [self.plan], held[i])
             for i in range(MEMBERS)

@@ -102,8 +102,8 @@ def test_many_clients_are_trimmed_by_random_buckets(clients: int) -> None:
 
 def coin_of(component: int, plan: Plan) -> bytes:
     session = bind(SESSION, [plan])
-    holder = component_keys()[(component + 1) % MEMBERS].for_session(session)
-    return derive(holder.keys[component], context(session, "coin", component))
+    keeper = component_keys()[(component + 1) % MEMBERS].for_session(session)
+    return derive(keeper.keys[component], context(session, "coin", component))
 
 
 def test_buckets_are_filled_at_random_and_hold_everybody() -> None:

@@ -1,1 +1,1 @@
-"""Sums of a few holders under masks."""
+"""Sums of a few clients under masks."""

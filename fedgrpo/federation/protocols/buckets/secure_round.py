@@ -1,7 +1,8 @@
-"""The three masked stages of a round: from finishers with their keys to the means of their buckets.
+"""The three masked stages of a round: from participants with their keys to the means of their
+buckets.
 
 Adversary: the server runs this and is honest but curious; nodes may send anything. What the server
-learns of any holder is the sum over its bucket, see :mod:`fedgrpo.secure.masking`. A node that
+learns of any client is the sum over its bucket, see :mod:`fedgrpo.secure.masking`. A node that
 fails at a stage loses its own place; a bucket with fewer survivors than its threshold is lost.
 """
 
@@ -96,10 +97,10 @@ class _Bucket:
         return len(nodes) >= self.roster.threshold
 
 
-def read_finisher(content: RecordDict) -> PublicKeys:
-    """Read a finisher's public keys and make sure that its mates can use them.
+def read_participant(content: RecordDict) -> PublicKeys:
+    """Read a participant's public keys and make sure that its peers can use them.
 
-    A key of low order, or one key twice, would make every mate refuse the roster: the sender alone
+    A key of low order, or one key twice, would make every peer refuse the roster: the sender alone
     pays instead.
 
     Raises
@@ -117,7 +118,7 @@ def read_finisher(content: RecordDict) -> PublicKeys:
 
 def secure_bucket_means(
     link: Link,
-    finishers: Mapping[int, PublicKeys],
+    participants: Mapping[int, PublicKeys],
     plan: ReleasePlan,
     least: int,
     phase: Phase,
@@ -132,7 +133,7 @@ def secure_bucket_means(
     ----------
     link:
         Line to the nodes.
-    finishers:
+    participants:
         Public keys by node, at least ``least`` of them. Their order and ``key`` decide the draw.
     plan:
         Size and bound of a release.
@@ -152,7 +153,7 @@ def secure_bucket_means(
     SecureResult
         Of the buckets that reached their threshold, exact up to half a step a coordinate.
     """
-    buckets = [_Bucket(roster) for roster in make_rosters(link, finishers, least, order, key)]
+    buckets = [_Bucket(roster) for roster in make_rosters(link, participants, least, order, key)]
     failures: Failures = {}
     with phase("share"):
         failures |= _share(link, buckets)
@@ -167,23 +168,23 @@ def secure_bucket_means(
 
 def make_rosters(
     link: Link,
-    finishers: Mapping[int, PublicKeys],
+    participants: Mapping[int, PublicKeys],
     least: int,
     order: bytes,
     key: bytes | None = None,
 ) -> list[Roster]:
-    """Draw buckets of at least ``least`` finishers and write their rosters."""
+    """Draw buckets of at least ``least`` participants and write their rosters."""
     return [
         Roster(
             run_id=link.header.run_id,
             round=link.header.round,
             bucket=number,
             members=members,
-            keys=tuple(finishers[member] for member in members),
+            keys=tuple(participants[member] for member in members),
             threshold=secret_threshold(len(members)),
             order=order,
         )
-        for number, members in enumerate(assign_buckets(list(finishers), least, key))
+        for number, members in enumerate(assign_buckets(list(participants), least, key))
     ]
 
 
@@ -193,8 +194,8 @@ def _share(link: Link, buckets: Sequence[_Bucket]) -> Failures:
 
     def read(node: int, content: RecordDict) -> dict[int, bytes]:
         dealt = messages.read_ciphertexts(content)
-        if set(dealt) != set(bucket_of[node].roster.mates_of(node)):
-            raise ProtocolError("shares for others than the mates", cure="leave that node out")
+        if set(dealt) != set(bucket_of[node].roster.peers_of(node)):
+            raise ProtocolError("shares for others than the peers", cure="leave that node out")
         return dealt
 
     answers = link.ask(messages.SHARE, contents, read)
@@ -207,7 +208,7 @@ def _mask(link: Link, buckets: Sequence[_Bucket], size: int) -> Failures:
     bucket_of = {n: b for b in buckets if b.reaches(b.sharers) for n in b.sharers}
     contents = {
         node: messages.write_ciphertexts(
-            link.header, {mate: b.dealt[mate][node] for mate in b.sharers if mate != node}
+            link.header, {peer: b.dealt[peer][node] for peer in b.sharers if peer != node}
         )
         for node, b in bucket_of.items()
     }

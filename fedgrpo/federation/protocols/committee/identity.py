@@ -26,7 +26,7 @@ def is_simulated(context: Context) -> bool:
 def can_be_member(context: Context, settings: Settings) -> bool:
     """Whether this node has keys as a member: from its file, or because it is simulated.
 
-    In a simulation without files, the four members are the first holders that attack nobody.
+    In a simulation without files, the four members are the first clients that attack nobody.
     """
     if KEY_FILE in context.node_config or not is_simulated(context):
         return KEY_FILE in context.node_config

@@ -5,7 +5,7 @@
 stage      to each node                                     back
 =========  ===============================================  ====================================
 train      the order to train                               :class:`Dealer`, a tag
-deal       :class:`DealOrder`, to each finisher             four ciphertexts, one for each member
+deal       :class:`DealOrder`, to each participant             four ciphertexts, one for each member
 committee  :class:`Work`, to each member, step by step      :class:`Progress`
 cosign     :class:`Growth` of the ledger, to each member    :class:`Vouched`
 =========  ===============================================  ====================================

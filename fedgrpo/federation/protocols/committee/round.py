@@ -103,7 +103,7 @@ class CommitteeServer:
     def run(
         self, link: Link, dealers: Mapping[int, Dealer], plan: ReleasePlan, phase: Phase
     ) -> CommitteeMean:
-        """Have the finishers' releases dealt and aggregated.
+        """Have the participants' releases dealt and aggregated.
 
         Raises
         ------

@@ -15,7 +15,7 @@ from fedgrpo.secure.committee.steps import Member
 def draw_buckets(coin: bytes, plan: Plan) -> Words:
     """Draw who is summed with whom, from the coin that members toss after all inputs are dealt.
 
-    Neither a client, who could otherwise choose its mates, nor a member can foresee or choose it.
+    Neither a client, who could otherwise choose its peers, nor a member can foresee or choose it.
     Sorting random 64-bit words gives every order alike, up to ties of probability below 2^-50.
 
     Returns

@@ -7,10 +7,10 @@ A value is the XOR of four components; component m is held by all members but m,
 learns nothing and two learn everything. XOR is local. For ``z = x & y`` the product is the XOR of
 all ``x_i & y_j``:
 
-* ``x_i & y_i`` is known to all holders of component i, who add it to ``z_i``;
+* ``x_i & y_i`` is known to all keepers of component i, who add it to ``z_i``;
 * ``c = x_i & y_j ^ x_j & y_i`` is known to the two members g, h other than i and j. A mask r from
   key ``k_i``, which only i lacks, is added to ``z_i``, and ``c ^ r`` to ``z_j``. Member i, the one
-  holder of ``z_j`` who does not know it, is sent it by g; h sends a tag of it.
+  keeper of ``z_j`` who does not know it, is sent it by g; h sends a tag of it.
 
 For half of the words i and j, and g and h, change roles, so that every member sends, receives and
 checks the same amount: 1.5 bits for each AND.
@@ -28,7 +28,7 @@ from fedgrpo.secure.committee.compute.engine import Share
 from fedgrpo.secure.committee.compute.inbox import Inbox, disagreement
 from fedgrpo.secure.committee.compute.planes import Words
 from fedgrpo.secure.committee.compute.streams import TAG_BYTES, MaskStream, tag, to_bytes
-from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, keepers
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 from fedgrpo.secure.primitives import derive
 
@@ -89,7 +89,7 @@ class FourParty:
 
     def __init__(self, index: int, keys: ComponentKeys, session: bytes) -> None:
         self.index = index
-        self.place = {component: at for at, component in enumerate(holders(index))}
+        self.place = {component: at for at, component in enumerate(keepers(index))}
         self._gate = 0
 
         def key(component: int, purpose: str, *parties: int) -> bytes:
@@ -119,7 +119,7 @@ class FourParty:
         flat = z.reshape(len(z), -1)
         half = (flat.shape[1] + 1) // 2
         halves = (slice(0, half), slice(half, flat.shape[1]))
-        outgoing: dict[int, list[bytes]] = {peer: [] for peer in holders(self.index)}
+        outgoing: dict[int, list[bytes]] = {peer: [] for peer in keepers(self.index)}
         for pair in PAIRS:
             helper = self.index in (pair[0].sender, pair[0].checker)
             cross = self._cross_product(x, y, pair[0]) if helper else None
@@ -156,9 +156,9 @@ class FourParty:
     def open(self, x: Share) -> Member[Words]:
         """Reveal shared planes to all members, in one step; shape (..., W).
 
-        Each member is sent the component it lacks by one holder and a tag of it by another.
+        Each member is sent the component it lacks by one keeper and a tag of it by another.
         """
-        outgoing = {peer: self._reveal(peer, x) for peer in holders(self.index)}
+        outgoing = {peer: self._reveal(peer, x) for peer in keepers(self.index)}
         inbox = Inbox((yield Step(outgoing, frozenset(outgoing))))
         sender, checker = _REVEALERS[self.index]
         missing = inbox.words(sender, x[0].size)

@@ -20,7 +20,7 @@ from fedgrpo.secure.primitives import SECRET_BYTES, commit, derive, new_private_
 _PROTOCOL = b"fedgrpo committee v1"
 
 
-def holders(component: int) -> tuple[int, ...]:
+def keepers(component: int) -> tuple[int, ...]:
     """Members that hold a component: all but the one of its number."""
     return tuple(member for member in range(MEMBERS) if member != component)
 
@@ -163,21 +163,21 @@ def toss_keys(
 ) -> Member[ComponentKeys]:
     """Play one member's part in tossing the four component keys.
 
-    Every holder of component m contributes 32 bytes: first all commit (SHA-256), then all reveal,
+    Every keeper of component m contributes 32 bytes: first all commit (SHA-256), then all reveal,
     then all confirm that they hold the same. The key is HKDF of the three contributions.
 
     Adversary: one member is malicious, and channels between members are private and authenticated.
 
-    * It learns nothing of ``k_index``, the key of the component that it does not hold: its holders
+    * It learns nothing of ``k_index``, the key of the component that it does not hold: its keepers
       never send it anything about that.
     * It chooses nothing of the other three. Its contribution is fixed before it sees an honest one,
-      so from each honest holder's view the key is uniform. Telling two holders two contributions
+      so from each honest keeper's view the key is uniform. Telling two keepers two contributions
       gives two keys, which the confirmation notices.
     * It can refuse to reveal once it has seen the keys, and so make the others start again; it
       gains nothing. Repeated, a toss is the same one: an honest member contributes the same, and
       reveals only to peers that commit to what they committed to before it first revealed
-      anything (``keep``). So another contribution fails at a holder that has revealed; and where
-      only one of the two other holders of a key has, the two get different keys, which the
+      anything (``keep``). So another contribution fails at a keeper that has revealed; and where
+      only one of the two other keepers of a key has, the two get different keys, which the
       confirmation notices.
     * Keys are tossed once for a committee and a run, ahead of anybody's input, and every round's
       keys are derived from them (:meth:`ComponentKeys.for_session`): no member picks the noise of a
@@ -205,7 +205,7 @@ def toss_keys(
     """
     held = [component for component in range(MEMBERS) if component != index]
     own = {m: derive(secret, context(session, "contribution", m, index)) for m in held}
-    common = {peer: [m for m in held if m != peer] for peer in holders(index)}
+    common = {peer: [m for m in held if m != peer] for peer in keepers(index)}
 
     def seal(m: int, member: int, value: bytes) -> bytes:
         return commit(value, context(session, "toss", m, member))
@@ -231,7 +231,7 @@ def toss_keys(
     keys = {}
     for m in held:
         parts = revealed | {(m, index): own[m]}
-        joint = b"".join(parts[m, member] for member in holders(m))
+        joint = b"".join(parts[m, member] for member in keepers(m))
         keys[m] = derive(joint, context(session, "joint key", m))
     confirmed = yield from exchange({m: seal(m, index, keys[m]) for m in held})
     for (m, peer), value in confirmed.items():

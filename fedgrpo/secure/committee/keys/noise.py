@@ -1,7 +1,7 @@
 r"""The committee's noise: discrete Gaussian, a function of keys that no member chose.
 
 Bits come from AES-256-CTR and everything else is integer arithmetic or a correctly rounded
-operation, so that the three holders of a key draw the same noise on any machine, and nobody can
+operation, so that the three keepers of a key draw the same noise on any machine, and nobody can
 attack the low bits of a float (Mironov 2012).
 
 The discrete Gaussian of scale :math:`\sigma` has :math:`P(x) \propto e^{-x^2 / 2\sigma^2}` on the
@@ -70,7 +70,7 @@ def effective_noise(noise_multiplier: float) -> EffectiveNoise:
     ``noise_multiplier / 2``. Two colluding members hold all four keys: nothing remains, and they
     see all inputs anyway.
 
-    A member cannot make it less: keys are coin-tossed by their holders
+    A member cannot make it less: keys are coin-tossed by their keepers
     (:mod:`fedgrpo.secure.committee.keys.identity`), and a share of the noise is a component of a
     shared value that three members compute alike, without any message to falsify.
 
@@ -113,7 +113,7 @@ def discrete_gaussian(key: bytes, sigma: float, count: int) -> NDArray[np.int64]
     r"""Draw discrete Gaussian noise from a key.
 
     Adversary: whoever lacks the key sees noise that no efficient test tells from the ideal one.
-    Holders of the key know the noise. The number of key bits drawn, hence the work, depends on
+    Keepers of the key know the noise. The number of key bits drawn, hence the work, depends on
     ``count`` and ``sigma`` only; look-ups are not constant in time.
 
     Up to a scale of 1024 a 127-bit uniform number is looked up in the table of the distribution of

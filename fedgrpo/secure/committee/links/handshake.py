@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fedgrpo.ground.errors import MemberLostError, ProtocolError
-from fedgrpo.secure.committee.keys.identity import Committee, Identity, holders
+from fedgrpo.secure.committee.keys.identity import Committee, Identity, keepers
 from fedgrpo.secure.committee.links.certificates import certificate, signing_key, tls_context
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Party:
     @property
     def peers(self) -> frozenset[int]:
         """The other three members."""
-        return frozenset(holders(self.index))
+        return frozenset(keepers(self.index))
 
 
 def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:

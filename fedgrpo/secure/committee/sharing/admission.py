@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure.committee.keys.identity import holders
+from fedgrpo.secure.committee.keys.identity import keepers
 from fedgrpo.secure.committee.sharing.dealing import (
     STATEMENT_BYTES,
     Share,
@@ -71,7 +71,7 @@ def admit(
     * all hold their components of every client taken: at least two honest members announced it, any
       two hold all four components between them, and each sends what both it and the receiver may
       hold;
-    * tell the fourth nothing new: component m is sent to holders of m only.
+    * tell the fourth nothing new: component m is sent to keepers of m only.
 
     Hence a malicious client alone can only drop itself. Whether a client is in whose message to one
     honest member was lost is up to the malicious member, but it is so for all alike.
@@ -97,7 +97,7 @@ def admit(
         If nobody sends the components of a client that was taken: more than one member lies.
     """
     roster = tuple(sorted(clients))
-    peers = holders(index)
+    peers = keepers(index)
     shares = {}
     for client in roster:
         message = messages.get(client, b"")
@@ -131,7 +131,7 @@ def admit(
             m: np.array(
                 [shares[client].component(m) for client in ballot.taken], np.uint64
             ).reshape(len(ballot.taken), words)
-            for m in holders(index)
+            for m in keepers(index)
         },
     )
 
@@ -188,7 +188,7 @@ class _Ballot:
             for m, opening in zip(common, record[1:], strict=True):
                 if is_opening(self._session, client, statement, m, opening):
                     openings[m] = opening
-        if set(openings) != set(holders(receiver)):
+        if set(openings) != set(keepers(receiver)):
             raise ProtocolError(
                 f"committee member {receiver} was sent no valid share of client {client}, which "
                 "at least two other members have",

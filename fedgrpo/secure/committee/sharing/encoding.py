@@ -102,7 +102,7 @@ class Encoding:
 
 
 def encode(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.uint32]:
-    """Encode one holder's vector so that its encoded norm is at most the clipping norm.
+    """Encode one client's vector so that its encoded norm is at most the clipping norm.
 
     The vector is shrunk to norm ``C - slack``, saturated at the range and rounded to nearest. Both
     ends of the range are on the grid, saturating never raises a norm and rounding moves by at most

@@ -6,7 +6,7 @@ import hashlib
 
 from fedgrpo.ground.errors import MemberLostError
 from fedgrpo.secure.committee.compute.inbox import Inbox, suspicion
-from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, holders
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, keepers
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 from fedgrpo.secure.primitives import SECRET_BYTES, derive
 
@@ -48,7 +48,7 @@ def greet(
     ProtocolError
         If a member has another session or another key, or says another coin.
     """
-    peers = holders(index)
+    peers = keepers(index)
     digest = hashlib.sha256(context(session, "greeting")).digest()
 
     def proof(m: int, sender: int, receiver: int) -> bytes:
@@ -74,7 +74,7 @@ def greet(
     inbox.close()
     if len(set(told.values())) != 1:
         raise suspicion(_odd_one_out(told), "its coin is not the one of the others")
-    coins = {m: coin(m) for m in holders(index)} | {index: told[peers[0]]}
+    coins = {m: coin(m) for m in keepers(index)} | {index: told[peers[0]]}
     return hashlib.sha256(b"".join(coins[m] for m in range(MEMBERS))).digest()
 
 
@@ -88,7 +88,7 @@ def confirm(index: int, session: bytes) -> Member[None]:
     MemberLostError
         If one is lost, and with it the knowledge of whether it opened: marked ``confirmed``.
     """
-    peers = holders(index)
+    peers = keepers(index)
 
     def word(sender: int, receiver: int) -> bytes:
         return hashlib.sha256(context(session, "content", sender, receiver)).digest()

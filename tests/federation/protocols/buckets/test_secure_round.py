@@ -32,8 +32,8 @@ FIXED_POINT = 1e-7
 def in_order(monkeypatch):
     """Buckets of neighbours, so that a test knows who is where: 1001-1003, 1004-1006, ..."""
 
-    def assign(finishers, size, key):
-        order = sorted(finishers)
+    def assign(participants, size, key):
+        order = sorted(participants)
         count = len(order) // size
         return [
             tuple(int(node) for node in part) for part in np.array_split(np.array(order), count)
@@ -149,7 +149,7 @@ def test_dropouts_at_every_stage_at_once_leave_an_exact_result(in_order):
 
 
 def agreeing(partition, round):
-    """Updates of holders who want nearly the same, so that the right way is plain."""
+    """Updates of clients who want nearly the same, so that the right way is plain."""
     return np.full(DIMENSION, 0.1) + small_delta(partition, round) / 10
 
 
@@ -311,7 +311,7 @@ def test_server_noise_has_the_scale_that_the_trimmed_mean_needs():
     assert moved.std() == pytest.approx(expected, rel=0.06)
 
 
-def test_holders_noise_is_in_every_release_before_it_is_masked():
+def test_clients_noise_is_in_every_release_before_it_is_masked():
     dimension, z = 4000, 2.0
     settings = make_settings(
         privacy__unit="client",
@@ -332,7 +332,7 @@ def test_the_clipping_norm_follows_the_quantile_of_the_round_that_used_it():
     assert strategy.state.progress.clipping_norm == pytest.approx(np.exp(-0.2 * 0.5 * 3), rel=1e-6)
 
 
-def test_the_clipping_norm_stays_where_too_few_holders_tell_about_theirs():
+def test_the_clipping_norm_stays_where_too_few_clients_tell_about_theirs():
     strategy = Federation(make_settings(privacy__adaptive=True, privacy__adaptive_min=13)).run()
     assert strategy.state.progress.clipping_norm == 1.0
 
@@ -350,7 +350,7 @@ def test_the_largest_release_of_every_member_at_once_does_not_wrap():
 
 
 @pytest.mark.parametrize("named", ["reward", ""])
-def test_the_server_reads_no_metric_that_holders_keep(named, tmp_path):
+def test_the_server_reads_no_metric_that_clients_keep(named, tmp_path):
     federation = Federation(make_settings(privacy__metrics=named))
     federation.run(FedGRPO(federation.settings, writer=RunWriter(tmp_path)))
     (row,) = [row for row in read_rows(tmp_path) if row.round]

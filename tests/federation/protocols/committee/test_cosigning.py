@@ -114,7 +114,7 @@ def test_nobody_waits_for_a_member_that_was_lost(tmp_path: Path) -> None:
         gone = (stage, node) in {("committee", 1002), ("train", 1002), ("cosign", 1002)}
         return gone and len(asked) - (stage == "cosign") >= 8
 
-    settings = COMMITTEE | {"federation__min_holders": 5}
+    settings = COMMITTEE | {"federation__min_clients": 5}
     play(tmp_path / "run", Runs(tmp_path, NODES, **settings), drop=drop)
     verdict = verify(tmp_path / "run")
     assert (verdict.rounds, verdict.aborted) == (2, 1)

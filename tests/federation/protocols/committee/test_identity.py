@@ -32,8 +32,8 @@ def test_a_simulated_member_has_the_same_keys_after_a_restart_and_no_others(tmp_
     assert first == again != other
 
 
-def test_four_holders_that_attack_nobody_are_a_simulations_members() -> None:
-    settings = Settings.from_mapping({"simulation": {"holders": 12, "byzantine": 2}})
+def test_four_clients_that_attack_nobody_are_a_simulations_members() -> None:
+    settings = Settings.from_mapping({"simulation": {"clients": 12, "byzantine": 2}})
     able = [i for i in range(12) if can_be_member(context(partition_id=i), settings)]
     assert able == [2, 3, 4, 5]
 

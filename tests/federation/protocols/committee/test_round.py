@@ -33,7 +33,7 @@ COMMITTEE = {
     "aggregation__protocol": "committee",
     "privacy__noise": "server",
     "robust__trim": 2,
-    "federation__min_holders": 7,
+    "federation__min_clients": 7,
 }
 
 
@@ -116,7 +116,7 @@ def test_every_rule_of_a_committee_gives_what_numpy_gives(rule, trimmed):
     assert np.array_equal(vector_of(strategy), of_encoded(federation, range(9), trimmed))
 
 
-def test_many_holders_are_trimmed_in_buckets_that_nobody_chose():
+def test_many_clients_are_trimmed_in_buckets_that_nobody_chose():
     federation = Federation(make_settings(**COMMITTEE | {"robust__trim": 1}), nodes=24)
     strategy = federation.run()
     assert (strategy._round.outcome.finished, strategy._round.outcome.buckets) == (24, 12)
@@ -126,7 +126,7 @@ def test_many_holders_are_trimmed_in_buckets_that_nobody_chose():
 
 def test_an_attacker_is_trimmed_and_dropouts_cost_their_places_only():
     federation = Federation(
-        make_settings(**COMMITTEE, simulation__byzantine=1, simulation__holders=10),
+        make_settings(**COMMITTEE, simulation__byzantine=1, simulation__clients=10),
         nodes=10,
         drop=lambda stage, node: (stage, node) in {("train", 1009), ("deal", 1008)},
     )
@@ -205,9 +205,9 @@ def test_a_member_whose_settings_change_between_two_messages_ends_the_round():
     assert strategy.state.progress.charged == 0
 
 
-def test_fewer_than_2k_plus_3_finishers_deal_nothing():
-    with pytest.raises(SettingsError, match="7 holders are needed"):
-        make_settings(**COMMITTEE | {"federation__min_holders": 6})
+def test_fewer_than_2k_plus_3_participants_deal_nothing():
+    with pytest.raises(SettingsError, match="7 clients are needed"):
+        make_settings(**COMMITTEE | {"federation__min_clients": 6})
     few = Federation(
         make_settings(**COMMITTEE),
         nodes=9,

@@ -233,7 +233,7 @@ def claims(seat: Seat, *, silent: bool = False, from_round: int = 1) -> Any:
         if stage == "train":
             dealer, tag = read_dealer(reply.content), read_tag(reply.content)
             round_ = reply.content["fedgrpo"]["round"]
-            # Finishers are read in the order of names: this one comes last.
+            # Participants are read in the order of names: this one comes last.
             last = Tag("f" * 32, tag.commitment)
             reply.content = write_dealer(Header(1, round_), replace(dealer, seat=seat), last)
         return reply

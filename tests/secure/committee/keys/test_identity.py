@@ -13,7 +13,7 @@ from fedgrpo.secure.committee.keys.identity import (
     ComponentKeys,
     Identity,
     MemberKeys,
-    holders,
+    keepers,
     toss_keys,
 )
 from fedgrpo.secure.committee.steps import Member
@@ -34,7 +34,7 @@ def good(end: ComponentKeys | Exception) -> Mapping[int, bytes]:
 def test_three_members_hold_each_key_and_the_fourth_does_not() -> None:
     ends = {m: good(end) for m, end in toss().items()}
     for component in range(4):
-        keys = {ends[m][component] for m in holders(component)}
+        keys = {ends[m][component] for m in keepers(component)}
         assert len(keys) == 1
         assert component not in ends[component]
     assert len({key for held in ends.values() for key in held.values()}) == 4
@@ -93,7 +93,7 @@ def test_two_stories_about_one_contribution_are_noticed() -> None:
         return lies[sender, receiver, number] if lie else message
 
     ends = toss(equivocate)
-    # Components 0 and 3 are common to members 1 and 2; each has a further honest holder.
+    # Components 0 and 3 are common to members 1 and 2; each has a further honest keeper.
     for m in (0, 2, 3):
         assert isinstance(ends[m], ProtocolError)
 

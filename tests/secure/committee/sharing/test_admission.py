@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure.committee.keys.identity import holders
+from fedgrpo.secure.committee.keys.identity import keepers
 from fedgrpo.secure.committee.sharing.admission import Admitted, admit
 from fedgrpo.secure.committee.sharing.dealing import deal, open_share
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES, SESSION, Tamper, play, secret
@@ -52,7 +52,7 @@ def agreed(ends: dict[int, Admitted | Exception], honest: list[int]) -> Admitted
     for m in honest:
         end = ends[m]
         assert isinstance(end, Admitted), end
-        assert set(end.components) == set(holders(m))
+        assert set(end.components) == set(keepers(m))
         results.append((end.clients, end.dropped, end.digest))
         for component, rows in end.components.items():
             assert rows.shape == (len(end.clients), WORDS)
@@ -156,7 +156,7 @@ def test_a_member_that_denies_all_gets_no_component_that_it_should_not_hold(liar
         share = open_share(other, key, SESSION, client, ROSTER[client], DEALT[client][other], WORDS)
         assert share
         assert share.component(liar).tobytes() not in heard
-        entitled = next(m for m in holders(liar) if m != other)
+        entitled = next(m for m in keepers(liar) if m != other)
         assert share.component(entitled).tobytes() in heard
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedgrpo.secure.committee.keys.identity import holders
+from fedgrpo.secure.committee.keys.identity import keepers
 from fedgrpo.secure.committee.sharing.dealing import (
     STATEMENT_BYTES,
     Share,
@@ -53,7 +53,7 @@ def test_components_of_any_two_members_give_the_payload(words: list[int]) -> Non
     payload = np.array(words, dtype=np.uint64)
     shares = shares_of(deal(payload, COMMITTEE, SESSION, CLIENT, SIGNING), len(words))
     for one in range(4):
-        assert set(shares[one].openings) == set(holders(one))
+        assert set(shares[one].openings) == set(keepers(one))
         for other in range(4):
             both = {**shares[one].openings, **shares[other].openings}
             if one != other:
@@ -61,10 +61,10 @@ def test_components_of_any_two_members_give_the_payload(words: list[int]) -> Non
                 np.testing.assert_array_equal(total, payload)
 
 
-def test_holders_of_a_component_open_it_alike() -> None:
+def test_keepers_of_a_component_open_it_alike() -> None:
     shares = shares_of(DEALT)
     for m in range(4):
-        assert len({shares[member].openings[m] for member in holders(m)}) == 1
+        assert len({shares[member].openings[m] for member in keepers(m)}) == 1
 
 
 def test_lengths_depend_on_the_number_of_words_alone() -> None:
@@ -89,9 +89,9 @@ def test_what_a_member_holds_does_not_depend_on_the_payload(
         for share in (first[member], second[member]):
             counts = np.bincount(share.component(3).view(np.uint8), minlength=256)
             assert stats.chisquare(counts).pvalue > 1e-3
-        known = [m for m in holders(member) if m != 3]
+        known = [m for m in keepers(member) if m != 3]
         assert all(first[member].openings[m] == second[member].openings[m] for m in known)
-        total = reduce(np.bitwise_xor, (first[member].component(m) for m in holders(member)))
+        total = reduce(np.bitwise_xor, (first[member].component(m) for m in keepers(member)))
         counts = np.bincount(total.view(np.uint8), minlength=256)
         assert stats.chisquare(counts).pvalue > 1e-3
 

@@ -19,7 +19,7 @@ TWICE = "another node goes by the same name"
 
 
 @dataclass(frozen=True)
-class Finisher(Generic[T]):
+class Participant(Generic[T]):
     """A node's answer to the order to train.
 
     Attributes
@@ -34,20 +34,20 @@ class Finisher(Generic[T]):
     value: T
 
 
-def read_finishers(
+def read_participants(
     replies: Replies, header: Header, read: Callable[[int, RecordDict], T]
-) -> Answers[Finisher[T]]:
+) -> Answers[Participant[T]]:
     """Read the answers to the order to train, ordered by the nodes' names.
 
     Flower gives the nodes of a resumed simulation other ids; their names are the same. Nodes that
     share a name are left out. An attacker cannot make an honest node's its own: only that node and
     the server know it.
     """
-    answers = read_answers(replies, header, lambda node, c: Finisher(read_tag(c), read(node, c)))
-    names = Counter(finisher.tag.name for finisher in answers.values.values())
-    twice = {n for n, finisher in answers.values.items() if names[finisher.tag.name] > 1}
+    answers = read_answers(replies, header, lambda node, c: Participant(read_tag(c), read(node, c)))
+    names = Counter(participant.tag.name for participant in answers.values.values())
+    twice = {n for n, participant in answers.values.items() if names[participant.tag.name] > 1}
     ordered = sorted(answers.values.items(), key=lambda item: item[1].tag.name)
     return Answers(
-        {node: finisher for node, finisher in ordered if node not in twice},
+        {node: participant for node, participant in ordered if node not in twice},
         answers.failures | dict.fromkeys(twice, TWICE),
     )

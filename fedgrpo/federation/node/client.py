@@ -1,8 +1,8 @@
 """The data holder as it is: private prompts, the resident base model, local GRPO, clipping and
 noise.
 
-Under prompt-level privacy it is a :class:`fedgrpo.federation.node.prompt_holder.PromptHolder`, else
-a :class:`LocalHolder`.
+Under prompt-level privacy it is a :class:`fedgrpo.federation.node.prompt_client.PromptClient`, else
+a :class:`LocalClient`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from fedgrpo.data.ownership import usable_node_prompts
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import unit_words
-from fedgrpo.federation.interfaces import Holder
+from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.figures import told_metrics
-from fedgrpo.federation.node.prompt_holder import PromptHolder, judging_limits, own_shapes
+from fedgrpo.federation.node.prompt_client import PromptClient, judging_limits, own_shapes
 from fedgrpo.federation.node.resident import computed, resident
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
@@ -40,7 +40,7 @@ LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
 
 
-class LocalHolder:
+class LocalClient:
     """Trains on its own prompts for a few steps, and hands out only what is clipped, noised and
     ready for masking.
 
@@ -49,7 +49,7 @@ class LocalHolder:
     settings:
         The run's.
     trainer:
-        Over the holder's prompts, with the adapter that the process keeps resident. None where
+        Over the client's prompts, with the adapter that the process keeps resident. None where
         none of its prompts can be used: it has nothing to say.
     seed:
         Of completions and of the order of prompts. ``None`` derives one from each release's own
@@ -64,7 +64,7 @@ class LocalHolder:
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Holder`. What fails is left out, all of it: a
+        """See :class:`fedgrpo.federation.interfaces.Client`. What fails is left out, all of it: a
         client is one unit, and its contribution is replaced by zero.
         """
         if self.trainer is None:
@@ -96,8 +96,8 @@ def local_update(trainer: GRPOTrainer) -> tuple[Floats, list[StepMetrics]]:
     return trainer.adapter.vector() - before, steps
 
 
-def local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Holder:
-    """Make the holder that a node's own configuration describes; a process keeps it for the next
+def local_client(settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
+    """Make the client that a node's own configuration describes; a process keeps it for the next
     message.
 
     Raises
@@ -107,14 +107,14 @@ def local_holder(settings: Settings, node_config: Mapping[str, Scalar]) -> Holde
     PrivacyError
         If there are fewer units than the stated epsilon assumes.
     """
-    return _holder(computed(settings), tuple(sorted(node_config.items())))
+    return _client(computed(settings), tuple(sorted(node_config.items())))
 
 
 @lru_cache(maxsize=64)
-def _holder(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> Holder:
+def _client(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> Client:
     config = dict(node_config)
     if settings.privacy.unit == "prompt":
-        return _prompt_holder(settings, config)
+        return _prompt_client(settings, config)
     adapter, partition = resident(settings), config.get("partition-id")
     rows, _ = usable_node_prompts(settings, config)
     encoded = usable_ids(adapter.base, rows, settings.grpo.max_prompt_length)
@@ -122,10 +122,10 @@ def _holder(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> 
     mixture = RewardMixture.from_settings(settings.reward)
     trainer = GRPOTrainer(adapter, mixture, usable, settings=settings.grpo) if usable else None
     seed = None if partition is None else mixed(settings.seed, int(partition))
-    return LocalHolder(settings, trainer, seed)
+    return LocalClient(settings, trainer, seed)
 
 
-def _prompt_holder(settings: Settings, config: Mapping[str, Scalar]) -> PromptHolder:
+def _prompt_client(settings: Settings, config: Mapping[str, Scalar]) -> PromptClient:
     declared = declared_by(config, settings)
     if declared.units:
         # Shapes are tried before a prompt is read.
@@ -136,24 +136,24 @@ def _prompt_holder(settings: Settings, config: Mapping[str, Scalar]) -> PromptHo
         limits=judging_limits(settings, declared),
     )
     rows, unread = usable_node_prompts(settings, config)
-    holder = PromptHolder(settings, resident(settings), mixture, rows, declared, unread=unread)
-    LOG.info("%s", unit_words(tuple(holder.units.values()), settings.data.unit))
+    client = PromptClient(settings, resident(settings), mixture, rows, declared, unread=unread)
+    LOG.info("%s", unit_words(tuple(client.units.values()), settings.data.unit))
     # Of a site the declared number counts: whether there are more units or fewer is for its own
     # people to find out, before a node starts.
-    count, least = declared.units or len(holder.units), settings.data.min_prompts
+    count, least = declared.units or len(client.units), settings.data.min_prompts
     if count < least:
         raise PrivacyError(
             f"this node has {count} units, data.min_prompts promises at least {least}",
             cure="bring more prompts, or agree on a smaller data.min_prompts and larger epsilon",
         )
-    return holder
+    return client
 
 
 def _secret_seed(key: bytes) -> int:
-    """63 bits of a seed that only the holder of the key knows."""
+    """63 bits of a seed that only the client of the key knows."""
     return int.from_bytes(derive_key(key, "completions")[:8], "big") >> 1
 
 
 def mixed(seed: int, number: int) -> int:
-    """A seed for one holder or round that shares nothing with its neighbours'."""
+    """A seed for one client or round that shares nothing with its neighbours'."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:8], "big") >> 1

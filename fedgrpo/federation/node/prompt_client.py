@@ -40,7 +40,7 @@ from fedgrpo.site.declared import Declared
 Floats = NDArray[np.float64]
 
 
-class PromptHolder:
+class PromptClient:
     """One clipped, noised gradient a round over units sampled by independent coins.
 
     Parameters
@@ -61,7 +61,7 @@ class PromptHolder:
     Raises
     ------
     SettingsError
-        If the algorithm compares prompts with each other. The holder looks for itself: the settings
+        If the algorithm compares prompts with each other. The client looks for itself: the settings
         come from the server.
     ModelError
         If the model cannot keep prompts apart.
@@ -93,7 +93,7 @@ class PromptHolder:
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Holder`.
+        """See :class:`fedgrpo.federation.interfaces.Client`.
 
         A prompt that fails, wherever it does, is left out and counted, and nothing else.
         """

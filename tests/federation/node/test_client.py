@@ -1,4 +1,4 @@
-"""The real holder on the shipped base: what it releases, and what it refuses."""
+"""The real client on the shipped base: what it releases, and what it refuses."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fedgrpo.data.ownership import evaluation_prompts, node_prompts
+from fedgrpo.federation.node.client import local_client
 from fedgrpo.federation.node.figures import scaled_metrics
-from fedgrpo.federation.node.holder import local_holder
 from fedgrpo.federation.server.evaluator import LocalEvaluator
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
@@ -23,7 +23,7 @@ NODE: dict[str, Scalar] = {"partition-id": 1, "num-partitions": 9}
 
 def make(**changed: Scalar) -> Settings:
     small: dict[str, Scalar] = {
-        "data.prompts_per_holder": 60,
+        "data.prompts_per_client": 60,
         "data.min_prompts": 60,
         "grpo.prompts_per_step": 12,
         "grpo.group_size": 4,
@@ -37,7 +37,7 @@ def contribution(
     settings: Settings, node: dict[str, Scalar], round: int = 1, key: bytes = KEYS[0]
 ) -> np.ndarray:
     start, plan = prepared(settings)
-    return local_holder(settings, node).contribute(start, plan, round, key, Watch())
+    return local_client(settings, node).contribute(start, plan, round, key, Watch())
 
 
 def prepared(settings: Settings) -> tuple[AdapterState, ReleasePlan]:
@@ -45,7 +45,7 @@ def prepared(settings: Settings) -> tuple[AdapterState, ReleasePlan]:
     return start, release_plan(settings, start.vector.size, settings.privacy.clipping_norm)
 
 
-def test_local_steps_are_a_function_of_seed_holder_and_round() -> None:
+def test_local_steps_are_a_function_of_seed_client_and_round() -> None:
     settings = make(privacy__unit="none", grpo__steps=2)
     first, again, later = (contribution(settings, NODE, r) for r in (1, 1, 2))
     other = contribution(settings, {**NODE, "partition-id": 2})
@@ -57,7 +57,7 @@ def test_local_steps_are_a_function_of_seed_holder_and_round() -> None:
 def test_prompt_release_points_downhill_and_is_bounded() -> None:
     settings = make(privacy__noise="server", grpo__prompts_per_step=60, evaluation__prompts=300)
     start, plan = prepared(settings)
-    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
+    release = local_client(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
     # Every prompt is sampled, so 60 unit contributions over B = 60 are at most 1 long.
     assert np.linalg.norm(release) <= 1 + 1e-9
     moved = start.moved(start.vector + 0.5 * read_aggregate(release, plan).delta)
@@ -76,7 +76,7 @@ def test_a_release_is_a_function_of_its_key(unit: str) -> None:
     assert (first != other).mean() > 0.95
 
 
-def test_the_order_in_which_holders_share_the_resident_model_changes_nothing() -> None:
+def test_the_order_in_which_clients_share_the_resident_model_changes_nothing() -> None:
     settings = make(privacy__noise="server")
     nodes: list[dict[str, Scalar]] = [{**NODE, "partition-id": number} for number in range(3)]
     forwards = [contribution(settings, node) for node in nodes]
@@ -84,11 +84,11 @@ def test_the_order_in_which_holders_share_the_resident_model_changes_nothing() -
     np.testing.assert_array_equal(forwards, backwards[::-1])
 
 
-def test_prompt_release_is_noised_by_the_holder_itself() -> None:
+def test_prompt_release_is_noised_by_the_client_itself() -> None:
     settings = make(privacy__noise_multiplier=1.5)
     start, plan = prepared(settings)
-    holder = local_holder(settings, NODE)
-    first, second = (holder.contribute(start, plan, 1, key, Watch()) for key in KEYS)
+    client = local_client(settings, NODE)
+    first, second = (client.contribute(start, plan, 1, key, Watch()) for key in KEYS)
     spread = (first - second).std() * plan.expected_prompts / np.sqrt(2)
     # 3,972 coordinates: the standard error of the spread is about 1 %; prompts differ a little too.
     assert spread == pytest.approx(1.5, rel=0.1)
@@ -97,7 +97,7 @@ def test_prompt_release_is_noised_by_the_holder_itself() -> None:
 def test_sample_without_prompts_still_sends_noise_of_the_same_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fedgrpo.federation.node.prompt_holder.sampled_units", lambda *_: [])
+    monkeypatch.setattr("fedgrpo.federation.node.prompt_client.sampled_units", lambda *_: [])
     settings = make()
     release = contribution(settings, NODE)
     assert release.size == prepared(settings)[1].size
@@ -133,7 +133,7 @@ def test_prompts_tell_in_the_release_whether_they_were_clipped() -> None:
             grpo__prompts_per_step=60,
         )
         start, plan = prepared(settings)
-        release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
+        release = local_client(settings, NODE).contribute(start, plan, 1, KEYS[0], Watch())
         share = read_aggregate(release, plan).share_below
         assert share is not None
         shares.append(share)
@@ -149,13 +149,13 @@ def test_rewards_are_scaled_to_the_unit_interval_and_clipped() -> None:
     assert scaled[:, METRICS.index("reward")].tolist() == [0.0, 0.5, 1.0]
 
 
-def test_holder_with_fewer_prompts_than_epsilon_assumes_refuses(tmp_path: Path) -> None:
+def test_client_with_fewer_prompts_than_epsilon_assumes_refuses(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     lines = [json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) for i in range(59)]
     # A text that is there twice is one unit.
     path.write_text("\n".join([*lines, lines[0]]))
     with pytest.raises(PrivacyError, match="59 units"):
-        local_holder(make(), {**NODE, "prompts": str(path)})
+        local_client(make(), {**NODE, "prompts": str(path)})
 
 
 def test_node_uses_its_own_file_and_nothing_else(tmp_path: Path) -> None:
@@ -167,14 +167,14 @@ def test_node_uses_its_own_file_and_nothing_else(tmp_path: Path) -> None:
         node_prompts(make(), {})
 
 
-def test_no_prompt_of_a_file_is_with_two_holders_or_held_out(tmp_path: Path) -> None:
+def test_no_prompt_of_a_file_is_with_two_clients_or_held_out(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
     lines = [json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) for i in range(300)]
     path.write_text("\n".join(lines))
     settings = make(data__source=str(path), data__min_prompts=12, evaluation__prompts=30)
     shares = [node_prompts(settings, {**NODE, "partition-id": i}) for i in range(9)]
     settings = settings.model_copy(
-        update={"simulation": settings.simulation.model_copy(update={"holders": 9})}
+        update={"simulation": settings.simulation.model_copy(update={"clients": 9})}
     )
     everywhere = [row.prompt for share in [*shares, evaluation_prompts(settings)] for row in share]
     assert sorted(everywhere) == sorted(f"{i}+1=" for i in range(300))
@@ -186,7 +186,7 @@ def test_a_reward_that_always_fails_leaves_the_noise_alone(tmp_path: Path) -> No
     settings = make(reward__functions=f"{path}:f")
     start, plan = prepared(settings)
     watch = Watch()
-    release = local_holder(settings, NODE).contribute(start, plan, 1, KEYS[0], watch)
+    release = local_client(settings, NODE).contribute(start, plan, 1, KEYS[0], watch)
     assert release.tobytes() == zero_release(plan, KEYS[0]).tobytes()
     (cause,) = watch.mishaps
     assert cause == "prompt left out: its completions cannot be judged"

@@ -1,4 +1,4 @@
-"""The holder under prompt-level privacy: whatever one prompt is or does, it moves its own row."""
+"""The client under prompt-level privacy: whatever one prompt is or does, it moves its own row."""
 
 import json
 import math
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.node.holder import local_holder
-from fedgrpo.federation.node.prompt_holder import PromptHolder, order_seconds
+from fedgrpo.federation.node.client import local_client
+from fedgrpo.federation.node.prompt_client import PromptClient, order_seconds
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.model.adapter import AdapterState
@@ -54,18 +54,18 @@ def declared(longest: int = 16, units: int = 0) -> Declared:
     return Declared(units, longest, (), 0.0, any_weights=False)
 
 
-def holder(
+def client(
     rows: Sequence[PromptRow], reward: object = graded, longest: int = 16, **changed: Scalar
-) -> PromptHolder:
+) -> PromptClient:
     mixture = RewardMixture([("graded", reward, 1.0)])  # type: ignore[list-item]
-    return PromptHolder(settings(**changed), own_adapter(), mixture, rows, declared(longest))
+    return PromptClient(settings(**changed), own_adapter(), mixture, rows, declared(longest))
 
 
 def plan(**changed: Scalar) -> ReleasePlan:
     return release_plan(settings(**changed), own_adapter().dimension, 1.0)
 
 
-def clipped(which: PromptHolder, state: AdapterState, watch: Watch | None = None) -> GridSum:
+def clipped(which: PromptClient, state: AdapterState, watch: Watch | None = None) -> GridSum:
     """The sum that a round would release, before its noise."""
     watch = watch or Watch()
     force(which.engine.policy.adapter, state)
@@ -104,8 +104,8 @@ CRAFTS = {
 def test_one_prompt_moves_the_clipped_sum_by_exactly_its_own_row(name: str) -> None:
     """Whatever adapter the server sends: at most 1 C, in whole numbers, in any place."""
     state, place = CRAFTS[name](), 11
-    beside = clipped(holder([*OTHERS[:place], VICTIM, *OTHERS[place:]]), state)
-    without, alone = clipped(holder(OTHERS), state), clipped(holder([VICTIM]), state)
+    beside = clipped(client([*OTHERS[:place], VICTIM, *OTHERS[place:]]), state)
+    without, alone = clipped(client(OTHERS), state), clipped(client([VICTIM]), state)
     moved = minus(beside, without)
     assert length(moved) <= 1
     for field in ("direction", "metrics", "indicator", "units"):
@@ -121,7 +121,7 @@ def test_one_prompt_moves_the_clipped_sum_by_exactly_its_own_row(name: str) -> N
 def test_a_trigger_is_answered_like_any_other_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty-six triggers used to read off which letters occur; now each is one release."""
     monkeypatch.setattr(Adapter, "load", force)
-    which, sizes = holder([*OTHERS, VICTIM]), set()
+    which, sizes = client([*OTHERS, VICTIM]), set()
     for character in "aqz":
         watch = Watch()
         released = which.contribute(trigger(own_adapter(), character), plan(), 1, KEY, watch)
@@ -151,8 +151,8 @@ def test_a_prompt_that_fails_costs_its_own_row_alone(bad: PromptRow) -> None:
         return [scale * (-1) ** i * value for i, value in enumerate(graded(completions))]
 
     state, watch = start(), Watch()
-    beside = clipped(holder([*OTHERS, bad], reward), state, watch)
-    without = clipped(holder(OTHERS, reward), state)
+    beside = clipped(client([*OTHERS, bad], reward), state, watch)
+    without = clipped(client(OTHERS, reward), state)
     assert beside.direction.tobytes() == without.direction.tobytes()
     assert beside.metrics.tobytes() == without.metrics.tobytes()
     assert beside.units == without.units == len(OTHERS)
@@ -163,10 +163,10 @@ def test_a_prompt_that_fails_costs_its_own_row_alone(bad: PromptRow) -> None:
 def test_rows_of_one_unit_are_clipped_together() -> None:
     """Copies of a text, and rows of a person, move the sum by at most C together."""
     copies = [PromptRow("12+12=", {"answer": "24", "n": n}) for n in range(5)]
-    total = clipped(holder(copies), start())
+    total = clipped(client(copies), start())
     assert total.units == 1
     assert length(total) <= 1
-    which = holder(OTHERS, data__unit="who", data__unit_rows=2)
+    which = client(OTHERS, data__unit="who", data__unit_rows=2)
     assert len(which.units) == 15
     assert clipped(which, start()).units == 15
     watch = Watch()
@@ -174,7 +174,7 @@ def test_rows_of_one_unit_are_clipped_together() -> None:
 
 
 def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() -> None:
-    which, state = holder(OTHERS), start()
+    which, state = client(OTHERS), start()
     names = list(which.units)
     expected = clipped(which, state)
     watch = Watch()
@@ -189,7 +189,7 @@ def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() 
 
 
 def test_where_time_is_over_units_are_left_out_in_the_order_of_their_keys() -> None:
-    which, state = holder(OTHERS), start()
+    which, state = client(OTHERS), start()
     watch = Watch(None, "", -math.inf)
     total = clipped(which, state, watch)
     assert total.units == 0
@@ -200,7 +200,7 @@ def test_where_time_is_over_units_are_left_out_in_the_order_of_their_keys() -> N
 def test_no_more_units_take_part_than_time_is_sized_for() -> None:
     few = settings(grpo__prompts_per_step=1)
     mixture = RewardMixture([("graded", graded, 1.0)])
-    which = PromptHolder(few, own_adapter(), mixture, OTHERS, declared(units=10**6))
+    which = PromptClient(few, own_adapter(), mixture, OTHERS, declared(units=10**6))
     # A millionth of thirty units: hardly ever any.
     asked = release_plan(few, own_adapter().dimension, 1.0)
     assert which.sampled(asked, KEY, Watch()) == []
@@ -211,8 +211,8 @@ def test_one_unreadable_line_costs_that_line_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join([*lines[:7], "{not JSON", '{"prompt": null}', *lines[7:]]))
     few = settings(data__min_prompts=20, grpo__prompts_per_step=20)
-    which = local_holder(few, {"prompts": str(path), "partition-id": 0})
-    assert isinstance(which, PromptHolder)
+    which = local_client(few, {"prompts": str(path), "partition-id": 0})
+    assert isinstance(which, PromptClient)
     assert len(which.units) == 20
     watch = Watch()
     asked = release_plan(few, which.engine.policy.adapter.dimension, 1.0)

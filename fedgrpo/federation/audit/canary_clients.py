@@ -1,4 +1,4 @@
-"""Holders of canaries: the production ones over stubs of what a model does, and colluders."""
+"""Clients of canaries: the production ones over stubs of what a model does, and colluders."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
-from fedgrpo.federation.node.holder import LocalHolder
-from fedgrpo.federation.node.prompt_holder import PromptHolder
+from fedgrpo.federation.node.client import LocalClient
+from fedgrpo.federation.node.prompt_client import PromptClient
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row
@@ -32,19 +32,19 @@ LENGTH = 3.0
 
 @dataclass(frozen=True)
 class Constant:
-    """A holder that sends zeros, or the largest values, without any noise."""
+    """A client that sends zeros, or the largest values, without any noise."""
 
     high: bool
 
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Holder`."""
+        """See :class:`fedgrpo.federation.interfaces.Client`."""
         return np.full(plan.size, plan.bound if self.high else 0.0)
 
 
-class PromptCanaries(PromptHolder):
-    """The holder as it is, over an engine that knows its lessons beforehand."""
+class PromptCanaries(PromptClient):
+    """The client as it is, over an engine that knows its lessons beforehand."""
 
     def __init__(self, settings: Settings, planted: Coins, models: list[Floats]) -> None:
         rows = [PromptRow(f"canary {number}") for number in range(planted.size)]
@@ -58,7 +58,7 @@ class PromptCanaries(PromptHolder):
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Holder`."""
+        """See :class:`fedgrpo.federation.interfaces.Client`."""
         self._models.append(adapter.vector.astype(np.float64))
         return super().contribute(adapter, plan, round, key, watch)
 
@@ -90,8 +90,8 @@ class _Taught:
         return gradient
 
 
-class ClientCanary(LocalHolder):
-    """The holder as it is, over a trainer that moves the adapter by a canary."""
+class ClientCanary(LocalClient):
+    """The client as it is, over a trainer that moves the adapter by a canary."""
 
     def __init__(
         self, settings: Settings, place: int, planted: bool, models: list[Floats] | None
@@ -104,7 +104,7 @@ class ClientCanary(LocalHolder):
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Holder`."""
+        """See :class:`fedgrpo.federation.interfaces.Client`."""
         if self._models is not None:
             self._models.append(adapter.vector.astype(np.float64))
         return super().contribute(adapter, plan, round, key, watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedgrpo.federation.interfaces import Holder
+from fedgrpo.federation.interfaces import Client
 from fedgrpo.ground.errors import DataError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Scalar, Settings
@@ -12,16 +12,16 @@ from fedgrpo.site.declared import Declared
 from fedgrpo.site.site import is_simulated
 
 
-class LocalHolders:
-    """Makes :class:`fedgrpo.federation.node.holder.LocalHolder`, with torch loaded only when it
+class LocalClients:
+    """Makes :class:`fedgrpo.federation.node.client.LocalClient`, with torch loaded only when it
     does.
     """
 
-    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Holder:
-        """See :data:`fedgrpo.federation.interfaces.HolderFactory`."""
-        from fedgrpo.federation.node.holder import local_holder
+    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
+        """See :data:`fedgrpo.federation.interfaces.ClientFactory`."""
+        from fedgrpo.federation.node.client import local_client
 
-        return local_holder(settings, node_config)
+        return local_client(settings, node_config)
 
     def prepare(
         self,
@@ -39,7 +39,7 @@ class LocalHolders:
         ModelError, RewardError, AdapterError
             What cannot be loaded, or does not fit.
         """
-        from fedgrpo.federation.node.prompt_holder import judging_limits, order_seconds
+        from fedgrpo.federation.node.prompt_client import judging_limits, order_seconds
         from fedgrpo.federation.node.resident import resident
         from fedgrpo.rewards.composite import RewardMixture
         from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
