@@ -85,7 +85,10 @@ PLACES: dict[str, tuple[str, dict[str, object]]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_model_that_brings_code_is_refused_and_nothing_is_run(folder: Path, place: str) -> None:
     file, tree = PLACES[place]
-    mark, key = with_code(folder, file, tree), r"(auto_map|configuration_files|_?\w+_implementation)"
+    mark, key = (
+        with_code(folder, file, tree),
+        r"(auto_map|configuration_files|_?\w+_implementation)",
+    )
     for load in (
         lambda: load_base(settings(folder)),
         lambda: load_base(settings(folder), any_weights=True),
