@@ -66,7 +66,8 @@ def check(
         site = Site.open(file)
         settings = Settings.from_toml(scenario) if scenario else None
         if prompts:
-            _check_prompts(site.policy, settings or Settings(), prompts, state)
+            unnamed = Settings.from_mapping({"data": {"unit": site.policy.unit_column}})
+            _check_prompts(site.policy, settings or unnamed, prompts, state)
         if settings is None:
             releases = len(site.spending.read().counted)
             typer.echo(f"{file} is sound; {releases} releases so far")

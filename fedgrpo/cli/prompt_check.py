@@ -10,10 +10,11 @@ from pathlib import Path
 from fedgrpo.data.prompts import Prompt
 from fedgrpo.data.survey import survey_source
 from fedgrpo.data.units import check_unit_column, units_of
+from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.node_folder import folder_beside
 from fedgrpo.settings import ModelSettings, Scalar, Settings
 from fedgrpo.site import Policy, Refusal, declared_by
-from fedgrpo.site.checked import Checked, files_stamp, keep_checked, proposed
+from fedgrpo.site.checked import Checked, files_stamp, keep_checked, looked_at, proposed
 from fedgrpo.site.declared import FINISH_S
 
 _ANY_LENGTH = 10**9
@@ -27,6 +28,10 @@ class Found:
     ----------
     rows, units:
         How many.
+    stamp:
+        Of the files that were looked at.
+    looked_at:
+        How.
     column:
         That makes the units; the text if empty.
     longest:
@@ -39,6 +44,8 @@ class Found:
 
     rows: int
     units: int
+    stamp: str
+    looked_at: str
     column: str
     longest: int
     too_long: int
@@ -60,18 +67,23 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     Raises
     ------
     DataError
-        If the prompts, or a line of them, cannot be read at all, or rows have no value in the
-        column that makes units.
+        If the prompts, or a line of them, cannot be read at all, rows have no value in the column
+        that makes units, or the files changed meanwhile.
     ModelError
         If the model cannot be loaded.
     """
+    stamp = files_stamp(prompts)
     measure = _measure(settings.model, any_weights=policy.any_weights)
     survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
     check_unit_column(survey.rows, settings.data.unit, prompts)
+    if files_stamp(prompts) != stamp:
+        raise DataError(f"{prompts} changed while it was looked at", cure="check it again")
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
     return Found(
         rows=survey.count,
         units=len(units_of(survey.rows, settings.data.unit)),
+        stamp=stamp,
+        looked_at=looked_at(settings),
         column=settings.data.unit,
         longest=max(survey.lengths, default=0),
         too_long=sum(length > limit for length in survey.lengths),
@@ -147,7 +159,7 @@ def time_problems(seconds: float, policy: Policy) -> Iterator[str]:
 
 
 def leave_stamp(prompts: str, found: Found, state: Path | None) -> None:
-    """Let the node answer with these prompts, as they are.
+    """Let the node answer with these prompts, as they were when they were looked at.
 
     Parameters
     ----------
@@ -164,4 +176,4 @@ def leave_stamp(prompts: str, found: Found, state: Path | None) -> None:
         If the stamp cannot be kept.
     """
     folder = state.expanduser() if state else folder_beside(Path(prompts))
-    keep_checked(folder, Checked(files_stamp(prompts), {found.column: found.units}))
+    keep_checked(folder, Checked(found.stamp, {found.looked_at: found.units}))

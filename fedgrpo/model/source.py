@@ -24,6 +24,9 @@ CONFIGURATIONS = (
 )
 """Files in which a model can name code of its own."""
 
+_CODE = ("auto_map", "configuration_files")
+"""Keys by which a model brings code, or a configuration that nobody has looked at."""
+
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 """Weights in formats of which one or another reader runs code."""
 
@@ -129,13 +132,14 @@ def _code_in(path: Path) -> str:
 def _code_keys(tree: object) -> Iterator[str]:
     """Keys that name code, anywhere in a tree: a part's configuration has its own.
 
-    ``auto_map`` names a model's own files, and ``attn_implementation`` (or that of experts) with a
-    slash a kernel on the Hub, which transformers fetches and imports.
+    ``auto_map`` names a model's own files, ``configuration_files`` other configurations, which
+    transformers reads in the place of this one, and ``attn_implementation`` (or that of experts)
+    with a slash a kernel on the Hub, which transformers fetches and imports.
     """
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             kernel = key.endswith("_implementation") and "/" in json.dumps(value)
-            if key == "auto_map" or kernel:
+            if key in _CODE or kernel:
                 yield key
     if isinstance(tree, Mapping | list):
         for value in tree.values() if isinstance(tree, Mapping) else tree:

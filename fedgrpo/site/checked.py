@@ -33,17 +33,28 @@ class Checked:
     files:
         Tells the prompts' files from others, see :func:`files_stamp`.
     units:
-        How many units there are, by the column that makes them; the text is the column "".
+        How many units there are, by what was looked at: see :func:`looked_at`.
     """
 
     files: str
     units: Mapping[str, int]
 
     def and_also(self, before: Checked | None) -> Checked:
-        """Keep what was found in the same files by other columns."""
+        """Keep what was found in the same files in other ways."""
         if before is None or before.files != self.files:
             return self
         return replace(self, units={**before.units, **self.units})
+
+
+def looked_at(settings: Settings) -> str:
+    """Say which rows were looked at, and how: everything of a run that decides what becomes of a
+    file's rows.
+
+    Adversary: a server that names another split, or another model, than those that the site's
+    people have looked at.
+    """
+    data, model = settings.data, settings.model
+    return json.dumps([data.split, data.unit, model.name, model.revision])
 
 
 def files_stamp(prompts: str) -> str:
@@ -103,7 +114,7 @@ def check_prompts(node_config: Mapping[str, Scalar], settings: Settings, policy:
         raise refused(Refusal.UNCHECKED, error.problem) from None
     folder = node_folder(node_config, settings)
     found = read_checked(folder) if folder else None
-    if problem := _problem(found, files, settings.data.unit, policy):
+    if problem := _problem(found, files, settings, policy):
         raise refused(
             Refusal.UNCHECKED,
             problem,
@@ -112,15 +123,15 @@ def check_prompts(node_config: Mapping[str, Scalar], settings: Settings, policy:
         )
 
 
-def _problem(found: Checked | None, files: str, column: str, policy: Policy) -> str:
+def _problem(found: Checked | None, files: str, settings: Settings, policy: Policy) -> str:
     """What is wrong with a stamp; empty if nothing is."""
     if found is None:
         return "the prompts were never checked"
     if found.files != files:
         return "the prompts have changed since they were checked"
-    if column not in found.units:
-        return f"the prompts were not checked with data.unit = {column!r}"
-    if found.units[column] > policy.prompts_declared > 0:
+    if (seen := looked_at(settings)) not in found.units:
+        return f"the prompts were not checked with this split, unit column and model: {seen}"
+    if found.units[seen] > policy.prompts_declared > 0:
         return f"there are more units than prompts_declared = {policy.prompts_declared}"
     return ""
 

@@ -10,7 +10,7 @@ from fedgrpo.privacy.accounting.guarantees import round_cost
 from fedgrpo.settings import Settings
 from fedgrpo.settings.checks import noise_by
 from fedgrpo.site.committee import committee_problem
-from fedgrpo.site.limits import Policy, allowed
+from fedgrpo.site.limits import ANY, Policy, allowed
 from fedgrpo.site.refusals import CURES, Refusal
 
 
@@ -109,10 +109,15 @@ def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refus
 
 
 def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
-    """Models and rewards: what would be loaded and run here."""
+    """Models and rewards: what would be loaded and run here.
+
+    A bare name stands for the default branch alone: anybody can open a reference of a public
+    repository, and put weights and a chat template of their own there.
+    """
     model = settings.model
     pinned = f"{model.name}@{model.revision}"
-    if not (allowed(model.name, policy.models) or pinned in policy.models):
+    named = model.name in policy.models and not model.revision
+    if not (named or pinned in policy.models or ANY in policy.models):
         yield Refusal.MODEL, f"model {pinned.rstrip('@')!r} is not allowed"
     for name in settings.reward.functions:
         if not allowed(name, policy.rewards):

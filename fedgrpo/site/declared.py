@@ -80,9 +80,15 @@ def broken_declarations(policy: Policy, settings: Settings) -> Iterator[tuple[Re
     if settings.privacy.unit == "none":
         return
     if settings.privacy.unit == "prompt":
+        yield from _broken_column(policy.unit_column, settings.data.unit)
         yield from _broken_count(policy.prompts_declared, settings.data.min_prompts)
     yield from _broken_length(policy.longest_prompt_tokens, settings.grpo.max_prompt_length)
     yield from _broken_time(policy.answer_after_s, settings.federation.round_timeout_s)
+
+
+def _broken_column(column: str, wanted: str) -> Iterator[tuple[Refusal, str]]:
+    if wanted != column:
+        yield Refusal.UNIT, f"data.unit = {wanted!r} is not this site's unit_column = {column!r}"
 
 
 def _broken_count(units: int, least: int) -> Iterator[tuple[Refusal, str]]:

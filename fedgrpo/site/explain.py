@@ -116,7 +116,8 @@ def _public(policy: Policy) -> str:
     """What is declared, and so as good as published."""
     declared = []
     if policy.prompts_declared:
-        declared.append(f"that there are at most {policy.prompts_declared} prompts or persons here")
+        units = f"different values of {policy.unit_column!r}" if policy.unit_column else "texts"
+        declared.append(f"that there are at most {policy.prompts_declared} {units} here")
     if policy.longest_prompt_tokens:
         declared.append(
             f"that the longest prompt used has at most {policy.longest_prompt_tokens} tokens "

@@ -87,8 +87,8 @@ class Policy(Section):
     as the 128 hex digits that ``fedgrpo committee-key`` prints. Any two of them all together could
     see every update. Rounds over other members, or over unnamed ones, are refused."""
     models: Names = ()
-    """Base models that may be loaded: names or ``name@revision`` as the run's settings give them,
-    or ``*`` for any."""
+    """Base models that may be loaded: ``name``, which allows no revision but the default branch,
+    ``name@revision`` as the run's settings give them, or ``*`` for any."""
     rewards: Names = ()
     """Reward functions that may be run on the prompts: names as the run's settings give them, or
     ``*`` for any. They are code: name only what you have read."""
@@ -100,6 +100,10 @@ class Policy(Section):
     prompts_declared: int = Field(default=0, ge=0, le=1_000_000_000)
     """Public upper bound on the number of units (prompts, or persons) here; 0 declares none, and
     runs that hide a prompt are refused. ``fedgrpo policy check`` proposes one."""
+    unit_column: str = ""
+    """Column whose values are the units here, ``patient_id`` for instance; a run's ``data.unit``
+    must name it. Empty: the text of a prompt is the unit. Another column would merge persons or
+    part one into many."""
     longest_prompt_tokens: int = Field(default=0, ge=0, le=1_000_000_000)
     """Public length (tokens) of the longest prompt that takes part. A longer one contributes
     nothing. 0 declares none, and runs with a privacy unit are refused."""

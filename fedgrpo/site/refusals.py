@@ -54,7 +54,7 @@ class Refusal(StrEnum):
 
 CURES = {
     Refusal.POLICY_FILE: "the site's policy file cannot be read: ask the site to mend it",
-    Refusal.UNIT: "set privacy.unit to one that the site allows",
+    Refusal.UNIT: "set privacy.unit, and data.unit, to what the site allows",
     Refusal.NOISE: "raise privacy.noise_multiplier",
     Refusal.NOISE_PLACE: "let those add the noise whom the site trusts with it: privacy.noise = "
     "'client', or the members of aggregation.protocol = 'committee'",

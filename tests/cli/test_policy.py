@@ -13,7 +13,7 @@ from fedgrpo.privacy import worst_epsilon
 from fedgrpo.settings import Settings
 from fedgrpo.site import Site, SpendingFile
 from fedgrpo.site.account import round_entry
-from fedgrpo.site.checked import Checked, files_stamp, read_checked
+from fedgrpo.site.checked import Checked, files_stamp, looked_at, read_checked
 
 PUBLIC = "prompts_declared = 2000\nlongest_prompt_tokens = 64\nanswer_after_s = 600.0\n"
 POLICY = f'{PUBLIC}models = ["tiny"]\nrewards = ["exact_match"]\n[prompt]\nlargest_epsilon = 4.0\n'
@@ -108,6 +108,10 @@ def prompts(*texts: object, folder: str = ".") -> str:
     return str(path)
 
 
+SEEN = looked_at(Settings())
+"""How rows are looked at where nothing else is said."""
+
+
 def stamp() -> Checked | None:
     return read_checked(folder_beside(Path("prompts.jsonl")))
 
@@ -117,9 +121,9 @@ def test_prompts_that_fit_are_stamped_until_they_change() -> None:
     said = run("check", "policy.toml", "s.toml", "--prompts", file)
     assert "3 rows, 2 units (different texts), the longest prompt has" in said
     assert "checked: a node may answer with these prompts" in said
-    assert stamp() == Checked(files_stamp(file), {"": 2})
+    assert stamp() == Checked(files_stamp(file), {SEEN: 2})
     prompts("another")
-    assert stamp() != Checked(files_stamp(file), {"": 2})
+    assert stamp() != Checked(files_stamp(file), {SEEN: 2})
 
 
 def test_the_column_that_makes_units_is_checked_by_itself() -> None:
@@ -128,10 +132,31 @@ def test_the_column_that_makes_units_is_checked_by_itself() -> None:
         "".join(json.dumps({"prompt": f"{i}=", "patient": i % 2}) + "\n" for i in range(5))
     )
     run("check", "policy.toml", "--prompts", file)
+    text = Path("policy.toml").read_text()
+    Path("policy.toml").write_text(f'unit_column = "patient"\n{text}')
     Path("s.toml").write_text("[data]\nunit = 'patient'\n")
-    said = run("check", "policy.toml", "s.toml", "--prompts", file)
-    assert "5 rows, 2 units (values of 'patient')" in said
-    assert stamp() == Checked(files_stamp(file), {"": 5, "patient": 2})
+    for scenario in ([], ["s.toml"]):
+        said = run("check", "policy.toml", *scenario, "--prompts", file)
+        assert "5 rows, 2 units (values of 'patient')" in said
+    by_patient = looked_at(Settings.from_toml("s.toml"))
+    assert stamp() == Checked(files_stamp(file), {SEEN: 5, by_patient: 2})
+
+
+def test_a_run_by_another_column_than_the_sites_is_refused() -> None:
+    Path("s.toml").write_text("[data]\nunit = 'patient'\n")
+    said = run("check", "policy.toml", "s.toml", code=2)
+    assert "refused, unit: data.unit = 'patient' is not this site's unit_column = ''" in said
+
+
+def test_prompts_that_change_while_they_are_looked_at_get_no_stamp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = prompts("a=", "b=")
+    monkeypatch.setattr(
+        "fedgrpo.cli.prompt_check.check_unit_column", lambda *_: prompts("a=", "b=", "c=")
+    )
+    assert "changed while it was looked at" in run("check", "--prompts", file, code=2)
+    assert stamp() is None
 
 
 def test_more_units_than_declared_are_refused_with_a_round_number() -> None:

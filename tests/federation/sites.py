@@ -13,9 +13,9 @@ from flwr.app import Message
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.wire import messages
 from fedgrpo.ground.node_folder import folder_beside
-from fedgrpo.settings import Scalar
+from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Refusal
-from fedgrpo.site.checked import Checked, files_stamp, keep_checked
+from fedgrpo.site.checked import Checked, files_stamp, keep_checked, looked_at
 
 T = TypeVar("T")
 
@@ -44,7 +44,9 @@ def make_site(
 
 def approve(prompts: Path, units: int = 1) -> None:
     """Leave the stamp that ``fedgrpo policy check`` leaves."""
-    keep_checked(folder_beside(prompts), Checked(files_stamp(str(prompts)), {"": units}))
+    keep_checked(
+        folder_beside(prompts), Checked(files_stamp(str(prompts)), {looked_at(Settings()): units})
+    )
 
 
 def code_of(reply: Message) -> Refusal | None:

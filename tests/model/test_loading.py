@@ -68,6 +68,7 @@ PLACES: dict[str, tuple[str, dict[str, object]]] = {
     "known type": ("config.json", {"auto_map": CODE}),
     "in a part": ("config.json", {"text_config": {"deeper": [{"auto_map": CODE}]}}),
     "empty": ("config.json", {"auto_map": {}}),
+    "another file": ("config.json", {"configuration_files": ["config.4.0.0.json"]}),
     "tokenizer": (
         "tokenizer_config.json",
         {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}},
@@ -84,7 +85,10 @@ PLACES: dict[str, tuple[str, dict[str, object]]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_model_that_brings_code_is_refused_and_nothing_is_run(folder: Path, place: str) -> None:
     file, tree = PLACES[place]
-    mark, key = with_code(folder, file, tree), r"(auto_map|_?\w+_implementation)"
+    mark, key = (
+        with_code(folder, file, tree),
+        r"(auto_map|configuration_files|_?\w+_implementation)",
+    )
     for load in (
         lambda: load_base(settings(folder)),
         lambda: load_base(settings(folder), any_weights=True),

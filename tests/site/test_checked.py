@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgrpo.ground.errors import DataError
-from fedgrpo.site.checked import Checked, files_stamp, keep_checked, proposed, read_checked
+from fedgrpo.ground.errors import DataError, PolicyError
+from fedgrpo.settings import Settings
+from fedgrpo.site import Policy, Refusal
+from fedgrpo.site.checked import (
+    Checked,
+    check_prompts,
+    files_stamp,
+    keep_checked,
+    looked_at,
+    proposed,
+    read_checked,
+)
 
 
 def test_a_file_that_changes_has_another_stamp(tmp_path: Path) -> None:
@@ -49,6 +59,29 @@ def test_a_stamp_comes_back_and_grows_by_columns_of_the_same_files(tmp_path: Pat
     keep_checked(folder, Checked("b", {"patient": 1}))
     assert read_checked(folder) == Checked("b", {"patient": 1})
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": {"split": "test"}},
+        {"data": {"unit": "patient"}},
+        {"model": {"name": "another"}},
+        {"model": {"revision": "refs/pr/7"}},
+    ],
+)
+def test_rows_that_a_run_would_look_at_in_another_way_are_unchecked(
+    tmp_path: Path, changed: dict[str, dict[str, str]]
+) -> None:
+    (tmp_path / "p.jsonl").write_text("{}")
+    node = {"prompts": str(tmp_path / "p.jsonl"), "state": str(tmp_path / "node")}
+    stamp = files_stamp(node["prompts"])
+    keep_checked(tmp_path / "node", Checked(stamp, {looked_at(Settings()): 3}))
+    policy = Policy(prompts_declared=3)
+    check_prompts(node, Settings(), policy)
+    with pytest.raises(PolicyError, match="not checked with this split") as refusal:
+        check_prompts(node, Settings.from_mapping(changed), policy)
+    assert refusal.value.code == Refusal.UNCHECKED
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"files": "a"})])

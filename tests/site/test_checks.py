@@ -69,6 +69,7 @@ def test_a_run_within_the_policy_passes() -> None:
         ({}, {"aggregation__protocol": "plain"}, Refusal.PROTOCOL),
         ({"models": []}, {}, Refusal.MODEL),
         ({"models": ["tiny@v1"]}, {}, Refusal.MODEL),
+        ({"models": ["tiny"]}, {"model__revision": "refs/pr/7"}, Refusal.MODEL),
         ({"rewards": []}, {}, Refusal.REWARD),
         ({}, {"reward__functions": "exact_match, evil.module:f"}, Refusal.REWARD),
         ({"metrics": ["reward"]}, {}, Refusal.METRICS),

@@ -70,7 +70,7 @@ def test_a_committee_takes_a_dozen_lines_more() -> None:
         ({"protocols": ["buckets", "plain"]}, "ALSO allows runs in which the server is shown"),
         (
             {},
-            "at most 1900 prompts or persons here and that the longest prompt used has at most 400",
+            "at most 1900 texts here and that the longest prompt used has at most 400",
         ),
         (
             {"prompts_declared": 0, "longest_prompt_tokens": 0},

@@ -36,11 +36,14 @@ class LocalClients:
         ------
         DataError
             If the node names no prompts.
+        SettingsError
+            If the algorithm lets prompts weigh on each other where one of them is to be hidden.
         ModelError, RewardError, AdapterError
             What cannot be loaded, or does not fit.
         """
         from fedgrpo.federation.node.prompt_client import judging_limits, order_seconds
         from fedgrpo.federation.node.resident import resident
+        from fedgrpo.grpo.learning.isolation import require_isolation
         from fedgrpo.rewards.composite import RewardMixture
         from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 
@@ -53,6 +56,7 @@ class LocalClients:
         if settings.privacy.unit != "prompt":
             RewardMixture.from_settings(settings.reward)
             return 0.0
+        require_isolation(settings.grpo)
         limits = judging_limits(settings, declared)
         isolated_mixture(settings.reward, stateless=declared.stateless_rewards, limits=limits)
         return order_seconds(settings, declared) if declared.units else 0.0

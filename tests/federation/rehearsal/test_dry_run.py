@@ -80,7 +80,9 @@ touched = []
 def watch(event, arguments):
     if event == "open":
         path, mode, flags = arguments
-        changes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        # A number is a descriptor that is open already.
+        named = isinstance(path, str) and isinstance(flags, int)
+        changes = named and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     else:
         path = str(arguments[0])
         changes = event in ("os.mkdir", "os.rename", "os.remove") or event.startswith("socket.con")

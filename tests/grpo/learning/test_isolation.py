@@ -3,10 +3,13 @@
 import pytest
 
 from fedgrpo.federation.node.client import LocalClient
+from fedgrpo.federation.node.local_clients import LocalClients
+from fedgrpo.federation.node.resident import resident
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, require_isolation
 from fedgrpo.settings import GRPOSettings, Settings
+from fedgrpo.site.declared import declared_by
 from tests.models import tiny_trainer
 
 WIDE = [
@@ -35,16 +38,17 @@ def test_what_looks_beyond_its_prompt_is_known() -> None:
 def test_batch_wide_methods_are_refused_before_the_run_and_by_every_client(
     kind: str, name: str
 ) -> None:
-    """By the client too, because in a deployment its settings come from a server it may not
-    trust.
+    """By the client too, before anything is charged: in a deployment its settings come from a
+    server that it may not trust.
     """
     private = settings("prompt", **{kind: name})
     with pytest.raises(SettingsError, match=f"grpo.{kind} = '{name}'") as before:
         preflight(private)
     assert "grpo" in before.value.cure
     assert "privacy.unit to 'client'" in before.value.cure
+    node, start = {"partition-id": 0, "num-partitions": 9}, resident(private).state()
     with pytest.raises(SettingsError, match=f"grpo.{kind} = '{name}'"):
-        LocalClient(private, tiny_trainer(), None)
+        LocalClients().prepare(private, node, start, declared_by(node, private))
 
 
 @pytest.mark.parametrize("unit", ["client", "none"])

@@ -164,7 +164,8 @@ def test_calls_outside_the_list_are_refused(hostile: IsolatedMixture, call: str)
 
 
 FAILURES = {
-    "for_ever": "more than 1 s of CPU time",
+    # Whichever comes first: a machine that is busy elsewhere gives it less than all of its time.
+    "for_ever": "more than 1 s of CPU time|took longer than",
     "exit": "without an answer",
     "crash": "crashed by signal 11",
     "abort": "crashed by signal",
