@@ -31,7 +31,7 @@ from tests.federation.federation import (
     vector_of,
 )
 from tests.federation.kills import KilledError
-from tests.federation.protocols.committee.test_round import COMMITTEE, of_encoded
+from tests.federation.protocols.committee.rounds import COMMITTEE, of_encoded
 from tests.federation.sites import EVERYTHING
 
 NODES = 9

@@ -20,7 +20,7 @@ from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.ledger import FILE, RoundEntry, replay
 from fedgrpo.report.reader import read_rows
 from tests.federation.certificates import node_files, superlink_files
-from tests.federation.test_deployment import (
+from tests.federation.deployed import (
     CONFIG,
     PATIENCE_S,
     POLICY,

@@ -10,8 +10,8 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
 from fedgrpo.settings import GRPOSettings, Settings
 from fedgrpo.settings.grpo import FROM_PRESET
+from tests.flat import flatten
 from tests.models import graded, tiny_trainer
-from tests.test_settings import flatten
 
 PAPERS = {
     "grpo": ("GRPO", "2402.03300", "grpo", "grpo"),

@@ -39,7 +39,7 @@ from fedgrpo.settings import Settings
 from fedgrpo.site import Refusal
 from tests.federation.federation import Federation, make_settings, vector_of
 from tests.federation.kills import KilledError
-from tests.federation.protocols.committee.test_round import COMMITTEE, of_encoded
+from tests.federation.protocols.committee.rounds import COMMITTEE, of_encoded
 from tests.federation.sites import code_of
 
 PLACE = Place("settings", "run", 3)
