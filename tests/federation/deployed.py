@@ -39,7 +39,7 @@ CONFIG = {
 POLICY = """
 prompts_declared = 40
 longest_prompt_tokens = 16
-answer_after_s = 90.0
+answer_after_s = 60.0
 models = ["tiny"]
 rewards = ["exact_match"]
 [prompt]

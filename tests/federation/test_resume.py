@@ -47,14 +47,17 @@ def untidy(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [CLIENT_NOISE, SERVER_NOISE], ids=["client", "server"])
-def test_a_kill_at_any_step_changes_nothing(tmp_path: Path, kind: dict[str, Any]) -> None:
+@pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_kill_at_any_step_changes_nothing(
+    tmp_path: Path, kind: dict[str, Any], every: int
+) -> None:
     runs = Runs(tmp_path, 6, **kind)
     whole = runs.prepare("whole")
     steps = runs.steps(whole)
     expected = runs.outcome(whole)
     assert verify(whole).ended
     assert steps > 200, "in both kinds together, more than 400 kills"
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1, every):
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
         if not (broken / "summary.json").exists():
@@ -63,14 +66,19 @@ def test_a_kill_at_any_step_changes_nothing(tmp_path: Path, kind: dict[str, Any]
         assert runs.outcome(broken) == expected, f"killed at step {step}"
 
 
-@pytest.mark.parametrize("share", range(4))
-def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share: int) -> None:
-    """Members begin anew with other masks, and open the same. Forty places of some 700."""
+@pytest.mark.parametrize(
+    ("share", "kills"),
+    [(0, 3), *(pytest.param(share, 10, marks=pytest.mark.soak) for share in range(4))],
+)
+def test_a_kill_in_a_round_of_a_committee_changes_nothing(
+    tmp_path: Path, share: int, kills: int
+) -> None:
+    """Members begin anew with other masks, and open the same. Places are some 700."""
     runs = Runs(tmp_path, 6, **COMMITTEE)
     whole = runs.prepare("whole")
     steps, expected = runs.steps(whole), runs.outcome(whole)
     assert verify(whole).ended
-    for step in sorted(random.Random(share).sample(range(1, steps + 1), 10)):
+    for step in sorted(random.Random(share).sample(range(1, steps + 1), kills)):
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
         if not (broken / "summary.json").exists():
@@ -79,7 +87,8 @@ def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share:
         assert runs.outcome(broken) == expected, f"killed at step {step}"
 
 
-def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [23, pytest.param(3, marks=pytest.mark.soak)])
+def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path, every: int) -> None:
     """Repeated, a toss is the same one, also where only some have revealed, or have keys."""
     runs = Runs(tmp_path, 6, **COMMITTEE | {"rounds": 1})
     whole, spans, toss = runs.prepare("whole"), [], Sitting.toss
@@ -95,7 +104,7 @@ def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
         runs.go(whole, power=power)
     expected = runs.outcome(whole)
     assert len(spans[0]) > 40, "four messages to each member and back, and what they write"
-    for step in spans[0][::7]:
+    for step in spans[0][::every]:
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
         runs.go(broken, attempt=2)
@@ -130,7 +139,9 @@ def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
     assert verify(broken).aborted == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 9))]
+)
 def test_any_number_of_kills_changes_nothing(tmp_path: Path, seed: int) -> None:
     """With an attacker that remembers, a client that drops out, and a trimmed mean."""
     runs, chance = Runs(tmp_path, 11, **WITH_FAULTS), random.Random(seed)
