@@ -71,6 +71,7 @@ def examined(name: str) -> Examination:
     return examine(make(CASES[name]), guesses=guesses, rng=rng, confidence=0.99)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_sound_run_passes(name: str) -> None:
     found = examined(name)
