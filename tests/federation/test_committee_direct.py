@@ -34,6 +34,8 @@ from tests.federation.kills import KilledError
 from tests.federation.protocols.committee.rounds import COMMITTEE, of_encoded
 from tests.federation.sites import EVERYTHING
 
+pytestmark = pytest.mark.slow
+
 NODES = 9
 PATIENCE_S = 20.0
 """Third of the time for a reply: what a member waits for one that never comes."""

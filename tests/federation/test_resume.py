@@ -24,6 +24,8 @@ from tests.federation.federation import Federation
 from tests.federation.kills import KilledError, Power
 from tests.federation.runs import CLIENT_NOISE, COMMITTEE, MODEL, SAVED, SERVER_NOISE, SMALL, Runs
 
+pytestmark = pytest.mark.slow
+
 WITH_FAULTS = {
     "rounds": 4,
     "privacy__unit": "none",

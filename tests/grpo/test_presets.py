@@ -46,6 +46,7 @@ def test_presets_are_their_papers(name: str) -> None:
     assert set(preset.settings()) == FROM_PRESET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_moves_the_reward_up(name: str) -> None:
     settings = {"preset": name, "prompts_per_step": 16, "learning_rate": 1e-2}

@@ -25,6 +25,8 @@ from fedgrpo.privacy import grid, worst_epsilon
 from fedgrpo.privacy.audit import audit
 from fedgrpo.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 release = sys.modules["fedgrpo.privacy.release"]
 CANARIES = 200
 CLIENTS = 40
@@ -71,7 +73,6 @@ def examined(name: str) -> Examination:
     return examine(make(CASES[name]), guesses=guesses, rng=rng, confidence=0.99)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_sound_run_passes(name: str) -> None:
     found = examined(name)

@@ -33,6 +33,8 @@ from fedgrpo.settings import AdapterSettings, Settings
 from fedgrpo.settings.scenario import load_scenario
 from tests.models import rows, tiny_base
 
+pytestmark = pytest.mark.slow
+
 SCENARIO = """
 rounds = 2
 [data]
@@ -95,7 +97,6 @@ print(touched, file=sys.stderr)
 """
 
 
-@pytest.mark.slow
 def test_nothing_is_written_and_nothing_leaves_the_machine(
     scenario: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -222,7 +223,6 @@ def _parts() -> tuple[Settings, Adapter, Survey]:
     return Settings.from_mapping(tree), adapter, survey_rows(rows(8), lambda _: 8, 16)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "protocol"), [("ffa_lora", "buckets"), ("lora", "buckets"), ("ffa_lora", "committee")]
 )

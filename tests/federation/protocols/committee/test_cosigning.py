@@ -14,6 +14,8 @@ from fedgrpo.ledger import verify
 from tests.federation.federation import Federation
 from tests.federation.runs import COMMITTEE, MODEL, Runs
 
+pytestmark = pytest.mark.slow
+
 NODES = 6
 
 
