@@ -18,7 +18,7 @@ from fedgrpo.cli.app import app
 from fedgrpo.data.tasks import generate
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 400
+PATIENCE_S = 600
 
 CONFIG = {
     "rounds": 1,
@@ -48,9 +48,9 @@ largest_epsilon = 1e6
 
 
 def answers_after(nodes):
-    """Seconds in which as many nodes, each a process that loads torch, are sure to be done."""
+    """Seconds after which nodes answer: half are for judging, in the others each loads torch."""
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return round((20 + 5 * nodes) * min(max(busy, 1), 3))
+    return round((30 + 5 * nodes) * min(max(busy, 1), 3))
 
 
 def environment(home, port, root_certificate=None):
