@@ -31,7 +31,7 @@ coverage: $(TESTABLE) ## Run the quick tests and print which lines they do not r
 	$(BIN)/python -m coverage run --source=fedgrpo -m pytest -q -m "not slow and not flower and not soak"
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-soak: $(TESTABLE) ## Run the long sweeps, kill series and matrices (an hour).
+soak: $(TESTABLE) ## Run the long sweeps, kill series and matrices (minutes).
 	$(BIN)/python -m pytest -m soak --durations=10
 
 settings: $(INSTALLED) ## Write docs/settings.md and the defaults in pyproject.toml again.
