@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test settings clean
+.PHONY: help demo quick test coverage soak settings clean
 
 help: ## Show these targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -17,11 +17,22 @@ help: ## Show these targets.
 demo: $(INSTALLED) ## Install into .venv and run the demo scenario (minutes).
 	$(BIN)/fedgrpo simulate simulations/demo.toml
 
-test: $(TESTABLE) ## Lint, check types and run all tests.
+quick: $(TESTABLE) ## Lint and run what takes no time (two minutes).
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q -m "not slow and not flower and not soak" --durations=10
+
+test: $(TESTABLE) ## Lint, check types and run the tests, one example of each kind (minutes).
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not soak" --durations=10
+
+coverage: $(TESTABLE) ## Run the quick tests and print which lines they do not reach.
+	$(BIN)/python -m coverage run --source=fedgrpo -m pytest -q -m "not slow and not flower and not soak"
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
+
+soak: $(TESTABLE) ## Run the long sweeps, kill series and matrices (minutes).
+	$(BIN)/python -m pytest -m soak --durations=10
 
 settings: $(INSTALLED) ## Write docs/settings.md and the defaults in pyproject.toml again.
 	$(BIN)/fedgrpo settings > docs/settings.md
@@ -30,7 +41,7 @@ settings: $(INSTALLED) ## Write docs/settings.md and the defaults in pyproject.t
 	mv pyproject.tmp pyproject.toml
 
 clean: ## Remove .venv and caches. Runs are kept.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11: make PYTHON=python3.11")'

@@ -15,6 +15,7 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import RENAMED, Settings
 from fedgrpo.settings.checks import required_clients, secret_threshold
 from fedgrpo.settings.reference import to_markdown
+from tests.flat import flatten
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,15 +33,6 @@ CHANGES = st.fixed_dictionaries(
         "simulation.gpus_per_client": st.floats(0, 8),
     },
 )
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a TOML tree as Flower does."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        flat |= inner if inner is not None else {f"{prefix}{key}": value}
-    return flat
 
 
 @given(CHANGES)

@@ -90,7 +90,7 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
         yield Refusal.NOISE_PLACE, f"noise by the {place} is not allowed"
     if privacy.honest_peers > policy.most_honest_peers:
         yield (
-            Refusal.HONEST_MATES,
+            Refusal.HONEST_PEERS,
             f"privacy.honest_peers = {privacy.honest_peers} is above {policy.most_honest_peers}",
         )
 

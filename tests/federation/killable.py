@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.federation.test_resume import CLIENT_NOISE, Runs
+from tests.federation.runs import CLIENT_NOISE, Runs
 
 ROUNDS, NODES = 30, 6
 

@@ -31,8 +31,10 @@ from tests.federation.federation import (
     vector_of,
 )
 from tests.federation.kills import KilledError
-from tests.federation.protocols.committee.test_round import COMMITTEE, of_encoded
+from tests.federation.protocols.committee.rounds import COMMITTEE, of_encoded
 from tests.federation.sites import EVERYTHING
+
+pytestmark = pytest.mark.slow
 
 NODES = 9
 PATIENCE_S = 20.0

@@ -20,12 +20,13 @@ from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.ledger import FILE, RoundEntry, replay
 from fedgrpo.report.reader import read_rows
 from tests.federation.certificates import node_files, superlink_files
-from tests.federation.test_deployment import (
+from tests.federation.deployed import (
     CONFIG,
     PATIENCE_S,
     POLICY,
     ROOT,
     Processes,
+    answers_after,
     check_prompts,
     end_of,
     environment,
@@ -113,6 +114,7 @@ def test_a_listed_supernode_takes_the_seat_of_one_that_was_killed(tmp_path):
                 "--auth-supernode-private-key", private, "--node-config", config,
             )  # fmt: skip
         agreed = f"committee = {[name[:128] for name in members]}\n"
+        agreed += f"answer_after_s = {answers_after(NODES)}.0\n"
         for number in range(NODES):
             (tmp_path / f"site-{number}" / "policy.toml").write_text(ALLOWED + agreed + POLICY)
             check_prompts(tmp_path / f"site-{number}" / "prompts.jsonl")

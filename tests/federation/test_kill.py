@@ -51,11 +51,15 @@ def wait_until(seen: Callable[[], bool], process: subprocess.Popen[Any]) -> None
         time.sleep(0.002)
 
 
-def test_a_server_killed_at_random_times_ends_as_one_that_never_was(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, pytest.param(9, marks=pytest.mark.soak)])
+def test_a_server_killed_at_random_times_ends_as_one_that_never_was(
+    tmp_path: Path, kills: int
+) -> None:
     runs, chance = killable.runs(tmp_path), random.Random(0)
     whole, broken = runs.prepare("whole"), runs.prepare("broken")
     runs.go(whole)
-    marks = sorted(chance.sample(range(1, killable.ROUNDS), 4))
+    marks = sorted(chance.sample(range(1, killable.ROUNDS), kills))
     for attempt, mark in enumerate(marks, start=2):
         command = [sys.executable, "-m", killable.__name__, str(tmp_path), "broken", str(attempt)]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
@@ -64,15 +68,22 @@ def test_a_server_killed_at_random_times_ends_as_one_that_never_was(tmp_path: Pa
             assert process.poll() is None, "the run was over before it was killed"
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
-    runs.go(broken, attempt=9)
+    runs.go(broken, attempt=kills + 2)
     assert runs.outcome(broken) == runs.outcome(whole)
     assert verify(broken) == verify(whole)
 
 
 @pytest.mark.flower
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(("second round",), id="once"),
+        pytest.param(("first round", "second round"), marks=pytest.mark.soak, id="twice"),
+    ],
+)
 def test_a_simulation_killed_with_all_its_processes_is_resumed_by_the_same_command(
-    tmp_path: Path,
+    tmp_path: Path, moments: tuple[str, ...]
 ) -> None:
     (tmp_path / "small.toml").write_text(SCENARIO)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -86,10 +97,11 @@ def test_a_simulation_killed_with_all_its_processes_is_resumed_by_the_same_comma
     def in_second_round() -> bool:
         return broken.exists() and len(read_rows(broken)) == 2
 
-    for moment in (in_first_round, in_second_round):
+    reached = {"first round": in_first_round, "second round": in_second_round}
+    for moment in moments:
         with start(tmp_path, broken) as process:
-            wait_until(moment, process)
-            time.sleep(random.Random(moment.__name__).uniform(0, 0.5))
+            wait_until(reached[moment], process)
+            time.sleep(random.Random(moment).uniform(0, 0.5))
             assert process.poll() is None
             kill_everything(broken, process)
     for directory in (whole, broken):

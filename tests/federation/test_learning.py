@@ -10,6 +10,8 @@ from fedgrpo.federation.server.evaluator import local_evaluator
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 9
 
 

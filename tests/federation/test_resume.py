@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,18 @@ from flwr.app import Context, RecordDict
 
 from fedgrpo.federation import make_server_app
 from fedgrpo.federation.protocols.committee.sitting import Sitting
-from fedgrpo.federation.server.app import ADAPTER, Model
-from fedgrpo.federation.server.checkpoint import FILE, load_checkpoint
-from fedgrpo.federation.state.node_store import SECRET as NODE_SECRET
+from fedgrpo.federation.server.app import ADAPTER
+from fedgrpo.federation.server.checkpoint import FILE
 from fedgrpo.ground.errors import LedgerError, RunError
-from fedgrpo.ground.run_directory import NODES, SECRET, SERVER_LOCK, alone
+from fedgrpo.ground.run_directory import SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import verify
-from fedgrpo.report.reader import read_rows, read_summary
-from fedgrpo.settings import Settings
-from tests.federation.federation import FakeEvaluator, Federation, make_adapter, make_settings
+from fedgrpo.report.reader import read_rows
+from tests.federation.federation import Federation
 from tests.federation.kills import KilledError, Power
-from tests.federation.server.test_app import SAVED, save
+from tests.federation.runs import CLIENT_NOISE, COMMITTEE, MODEL, SAVED, SERVER_NOISE, SMALL, Runs
 
-MODEL = Model(lambda settings: make_adapter(), lambda settings: FakeEvaluator(), save)
+pytestmark = pytest.mark.slow
 
-SMALL = {
-    "rounds": 2,
-    "robust__rule": "mean",
-    "robust__trim": 0,
-    "federation__min_clients": 6,
-    "server__optimiser": "fedadam",
-    "privacy__max_epsilon": 1e6,
-    "evaluation__every": 2,
-}
-CLIENT_NOISE = SMALL | {"privacy__unit": "client", "privacy__adaptive": True}
-SERVER_NOISE = SMALL | {"privacy__unit": "prompt", "privacy__noise": "server"}
-COMMITTEE = SERVER_NOISE | {
-    "aggregation__protocol": "committee",
-    "robust__rule": "trimmed_mean",
-    "robust__trim": 1,
-}
 WITH_FAULTS = {
     "rounds": 4,
     "privacy__unit": "none",
@@ -63,92 +44,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-class Runs:
-    """Runs of one kind, all with the same secrets, each in a directory of its own."""
-
-    def __init__(self, folder: Path, nodes: int, **changed: Any) -> None:
-        self.folder, self.nodes, self.changed = folder, nodes, changed
-
-    def prepare(self, name: str) -> Path:
-        """Make a directory in which all secrets are there before the run begins."""
-        directory = self.folder / name
-        secrets = [directory / SECRET]
-        secrets += [directory / NODES / str(i) / NODE_SECRET for i in range(self.nodes)]
-        for number, path in enumerate(secrets):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_bytes(bytes([number]) * 32)
-        return directory
-
-    def settings(self, directory: Path) -> Settings:
-        return make_settings(run__directory=str(directory), **self.changed)
-
-    def go(self, directory: Path, attempt: int = 1, power: Power | None = None) -> None:
-        """Start the server with new nodes, as Flower's simulation does: their ids are new too."""
-        ids = random.Random(attempt).sample(range(10**6), self.nodes)
-
-        def drop(stage: str, node: int) -> bool:
-            if power:
-                power.step()
-            return False
-
-        def tamper(stage: str, node: int, reply: Any) -> Any:
-            if power:
-                power.step()
-            return reply
-
-        settings = self.settings(directory)
-        federation = Federation(settings, ids, drop=drop, tamper=tamper, run_id=attempt)
-        context = Context(attempt, 1, {}, RecordDict(), settings.to_run_config())
-        make_server_app(model=MODEL)(federation.grid, context)
-
-    def killed(self, directory: Path, fails_at: int, attempt: int = 1) -> bool:
-        """Go on, and whether a kill at that step came before the end."""
-        with pytest.MonkeyPatch.context() as patches:
-            power = Power(patches, fails_at)
-            try:
-                self.go(directory, attempt, power)
-            except KilledError:
-                return True
-        return False
-
-    def steps(self, directory: Path) -> int:
-        """Run without a kill and count the steps."""
-        with pytest.MonkeyPatch.context() as patches:
-            power = Power(patches)
-            self.go(directory, power=power)
-        return power.steps
-
-    def outcome(self, directory: Path) -> dict[str, Any]:
-        """Everything that a run has come to, wall times apart."""
-        stored = load_checkpoint(directory / FILE, self.settings(directory).fingerprint())
-        summary = read_summary(directory)
-        assert stored is not None
-        assert summary is not None
-        return {
-            "adapter": (directory / ADAPTER / SAVED).read_bytes(),
-            "ledger": (directory / "ledger.jsonl").read_text(),
-            "progress": stored.state.progress,
-            "vector": stored.state.adapter.vector.tobytes(),
-            "optimiser": stored.state.optimiser.first.tobytes(),
-            "rows": [replace(row, seconds={}) for row in read_rows(directory)],
-            "summary": replace(summary, wall_s=0.0, overhead_share=0.0),
-        }
-
-
 def untidy(directory: Path) -> list[str]:
     return [path.name for path in directory.glob(".*.tmp")]
 
 
 @pytest.mark.parametrize("kind", [CLIENT_NOISE, SERVER_NOISE], ids=["client", "server"])
-def test_a_kill_at_any_step_changes_nothing(tmp_path: Path, kind: dict[str, Any]) -> None:
+@pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_kill_at_any_step_changes_nothing(
+    tmp_path: Path, kind: dict[str, Any], every: int
+) -> None:
     runs = Runs(tmp_path, 6, **kind)
     whole = runs.prepare("whole")
     steps = runs.steps(whole)
     expected = runs.outcome(whole)
     assert verify(whole).ended
     assert steps > 200, "in both kinds together, more than 400 kills"
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1, every):
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
         if not (broken / "summary.json").exists():
@@ -157,14 +68,19 @@ def test_a_kill_at_any_step_changes_nothing(tmp_path: Path, kind: dict[str, Any]
         assert runs.outcome(broken) == expected, f"killed at step {step}"
 
 
-@pytest.mark.parametrize("share", range(4))
-def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share: int) -> None:
-    """Members begin anew with other masks, and open the same. Forty places of some 700."""
+@pytest.mark.parametrize(
+    ("share", "kills"),
+    [(0, 3), *(pytest.param(share, 10, marks=pytest.mark.soak) for share in range(4))],
+)
+def test_a_kill_in_a_round_of_a_committee_changes_nothing(
+    tmp_path: Path, share: int, kills: int
+) -> None:
+    """Members begin anew with other masks, and open the same. Places are some 700."""
     runs = Runs(tmp_path, 6, **COMMITTEE)
     whole = runs.prepare("whole")
     steps, expected = runs.steps(whole), runs.outcome(whole)
     assert verify(whole).ended
-    for step in sorted(random.Random(share).sample(range(1, steps + 1), 10)):
+    for step in sorted(random.Random(share).sample(range(1, steps + 1), kills)):
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
         if not (broken / "summary.json").exists():
@@ -173,7 +89,8 @@ def test_a_kill_in_a_round_of_a_committee_changes_nothing(tmp_path: Path, share:
         assert runs.outcome(broken) == expected, f"killed at step {step}"
 
 
-def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [23, pytest.param(3, marks=pytest.mark.soak)])
+def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path, every: int) -> None:
     """Repeated, a toss is the same one, also where only some have revealed, or have keys."""
     runs = Runs(tmp_path, 6, **COMMITTEE | {"rounds": 1})
     whole, spans, toss = runs.prepare("whole"), [], Sitting.toss
@@ -189,7 +106,7 @@ def test_a_kill_while_members_toss_keys_changes_nothing(tmp_path: Path) -> None:
         runs.go(whole, power=power)
     expected = runs.outcome(whole)
     assert len(spans[0]) > 40, "four messages to each member and back, and what they write"
-    for step in spans[0][::7]:
+    for step in spans[0][::every]:
         broken = runs.prepare(f"broken-{step}")
         assert runs.killed(broken, step)
         runs.go(broken, attempt=2)
@@ -224,7 +141,9 @@ def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
     assert verify(broken).aborted == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 9))]
+)
 def test_any_number_of_kills_changes_nothing(tmp_path: Path, seed: int) -> None:
     """With an attacker that remembers, a client that drops out, and a trimmed mean."""
     runs, chance = Runs(tmp_path, 11, **WITH_FAULTS), random.Random(seed)

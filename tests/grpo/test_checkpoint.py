@@ -16,6 +16,8 @@ from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings
 from tests.models import graded, tiny_trainer
 
+pytestmark = pytest.mark.slow
+
 STEPS = 7
 
 CASES = {

@@ -10,8 +10,8 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
 from fedgrpo.settings import GRPOSettings, Settings
 from fedgrpo.settings.grpo import FROM_PRESET
+from tests.flat import flatten
 from tests.models import graded, tiny_trainer
-from tests.test_settings import flatten
 
 PAPERS = {
     "grpo": ("GRPO", "2402.03300", "grpo", "grpo"),
@@ -46,6 +46,7 @@ def test_presets_are_their_papers(name: str) -> None:
     assert set(preset.settings()) == FROM_PRESET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_moves_the_reward_up(name: str) -> None:
     settings = {"preset": name, "prompts_per_step": 16, "learning_rate": 1e-2}

@@ -62,7 +62,7 @@ def test_a_run_within_the_policy_passes() -> None:
         ({}, {"privacy__unit": "none", "privacy__metrics": ""}, Refusal.UNIT),
         ({"prompt": {"least_noise": 1.5}}, {}, Refusal.NOISE),
         ({}, {"privacy__noise": "server", "privacy__metrics": ""}, Refusal.NOISE_PLACE),
-        ({}, {"privacy__honest_peers": 1}, Refusal.HONEST_MATES),
+        ({}, {"privacy__honest_peers": 1}, Refusal.HONEST_PEERS),
         ({"largest_clipping_norm": 0.5}, {}, Refusal.CLIPPING_NORM),
         ({"least_bucket": 4}, {}, Refusal.BUCKET_SIZE),
         ({"protocols": ["committee"]}, {}, Refusal.PROTOCOL),

@@ -3,6 +3,8 @@
 import multiprocessing
 from pathlib import Path
 
+import pytest
+
 from fedgrpo.site import MishapFile
 
 
@@ -31,6 +33,7 @@ def _add(path: Path) -> None:
         MishapFile(path).add({"a": 1})
 
 
+@pytest.mark.slow
 def test_two_processes_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_add, args=(tmp_path / "m.jsonl",)) for _ in range(2)]

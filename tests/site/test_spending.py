@@ -197,6 +197,7 @@ def _spend(path: Path, first: int) -> None:
             file.charge(entry(number), lambda entries: at_most(30, entries))
 
 
+@pytest.mark.slow
 def test_two_processes_never_both_spend_the_last_of_a_budget(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     path = tmp_path / "spent.jsonl"

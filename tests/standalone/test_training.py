@@ -28,6 +28,8 @@ from fedgrpo.standalone.journal import Journal, finite
 from fedgrpo.standalone.training import local_settings
 from tests.standalone.scenario import assert_same, rows, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

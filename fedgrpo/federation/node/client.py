@@ -21,7 +21,7 @@ from fedgrpo.data.units import unit_words
 from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.figures import told_metrics
 from fedgrpo.federation.node.prompt_client import PromptClient, judging_limits, own_shapes
-from fedgrpo.federation.node.resident import computed, resident
+from fedgrpo.federation.node.resident import computed, resident, use_cores
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.errors import PrivacyError
@@ -107,6 +107,7 @@ def local_client(settings: Settings, node_config: Mapping[str, Scalar]) -> Clien
     PrivacyError
         If there are fewer units than the stated epsilon assumes.
     """
+    use_cores(settings, node_config)
     return _client(computed(settings), tuple(sorted(node_config.items())))
 
 

@@ -38,11 +38,12 @@ class LocalClients:
             If the node names no prompts.
         SettingsError
             If the algorithm lets prompts weigh on each other where one of them is to be hidden.
+            If its number of threads is none.
         ModelError, RewardError, AdapterError
             What cannot be loaded, or does not fit.
         """
         from fedgrpo.federation.node.prompt_client import judging_limits, order_seconds
-        from fedgrpo.federation.node.resident import resident
+        from fedgrpo.federation.node.resident import resident, use_cores
         from fedgrpo.grpo.learning.isolation import require_isolation
         from fedgrpo.rewards.composite import RewardMixture
         from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
@@ -52,6 +53,7 @@ class LocalClients:
                 "this node names no prompts",
                 cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
             )
+        use_cores(settings, node_config)
         resident(settings, any_weights=declared.any_weights).load(adapter)
         if settings.privacy.unit != "prompt":
             RewardMixture.from_settings(settings.reward)

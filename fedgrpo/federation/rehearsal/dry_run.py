@@ -86,7 +86,8 @@ def dry_run(
     check_budget(settings)
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
-    torch.set_num_threads(settings.simulation.cpus_per_client)  # As a node does.
+    if not prompts:  # The first client is a simulated one; a deployed node uses all cores.
+        torch.set_num_threads(settings.simulation.cpus_per_client)
     with quiet_loading():
         adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))

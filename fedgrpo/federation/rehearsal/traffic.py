@@ -11,11 +11,11 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from flwr.app import Message
-from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_all_nested_objects
 from numpy.typing import NDArray
 
 from fedgrpo.federation.node.client_app import make_client_app
 from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.flower_internals import object_bytes
 from fedgrpo.federation.simulation.local_grid import LocalGrid, stage_of
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.link import refusal_words
@@ -133,11 +133,6 @@ def wire_bytes(message: Message) -> int:
     """Bytes of everything that Flower pushes for a message."""
     # Of a copy: measuring leaves views in a message that cannot be copied any more.
     return object_bytes(copy.deepcopy(message))
-
-
-def object_bytes(thing: InflatableObject) -> int:
-    """Bytes of a Flower object with all that it holds, each part once, as it is pushed."""
-    return sum(len(part.deflate()) for part in get_all_nested_objects(thing).values())
 
 
 def _played(settings: Settings, dimension: int) -> Traffic:

@@ -15,10 +15,13 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-# No public way exists to give messages their sender outside Flower's own processes.
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
-
+from fedgrpo.federation.simulation.flower_internals import (
+    SERVER_NODE,
+    Run,
+    sent_as,
+    sent_by,
+    serve,
+)
 from fedgrpo.settings import Scalar
 
 NODE_UNAVAILABLE = 5
@@ -26,9 +29,6 @@ NODE_UNAVAILABLE = 5
 
 APP_RAISED = 2
 """Flower's error code for an app that raised."""
-
-SERVER_NODE = 1
-"""The SuperLink's own node id, the source of errors about nodes that went away."""
 
 FIRST_NODE = 1001
 """Id of the first of nodes that are only counted; the others follow."""
@@ -106,10 +106,9 @@ class LocalGrid(Grid):
             for i, node in enumerate(ids)
         }
         self._client_app, self._drop, self._tamper = client_app, drop, tamper
-        self._run = Run.create_empty(run_id)
+        self._run = serve(run_id)
         self._replies: dict[str, list[Message]] = {}
         self._ids = itertools.count(1)
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE, 1
 
     def set_run(self, run: Run) -> None:
         """Set the run that messages belong to."""
@@ -151,8 +150,7 @@ class LocalGrid(Grid):
 
     def _deliver(self, message: Message) -> str:
         message_id = f"message-{next(self._ids)}"
-        # Both of Flower's own grids set the id in this way when they push.
-        message.metadata.__dict__["_message_id"] = message_id
+        sent_as(message, message_id)
         node, stage = message.metadata.dst_node_id, stage_of(message)
         self.sent.append((stage, node))
         if node not in self.online or self._drop(stage, node):
@@ -176,5 +174,5 @@ def stage_of(message: Message) -> str:
 
 def _unavailable(message: Message) -> Message:
     reply = Message(Error(NODE_UNAVAILABLE, "Node unavailable"), reply_to=message)
-    reply.metadata.__dict__["_src_node_id"] = SERVER_NODE
+    sent_by(reply, SERVER_NODE)
     return reply

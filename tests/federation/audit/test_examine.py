@@ -25,6 +25,8 @@ from fedgrpo.privacy import grid, worst_epsilon
 from fedgrpo.privacy.audit import audit
 from fedgrpo.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 release = sys.modules["fedgrpo.privacy.release"]
 CANARIES = 200
 CLIENTS = 40

@@ -17,6 +17,8 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate, zero_release
 from fedgrpo.settings import RewardSettings, Scalar, Settings
 
+pytestmark = pytest.mark.slow
+
 KEYS = (bytes(range(32)), bytes(range(1, 33)))
 NODE: dict[str, Scalar] = {"partition-id": 1, "num-partitions": 9}
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, Message, RecordDict
+from flwr.app import Array
 from flwr.common.serde import context_from_proto, context_to_proto
 
-from fedgrpo.federation import LocalGrid, make_client_app
 from fedgrpo.federation.node.gate import source_of
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.wire import messages
@@ -26,9 +25,6 @@ from fedgrpo.federation.wire.messages import (
     TRAIN,
     UNMASK,
     Header,
-    TrainOrder,
-    UnmaskOrder,
-    write_order,
 )
 from fedgrpo.federation.wire.plans import order_digest, plan_hash, release_plan
 from fedgrpo.ground.errors import ProtocolError, RewardError
@@ -39,78 +35,12 @@ from fedgrpo.site import Refusal, declared_by
 from tests.federation.federation import (
     DIMENSION,
     LAYOUT,
-    FakeClient,
     make_adapter,
     make_settings,
-    small_delta,
 )
 from tests.federation.kills import KilledError
+from tests.federation.node.one_node import Node, unmask
 from tests.federation.sites import code_of
-
-
-class Node:
-    """One node that a test plays the server for."""
-
-    def __init__(self, settings=None, *, client=None, run_id=1, **options):
-        self.settings, self.releases = settings or make_settings(rounds=9), {}
-        self.run_id = run_id
-        app = make_client_app(client or self._client, **options)
-        # Three nodes, so that the first has bucket peers; the test speaks for all of them.
-        self.grid = LocalGrid(app, 3, run_config=self.settings.to_run_config(), run_id=run_id)
-
-    def _client(self, settings, node_config):
-        return FakeClient(int(node_config["partition-id"]), small_delta, self.releases)
-
-    def ask(self, kind, content, node=1001) -> Message:
-        message = Message(content, dst_node_id=node, message_type=kind)
-        (reply,) = self.grid.send_and_receive([message])
-        return reply
-
-    def refusal(self, kind, content, node=1001) -> Refusal:
-        code = code_of(self.ask(kind, content, node))
-        assert code is not None
-        return code
-
-    def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:
-        header = Header(run or self.run_id, round)
-        return write_order(
-            TrainOrder(
-                header,
-                "ab" * 16,
-                adapter or make_adapter(),
-                norm,
-                fingerprint or self.settings.fingerprint(),
-            )
-        )
-
-    def trained(self, round=1) -> Roster:
-        """Train all three and return the roster of their bucket."""
-        keys = {}
-        for node in self.grid.online:
-            reply = self.ask(TRAIN, self.order(round), node)
-            assert reply.has_content(), reply.error
-            keys[node] = messages.read_keys(reply.content)
-        order = order_digest(self.settings, make_adapter(), 1.0)
-        return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2, order)
-
-    def masked(self, round=1) -> Roster:
-        """Go on until all three have sent their masked vectors."""
-        roster = self.trained(round)
-        dealt = {
-            node: messages.read_ciphertexts(
-                self.ask(SHARE, messages.write_roster(roster), node).content
-            )
-            for node in roster.members
-        }
-        for node in roster.members:
-            peers = {peer: dealt[peer][node] for peer in roster.peers_of(node)}
-            content = messages.write_ciphertexts(Header(self.run_id, round), peers)
-            assert self.ask(MASK, content, node).has_content()
-        return roster
-
-    @property
-    def state(self) -> RecordDict:
-        return self.grid.contexts[1001].state
 
 
 def changed(content, record, name, value):
@@ -125,12 +55,6 @@ def private(unit):
         privacy__unit=unit,
         privacy__max_epsilon=1e6,
         aggregation__protocol="plain",
-    )
-
-
-def unmask(survivors, dropped=(), round=1, bucket=0, run=1):
-    return messages.write_unmask(
-        Header(run, round), UnmaskOrder(bucket, tuple(survivors), tuple(dropped))
     )
 
 
@@ -500,7 +424,8 @@ except AttributeError:
     pass
 else:
     raise SystemExit("a name that is not there was found")
-from tests.federation.node.test_client_app import Node, unmask, UNMASK
+from fedgrpo.federation.wire.messages import UNMASK
+from tests.federation.node.one_node import Node, unmask
 node = Node()
 node.masked()
 assert node.ask(UNMASK, unmask([1001, 1002, 1003])).has_content()

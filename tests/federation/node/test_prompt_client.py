@@ -25,6 +25,8 @@ from fedgrpo.site.declared import Declared
 from tests.crafted import force, silencer, trigger
 from tests.models import graded
 
+pytestmark = pytest.mark.slow
+
 KEY = bytes(range(32))
 OTHERS = [PromptRow(f"{i}+{i}=", {"answer": str(2 * i), "who": str(i // 2)}) for i in range(30)]
 VICTIM = PromptRow("rev qzkj=", {"answer": "jkzq", "who": "7"})

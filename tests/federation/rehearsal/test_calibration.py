@@ -12,6 +12,8 @@ from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.settings import Scalar, Settings
 
+pytestmark = pytest.mark.slow
+
 NODE: dict[str, Scalar] = {"partition-id": 1, "num-partitions": 3}
 
 

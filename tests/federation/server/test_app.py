@@ -13,17 +13,8 @@ from fedgrpo.federation.server.app import ADAPTER, Model
 from fedgrpo.federation.server.checkpoint import FILE
 from fedgrpo.ground.errors import CohortError, PrivacyError, RunError
 from fedgrpo.report.reader import read_rows, read_status, read_summary
-from tests.federation.federation import FakeEvaluator, Federation, make_adapter, make_settings
-
-SAVED = "adapter.npy"
-
-
-def save(settings, adapter, directory):
-    directory.mkdir(exist_ok=True)
-    np.save(directory / SAVED, adapter.vector)
-
-
-MODEL = Model(lambda settings: make_adapter(), lambda settings: FakeEvaluator(), save)
+from tests.federation.federation import Federation, make_settings
+from tests.federation.runs import MODEL, SAVED, save
 
 
 def serve(settings, *, run_id=1, strategy=FedGRPO, model=MODEL, **options):

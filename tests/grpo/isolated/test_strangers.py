@@ -14,6 +14,8 @@ from fedgrpo.privacy.grid import GridSum
 from tests.crafted import force, silencer, trigger
 from tests.grpo.isolated.engines import COUNT, bits, engine, learned, made
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["ffa_lora", "lora", "tiny_lora"]
 DTYPES = ["float32", "bfloat16"]
 

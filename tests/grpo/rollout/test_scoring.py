@@ -29,6 +29,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 def test_logits_of_a_large_vocabulary_are_never_held_whole() -> None:
     vocabulary, completions, tokens = 150_000, 16, 512
     torch.manual_seed(0)

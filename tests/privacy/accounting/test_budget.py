@@ -92,6 +92,7 @@ def test_most_rounds_are_affordable_and_one_more_is_not(epsilon: float, noise: f
     assert more.epsilon > epsilon
 
 
+@pytest.mark.slow
 def test_a_prompts_noise_never_costs_more_than_was_aimed_for() -> None:
     planned = plan_budget("prompt", DELTA, epsilon=4.0, rounds=40, sample_rate=0.032)
     assert 3.98 < planned.epsilon <= 4.0
@@ -164,6 +165,7 @@ def test_a_cohort_that_is_trimmed_away_is_refused() -> None:
         Cohort(clients=6, trim=1, bucket_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["prompt", "client"])
 def test_a_scenarios_plan_is_the_one_that_its_run_is_held_to(unit: str) -> None:
     privacy = {"unit": unit, "noise_multiplier": 1.3, "max_epsilon": 1e4}

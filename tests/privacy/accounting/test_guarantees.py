@@ -260,6 +260,7 @@ def _cured(settings: Settings, **change: Any) -> Settings:
     return Settings.from_run_config(flat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

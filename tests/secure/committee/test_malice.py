@@ -23,6 +23,8 @@ from tests.secure.committee.rounds import (
     share_out,
 )
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan(3, 128, rule="median", bits=2)
 VALUES = np.random.default_rng(0).integers(0, 4, (3, 128))
 MAKE = members([VALUES], [PLAN])

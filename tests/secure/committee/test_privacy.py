@@ -28,6 +28,8 @@ from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.secure.primitives import derive
 from tests.secure.committee.rounds import SESSION, Tap, component_keys
 
+pytestmark = pytest.mark.slow
+
 GATES = 6
 """ANDs of the median of three bits: three comparators, a comparison and a swap each."""
 STREAMS = 3

@@ -12,7 +12,9 @@ from fedgrpo.federation import make_server_app
 from fedgrpo.federation.state.node_store import FolderShelf, Note
 from fedgrpo.ledger import verify
 from tests.federation.federation import Federation
-from tests.federation.test_resume import COMMITTEE, MODEL, Runs
+from tests.federation.runs import COMMITTEE, MODEL, Runs
+
+pytestmark = pytest.mark.slow
 
 NODES = 6
 

@@ -15,7 +15,7 @@ from fedgrpo.federation.protocols.committee.seats import DealingKey, Seat
 from fedgrpo.federation.protocols.committee.sitting import Ended
 from fedgrpo.secure.committee import MemberKeys
 from tests.federation.federation import make_settings
-from tests.federation.protocols.committee.test_round import COMMITTEE
+from tests.federation.protocols.committee.rounds import COMMITTEE
 
 KEYS = [MemberKeys(bytes([m]) * 32, bytes([64 + m]) * 32) for m in range(7)]
 SETTINGS = make_settings(

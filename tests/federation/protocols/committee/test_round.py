@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.protocols.committee import member as committee_member
-from fedgrpo.federation.protocols.committee.plan import encoding_of, payload_of
+from fedgrpo.federation.protocols.committee.plan import payload_of
 from fedgrpo.federation.wire import messages
 from fedgrpo.federation.wire.messages import read_adapter, write_adapter
 from fedgrpo.federation.wire.plans import release_plan
@@ -18,36 +18,15 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.privacy.accounting.composition import epsilon_subsampled
 from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.secure.committee import effective_noise
-from fedgrpo.secure.committee.compute.planes import join_planes
 from fedgrpo.site import Refusal
 from tests.federation.federation import (
-    DIMENSION,
     Federation,
     make_adapter,
     make_settings,
     vector_of,
 )
+from tests.federation.protocols.committee.rounds import COMMITTEE, of_encoded
 from tests.federation.sites import code_of
-
-COMMITTEE = {
-    "aggregation__protocol": "committee",
-    "privacy__noise": "server",
-    "robust__trim": 2,
-    "federation__min_clients": 7,
-}
-
-
-def of_encoded(federation, partitions, trim=2, round=1):
-    """The plaintext trimmed mean of encoded releases, as an update: plain numpy."""
-    settings = federation.settings
-    plan = release_plan(settings, DIMENSION, settings.privacy.clipping_norm)
-    encoding = encoding_of(plan)
-    releases = [federation.releases[partition, round] for partition in partitions]
-    words = [payload_of(release, plan).reshape(encoding.bits, -1) for release in releases]
-    values = np.stack([join_planes(planes, plan.size) for planes in words]).astype(np.int64)
-    kept = np.sort(values, axis=0)[trim : len(values) - trim] - encoding.offset
-    mean = kept.sum(axis=0) * encoding.step / len(kept)
-    return (mean[:DIMENSION] / plan.update_scale).astype(np.float32)
 
 
 def vanishing(step, member_place=0):

@@ -39,8 +39,10 @@ from fedgrpo.settings import Settings
 from fedgrpo.site import Refusal
 from tests.federation.federation import Federation, make_settings, vector_of
 from tests.federation.kills import KilledError
-from tests.federation.protocols.committee.test_round import COMMITTEE, of_encoded
+from tests.federation.protocols.committee.rounds import COMMITTEE, of_encoded
 from tests.federation.sites import code_of
+
+pytestmark = pytest.mark.slow
 
 PLACE = Place("settings", "run", 3)
 MEMBERS = [Identity(bytes([m]) * 32, bytes([64 + m]) * 32) for m in range(5)]

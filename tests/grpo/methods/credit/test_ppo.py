@@ -15,6 +15,8 @@ from fedgrpo.grpo.methods.credit.ppo import ValueHead
 from fedgrpo.settings import GRPOSettings, Settings
 from tests.models import graded, tiny_trainer
 
+pytestmark = pytest.mark.slow
+
 
 def ppo(**settings: object) -> GRPOTrainer:
     return tiny_trainer(32, reward=graded, **{"preset": "ppo", "prompts_per_step": 16, **settings})

@@ -12,6 +12,8 @@ from fedgrpo.grpo import GRPOTrainer
 from fedgrpo.grpo.methods.credit.vine import split_steps, step_advantages
 from tests.models import tiny_trainer
 
+pytestmark = pytest.mark.slow
+
 
 @given(
     st.lists(st.sampled_from(["a", "bc", ".\n", "\n"]), min_size=1, max_size=30), st.integers(1, 9)

@@ -15,6 +15,8 @@ from fedgrpo.rewards.verifiable.verifiers import exact_match
 from fedgrpo.settings import GRPOSettings, Settings
 from tests.models import graded, tiny_base, tiny_trainer
 
+pytestmark = pytest.mark.slow
+
 SHOWN = "{answer} {prompt}"
 
 

@@ -62,6 +62,7 @@ def test_adders_agree_with_integers(
     np.testing.assert_array_equal(total, values.sum(axis=0) % 2**width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("circuit", CIRCUITS)
 @pytest.mark.parametrize("count", range(5, 21))
 def test_every_circuit_trims_exactly_for_every_trim(circuit: str, count: int) -> None:
