@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import Settings
 
@@ -38,6 +37,5 @@ def resident(settings: Settings, *, any_weights: bool = False) -> Adapter:
     if wanted not in _LOADED:
         _LOADED.clear()
         torch.set_num_threads(settings.simulation.cpus_per_client)
-        base = load_base(settings.model, any_weights=any_weights)
-        _LOADED[wanted] = Adapter(base, settings.adapter, settings.seed)
+        _LOADED[wanted] = Adapter.from_settings(settings, any_weights=any_weights)
     return _LOADED[wanted]
