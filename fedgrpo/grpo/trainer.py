@@ -38,7 +38,6 @@ from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import BaseModel, check_context, load_base
 from fedgrpo.model.lora import Adapter
-from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.rewards.composite import RewardArgument, RewardMixture
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
 
@@ -143,9 +142,7 @@ class GRPOTrainer:
         ADVANTAGES.check(settings.grpo.advantage)
         LOSSES.check(settings.grpo.loss)
         mixture = RewardMixture.from_settings(settings.reward) if reward is None else reward
-        if adapter is None:
-            with quiet_loading():
-                adapter = Adapter.from_settings(settings)
+        adapter = adapter or Adapter.from_settings(settings)
         return cls(adapter, mixture, rows, settings=settings.grpo, seed=settings.seed)
 
     def start_round(self, seed: int | None) -> None:

@@ -25,6 +25,7 @@ from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
+from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
 
 
@@ -78,8 +79,9 @@ class Adapter:
         ModelError
             If the model cannot be loaded.
         """
-        base = load_base(settings.model, any_weights=any_weights)
-        return cls(base, settings.adapter, settings.seed)
+        with quiet_loading():
+            base = load_base(settings.model, any_weights=any_weights)
+            return cls(base, settings.adapter, settings.seed)
 
     @property
     def dimension(self) -> int:

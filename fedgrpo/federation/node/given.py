@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,6 +43,12 @@ class Given:
         if self.rows is None:
             return usable_node_prompts(settings, node_config)
         return self.rows[int(node_config["partition-id"])], 0
+
+    def digest(self, partition: int) -> str:
+        """Tell a client's given prompts from others: SHA-256 (hex), kept on its own node."""
+        rows = self.rows[partition] if self.rows else ()
+        content = [[row.for_model(), sorted(row.columns.items())] for row in rows]
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def mixture(self, settings: Settings) -> RewardMixture:
         """What judges a client's completions together."""

@@ -33,7 +33,6 @@ from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
-from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.privacy.accounting.guarantees import check_budget
 from fedgrpo.report.dry_run import DryRun, histogram
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
@@ -85,8 +84,7 @@ def dry_run(
     ADVANTAGES.check(settings.grpo.advantage)
     LOSSES.check(settings.grpo.loss)
     torch.set_num_threads(settings.simulation.cpus_per_client)  # As a node does.
-    with quiet_loading():
-        adapter = Adapter.from_settings(settings)
+    adapter = Adapter.from_settings(settings)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
     measure = _measure_apart if settings.privacy.unit == "prompt" else _measure
     measured = measure(settings, adapter, survey, min(sample, settings.grpo.prompts_per_step))

@@ -32,7 +32,8 @@ class LocalEvaluator:
     settings:
         Model, adapter, reward and held-out prompts are read.
     rows, reward:
-        Take the place of the held-out prompts and the reward that the settings name.
+        Take the place of the held-out prompts and the reward that the settings name. No rows at
+        all: nothing is measured.
     """
 
     def __init__(
@@ -44,20 +45,20 @@ class LocalEvaluator:
         self.adapter = Adapter.from_settings(settings)
         check_context(self.adapter.base, settings.grpo)
         self._initial = self.adapter.state()
-        self.held_out = HeldOut(
-            self.adapter,
-            reward or RewardMixture.from_settings(settings.reward),
-            evaluation_prompts(settings) if rows is None else rows,
-            settings.grpo,
-            settings.seed,
+        rows = evaluation_prompts(settings) if rows is None else rows
+        mixture = reward or RewardMixture.from_settings(settings.reward)
+        self.held_out = (
+            HeldOut(self.adapter, mixture, rows, settings.grpo, settings.seed) if rows else None
         )
 
     def initial(self) -> AdapterState:
         """The adapter that the run starts from, with its frozen basis."""
         return self._initial
 
-    def evaluate(self, adapter: AdapterState) -> Evaluation:
+    def evaluate(self, adapter: AdapterState) -> Evaluation | None:
         """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
+        if self.held_out is None:
+            return None
         self.adapter.load(adapter)
         sampled, greedy = self.held_out.sampled(), self.held_out.greedy()
         return Evaluation(sampled.reward, greedy.reward, self.held_out.drift(sampled))
