@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,68 +24,18 @@ from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
+from fedgrpo.federation.simulation.result import Result
 from fedgrpo.ground.errors import DataError, RunError, SettingsError
 from fedgrpo.ground.run_directory import choose
-from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.report.reader import read_rows
-from fedgrpo.report.records import Guarantee, RoundRow
+from fedgrpo.report.records import RoundRow
 from fedgrpo.rewards.composite import RewardArgument, RewardMixture
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import settings_from
 
 Rows = Sequence[PromptRow | Mapping[str, Any]]
 """Prompts with the columns that their rewards need."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a simulated federation came to.
-
-    Attributes
-    ----------
-    settings:
-        Of the run, as they were read.
-    history:
-        One row a round; round 0 is before training.
-    adapter:
-        The final one.
-    privacy:
-        What is guaranteed, against each adversary; empty without differential privacy.
-    directory:
-        The run directory, where there is one.
-    """
-
-    settings: Settings
-    history: tuple[RoundRow, ...]
-    adapter: AdapterState
-    privacy: tuple[Guarantee, ...]
-    directory: Path | None
-    _model: Model = field(repr=False)
-
-    @property
-    def measured(self) -> tuple[RoundRow, ...]:
-        """Rounds after which the adapter was measured on held-out prompts."""
-        return tuple(row for row in self.history if row.sampled is not None)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
-        self._model.save(self.settings, self.adapter, Path(folder))
-        return Path(folder)
-
-    def __repr__(self) -> str:
-        """One line for a notebook."""
-        last = self.history[-1]
-        applied = sum(row.applied for row in self.history if row.round)
-        parts = [f"{applied} of {last.round} rounds applied"]
-        if self.measured:
-            first, final = self.measured[0], self.measured[-1]
-            parts.append(f"sampled {first.sampled:.3f} -> {final.sampled:.3f}")
-            parts.append(f"greedy {first.greedy:.3f} -> {final.greedy:.3f}")
-        if self.privacy:
-            parts.append(f"epsilon {max(g.epsilon for g in self.privacy):.2f}")
-        seconds = sum(sum(row.seconds.values()) for row in self.history)
-        return f"Result({', '.join(parts)}, {seconds:.1f} s)"
 
 
 def simulate(
