@@ -10,13 +10,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app, make_server_app
+    from fedgrpo.federation import (
+        FedGRPO,
+        LocalGrid,
+        Result,
+        make_client_app,
+        make_server_app,
+        simulate,
+    )
+    from fedgrpo.ground.callbacks import Callback
     from fedgrpo.grpo import GRPOTrainer
     from fedgrpo.settings import Settings
 
-__all__ = ["FedGRPO", "GRPOTrainer", "LocalGrid", "Settings", "make_client_app", "make_server_app"]
+__all__ = [
+    "Callback",
+    "FedGRPO",
+    "GRPOTrainer",
+    "LocalGrid",
+    "Result",
+    "Settings",
+    "make_client_app",
+    "make_server_app",
+    "simulate",
+]
 
-_HOMES = {"GRPOTrainer": "fedgrpo.grpo", "Settings": "fedgrpo.settings"}
+_HOMES = {
+    "Callback": "fedgrpo.ground.callbacks",
+    "GRPOTrainer": "fedgrpo.grpo",
+    "Settings": "fedgrpo.settings",
+}
 
 
 def __getattr__(name: str) -> Any:

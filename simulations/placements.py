@@ -21,11 +21,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.server.evaluator import local_evaluator
-from fedgrpo.federation.wire.messages import read_adapter, write_adapter
+import fedgrpo
 from fedgrpo.privacy import worst_epsilon
 from fedgrpo.settings.scenario import load_scenario
 
@@ -54,16 +50,9 @@ def play(placement: str, attackers: int, seed: int) -> dict[str, Any]:
     if placement == "none":
         changes["privacy.max_epsilon"] = 1e30
     settings = load_scenario(HERE / scenario, changes, HERE)
-    evaluator = local_evaluator(settings)
-    torch.set_num_threads(1)
-    started, start = time.time(), evaluator.initial()
-    before = evaluator.evaluate(start)
-    strategy = FedGRPO(settings)
-    grid = LocalGrid(
-        make_client_app(), settings.simulation.clients, run_config=settings.to_run_config()
-    )
-    result = strategy.start(grid, write_adapter(start))
-    after = evaluator.evaluate(read_adapter(result.arrays))
+    started = time.time()
+    measured = fedgrpo.simulate(settings).measured
+    before, after = measured[0], measured[-1]
     return {
         "placement": placement,
         "attackers": attackers,

@@ -33,11 +33,20 @@ def test_the_example_rewards_judge_chat_completions() -> None:
     assert result.total.tolist() == pytest.approx([1.0 + 0.2 * 0.998, 0.0])
 
 
+def test_the_example_federation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("python")[1].replace('"rounds": 3', '"rounds": 1'), {})
+    assert "Result(1 of 1 rounds applied, sampled" in capsys.readouterr().out
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+
+
 def test_the_example_trainer_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(blocks("python")[1].replace("steps=50", "steps=2"), {})
+    exec(blocks("python")[2].replace("steps=50", "steps=2"), {})
     assert capsys.readouterr().out.count("reward 0.") == 2
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 

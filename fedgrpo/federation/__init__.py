@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from fedgrpo.federation.node.client_app import make_client_app
     from fedgrpo.federation.server.app import make_server_app
     from fedgrpo.federation.server.strategy import FedGRPO
+    from fedgrpo.federation.simulation.front_door import simulate
     from fedgrpo.federation.simulation.local_grid import LocalGrid
+    from fedgrpo.federation.simulation.result import Result
 
-__all__ = ["FedGRPO", "LocalGrid", "make_client_app", "make_server_app"]
+__all__ = ["FedGRPO", "LocalGrid", "Result", "make_client_app", "make_server_app", "simulate"]
 
 _HOMES = {
     "FedGRPO": "server.strategy",
     "LocalGrid": "simulation.local_grid",
+    "Result": "simulation.result",
     "make_client_app": "node.client_app",
     "make_server_app": "server.app",
+    "simulate": "simulation.front_door",
 }
 
 

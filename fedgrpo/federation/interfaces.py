@@ -113,6 +113,8 @@ class Evaluation:
 class Evaluator(Protocol):
     """Measures an adapter on prompts that no client has."""
 
-    def evaluate(self, adapter: AdapterState) -> Evaluation:
-        """Measure one adapter. The same adapter gives the same figures."""
+    def evaluate(self, adapter: AdapterState) -> Evaluation | None:
+        """Measure one adapter: the same one gives the same figures. None where there is nothing to
+        measure on.
+        """
         ...

@@ -12,15 +12,17 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fedgrpo.data.prompts import PromptRow, as_row
+from fedgrpo.ground.callbacks import tell
 from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
+from fedgrpo.grpo.learning.advantages import ADVANTAGES
 from fedgrpo.grpo.learning.health import (
     HISTORY,
     TrainingWarning,
@@ -28,6 +30,7 @@ from fedgrpo.grpo.learning.health import (
     step_size_advice,
     symptoms,
 )
+from fedgrpo.grpo.learning.losses import LOSSES
 from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics, batch_figures
 from fedgrpo.grpo.learning.update import Updater
 from fedgrpo.grpo.methods.credit import CREDITS
@@ -35,10 +38,8 @@ from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import BaseModel, check_context, load_base
 from fedgrpo.model.lora import Adapter
-from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
-
-RewardArgument = RewardMixture | Callable[..., Any] | Sequence[Callable[..., Any]]
+from fedgrpo.rewards.composite import RewardArgument, RewardMixture
+from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,42 @@ class GRPOTrainer:
             for number, row in enumerate(prompts, start=1)
         ]
         self.policy = Policy(self.adapter, self.settings)
-        self.collector = Collector(self.policy, _mixture(reward_funcs), rows)
+        self.collector = Collector(self.policy, RewardMixture.of(reward_funcs), rows)
         self.updater = Updater(self.policy)
         self.start_round(seed)
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        rows: Sequence[PromptRow | Mapping[str, Any]],
+        *,
+        adapter: Adapter | None = None,
+        reward: RewardArgument | None = None,
+    ) -> Self:
+        """Make the trainer that the settings describe, over these prompts.
+
+        Parameters
+        ----------
+        settings:
+            ``model``, ``adapter``, ``reward``, ``grpo`` and ``seed`` are read.
+        rows:
+            Prompts with the columns that the rewards need.
+        adapter:
+            One that is loaded already; None loads the settings' own.
+        reward:
+            Takes the place of the reward that the settings name.
+
+        Raises
+        ------
+        FedGRPOError
+            Of the kind that fits, with the setting and the cure.
+        """
+        ADVANTAGES.check(settings.grpo.advantage)
+        LOSSES.check(settings.grpo.loss)
+        mixture = RewardMixture.from_settings(settings.reward) if reward is None else reward
+        adapter = adapter or Adapter.from_settings(settings)
+        return cls(adapter, mixture, rows, settings=settings.grpo, seed=settings.seed)
 
     def start_round(self, seed: int | None) -> None:
         """Take the adapter as it stands as reference, with a fresh optimiser and fresh random
@@ -126,13 +160,21 @@ class GRPOTrainer:
         self.steps_done = 0
         self.history: deque[StepMetrics] = deque(maxlen=HISTORY)
 
-    def train(self, steps: int) -> Iterator[StepMetrics]:
+    def train(self, steps: int, *, callbacks: Sequence[object] = ()) -> Iterator[StepMetrics]:
         """Take optimiser steps, yielding the figures of each; warn of what keeps it from
         learning.
+
+        Parameters
+        ----------
+        steps:
+            How many.
+        callbacks:
+            Told of each step: see :class:`fedgrpo.ground.callbacks.Callback`.
         """
         _warn(step_size_advice(self.adapter.settings.kind, self.settings))
         for _ in range(steps):
             metrics = self.step()
+            tell(callbacks, "on_step", metrics)
             _warn(symptoms(self.history))
             yield metrics
 
@@ -217,12 +259,3 @@ def _adapter(model: str | BaseModel | Adapter, settings: AdapterSettings, seed: 
         return model
     base = load_base(ModelSettings(name=model)) if isinstance(model, str) else model
     return Adapter(base, settings, seed)
-
-
-def _mixture(reward_funcs: RewardArgument) -> RewardMixture:
-    if isinstance(reward_funcs, RewardMixture):
-        return reward_funcs
-    several = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
-    return RewardMixture(
-        [(getattr(f, "__name__", f"reward_{i}"), f, 1.0) for i, f in enumerate(several)]
-    )

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from transformers.pytorch_utils import Conv1D
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
-from fedgrpo.model.base import BaseModel
+from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
-from fedgrpo.settings import AdapterSettings
+from fedgrpo.model.quiet import quiet_loading
+from fedgrpo.settings import AdapterSettings, Settings
 
 
 class Adapter:
@@ -61,6 +62,26 @@ class Adapter:
         for parameter in self.trainable.values():
             parameter.data = parameter.data.float()
         self.layout = _layout(base.fingerprint, settings, self.trainable)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, any_weights: bool = False) -> Self:
+        """Load the base model that the settings name, with the adapter that a run starts from.
+
+        Parameters
+        ----------
+        settings:
+            Model, adapter and seed are read.
+        any_weights:
+            Whether weights may be in a format that can hold code.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be loaded.
+        """
+        with quiet_loading():
+            base = load_base(settings.model, any_weights=any_weights)
+            return cls(base, settings.adapter, settings.seed)
 
     @property
     def dimension(self) -> int:

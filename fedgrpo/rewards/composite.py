@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -88,6 +88,23 @@ class RewardMixture:
             if hasattr(judge.function, "bind"):
                 judge.function.bind(adapter)
 
+    @property
+    def functions(self) -> list[tuple[str, RewardFunction, float]]:
+        """Name, function and weight of each: what another mixture can be made of."""
+        weights = self._weights.tolist()
+        return [
+            (judge.name, judge.function, weight)
+            for judge, weight in zip(self._judges, weights, strict=True)
+        ]
+
+    @classmethod
+    def of(cls, reward: RewardArgument) -> RewardMixture:
+        """Make a mixture of what Python code has at hand: functions all weigh 1."""
+        if isinstance(reward, RewardMixture):
+            return reward
+        several = [reward] if callable(reward) else list(reward)
+        return cls([(getattr(f, "__name__", f"reward_{i}"), f, 1.0) for i, f in enumerate(several)])
+
     @classmethod
     def from_settings(cls, settings: RewardSettings) -> Self:
         """Load the functions that the settings name, all weighing 1 if no weights are given.
@@ -163,6 +180,10 @@ class RewardMixture:
     def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
         """Unweighted rewards, shape (m, n); NaN where a function does not apply."""
         return np.stack([judge(arguments, count) for judge in self._judges])
+
+
+RewardArgument = RewardMixture | Callable[..., Any] | Sequence[Callable[..., Any]]
+"""One function, several, or a weighted mixture."""
 
 
 def _unexcused(silent: NDArray[np.bool_], prompts: Sequence[str | Chat]) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedgrpo.settings import Scalar, Settings, read_toml
 
@@ -27,13 +28,44 @@ def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -
     SettingsError
         For every key or value that is not valid.
     """
-    tree = read_toml(scenario)
-    for key, value in overrides.items():
-        section, _, name = key.rpartition(".")
-        if section and not isinstance(tree.get(section), dict):
-            tree[section] = {}
-        (tree[section] if section else tree)[name] = value
+    tree = _with_dotted(read_toml(scenario), overrides)
     return with_absolute_paths(Settings.from_mapping(tree), base)
+
+
+def settings_from(source: Settings | Mapping[str, Any] | str | Path, base: Path) -> Settings:
+    """Read settings from whatever Python code has at hand, and make their paths absolute.
+
+    Parameters
+    ----------
+    source:
+        Settings; a mapping, nested or with dotted keys (``{"robust.rule": "median"}``); or the path
+        of a scenario.
+    base:
+        Folder that relative paths are read from.
+
+    Raises
+    ------
+    SettingsError
+        For every key or value that is not valid.
+    """
+    if isinstance(source, Settings):
+        return with_absolute_paths(source, base)
+    if isinstance(source, str | Path):
+        return load_scenario(Path(source), {}, base)
+    nested = {key: value for key, value in source.items() if "." not in key}
+    dotted = {key: value for key, value in source.items() if "." in key}
+    return with_absolute_paths(Settings.from_mapping(_with_dotted(nested, dotted)), base)
+
+
+def _with_dotted(tree: Mapping[str, Any], dotted: Mapping[str, object]) -> dict[str, Any]:
+    """Put values with dotted keys into a nested mapping, in the place of what is there."""
+    made = {key: dict(v) if isinstance(v, Mapping) else v for key, v in tree.items()}
+    for key, value in dotted.items():
+        section, _, name = key.rpartition(".")
+        if section and not isinstance(made.get(section), dict):
+            made[section] = {}
+        (made[section] if section else made)[name] = value
+    return made
 
 
 def with_absolute_paths(settings: Settings, base: Path) -> Settings:

@@ -6,13 +6,7 @@ from dataclasses import dataclass
 
 from fedgrpo.data.ownership import evaluation_prompts, training_prompts
 from fedgrpo.grpo.held_out import HeldOut
-from fedgrpo.grpo.learning.advantages import ADVANTAGES
-from fedgrpo.grpo.learning.losses import LOSSES
 from fedgrpo.grpo.trainer import GRPOTrainer
-from fedgrpo.model.base import load_base
-from fedgrpo.model.lora import Adapter
-from fedgrpo.model.quiet import quiet_loading
-from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
 
 
@@ -43,7 +37,7 @@ class Preparation:
 def prepare(settings: Settings) -> Preparation:
     """Load the model, the rewards and the prompts.
 
-    Cheap checks come first. ``privacy``, ``secure``, ``robust``, ``server``, ``federation`` and
+    ``privacy``, ``secure``, ``robust``, ``server``, ``federation`` and
     ``simulation`` are not read.
 
     Raises
@@ -51,16 +45,12 @@ def prepare(settings: Settings) -> Preparation:
     FedGRPOError
         Of the kind that fits, with the setting, its value and the cure.
     """
-    ADVANTAGES.check(settings.grpo.advantage)
-    LOSSES.check(settings.grpo.loss)
-    mixture = RewardMixture.from_settings(settings.reward)
     rows, held = training_prompts(settings), evaluation_prompts(settings)
-    with quiet_loading():
-        adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
-    trainer = GRPOTrainer(adapter, mixture, rows, settings=settings.grpo, seed=settings.seed)
+    trainer = GRPOTrainer.from_settings(settings, rows)
+    mixture = trainer.collector.reward
     return Preparation(
         trainer,
-        HeldOut(adapter, mixture, held, settings.grpo, settings.seed),
+        HeldOut(trainer.adapter, mixture, held, settings.grpo, settings.seed),
         settings.rounds * settings.grpo.steps,
         settings.evaluation.every * settings.grpo.steps,
     )

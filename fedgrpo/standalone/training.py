@@ -54,6 +54,7 @@ def train(
     fresh: bool = False,
     show_completions: bool = False,
     console: Console | None = None,
+    callbacks: Sequence[object] = (),
 ) -> Path:
     """Train an adapter on one machine and report on it. No privacy is applied.
 
@@ -75,6 +76,8 @@ def train(
         Print a few held-out prompts with their completions at each evaluation.
     console:
         Where to show progress. The default is standard output.
+    callbacks:
+        Told of each step: see :class:`fedgrpo.ground.callbacks.Callback`.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def train(
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
         with TrainingView(parts.steps, console, show_completions=show_completions) as view:
-            Session(parts, journal, view).run()
+            Session(parts, journal, view, tuple(callbacks)).run()
         summary = summarise(settings, parts, journal)
         replace_file(chosen.path / OUTCOME, f"{to_json(summary)}\n".encode())
         report(chosen.path, console)
@@ -136,6 +139,7 @@ class Session:
     parts: Preparation
     journal: Journal
     view: TrainingView
+    callbacks: tuple[object, ...] = ()
 
     def run(self) -> None:
         """Take every step that is left.
@@ -165,7 +169,8 @@ class Session:
         trainer = self.parts.trainer
         self._measure_if_due()
         if not stop():
-            for metrics in trainer.train(self.parts.steps - trainer.steps_done):
+            left = self.parts.steps - trainer.steps_done
+            for metrics in trainer.train(left, callbacks=self.callbacks):
                 self._note(metrics)
                 if stop() and trainer.steps_done < self.parts.steps:
                     break

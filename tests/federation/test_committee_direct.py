@@ -108,13 +108,12 @@ class Watched(FedGRPO):
     """Keeps why each round was skipped, and how many had been charged by then."""
 
     def __init__(self, settings):
-        super().__init__(settings)
+        super().__init__(settings, callbacks=[self])
         self.seen = []
 
-    def aggregate_train(self, server_round, replies):
-        result = super().aggregate_train(server_round, replies)
-        self.seen.append((self._round.outcome.reason, self.state.progress.charged))
-        return result
+    def on_round(self, row):
+        if row.round:
+            self.seen.append((row.reason, self.state.progress.charged))
 
 
 def key_file(folder, place):
@@ -196,10 +195,9 @@ def places(tmp_path_factory):
 def test_members_linked_by_tls_open_the_exact_trimmed_mean_in_every_round(tmp_path, addresses):
     federation = Direct(settings_of(addresses, rounds=2), NODES, folder=tmp_path)
     strategy = federation.run()
-    outcome = strategy._round.outcome
-    assert len(outcome.members) == 4
+    assert strategy.history[-1].members == 4
     assert strategy.state.progress.charged == 2
-    opened = outcome.aggregate.delta.astype(np.float32)
+    opened = strategy._round.outcome.aggregate.delta.astype(np.float32)
     assert np.array_equal(opened, of_encoded(federation, range(NODES), round=2))
     before = vector_of(strategy) - opened
     assert np.allclose(before, of_encoded(federation, range(NODES)), atol=1e-7)
@@ -220,7 +218,7 @@ def test_an_attacker_and_dropouts_cost_their_places_only(tmp_path, addresses):
         folder=tmp_path,
     )
     strategy = federation.run()
-    outcome = strategy._round.outcome
+    outcome = strategy.history[-1]
     assert (outcome.finished, outcome.dropped, outcome.reason) == (7, 2, "")
     assert np.array_equal(vector_of(strategy), of_encoded(federation, range(7), trim=1))
     honest = np.stack([delta(partition, 1) for partition in (0, 1, 2, 3, 5, 6)])
@@ -235,8 +233,8 @@ def test_a_member_killed_in_mid_round_ends_it_unopened_and_free_of_charge(
     begun = time.monotonic()
     strategy = Direct(settings_of(addresses), NODES, folder=tmp_path).run()
     assert time.monotonic() - begun < PATIENCE_S, "its closed sockets tell, no timeout does"
-    assert "no reply" not in strategy._round.outcome.reason
-    assert "member 0 lost member 3" in strategy._round.outcome.reason
+    assert "no reply" not in strategy.history[-1].reason
+    assert "member 0 lost member 3" in strategy.history[-1].reason
     assert not vector_of(strategy).any()
     assert strategy.state.progress.charged == 0
 
@@ -265,7 +263,7 @@ def test_a_member_that_falls_silent_after_the_opening_ends_the_round_which_is_ch
     federation.grid._run_app = gone_with_the_result
     strategy = federation.run()
     assert strategy.state.progress.charged == 1
-    assert "Node unavailable" in strategy._round.outcome.reason
+    assert "Node unavailable" in strategy.history[-1].reason
     assert not vector_of(strategy).any()
 
 
@@ -297,7 +295,7 @@ def test_members_at_each_others_addresses_are_turned_away_and_say_so(tmp_path, a
         settings_of(addresses, **IMPATIENT), NODES, folder=tmp_path, listens={1: at[2], 2: at[1]}
     )
     strategy = federation.run()
-    assert "member 3 lost member 1" in strategy._round.outcome.reason
+    assert "member 3 lost member 1" in strategy.history[-1].reason
     assert caplog.text.count("a connection said to be from committee member 0 to member 2") == 1
     assert strategy.state.progress.charged == 0
 

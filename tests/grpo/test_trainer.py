@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.ground.errors import DataError, RewardError
+from fedgrpo.ground.errors import DataError, RewardError, SettingsError
 from fedgrpo.grpo import GRPOTrainer
+from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.grpo.rollout.packing import pack
-from fedgrpo.settings import GRPOSettings
+from fedgrpo.settings import GRPOSettings, Settings
 from tests.models import graded, stirred, tiny_base, tiny_trainer
 
 
@@ -21,6 +22,33 @@ def test_ten_lines_of_python_train_without_a_federation() -> None:
     assert (
         np.mean([m.length for m in metrics[-3:]]) < np.mean([m.length for m in metrics[:3]]) - 0.3
     )
+
+
+def test_settings_describe_a_trainer_and_callbacks_hear_of_every_step() -> None:
+    grpo = {"prompts_per_step": 2, "group_size": 2}
+    settings = Settings.from_mapping(
+        {"grpo": grpo, "seed": 5, "reward": {"functions": ["exact_match"]}}
+    )
+    rows = [{"prompt": "sort 21=", "answer": "12"}, {"prompt": "sort 31=", "answer": "13"}]
+    heard: list[int] = []
+
+    class Listening:
+        def on_step(self, metrics: StepMetrics) -> None:
+            heard.append(metrics.step)
+
+    trainer = GRPOTrainer.from_settings(settings, rows)
+    assert trainer.collector.reward.names == ["exact_match"]
+    list(trainer.train(2, callbacks=[Listening()]))
+    assert heard == [1, 2]
+    again = GRPOTrainer.from_settings(
+        settings, rows, adapter=trainer.adapter, reward=lambda completions: [0.0] * len(completions)
+    )
+    assert again.adapter is trainer.adapter
+    unknown = settings.model_copy(
+        update={"grpo": settings.grpo.model_copy(update={"loss": "lost"})}
+    )
+    with pytest.raises(SettingsError, match="lost"):
+        GRPOTrainer.from_settings(unknown, rows)
 
 
 def test_same_seed_gives_the_same_adapter_to_the_bit() -> None:

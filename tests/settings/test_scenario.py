@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.settings.scenario import load_scenario
+from fedgrpo.settings import Settings
+from fedgrpo.settings.scenario import load_scenario, settings_from
 
 
 def test_an_override_mends_what_the_file_alone_could_not_be(tmp_path: Path) -> None:
@@ -28,3 +29,20 @@ def test_a_section_in_the_place_of_a_value_is_refused(tmp_path: Path) -> None:
     path.write_text("rounds = 3\n")
     with pytest.raises(SettingsError, match="rounds"):
         load_scenario(path, {"rounds.x": 3}, tmp_path)
+
+
+def test_python_gives_settings_as_they_are_nested_dotted_or_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text("rounds = 3\n[data]\nsource = 'mine.jsonl'\n")
+    nested = {
+        "rounds": 3,
+        "data": {"split": "x"},
+        "data.source": "mine.jsonl",
+        "data.split": "train",
+    }
+    read = [settings_from(s, tmp_path) for s in (path, str(path), nested, Settings.from_toml(path))]
+    assert {settings.fingerprint() for settings in read} == {read[0].fingerprint()}
+    assert read[0].data.source == str(tmp_path / "mine.jsonl")
+    assert nested["data"] == {"split": "x"}, "what the caller gave stays as it is"
+    with pytest.raises(SettingsError, match="unknown setting data\\.sauce"):
+        settings_from({"data.sauce": 1}, tmp_path)

@@ -15,11 +15,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.data.ownership import usable_node_prompts
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import unit_words
 from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.figures import told_metrics
+from fedgrpo.federation.node.given import Given
 from fedgrpo.federation.node.prompt_client import PromptClient, judging_limits, own_shapes
 from fedgrpo.federation.node.resident import computed, resident, use_cores
 from fedgrpo.federation.state.watch import Watch
@@ -30,14 +30,14 @@ from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_update, zero_release
-from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import declared_by
 
 Floats = NDArray[np.float64]
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
+GIVEN_NOTHING = Given()
+"""Settings and node configuration say everything."""
 
 
 class LocalClient:
@@ -96,9 +96,18 @@ def local_update(trainer: GRPOTrainer) -> tuple[Floats, list[StepMetrics]]:
     return trainer.adapter.vector() - before, steps
 
 
-def local_client(settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
+def local_client(
+    settings: Settings, node_config: Mapping[str, Scalar], given: Given = GIVEN_NOTHING
+) -> Client:
     """Make the client that a node's own configuration describes; a process keeps it for the next
     message.
+
+    Parameters
+    ----------
+    settings, node_config:
+        Those of the run and of the node.
+    given:
+        Prompts and reward that this process has already.
 
     Raises
     ------
@@ -108,35 +117,37 @@ def local_client(settings: Settings, node_config: Mapping[str, Scalar]) -> Clien
         If there are fewer units than the stated epsilon assumes.
     """
     use_cores(settings, node_config)
-    return _client(computed(settings), tuple(sorted(node_config.items())))
+    return _client(computed(settings), tuple(sorted(node_config.items())), given)
 
 
 @lru_cache(maxsize=64)
-def _client(settings: Settings, node_config: tuple[tuple[str, Scalar], ...]) -> Client:
+def _client(
+    settings: Settings, node_config: tuple[tuple[str, Scalar], ...], given: Given
+) -> Client:
     config = dict(node_config)
     if settings.privacy.unit == "prompt":
-        return _prompt_client(settings, config)
+        return _prompt_client(settings, config, given)
     adapter, partition = resident(settings), config.get("partition-id")
-    rows, _ = usable_node_prompts(settings, config)
+    rows, _ = given.prompts(settings, config)
     encoded = usable_ids(adapter.base, rows, settings.grpo.max_prompt_length)
     usable: list[PromptRow] = [row for row, ids in zip(rows, encoded, strict=True) if ids]
-    mixture = RewardMixture.from_settings(settings.reward)
-    trainer = GRPOTrainer(adapter, mixture, usable, settings=settings.grpo) if usable else None
+    mixture = given.mixture(settings)
+    trainer = (
+        GRPOTrainer.from_settings(settings, usable, adapter=adapter, reward=mixture)
+        if usable
+        else None
+    )
     seed = None if partition is None else mixed(settings.seed, int(partition))
     return LocalClient(settings, trainer, seed)
 
 
-def _prompt_client(settings: Settings, config: Mapping[str, Scalar]) -> PromptClient:
+def _prompt_client(settings: Settings, config: Mapping[str, Scalar], given: Given) -> PromptClient:
     declared = declared_by(config, settings)
     if declared.units:
         # Shapes are tried before a prompt is read.
         own_shapes(settings, declared.longest_prompt_tokens)
-    mixture = isolated_mixture(
-        settings.reward,
-        stateless=declared.stateless_rewards,
-        limits=judging_limits(settings, declared),
-    )
-    rows, unread = usable_node_prompts(settings, config)
+    mixture = given.isolated(settings, declared, judging_limits(settings, declared))
+    rows, unread = given.prompts(settings, config)
     client = PromptClient(settings, resident(settings), mixture, rows, declared, unread=unread)
     LOG.info("%s", unit_words(tuple(client.units.values()), settings.data.unit))
     # Of a site the declared number counts: whether there are more units or fewer is for its own

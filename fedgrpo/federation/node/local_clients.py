@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedgrpo.federation.interfaces import Client
+from fedgrpo.federation.node.given import Given
 from fedgrpo.ground.errors import DataError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Scalar, Settings
@@ -15,13 +16,21 @@ from fedgrpo.site.site import is_simulated
 class LocalClients:
     """Makes :class:`fedgrpo.federation.node.client.LocalClient`, with torch loaded only when it
     does.
+
+    Parameters
+    ----------
+    given:
+        Prompts and reward that this process has already, for simulated nodes in one process.
     """
+
+    def __init__(self, given: Given | None = None) -> None:
+        self.given = given or Given()
 
     def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
         """See :data:`fedgrpo.federation.interfaces.ClientFactory`."""
         from fedgrpo.federation.node.client import local_client
 
-        return local_client(settings, node_config)
+        return local_client(settings, node_config, self.given)
 
     def prepare(
         self,
@@ -45,8 +54,6 @@ class LocalClients:
         from fedgrpo.federation.node.prompt_client import judging_limits, order_seconds
         from fedgrpo.federation.node.resident import resident, use_cores
         from fedgrpo.grpo.learning.isolation import require_isolation
-        from fedgrpo.rewards.composite import RewardMixture
-        from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 
         if "prompts" not in node_config and not is_simulated(node_config):
             raise DataError(
@@ -56,9 +63,8 @@ class LocalClients:
         use_cores(settings, node_config)
         resident(settings, any_weights=declared.any_weights).load(adapter)
         if settings.privacy.unit != "prompt":
-            RewardMixture.from_settings(settings.reward)
+            self.given.mixture(settings)
             return 0.0
         require_isolation(settings.grpo)
-        limits = judging_limits(settings, declared)
-        isolated_mixture(settings.reward, stateless=declared.stateless_rewards, limits=limits)
+        self.given.isolated(settings, declared, judging_limits(settings, declared))
         return order_seconds(settings, declared) if declared.units else 0.0

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.site import is_simulated
@@ -69,6 +68,5 @@ def resident(settings: Settings, *, any_weights: bool = False) -> Adapter:
     wanted = computed(settings)
     if wanted not in _LOADED:
         _LOADED.clear()
-        base = load_base(settings.model, any_weights=any_weights)
-        _LOADED[wanted] = Adapter(base, settings.adapter, settings.seed)
+        _LOADED[wanted] = Adapter.from_settings(settings, any_weights=any_weights)
     return _LOADED[wanted]

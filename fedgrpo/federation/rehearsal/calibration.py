@@ -20,9 +20,7 @@ from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.grpo.isolated.engine import Lesson
 from fedgrpo.grpo.trainer import GRPOTrainer
-from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
-from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import declared_by
@@ -82,7 +80,7 @@ def _unit_norms(settings: Settings) -> list[float]:
 
 def public_client(settings: Settings) -> PromptClient:
     """A client over public prompts, with the adapter that every run starts from."""
-    adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    adapter = Adapter.from_settings(settings)
     mixture, rows = isolated_mixture(settings.reward), evaluation_prompts(settings)
     declared = declared_by({"partition-id": 0}, settings)
     return PromptClient(settings, adapter, mixture, rows, declared)
@@ -90,12 +88,7 @@ def public_client(settings: Settings) -> PromptClient:
 
 def _update_norms(settings: Settings) -> list[float]:
     """Norms of the updates of a few dry rounds."""
-    trainer = GRPOTrainer(
-        Adapter(load_base(settings.model), settings.adapter, settings.seed),
-        RewardMixture.from_settings(settings.reward),
-        evaluation_prompts(settings),
-        settings=settings.grpo,
-    )
+    trainer = GRPOTrainer.from_settings(settings, evaluation_prompts(settings))
     start, norms = trainer.adapter.state(), []
     for dry in range(DRY_ROUNDS):
         trainer.adapter.load(start)

@@ -30,14 +30,11 @@ from fedgrpo.grpo.rollout.experience import Experience, join_experiences, judge
 from fedgrpo.grpo.rollout.policy import Policy, Sampled
 from fedgrpo.grpo.rollout.sampling import completion_ids
 from fedgrpo.grpo.trainer import GRPOTrainer
-from fedgrpo.model.base import load_base
 from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
-from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.privacy.accounting.guarantees import check_budget
 from fedgrpo.report.dry_run import DryRun, histogram
-from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.settings.scenario import absolute_source, load_scenario
@@ -88,8 +85,7 @@ def dry_run(
     LOSSES.check(settings.grpo.loss)
     if not prompts:  # The first client is a simulated one; a deployed node uses all cores.
         torch.set_num_threads(settings.simulation.cpus_per_client)
-    with quiet_loading():
-        adapter = Adapter(load_base(settings.model), settings.adapter, settings.seed)
+    adapter = Adapter.from_settings(settings)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
     measure = _measure_apart if settings.privacy.unit == "prompt" else _measure
     measured = measure(settings, adapter, survey, min(sample, settings.grpo.prompts_per_step))
@@ -185,8 +181,7 @@ def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
 
 def _measure(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:
     """Take one step as the client would, on a few prompts, and put the adapter back."""
-    mixture = RewardMixture.from_settings(settings.reward)
-    trainer = GRPOTrainer(adapter, mixture, survey.rows, settings=settings.grpo, seed=settings.seed)
+    trainer = GRPOTrainer.from_settings(settings, survey.rows, adapter=adapter)
     chosen = trainer.next_prompts(sample)
     trainer.collect(chosen[:1])  # What is slow only once is no round's cost.
     experience, collecting_s = _timed(lambda: trainer.collect(chosen))

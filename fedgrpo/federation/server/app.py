@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,59 +68,97 @@ def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = 
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        started = time.time()
         settings = Settings.from_run_config(context.run_config)
-        writer = RunWriter(_run_dir(settings, context.run_id))
-        with alone(writer.run_dir, SERVER_LOCK, cure="wait for it, or end it"):
-            # Another run's directory is refused before its status can be touched.
-            load_checkpoint(writer.run_dir / FILE, settings.fingerprint())
-            try:
-                _serve(grid, settings, writer, strategy, model or _local_model(), started)
-            except (KeyboardInterrupt, SystemExit):
-                # Ctrl-C, or Flower's way to end a server on SIGTERM.
-                writer.interrupt("the server was stopped", "the same command resumes")
-                raise
-            except BaseException as error:
-                writer.fail(*_explain(error))
-                raise
+        serve(grid, settings, _run_dir(settings, context.run_id), strategy, model)
 
     return app
+
+
+def serve(
+    grid: Grid,
+    settings: Settings,
+    run_dir: Path,
+    strategy: type[FedGRPO] = FedGRPO,
+    model: Model | None = None,
+    callbacks: Sequence[object] = (),
+) -> FedGRPO:
+    """Run all rounds that are left in a run directory, and write everything that outlives them.
+
+    Parameters
+    ----------
+    grid:
+        Flower's connection to the nodes.
+    settings:
+        Of the run.
+    run_dir:
+        Where to write; a run that lies there is resumed.
+    strategy, model:
+        See :func:`make_server_app`.
+    callbacks:
+        Told of each round.
+
+    Returns
+    -------
+    FedGRPO
+        The strategy, after its last round.
+    """
+    started, writer = time.time(), RunWriter(run_dir)
+    with alone(run_dir, SERVER_LOCK, cure="wait for it, or end it"):
+        # Another run's directory is refused before its status can be touched.
+        load_checkpoint(run_dir / FILE, settings.fingerprint())
+        try:
+            check_budget(settings)  # Before the model is loaded, which may take minutes.
+            model = model or local_model()
+            made = _strategy(settings, writer, strategy, model, callbacks)
+            _serve(grid, made, writer, model, started)
+        except (KeyboardInterrupt, SystemExit):
+            # Ctrl-C, or Flower's way to end a server on SIGTERM.
+            writer.interrupt("the server was stopped", "the same command resumes")
+            raise
+        except BaseException as error:
+            writer.fail(*_explain(error))
+            raise
+    return made
 
 
 def _run_dir(settings: Settings, run_id: int) -> Path:
     return Path(settings.run.directory or Path("runs") / str(run_id)).absolute()
 
 
-def _local_model() -> Model:
+def local_model() -> Model:
+    """Load the base model that the settings name, once a process."""
     from fedgrpo.federation.server.evaluator import initial_adapter, local_evaluator, save_adapter
 
     return Model(initial_adapter, local_evaluator, save_adapter)
 
 
-def _serve(
-    grid: Grid,
+def _strategy(
     settings: Settings,
     writer: RunWriter,
     strategy_type: type[FedGRPO],
     model: Model,
-    started: float,
-) -> None:
-    """Run all rounds and write everything that outlives them."""
-    check_budget(settings)  # Before the model is loaded, which may take minutes.
+    callbacks: Sequence[object],
+) -> FedGRPO:
+    """The strategy of a run directory: its randomness and its ledger are the run's own."""
     secret = kept_key(writer.run_dir / SECRET)
-    ledger = Ledger(writer.run_dir / LEDGER, derive_key(secret, "ledger"))
-    strategy = strategy_type(
+    return strategy_type(
         settings,
         evaluator=model.evaluator(settings),
         writer=writer,
         checkpoint=writer.run_dir / FILE,
         secret=secret,
-        ledger=ledger,
+        ledger=Ledger(writer.run_dir / LEDGER, derive_key(secret, "ledger")),
+        callbacks=callbacks,
     )
+
+
+def _serve(grid: Grid, strategy: FedGRPO, writer: RunWriter, model: Model, started: float) -> None:
+    """Run all rounds, and write adapter, summary and picture."""
+    settings = strategy.settings
     strategy.start(grid, write_adapter(model.initial(settings)))
     if strategy.state is None:
         raise RunError("the strategy kept no state", cure="let an overridden start call super()")
-    if not ledger.ended:
+    if not strategy.ended:
         model.save(settings, strategy.state.adapter, writer.run_dir / ADAPTER)
         strategy.end(_hashes(writer.run_dir))
     wall = time.time() - (settings.run.started_at or started)

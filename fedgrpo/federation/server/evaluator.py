@@ -5,16 +5,18 @@ start.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from fedgrpo.data.ownership import evaluation_prompts
+from fedgrpo.data.prompts import PromptRow
 from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.model.base import check_context, load_base
+from fedgrpo.model.base import check_context
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
@@ -24,27 +26,39 @@ class LocalEvaluator:
     """Evaluates adapters on the held-out prompts, always with the same random numbers.
 
     Nothing trains here, so the reference stays what it was made with: the start of the run.
+
+    Parameters
+    ----------
+    settings:
+        Model, adapter, reward and held-out prompts are read.
+    rows, reward:
+        Take the place of the held-out prompts and the reward that the settings name. No rows at
+        all: nothing is measured.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        base = load_base(settings.model)
-        check_context(base, settings.grpo)
-        self.adapter = Adapter(base, settings.adapter, settings.seed)
-        self.held_out = HeldOut(
-            self.adapter,
-            RewardMixture.from_settings(settings.reward),
-            evaluation_prompts(settings),
-            settings.grpo,
-            settings.seed,
+    def __init__(
+        self,
+        settings: Settings,
+        rows: Sequence[PromptRow] | None = None,
+        reward: RewardMixture | None = None,
+    ) -> None:
+        self.adapter = Adapter.from_settings(settings)
+        check_context(self.adapter.base, settings.grpo)
+        self._initial = self.adapter.state()
+        rows = evaluation_prompts(settings) if rows is None else rows
+        mixture = reward or RewardMixture.from_settings(settings.reward)
+        self.held_out = (
+            HeldOut(self.adapter, mixture, rows, settings.grpo, settings.seed) if rows else None
         )
 
     def initial(self) -> AdapterState:
         """The adapter that the run starts from, with its frozen basis."""
-        with self.adapter.at(self.held_out.policy.reference):
-            return self.adapter.state()
+        return self._initial
 
-    def evaluate(self, adapter: AdapterState) -> Evaluation:
+    def evaluate(self, adapter: AdapterState) -> Evaluation | None:
         """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
+        if self.held_out is None:
+            return None
         self.adapter.load(adapter)
         sampled, greedy = self.held_out.sampled(), self.held_out.greedy()
         return Evaluation(sampled.reward, greedy.reward, self.held_out.drift(sampled))

@@ -101,6 +101,11 @@ class Journal:
         self._recover(stored)
         return stored.state, False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the ledger has its end."""
+        return self._ledger is not None and self._ledger.ended
+
     def openings(self) -> Openings:
         """Return the record of opened sums."""
         return Openings(self._checkpoint.with_name(OPENED) if self._checkpoint else None)
@@ -121,7 +126,7 @@ class Journal:
 
     def end(self, state: ServerState, files: dict[str, str]) -> None:
         """Enter the final adapter's files into the ledger, once."""
-        if self._ledger is None or self._ledger.ended:
+        if self._ledger is None or self.ended:
             return
         end = End(rounds=state.progress.round - 1, adapter=state.adapter.vector_hash, files=files)
         line = self._ledger.prepare(end)

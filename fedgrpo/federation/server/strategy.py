@@ -36,11 +36,13 @@ from fedgrpo.federation.wire.messages import (
     write_order,
 )
 from fedgrpo.federation.wire.plans import last_round, release_plan
+from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.crypto import new_key
 from fedgrpo.ground.errors import CohortError, RunError
 from fedgrpo.ledger import Entry, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget
+from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.settings.checks import group_size, noise_by
@@ -100,11 +102,16 @@ class FedGRPO(Strategy):
         draws fresh ones: a resumed run then repeats nothing.
     ledger:
         Where each round is entered; needs a checkpoint.
+    callbacks:
+        Told of each round that is over: see :class:`fedgrpo.ground.callbacks.Callback`.
 
     Attributes
     ----------
     state:
         Adapter, optimiser and progress; None before :meth:`start`.
+    history:
+        What each round came to, oldest first, round 0 (before training) included; of a resumed run
+        with a writer, all of it. A skipped round has a reason.
     train_s, evaluate_s:
         Seconds of this process spent waiting for local training, and in evaluation.
     """
@@ -118,11 +125,14 @@ class FedGRPO(Strategy):
         checkpoint: Path | None = None,
         secret: bytes | None = None,
         ledger: Ledger | None = None,
+        callbacks: Iterable[object] = (),
     ) -> None:
         self.settings = settings
         self.state: ServerState | None = None
+        self.history: tuple[RoundRow, ...] = ()
         self.train_s = self.evaluate_s = 0.0
         self._evaluator, self._writer = evaluator, writer
+        self._callbacks = tuple(callbacks)
         self._secret = secret or new_key()
         self._journal = Journal(
             settings, self._secret, writer=writer, checkpoint=checkpoint, ledger=ledger
@@ -190,6 +200,7 @@ class FedGRPO(Strategy):
         last = last_round(self.settings, num_rounds)
         state, begins = self._journal.open(read_adapter(initial_arrays))
         self.state = state.patient() if state.progress.in_a_row >= MAX_SKIPPED else state
+        self.history = tuple(self._writer.rows()) if self._writer else ()
         self._run = _Run(
             grid,
             last,
@@ -204,6 +215,11 @@ class FedGRPO(Strategy):
         self._run_rounds(range(state.progress.round, last + 1))
         self._run.result.arrays = write_adapter(self._state.adapter)
         return self._run.result
+
+    @property
+    def ended(self) -> bool:
+        """Whether the ledger names the files of the final adapter already."""
+        return self._journal.ended
 
     def end(self, files: dict[str, str]) -> None:
         """Enter the files of the final adapter into the ledger, once.
@@ -399,7 +415,9 @@ class FedGRPO(Strategy):
         else:
             entry = self._journal.head(before)
         self._journal.commit(self._state, row, entry)
+        self.history += (row,)
         self._cosign()
+        tell(self._callbacks, "on_round", row)
 
     def _cosign(self) -> None:
         """Have the committee's members vouch for the ledger, where there are any."""

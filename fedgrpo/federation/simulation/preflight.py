@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedgrpo.data.ownership import node_prompts
-from fedgrpo.data.prompts import load_prompts
+from fedgrpo.data.prompts import PromptRow, load_prompts
 from fedgrpo.data.units import units_of
+from fedgrpo.federation.node.given import Given
 from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
-def preflight(settings: Settings) -> tuple[str, ...]:
+def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
     """Refuse a simulation that cannot work on this machine, and warn of one that cannot learn.
 
     Cheap checks come first. Reward files and prompt files are loaded for good, since nothing less
     tells whether they can be; models and datasets on the Hub are left to the run.
+
+    Parameters
+    ----------
+    settings:
+        Of the run.
+    given:
+        Prompts and reward that take the place of the settings' own.
 
     Returns
     -------
@@ -31,8 +40,12 @@ def preflight(settings: Settings) -> tuple[str, ...]:
     _check_cohort(settings)
     _check_machine(settings)
     _check_names(settings)
-    _check_rewards(settings)
-    _check_prompts(settings)
+    if given is None or given.reward is None:
+        _check_rewards(settings)
+    if given is None or given.rows is None:
+        _check_prompts(settings)
+    else:
+        _check_fewest(settings, given.rows, "the smallest list in clients")
     _check_model(settings)
     _check_budget(settings)
     return tuple(filter(None, [_noise_warning(settings)]))
@@ -130,15 +143,21 @@ def _check_tasks(data: DataSettings) -> None:
 
 
 def _check_shares(settings: Settings) -> None:
+    clients = settings.simulation.clients
+    node = {"partition-id": clients - 1, "num-partitions": clients}
+    if settings.privacy.unit == "prompt":
+        _check_fewest(settings, [node_prompts(settings, node)], settings.data.source)
+
+
+def _check_fewest(settings: Settings, clients: Sequence[Sequence[PromptRow]], source: str) -> None:
     """Refuse clients with fewer units than the stated epsilon assumes."""
     if settings.privacy.unit != "prompt":
         return
-    data, clients = settings.data, settings.simulation.clients
-    node = {"partition-id": clients - 1, "num-partitions": clients}
-    fewest = len(units_of(node_prompts(settings, node), data.unit))
+    data = settings.data
+    fewest = min(len(units_of(rows, data.unit)) for rows in clients)
     if fewest < data.min_prompts:
         raise DataError(
-            f"{data.source} leaves a client {fewest} units, fewer than data.min_prompts = "
+            f"{source} leaves a client {fewest} units, fewer than data.min_prompts = "
             f"{data.min_prompts}: it would refuse",
             cure=f"lower data.min_prompts to {fewest}, or simulation.clients",
         )

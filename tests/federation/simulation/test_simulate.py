@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from fedgrpo.federation.simulation import reaper
-from fedgrpo.federation.simulation.simulate import federation_options
+from fedgrpo.federation.simulation.flower_run import federation_options
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario
 

@@ -54,7 +54,7 @@ def test_the_result_is_the_exact_trimmed_mean_of_encoded_releases(resident, monk
     federation = Federation(make_settings(**COMMITTEE), nodes=9)
     strategy = federation.run()
     assert np.array_equal(vector_of(strategy), of_encoded(federation, range(9)))
-    assert len(strategy._round.outcome.members) == 4
+    assert strategy.history[-1].members == 4
     assert {stage for stage, _ in federation.grid.sent} == {"train", "deal", "committee"}
 
 
@@ -84,7 +84,7 @@ def test_whoever_got_another_adapter_than_the_committee_is_in_no_result():
 def test_a_committee_whose_members_got_different_adapters_opens_nothing():
     federation = Federation(make_settings(**COMMITTEE), nodes=9)
     strategy = federation.run(deceived(1)(federation.settings))
-    assert strategy._round.outcome.aggregate is None
+    assert not strategy.history[-1].applied
     assert not vector_of(strategy).any()
 
 
@@ -98,7 +98,7 @@ def test_every_rule_of_a_committee_gives_what_numpy_gives(rule, trimmed):
 def test_many_clients_are_trimmed_in_buckets_that_nobody_chose():
     federation = Federation(make_settings(**COMMITTEE | {"robust__trim": 1}), nodes=24)
     strategy = federation.run()
-    assert (strategy._round.outcome.finished, strategy._round.outcome.buckets) == (24, 12)
+    assert (strategy.history[-1].finished, strategy.history[-1].buckets) == (24, 12)
     honest = np.stack([federation.delta(partition, 1) for partition in range(24)])
     assert np.abs(vector_of(strategy) - honest.mean(axis=0)).max() < 0.02
 
@@ -110,7 +110,7 @@ def test_an_attacker_is_trimmed_and_dropouts_cost_their_places_only():
         drop=lambda stage, node: (stage, node) in {("train", 1009), ("deal", 1008)},
     )
     strategy = federation.run()
-    outcome = strategy._round.outcome
+    outcome = strategy.history[-1]
     assert (outcome.finished, outcome.dropped, outcome.reason) == (8, 2, "")
     honest = np.stack([federation.delta(partition, 1) for partition in (1, 2, 3, 4, 5, 6, 9)])
     slack = 1e-3
@@ -122,7 +122,7 @@ def test_an_attacker_is_trimmed_and_dropouts_cost_their_places_only():
 def test_a_member_lost_in_mid_round_ends_it_without_an_opening_and_without_cost(step):
     federation = Federation(make_settings(**COMMITTEE), nodes=9, drop=vanishing(step, 2))
     strategy = federation.run()
-    assert "committee ended the round" in strategy._round.outcome.reason
+    assert "committee ended the round" in strategy.history[-1].reason
     assert not vector_of(strategy).any()
     assert strategy.state.progress.charged == 0
 
@@ -136,7 +136,7 @@ def test_an_altered_message_between_members_is_found_out_and_opens_nothing(caplo
     federation = Federation(make_settings(**COMMITTEE), nodes=9, tamper=tamper)
     strategy = federation.run()
     assert "is not that message" in caplog.text
-    assert "refused, message: " in strategy._round.outcome.reason
+    assert "refused, message: " in strategy.history[-1].reason
     assert strategy.state.progress.charged == 0
 
 
@@ -156,7 +156,7 @@ def test_a_replayed_message_of_an_old_round_ends_the_round(caplog):
     federation = Federation(make_settings(**COMMITTEE, rounds=2), nodes=9, tamper=tamper)
     strategy = federation.run()
     assert "replayed" in caplog.text
-    assert "refused, message: " in strategy._round.outcome.reason
+    assert "refused, message: " in strategy.history[-1].reason
     assert strategy.state.progress.charged == 1
 
 
@@ -165,7 +165,7 @@ def test_a_member_with_other_settings_gets_no_result():
     federation.grid.contexts[1001].run_config["robust.trim"] = 1
     strategy = federation.run()
     # It refuses the order to train, and nobody takes its place.
-    assert "have not been seen" in strategy._round.outcome.reason
+    assert "have not been seen" in strategy.history[-1].reason
     assert strategy.state.progress.charged == 0
 
 
@@ -180,7 +180,7 @@ def test_a_member_whose_settings_change_between_two_messages_ends_the_round():
 
     federation.grid._tamper = tamper
     strategy = federation.run()
-    assert "committee ended the round" in strategy._round.outcome.reason
+    assert "committee ended the round" in strategy.history[-1].reason
     assert strategy.state.progress.charged == 0
 
 
@@ -193,7 +193,7 @@ def test_fewer_than_2k_plus_3_participants_deal_nothing():
         drop=lambda stage, node: stage == "train" and node > 1006,
     )
     strategy = few.run()
-    assert strategy._round.outcome.reason
+    assert strategy.history[-1].reason
     assert {stage for stage, _ in few.grid.sent} == {"train"}
     assert strategy.state.progress.charged == 0
 
@@ -205,7 +205,7 @@ def test_too_few_who_dealt_end_the_round_before_anything_is_computed():
         drop=lambda stage, node: stage == "deal" and node > 1006,
     )
     strategy = federation.run()
-    assert "7 clients" in strategy._round.outcome.reason
+    assert "7 clients" in strategy.history[-1].reason
     assert strategy.state.progress.charged == 0
 
 
@@ -277,7 +277,7 @@ def test_a_deployed_node_deals_to_no_committee_that_only_the_server_names():
 
     federation.grid._run_app = deployed_after_training
     strategy = federation.run()
-    assert "no client is left" in strategy._round.outcome.reason
+    assert "no client is left" in strategy.history[-1].reason
     assert strategy.state.progress.charged == 0
 
 

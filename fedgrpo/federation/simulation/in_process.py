@@ -1,0 +1,133 @@
+"""A run in this process: the same strategy, client app and run directory, without Ray or sockets.
+
+Clients run one after another on one base model, so a small run takes seconds; a large one is
+better off in Flower's runtime, where they run side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from fedgrpo.federation.node.client_app import make_client_app
+from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.local_clients import LocalClients
+from fedgrpo.federation.server.app import Model, local_model, serve
+from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.local_grid import LocalGrid
+from fedgrpo.federation.simulation.local_superlink import LOG
+from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.ground.errors import FedGRPOError, RunFailedError
+from fedgrpo.report.console import follow
+from fedgrpo.settings import Scalar, Settings
+
+GIVEN = "given"
+"""Key of a node's configuration that tells prompts given in Python from others."""
+
+
+def run_in_process(
+    settings: Settings,
+    run_dir: Path | None,
+    *,
+    given: Given | None = None,
+    model: Model | None = None,
+    strategy: type[FedGRPO] = FedGRPO,
+    callbacks: Sequence[object] = (),
+    console: Console | None = None,
+) -> FedGRPO:
+    """Run what is left of a run.
+
+    Parameters
+    ----------
+    settings:
+        Of the run.
+    run_dir:
+        Claimed by this process; None keeps everything in memory.
+    given:
+        Prompts and reward that take the place of the settings' own.
+    model:
+        Makes the first adapter, measures and saves; None loads what the settings name.
+    strategy:
+        :class:`FedGRPO` or a subclass of it.
+    callbacks:
+        Told of each round.
+    console:
+        Where to show progress; None shows none.
+
+    Returns
+    -------
+    FedGRPO
+        After its last round.
+
+    Raises
+    ------
+    RunFailedError
+        If the run began and failed, and a run directory can resume it.
+    """
+    model = model or local_model()
+    grid = _grid(settings, run_dir, given or Given())
+    if run_dir is None:
+        made = strategy(settings, evaluator=model.evaluator(settings), callbacks=callbacks)
+        made.start(grid, write_adapter(model.initial(settings)))
+        return made
+    with _shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
+        try:
+            return serve(grid, settings, run_dir, strategy, model, callbacks)
+        except FedGRPOError as error:
+            raise RunFailedError(error.problem, cure=error.cure) from error
+
+
+def _grid(settings: Settings, run_dir: Path | None, given: Given) -> LocalGrid:
+    count = settings.simulation.clients
+
+    def node_config(partition: int) -> dict[str, Scalar]:
+        config: dict[str, Scalar] = {"partition-id": partition, "num-partitions": count}
+        return config | ({GIVEN: given.digest(partition)} if given.rows else {})
+
+    return LocalGrid(
+        make_client_app(LocalClients(given)),
+        count,
+        node_config=node_config,
+        run_config=settings.to_run_config() | {"run.directory": str(run_dir or "")},
+        run_id=secrets.randbits(62),  # A resumed run is another one to its nodes.
+    )
+
+
+@contextmanager
+def _shown(run_dir: Path, rounds: int, console: Console | None) -> Iterator[None]:
+    """Show the run directory from a thread, while this one computes and hears Ctrl-C."""
+    if console is None:
+        yield
+        return
+    over = threading.Event()
+    view = threading.Thread(target=follow, args=(run_dir, rounds, over.is_set, console))
+    view.start()
+    try:
+        yield
+    finally:
+        over.set()
+        view.join()
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send the package's log to a file of the run, where it does not tear the view."""
+    log, handler = logging.getLogger("fedgrpo"), logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    kept = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(kept[0])
+        log.propagate = kept[1]
