@@ -18,15 +18,11 @@ from fedgrpo.federation.protocols.committee.messages import (
     COSIGN,
     Growth,
     Vouched,
-    read_growth,
-    read_vouched,
-    write_growth,
-    write_vouched,
 )
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore, Note
+from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.link import Link
-from fedgrpo.federation.wire.messages import Header
 from fedgrpo.ledger import Cosignature, Expected, Ledger, Witness
 from fedgrpo.settings import Settings
 
@@ -43,7 +39,7 @@ def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDi
     ProtocolError
         If this node is no member.
     """
-    growth, memory = read_growth(content), NodeMemory(context.state)
+    growth, memory = decode(Growth, content), NodeMemory(context.state)
     store = NodeStore.of(context, settings)
     identity, name = member_identity(context, store), f"witness-{memory.run}"
     note = store.read_note(name)
@@ -51,11 +47,11 @@ def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDi
     witness = Witness(expected, note.facts["kept"] if note else "")
     header = Header(context.run_id, memory.round)
     if growth.start > witness.size:
-        return write_vouched(header, Vouched(witness.size, ""))
+        return encode(header, Vouched(witness.size, ""))
     witness.take(growth.start, growth.lines)
     store.write_note(name, Note({"kept": witness.to_json()}, {}))
     signature = witness.sign(identity.signing).signature
-    return write_vouched(header, Vouched(witness.size, signature))
+    return encode(header, Vouched(witness.size, signature))
 
 
 @dataclass
@@ -98,8 +94,8 @@ class Cosigning:
         contents = {}
         for node, key in asked.items():
             start = self.seen.get(key, self.ledger.size)
-            contents[node] = write_growth(link.header, Growth(start, tuple(lines[start:])))
-        answers = link.ask(COSIGN, contents, lambda _, content: read_vouched(content))
+            contents[node] = encode(link.header, Growth(start, tuple(lines[start:])))
+        answers = link.ask(COSIGN, contents, lambda _, content: decode(Vouched, content))
         for node, reason in answers.failures.items():
             LOG.warning(f"member {asked[node][:12]} does not vouch for the ledger: {reason}")
         again = {}

@@ -69,8 +69,8 @@ def test_what_a_member_does_not_sign_or_signs_wrongly_is_not_kept(
 ) -> None:
     def tamper(stage: str, node: int, reply: Any) -> Any:
         if (stage, node) == ("cosign", 1002):
-            signature = reply.content["body"]["signature"]
-            reply.content["body"]["signature"] = signature[::-1]
+            signature = reply.content["Vouched"]["signature"]
+            reply.content["Vouched"]["signature"] = signature[::-1]
         return reply
 
     play(tmp_path / "run", Runs(tmp_path, NODES, **COMMITTEE), tamper=tamper)
