@@ -21,7 +21,7 @@ from enum import Enum
 from functools import cache
 from itertools import islice
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def _values(kind: Any, path: str, count: int, of: Folded) -> list[Any]:
     if not (inner := _inner(kind)):
         return _scalars(kind, path, count, of)
     lengths = _scalars(int, f"{path}#", count, of)
-    most = 1 if get_origin(kind) is UnionType else float("inf")
+    most = 1 if _is_optional(kind) else float("inf")
     if any(not 0 <= length <= most for length in lengths):
         raise ProtocolError(f"field {path!r} has an impossible length", cure=CURE)
     total = sum(lengths)
@@ -176,14 +176,14 @@ def _inner(kind: Any) -> tuple[Any, ...]:
 
 
 def _container(kind: Any, row: list[Any]) -> Any:
-    if get_origin(kind) is UnionType:
+    if _is_optional(kind):
         return row[0] if row else None
     return tuple(row) if get_origin(kind) is tuple else row
 
 
 def _row(kind: Any, value: Any) -> list[Any]:
     """Items of one container."""
-    if get_origin(kind) is UnionType:
+    if _is_optional(kind):
         return [] if value is None else [value]
     return list(value.values() if isinstance(value, Mapping) else value)
 
@@ -208,6 +208,10 @@ def _places(path: str, count: int) -> Iterator[str]:
 
 def _under(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _is_optional(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
 
 
 def _is_array(kind: Any) -> bool:
