@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.ground.codec import Digest
 from fedgrpo.ground.errors import AdapterError
 
 LARGEST = 1e6
@@ -39,7 +40,7 @@ class AdapterState:
 
     vector: NDArray[np.float32]
     basis: Mapping[str, NDArray[np.generic]]
-    layout: str
+    layout: Digest
 
     @property
     def vector_hash(self) -> str:

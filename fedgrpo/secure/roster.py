@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from fedgrpo.ground.codec import Key
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.primitives import SECRET_BYTES
 
@@ -15,33 +16,16 @@ _PROTOCOL = "fedgrpo bucketed secure aggregation v2"
 class PublicKeys:
     """One member's ephemeral public values of one round, 32 bytes each."""
 
-    sharing: bytes
+    sharing: Key
     """X25519 key under which peers encrypt shares for this member."""
-    masking: bytes
+    masking: Key
     """X25519 key from which pairwise masks are agreed."""
-    seed_commitment: bytes
+    seed_commitment: Key
     """SHA-256 commitment to the self-mask seed, so that a lying share of it is noticed."""
 
     def to_bytes(self) -> bytes:
         """Concatenate the three, 96 bytes."""
         return self.sharing + self.masking + self.seed_commitment
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> PublicKeys:
-        """Invert :meth:`to_bytes`.
-
-        Raises
-        ------
-        ProtocolError
-            If ``data`` is not 96 bytes.
-        """
-        if len(data) != 3 * SECRET_BYTES:
-            raise ProtocolError(
-                f"public keys of {len(data)} bytes, expected {3 * SECRET_BYTES}",
-                cure="leave out the node that sent them; see that its version fits",
-            )
-        parts = (data[at : at + SECRET_BYTES] for at in range(0, len(data), SECRET_BYTES))
-        return cls(*parts)
 
 
 @dataclass(frozen=True)

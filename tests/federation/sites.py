@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from flwr.app import Message
 
 from fedgrpo.federation.node.clock import LateError
-from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.codec import HEADER
+from fedgrpo.federation.wire.messages import read_refusal
 from fedgrpo.ground.node_folder import folder_beside
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Refusal
@@ -52,10 +53,10 @@ def approve(prompts: Path, units: int = 1) -> None:
 def code_of(reply: Message) -> Refusal | None:
     """The code of a refusal, which has nothing else in it; None of an answer."""
     assert reply.has_content(), reply.error
-    code = messages.read_refusal(reply.content)
+    code = read_refusal(reply.content)
     if code is not None:
-        assert set(reply.content) == {messages.HEADER, messages.REFUSAL}
-        assert dict(reply.content[messages.REFUSAL]) == {"code": code.value}
+        assert set(reply.content) == {HEADER, "Refused"}
+        assert dict(reply.content["Refused"]) == {"code": code.value}
     return code
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure import MaskingClient, PublicKeys, Roster
+from fedgrpo.secure import MaskingClient, Roster
 from fedgrpo.secure.state import STAGES, Secrets
 from tests.secure.bucket import (
     BUCKET,
@@ -329,14 +329,6 @@ def test_every_ciphertext_has_the_same_size() -> None:
     made = bucket(5).share()
     assert {len(sealed) for sent in made.sent.values() for sealed in sent.values()} == {92}
     assert all(set(sent) == set(made.roster.peers_of(me)) for me, sent in made.sent.items())
-
-
-def test_public_keys_survive_as_96_bytes() -> None:
-    keys = MaskingClient.open(RUN, ROUND, ME, minimum=3, order=ORDER).public_keys
-    assert len(keys.to_bytes()) == 96
-    assert PublicKeys.from_bytes(keys.to_bytes()) == keys
-    with pytest.raises(ProtocolError, match="95 bytes"):
-        PublicKeys.from_bytes(keys.to_bytes()[1:])
 
 
 def test_state_survives_as_bytes_at_every_stage() -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from flwr.app import Context, Message, RecordDict
 
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import Header
+from fedgrpo.federation.wire.codec import Header, encode, read_header
+from fedgrpo.federation.wire.messages import Refused
 from fedgrpo.ground.errors import (
     AdapterError,
     BoundsError,
@@ -72,7 +72,7 @@ def answering(handler: Handler) -> Callable[[Message, Context], Message]:
         except (Exception, SystemExit) as error:
             code = refusal_of(error)
             log_failure(f"{message.metadata.message_type} refused, {code}", error)
-            content = messages.write_refusal(_header_of(message, context), code)
+            content = encode(_header_of(message, context), Refused(code))
         return Message(content, reply_to=message)
 
     return answer
@@ -89,6 +89,6 @@ def log_failure(what: str, error: BaseException) -> None:
 def _header_of(message: Message, context: Context) -> Header:
     """What to answer: the message's own header, or that of no round where it cannot be read."""
     try:
-        return messages.read_header(message.content)
+        return read_header(message.content)
     except ProtocolError:
         return Header(context.run_id, 0)

@@ -16,10 +16,11 @@ from flwr.clientapp import ClientApp
 from fedgrpo.federation.node.answers import Handler, answering
 from fedgrpo.federation.node.clock import Clock, SystemClock
 from fedgrpo.federation.state.memory import NodeMemory
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import Header
+from fedgrpo.federation.wire.codec import Header, check_header, decode, encode
+from fedgrpo.federation.wire.messages import Ciphertexts, Masked, UnmaskOrder
 from fedgrpo.ground.node_folder import check_free, node_folder
-from fedgrpo.secure.encoding import encode, fraction_bits
+from fedgrpo.secure import encoding
+from fedgrpo.secure.roster import Roster
 from fedgrpo.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,33 +98,33 @@ def _later(handler: Handler) -> Handler:
 def _share(message: Message, context: Context) -> RecordDict:
     """Deal encrypted shares of this round's secrets to the bucket peers."""
     memory, header, _ = _open_round(message, context)
-    roster = messages.read_roster(message.content)
+    roster = decode(Roster, message.content)
     with memory.masks() as client:
         ciphertexts = client.share(roster)
     memory.members = len(roster.members)
-    return messages.write_ciphertexts(header, ciphertexts)
+    return encode(header, Ciphertexts(ciphertexts))
 
 
 def _mask(message: Message, context: Context) -> RecordDict:
     """Send the release under masks, in an encoding that the server has no say in."""
     memory, header, _ = _open_round(message, context)
-    ciphertexts = messages.read_ciphertexts(message.content)
+    ciphertexts = decode(Ciphertexts, message.content).by_node
     with memory.masks() as client:
         release, bound = memory.take_release(), memory.bound
-        values = encode(release, fraction_bits(memory.members, bound), bound)
+        values = encoding.encode(release, encoding.fraction_bits(memory.members, bound), bound)
         masked = client.mask(ciphertexts, values)
-    return messages.write_masked(header, masked)
+    return encode(header, Masked(masked))
 
 
 def _unmask(message: Message, context: Context) -> RecordDict:
     """Answer once with shares of survivors' seeds or of dropped members' keys."""
     memory, header, _ = _open_round(message, context)
-    order = messages.read_unmask(message.content)
+    order = decode(UnmaskOrder, message.content)
     with memory.masks() as client:
         revealed = client.reveal(
             header.run_id, header.round, order.bucket, order.survivors, order.dropped
         )
-    return messages.write_revealed(header, revealed)
+    return encode(header, revealed)
 
 
 def _deal(message: Message, context: Context) -> RecordDict:
@@ -154,6 +155,6 @@ def _open_round(message: Message, context: Context) -> tuple[NodeMemory, Header,
     """Take up the round that a message after training belongs to, under its settings."""
     memory, settings = NodeMemory(context.state), Settings.from_run_config(context.run_config)
     header = Header(context.run_id, memory.round)
-    messages.check_header(message.content, header)
+    check_header(message.content, header)
     memory.check_settings(settings.fingerprint())
     return memory, header, settings

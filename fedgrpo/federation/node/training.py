@@ -19,7 +19,6 @@ import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -34,8 +33,8 @@ from fedgrpo.federation.protocols.committee import client as committee_client
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.state.watch import Watch
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import TrainOrder
+from fedgrpo.federation.wire.codec import Header, check_header, decode, encode
+from fedgrpo.federation.wire.messages import TrainOrder, Unmasked
 from fedgrpo.federation.wire.plans import order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.privacy.release import ReleasePlan, zero_release
@@ -43,9 +42,6 @@ from fedgrpo.secure.masking import MaskingClient
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
 from fedgrpo.site.refusals import Refusal, refused
-
-if TYPE_CHECKING:
-    from fedgrpo.federation.wire.messages import Header
 
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
@@ -144,7 +140,8 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
 def _task(message: Message, context: Context, came: float) -> Task:
     """Read an order, and hold it against the node's own settings."""
     settings = Settings.from_run_config(context.run_config)
-    order = messages.read_order(message.content)
+    order = decode(TrainOrder, message.content)
+    check_header(message.content, order.header)
     _check_run(order.header, context, settings.rounds)
     _check_settings(order.fingerprint, settings)
     if not math.isfinite(order.clipping_norm):
@@ -308,7 +305,7 @@ def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
     header, settings = task.order.header, task.settings
     tag = task.store.tag(task.ask, release)
     if settings.aggregation.protocol == "plain":
-        return messages.write_release(header, release, tag)
+        return encode(header, Unmasked(release), tag)
     if settings.aggregation.protocol == "committee":
         return committee_client.finish(header, task.context, settings, task.ask, release)
     least = max(minimum_bucket, settings.secure.bucket_size)
@@ -316,4 +313,4 @@ def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
         header.run_id, header.round, task.context.node_id, least, order=task.digest
     )
     task.memory.keep(release, task.plan.bound, masks)
-    return messages.write_keys(header, masks.public_keys, tag)
+    return encode(header, masks.public_keys, tag)

@@ -8,30 +8,22 @@ repeated as the same release and not charged again, see :mod:`fedgrpo.federation
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from fedgrpo.federation.server.optimisers import OptimiserState
 from fedgrpo.federation.wire.versions import VERSION, code_hash
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.files import replace_file
+from fedgrpo.ground.kept import read_kept, write_kept
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Settings
 
 FILE = "checkpoint.safetensors"
 """Name of the checkpoint in the run directory."""
 
-FORMAT = 2
+FORMAT = 3
 """Of the checkpoint. Raised when its meaning changes."""
 
-_BASIS = "basis."
 _ANEW = "set run.directory to an empty directory to start a new run"
 
 
@@ -135,11 +127,30 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a checkpoint was made with."""
+
+    format: int
+    version: str
+    code: str
+    fingerprint: str
+    """Of the settings."""
+
+
+@dataclass(frozen=True)
 class Stored:
     """What a checkpoint holds."""
 
     state: ServerState
     pending: Pending
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """What every checkpoint holds, whatever became of the rest."""
+
+    origin: Origin
 
 
 def save_checkpoint(
@@ -158,23 +169,7 @@ def save_checkpoint(
     pending:
         What belongs to other files.
     """
-    tensors: dict[str, NDArray[Any]] = {
-        "adapter": state.adapter.vector,
-        "optimiser.first": state.optimiser.first,
-        "optimiser.second": state.optimiser.second,
-    }
-    tensors |= {_BASIS + name: array for name, array in state.adapter.basis.items()}
-    facts = {
-        "progress": asdict(state.progress),
-        "pending": asdict(pending or Pending()),
-        "layout": state.adapter.layout,
-        "format": str(FORMAT),
-        "version": VERSION,
-        "code": code_hash(),
-        "fingerprint": fingerprint,
-    }
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    replace_file(path, save(contiguous, metadata={"fedgrpo": json.dumps(facts)}))
+    write_kept(path, Stored(state, pending or Pending(), _origin(fingerprint)))
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> Stored | None:
@@ -187,32 +182,19 @@ def load_checkpoint(path: Path, fingerprint: str) -> Stored | None:
     """
     if not path.exists():
         return None
-    facts, tensors = _read(path)
-    mine = {
-        "format": str(FORMAT),
-        "version": VERSION,
-        "code": code_hash(),
-        "fingerprint": fingerprint,
-    }
-    for name, ours in mine.items():
-        if (theirs := facts.get(name, "")) != ours:
+    theirs, mine = read_kept(_Marked, path).origin, _origin(fingerprint)
+    for name, what in _OTHER.items():
+        made, now = str(getattr(theirs, name)), str(getattr(mine, name))
+        if made != now:
             raise RunError(
-                f"checkpoint {path} was made with {_OTHER[name]} "
-                f"({str(theirs)[:12]}, now {ours[:12]})",
+                f"checkpoint {path} was made with {what} ({made[:12]}, now {now[:12]})",
                 cure=f"resume with those, or {_ANEW}",
             )
-    progress = Progress(**facts["progress"])
-    basis = {
-        name.removeprefix(_BASIS): array
-        for name, array in tensors.items()
-        if name.startswith(_BASIS)
-    }
-    state = ServerState(
-        AdapterState(tensors["adapter"], basis, facts["layout"]),
-        progress,
-        OptimiserState(progress.steps, tensors["optimiser.first"], tensors["optimiser.second"]),
-    )
-    return Stored(state, Pending(**facts["pending"]))
+    return read_kept(Stored, path)
+
+
+def _origin(fingerprint: str) -> Origin:
+    return Origin(FORMAT, VERSION, code_hash(), fingerprint)
 
 
 _OTHER = {
@@ -249,15 +231,3 @@ def resume(path: Path | None, settings: Settings, adapter: AdapterState) -> Stor
             cure=f"restore that model, or {_ANEW}",
         )
     return stored
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads(file.metadata()["fedgrpo"])
-            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        raise RunError(
-            f"checkpoint {path} is damaged or not a checkpoint",
-            cure=f"restore it from a copy, or {_ANEW}",
-        ) from None

@@ -25,15 +25,14 @@ from fedgrpo.federation.server.round import (
     make_entry,
     make_row,
 )
+from fedgrpo.federation.wire.codec import Header, encode
 from fedgrpo.federation.wire.exchange import round_trip, wait_for_nodes
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.federation.wire.messages import (
     TRAIN,
-    Header,
     TrainOrder,
     read_adapter,
     write_adapter,
-    write_order,
 )
 from fedgrpo.federation.wire.plans import last_round, release_plan
 from fedgrpo.ground.callbacks import tell
@@ -255,14 +254,15 @@ class FedGRPO(Strategy):
         """
         federation = self.settings.federation
         nodes = wait_for_nodes(grid, federation.min_clients, federation.wait_s)
+        header = Header(grid.run.run_id, server_round)
         order = TrainOrder(
-            Header(grid.run.run_id, server_round),
+            header,
             self._journal.run,
             read_adapter(arrays),
             self._state.progress.clipping_norm,
             self.settings.fingerprint(),
         )
-        link, content = Link(grid, order.header, _started(self._run).timeout), write_order(order)
+        link, content = Link(grid, header, _started(self._run).timeout), encode(header, order)
         return [link.message(TRAIN, node, content) for node in nodes]
 
     def aggregate_train(

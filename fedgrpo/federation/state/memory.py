@@ -9,23 +9,74 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.wire.records import array, array_record, config_record, scalar
+from fedgrpo.federation.wire.codec import drop, put, take
+from fedgrpo.ground.codec import Key
 from fedgrpo.ground.errors import AdapterError, ProtocolError, SettingsError, TurnError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.secure.committee.keys.identity import MemberKeys
 from fedgrpo.secure.masking import MaskingClient
 
-_PINS, _MASKS, _RELEASE = "fedgrpo.pins", "fedgrpo.masks", "fedgrpo.release"
-_PLAN, _SIGNING, _PINNED = "fedgrpo.plan", "fedgrpo.signing", "fedgrpo.committee"
-
 WORK = "fedgrpo.work"
 """What the names of a committee member's records of one round begin with."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Pins:
+    """The last round that was begun, and what stays the same for a whole run."""
+
+    round: int
+    layout: str
+    basis: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a round's plan follows from, see :meth:`NodeMemory.keep_plan`."""
+
+    run: str
+    settings: str
+    dimension: int
+    clipping_norm: float
+    order: bytes
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A round's release, float64, shape (size,)."""
+
+    vector: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """The mask secrets of a round, the bound of its release, and the size of its roster."""
+
+    client: bytes
+    bound: float
+    members: int = 0
+
+
+@dataclass(frozen=True)
+class _Signing:
+    """The private key that signs how a release is dealt."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class _Committee:
+    """The members with whom a run began that lists none."""
+
+    members: tuple[MemberKeys, ...]
 
 
 @dataclass
@@ -60,7 +111,7 @@ class NodeMemory:
                 cure="a repeated round needs a new run",
             )
         if last:
-            self._check_pins(_pins_of(adapter))
+            self._check_pins(adapter)
 
     def begin_round(self, round: int, adapter: AdapterState) -> None:
         """Open a round, once, and forget what is left of the one before.
@@ -70,14 +121,12 @@ class NodeMemory:
         """
         self.check_turn(round, adapter)
         self.forget_round()
-        self.state[_PINS] = ConfigRecord({"round": round, **_pins_of(adapter)})
+        put(self.state, _Pins(round, adapter.layout, adapter.basis_hash))
 
     def keep(self, release: NDArray[np.float64], bound: float, masks: MaskingClient) -> None:
         """Keep a round's release, float64, shape (size,), its bound, and the mask secrets."""
-        self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
-        self.state[_MASKS] = ConfigRecord(
-            {"client": masks.to_bytes(), "bound": bound, "members": 0}
-        )
+        put(self.state, _Release(release))
+        put(self.state, _Masks(masks.to_bytes(), bound))
 
     def keep_plan(
         self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
@@ -96,15 +145,7 @@ class NodeMemory:
             Digest of what all nodes were ordered to compute, see
             :func:`fedgrpo.federation.wire.plans.order_digest`.
         """
-        self.state[_PLAN] = ConfigRecord(
-            {
-                "run": run,
-                "settings": settings,
-                "dimension": dimension,
-                "norm": clipping_norm,
-                "order": order,
-            }
-        )
+        put(self.state, _Plan(run, settings, dimension, clipping_norm, order))
 
     def check_settings(self, settings: str) -> None:
         """Refuse settings other than those that the round began with.
@@ -119,7 +160,7 @@ class NodeMemory:
         TurnError
             If no round is open.
         """
-        if (began := scalar(self._plan, "settings", str)) != settings:
+        if (began := self._plan.settings) != settings:
             raise SettingsError(
                 f"the settings changed in mid-round, from {began[:12]} to {settings[:12]}",
                 cure="keep to one configuration within a run",
@@ -128,34 +169,32 @@ class NodeMemory:
     @property
     def run(self) -> str:
         """Name of the run; raises TurnError if no round is open."""
-        return scalar(self._plan, "run", str)
+        return self._plan.run
 
     @property
     def plan(self) -> tuple[int, float]:
         """Dimension and clipping norm of the round; raises TurnError if there is none."""
-        return scalar(self._plan, "dimension", int), scalar(self._plan, "norm", float)
+        return self._plan.dimension, self._plan.clipping_norm
 
     @property
-    def _plan(self) -> ConfigRecord:
-        if _PLAN not in self.state:
+    def _plan(self) -> _Plan:
+        if (plan := self._find(_Plan)) is None:
             raise TurnError("no round is open", cure="have the node train first")
-        return config_record(self.state, _PLAN)
+        return plan
 
     @property
     def order(self) -> bytes:
         """Digest of the round's order; raises TurnError if there is none."""
-        return scalar(self._plan, "order", bytes)
+        return self._plan.order
 
     def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
         """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
-        self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
-        self.state[_SIGNING] = ConfigRecord({"key": signing})
+        put(self.state, _Release(release))
+        put(self.state, _Signing(signing))
 
     def take_signing(self) -> bytes:
         """Return the round's signing key, once; raises ProtocolError if there is none."""
-        key = scalar(config_record(self.state, _SIGNING), "key", bytes)
-        del self.state[_SIGNING]
-        return key
+        return self._pop(_Signing).key
 
     def pin_committee(self, members: tuple[MemberKeys, ...]) -> None:
         """Accept a committee that no settings list: the same for a whole run.
@@ -165,16 +204,13 @@ class NodeMemory:
         ProtocolError
             If it is another one.
         """
-        keys = b"".join(key.signing + key.agreement for key in members)
-        before = keys
-        if _PINNED in self.state:
-            before = scalar(config_record(self.state, _PINNED), "keys", bytes)
-        if before != keys:
+        named = _Committee(members)
+        if (self._find(_Committee) or named) != named:
             raise ProtocolError(
                 "the server names another committee than earlier in this run",
                 cure="list the members in aggregation.committee and start a new run",
             )
-        self.state[_PINNED] = ConfigRecord({"keys": keys})
+        put(self.state, named)
 
     @contextmanager
     def masks(self) -> Iterator[MaskingClient]:
@@ -186,26 +222,25 @@ class NodeMemory:
         ProtocolError
             If no round is open.
         """
-        record = config_record(self.state, _MASKS)
-        client = MaskingClient.from_bytes(scalar(record, "client", bytes))
+        client = MaskingClient.from_bytes(take(_Masks, self.state).client)
         try:
             yield client
         finally:
-            record["client"] = client.to_bytes()
+            put(self.state, replace(take(_Masks, self.state), client=client.to_bytes()))
 
     @property
     def bound(self) -> float:
         """Largest absolute value of a coordinate of the release."""
-        return scalar(config_record(self.state, _MASKS), "bound", float)
+        return take(_Masks, self.state).bound
 
     @property
     def members(self) -> int:
         """Members of the roster that this node accepted; 0 before."""
-        return scalar(config_record(self.state, _MASKS), "members", int)
+        return take(_Masks, self.state).members
 
     @members.setter
     def members(self, count: int) -> None:
-        config_record(self.state, _MASKS)["members"] = count
+        put(self.state, replace(take(_Masks, self.state), members=count))
 
     def take_release(self) -> NDArray[np.float64]:
         """Return the round's release, once.
@@ -215,36 +250,38 @@ class NodeMemory:
         ProtocolError
             If it was taken or there is none.
         """
-        release: NDArray[np.float64] = array(
-            array_record(self.state, _RELEASE), "release", "float64"
-        )
-        del self.state[_RELEASE]
-        return release
+        return self._pop(_Release).vector
 
     def forget_round(self) -> None:
         """Wipe release and secrets."""
-        for name in (_RELEASE, _MASKS, _SIGNING, _PLAN):
-            if name in self.state:
-                del self.state[name]
+        for kind in (_Release, _Masks, _Signing, _Plan):
+            drop(self.state, kind.__name__)
         for name in [name for name in self.state if name.startswith(WORK)]:
             del self.state[name]
 
     @property
     def round(self) -> int:
         """The round that is open, or the last one; 0 before the first."""
-        return scalar(config_record(self.state, _PINS), "round", int) if _PINS in self.state else 0
+        pins = self._find(_Pins)
+        return pins.round if pins else 0
 
-    def _check_pins(self, pins: dict[str, str]) -> None:
-        record = config_record(self.state, _PINS)
-        for name, value in pins.items():
-            if (before := scalar(record, name, str)) != value:
+    def _check_pins(self, adapter: AdapterState) -> None:
+        pins = take(_Pins, self.state)
+        for name, before, now in (
+            ("layout", pins.layout, adapter.layout),
+            ("basis", pins.basis, adapter.basis_hash),
+        ):
+            if before != now:
                 raise AdapterError(
                     f"the adapter's {name} changed within the run, "
-                    f"from {before[:12]} to {value[:12]}",
+                    f"from {before[:12]} to {now[:12]}",
                     cure="send the same frozen tensors in every round, or start a new run",
                 )
 
+    def _find(self, kind: type[T]) -> T | None:
+        return take(kind, self.state) if kind.__name__ in self.state else None
 
-def _pins_of(adapter: AdapterState) -> dict[str, str]:
-    """What stays the same for a whole run."""
-    return {"layout": adapter.layout, "basis": adapter.basis_hash}
+    def _pop(self, kind: type[T]) -> T:
+        kept = take(kind, self.state)
+        drop(self.state, kind.__name__)
+        return kept

@@ -29,27 +29,28 @@ Masking keys are not derived: masks hide a release only if they are fresh each t
 from __future__ import annotations
 
 import fcntl
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import Context, RecordDict
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save
 
+from fedgrpo.federation.wire.codec import put, take
 from fedgrpo.federation.wire.messages import Tag
-from fedgrpo.federation.wire.records import array, array_record, config_record, scalar
+from fedgrpo.ground.codec import Key
 from fedgrpo.ground.crypto import derive_key, kept_key, new_key
 from fedgrpo.ground.errors import RunError, TurnError
-from fedgrpo.ground.files import owner_only, replace_file
+from fedgrpo.ground.files import owner_only
+from fedgrpo.ground.kept import read_kept, write_kept
 from fedgrpo.ground.node_folder import STATE, locked, node_folder, owned_folder
 from fedgrpo.ledger import commitment
 from fedgrpo.settings import Settings
+
+T = TypeVar("T")
 
 SECRET = "node.secret"
 """Name of the secret in the node's folder."""
@@ -75,11 +76,26 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A few facts and arrays, kept together."""
+class _Released:
+    """A run's last release."""
 
-    facts: Mapping[str, Any]
-    arrays: Mapping[str, NDArray[Any]]
+    round: int
+    plan: str
+    release: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Adapters:
+    """Global adapters of a round and of the one before."""
+
+    round: int
+    now: NDArray[np.float32]
+    before: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class _Secret:
+    key: Key
 
 
 class Shelf(Protocol):
@@ -88,11 +104,11 @@ class Shelf(Protocol):
     def secret(self) -> bytes:
         """The node's secret (32 bytes), made on first use."""
 
-    def read(self, name: str) -> Note | None:
-        """Return a note, or None if there is none."""
+    def read(self, kind: type[T], name: str) -> T | None:
+        """Return a note of that class, or None if there is none."""
 
-    def write(self, name: str, note: Note) -> None:
-        """Keep a note; it is durable when this returns."""
+    def write(self, name: str, note: object) -> None:
+        """Keep a dataclass; it is durable when this returns."""
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """Hold the shelf alone."""
@@ -111,19 +127,14 @@ class FolderShelf:
         """See :class:`Shelf`."""
         return kept_key(owned_folder(self.folder) / SECRET)
 
-    def read(self, name: str) -> Note | None:
-        """See :class:`Shelf`."""
+    def read(self, kind: type[T], name: str) -> T | None:
+        """See :class:`Shelf`; raises RunError if the note is damaged."""
         path = self._path(name)
-        if not path.exists():
-            return None
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads(file.metadata()["fedgrpo"])
-            return Note(facts, {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        return read_kept(kind, path) if path.exists() else None
 
-    def write(self, name: str, note: Note) -> None:
+    def write(self, name: str, note: object) -> None:
         """See :class:`Shelf`."""
-        content = save(dict(note.arrays), metadata={"fedgrpo": json.dumps(dict(note.facts))})
-        replace_file(self._path(name), content, mode=0o600)
+        write_kept(self._path(name), note, mode=0o600)
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: between processes, by a lock on a file."""
@@ -148,24 +159,17 @@ class StateShelf:
 
     def secret(self) -> bytes:
         """See :class:`Shelf`."""
-        if self._key("secret") not in self.state:
-            self.state[self._key("secret")] = ConfigRecord({"key": new_key()})
-        return scalar(config_record(self.state, self._key("secret")), "key", bytes)
+        if (kept := self.read(_Secret, "secret")) is None:
+            self.write("secret", kept := _Secret(new_key()))
+        return kept.key
 
-    def read(self, name: str) -> Note | None:
+    def read(self, kind: type[T], name: str) -> T | None:
         """See :class:`Shelf`."""
-        if self._key(name) not in self.state:
-            return None
-        kept = array_record(self.state, self._key(name))
-        facts = scalar(config_record(self.state, self._key(f"{name}.facts")), "facts", str)
-        arrays = {key: array(kept, key, kept[key].dtype) for key in kept}
-        return Note(json.loads(facts), arrays)
+        return take(kind, self.state, self._key(name)) if self._key(name) in self.state else None
 
-    def write(self, name: str, note: Note) -> None:
+    def write(self, name: str, note: object) -> None:
         """See :class:`Shelf`."""
-        facts = json.dumps(dict(note.facts))
-        self.state[self._key(name)] = ArrayRecord({k: Array(a) for k, a in note.arrays.items()})
-        self.state[self._key(f"{name}.facts")] = ConfigRecord({"facts": facts})
+        put(self.state, note, self._key(name))
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: one process has the state at a time, as Flower hands it out."""
@@ -247,32 +251,31 @@ class NodeStore:
         TurnError
             If this run is beyond that round, or released into it by another plan.
         """
-        kept = self._shelf.read(f"release-{ask.run}")
-        if kept is None or kept.facts["round"] < ask.round:
+        kept = self._shelf.read(_Released, f"release-{ask.run}")
+        if kept is None or kept.round < ask.round:
             return None
-        if (kept.facts["round"], kept.facts["plan"]) != (ask.round, ask.plan):
+        if (kept.round, kept.plan) != (ask.round, ask.plan):
             raise TurnError(
-                f"this node released into round {kept.facts['round']} of this run, by another plan "
+                f"this node released into round {kept.round} of this run, by another plan "
                 f"than it is now asked for in round {ask.round}",
                 cure="go on with the next round; keep prompts and settings within a run",
             )
-        return kept.arrays["release"]
+        return kept.release
 
     def keep(self, ask: Ask, release: NDArray[np.float64]) -> None:
         """Keep a release, in the place of the run's last one, before it leaves."""
-        note = Note({"round": ask.round, "plan": ask.plan}, {"release": release})
-        self._shelf.write(f"release-{ask.run}", note)
+        self._shelf.write(f"release-{ask.run}", _Released(ask.round, ask.plan, release))
 
     def derive(self, purpose: str, *context: str | int) -> bytes:
         """Return a key (32 bytes) of the node's for one more purpose, always the same."""
         return derive_key(self._secret, purpose, *context)
 
-    def read_note(self, name: str) -> Note | None:
+    def read_note(self, kind: type[T], name: str) -> T | None:
         """Return a note kept under a name, or None if there is none."""
-        return self._shelf.read(name)
+        return self._shelf.read(kind, name)
 
-    def write_note(self, name: str, note: Note) -> None:
-        """Keep a note in the place of the one before; it is durable when this returns."""
+    def write_note(self, name: str, note: object) -> None:
+        """Keep a dataclass in the place of the one before; it is durable when this returns."""
         self._shelf.write(name, note)
 
     def alone(self, name: str) -> AbstractContextManager[None]:
@@ -284,13 +287,9 @@ class NodeStore:
 
         Also for a round that is repeated; None in the first.
         """
-        kept = self._shelf.read(f"adapters-{ask.run}")
-        if kept is None:
-            before = None
-        elif kept.facts["round"] == ask.round:
-            return kept.arrays.get("before")
-        else:
-            before = kept.arrays["now"]
-        arrays = {"now": vector} if before is None else {"now": vector, "before": before}
-        self._shelf.write(f"adapters-{ask.run}", Note({"round": ask.round}, arrays))
+        kept = self._shelf.read(_Adapters, f"adapters-{ask.run}")
+        if kept and kept.round == ask.round:
+            return kept.before
+        before = kept.now if kept else None
+        self._shelf.write(f"adapters-{ask.run}", _Adapters(ask.round, vector, before))
         return before

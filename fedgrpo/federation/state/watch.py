@@ -12,6 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 NOTE = "watch"
 """Name of the note on the node's disk."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    """What is under way, by the names of units."""
+
+    plan: str
+    batch: tuple[str, ...]
+    suspects: tuple[str, ...]
+    dead: tuple[str, ...]
 
 
 class Watch:
@@ -67,11 +78,11 @@ class Watch:
 
     def _take_up(self) -> None:
         """Draw conclusions from what an earlier process of this plan left open."""
-        note = self._store.read_note(NOTE) if self._store else None
-        if note is None or note.facts["plan"] != self._plan:
+        note = self._store.read_note(_Open, NOTE) if self._store else None
+        if note is None or note.plan != self._plan:
             return
-        batch = frozenset(note.facts["batch"])
-        self.suspects, self.dead = frozenset(note.facts["suspects"]), frozenset(note.facts["dead"])
+        batch = frozenset(note.batch)
+        self.suspects, self.dead = frozenset(note.suspects), frozenset(note.dead)
         if len(batch) == 1 and batch <= self.suspects:
             self.dead |= batch
         self.suspects = (self.suspects | batch) - self.dead
@@ -79,14 +90,6 @@ class Watch:
             self._write([])
 
     def _write(self, batch: Sequence[str]) -> None:
-        if self._store is None:
-            return
-        from fedgrpo.federation.state.node_store import Note
-
-        facts = {
-            "plan": self._plan,
-            "batch": list(batch),
-            "suspects": sorted(self.suspects),
-            "dead": sorted(self.dead),
-        }
-        self._store.write_note(NOTE, Note(facts, {}))
+        if self._store:
+            suspects, dead = tuple(sorted(self.suspects)), tuple(sorted(self.dead))
+            self._store.write_note(NOTE, _Open(self._plan, tuple(batch), suspects, dead))

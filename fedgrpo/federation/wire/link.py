@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedgrpo.federation.wire.codec import Header, check_header
 from fedgrpo.federation.wire.exchange import Replies, round_trip
-from fedgrpo.federation.wire.messages import Header, check_header, read_refusal
+from fedgrpo.federation.wire.messages import read_refusal
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.site.refusals import CURES, Refusal
 

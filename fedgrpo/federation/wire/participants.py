@@ -9,9 +9,10 @@ from typing import Generic, TypeVar
 
 from flwr.app import RecordDict
 
+from fedgrpo.federation.wire.codec import Header, decode
 from fedgrpo.federation.wire.exchange import Replies
 from fedgrpo.federation.wire.link import Answers, read_answers
-from fedgrpo.federation.wire.messages import Header, Tag, read_tag
+from fedgrpo.federation.wire.messages import Tag
 
 T = TypeVar("T")
 
@@ -43,7 +44,9 @@ def read_participants(
     share a name are left out. An attacker cannot make an honest node's its own: only that node and
     the server know it.
     """
-    answers = read_answers(replies, header, lambda node, c: Participant(read_tag(c), read(node, c)))
+    answers = read_answers(
+        replies, header, lambda node, c: Participant(decode(Tag, c), read(node, c))
+    )
     names = Counter(participant.tag.name for participant in answers.values.values())
     twice = {n for n, participant in answers.values.items() if names[participant.tag.name] > 1}
     ordered = sorted(answers.values.items(), key=lambda item: item[1].tag.name)

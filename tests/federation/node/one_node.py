@@ -5,18 +5,17 @@ from __future__ import annotations
 from flwr.app import Message, RecordDict
 
 from fedgrpo.federation import LocalGrid, make_client_app
-from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.messages import (
     MASK,
     SHARE,
     TRAIN,
-    Header,
+    Ciphertexts,
     TrainOrder,
     UnmaskOrder,
-    write_order,
 )
 from fedgrpo.federation.wire.plans import order_digest
-from fedgrpo.secure.masking import Roster
+from fedgrpo.secure.roster import PublicKeys, Roster
 from fedgrpo.site import Refusal
 from tests.federation.federation import FakeClient, make_adapter, make_settings, small_delta
 from tests.federation.sites import code_of
@@ -47,14 +46,15 @@ class Node:
 
     def order(self, round=1, adapter=None, norm=1.0, fingerprint=None, run=None) -> RecordDict:
         header = Header(run or self.run_id, round)
-        return write_order(
+        return encode(
+            header,
             TrainOrder(
                 header,
                 "ab" * 16,
                 adapter or make_adapter(),
                 norm,
                 fingerprint or self.settings.fingerprint(),
-            )
+            ),
         )
 
     def trained(self, round=1) -> Roster:
@@ -63,22 +63,21 @@ class Node:
         for node in self.grid.online:
             reply = self.ask(TRAIN, self.order(round), node)
             assert reply.has_content(), reply.error
-            keys[node] = messages.read_keys(reply.content)
+            keys[node] = decode(PublicKeys, reply.content)
         order = order_digest(self.settings, make_adapter(), 1.0)
         return Roster(self.run_id, round, 0, tuple(keys), tuple(keys.values()), 2, order)
 
     def masked(self, round=1) -> Roster:
         """Go on until all three have sent their masked vectors."""
         roster = self.trained(round)
+        asked = encode(Header(self.run_id, round), roster)
         dealt = {
-            node: messages.read_ciphertexts(
-                self.ask(SHARE, messages.write_roster(roster), node).content
-            )
+            node: decode(Ciphertexts, self.ask(SHARE, asked, node).content).by_node
             for node in roster.members
         }
         for node in roster.members:
             peers = {peer: dealt[peer][node] for peer in roster.peers_of(node)}
-            content = messages.write_ciphertexts(Header(self.run_id, round), peers)
+            content = encode(Header(self.run_id, round), Ciphertexts(peers))
             assert self.ask(MASK, content, node).has_content()
         return roster
 
@@ -88,6 +87,4 @@ class Node:
 
 
 def unmask(survivors, dropped=(), round=1, bucket=0, run=1):
-    return messages.write_unmask(
-        Header(run, round), UnmaskOrder(bucket, tuple(survivors), tuple(dropped))
-    )
+    return encode(Header(run, round), UnmaskOrder(bucket, tuple(survivors), tuple(dropped)))

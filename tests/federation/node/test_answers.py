@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from fedgrpo.federation import LocalGrid
 from fedgrpo.federation.node.answers import CODES, answering, refusal_of
-from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.codec import HEADER, Header, encode, read_header
 from fedgrpo.federation.wire.link import refusal_words
-from fedgrpo.federation.wire.messages import Header
 from fedgrpo.ground import errors
 from fedgrpo.ground.errors import FedGRPOError, PolicyError
 from fedgrpo.site import CURES, Refusal
@@ -37,7 +36,7 @@ def answer_to(error: BaseException, content: RecordDict | None = None) -> Messag
     def fail(message: Message, context: Context) -> RecordDict:
         raise error
 
-    header = RecordDict({messages.HEADER: messages.write_header(Header(7, 3))})
+    header = encode(Header(7, 3))
     order = header if content is None else content
     app = ClientApp()
     app.train()(answering(fail))
@@ -51,7 +50,7 @@ def test_an_error_of_our_own_has_one_code_whatever_its_text(kind: type[FedGRPOEr
     reply = answer_to(made(kind))
     code = code_of(reply)
     assert code is refusal_of(made(kind))
-    assert messages.read_header(reply.content) == Header(7, 3)
+    assert read_header(reply.content) == Header(7, 3)
     assert SECRET not in str(reply.content)
 
 
@@ -69,8 +68,8 @@ def test_the_closest_class_comes_first() -> None:
     "content",
     [
         RecordDict(),
-        RecordDict({messages.HEADER: ConfigRecord({"version": "0.0.1", "run": 7})}),
-        RecordDict({messages.HEADER: ConfigRecord({"run": "x"})}),
+        RecordDict({HEADER: ConfigRecord({"version": "0.0.1", "run": 7})}),
+        RecordDict({HEADER: ConfigRecord({"run": "x"})}),
     ],
 )
 def test_a_message_whose_header_cannot_be_read_is_answered_all_the_same(
@@ -78,7 +77,7 @@ def test_a_message_whose_header_cannot_be_read_is_answered_all_the_same(
 ) -> None:
     reply = answer_to(KeyError(), content)
     assert code_of(reply) is Refusal.FAILED
-    assert messages.read_header(reply.content) == Header(7, 0)
+    assert read_header(reply.content) == Header(7, 0)
 
 
 @pytest.mark.parametrize("code", Refusal)

@@ -15,16 +15,16 @@ from flwr.common.serde import context_from_proto, context_to_proto
 
 from fedgrpo.federation.node.gate import source_of
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.codec import HEADER, Header, decode, encode
 from fedgrpo.federation.wire.messages import (
-    ADAPTER,
-    BODY,
-    HEADER,
     MASK,
     SHARE,
     TRAIN,
     UNMASK,
-    Header,
+    Ciphertexts,
+    Tag,
+    TrainOrder,
+    read_release,
 )
 from fedgrpo.federation.wire.plans import order_digest, plan_hash, release_plan
 from fedgrpo.ground.errors import ProtocolError, RewardError
@@ -41,6 +41,8 @@ from tests.federation.federation import (
 from tests.federation.kills import KilledError
 from tests.federation.node.one_node import Node, unmask
 from tests.federation.sites import code_of
+
+ARRAYS = "TrainOrder.arrays"
 
 
 def changed(content, record, name, value):
@@ -60,9 +62,9 @@ def private(unit):
 
 def test_only_public_keys_and_a_tag_leave_after_training():
     reply = Node().ask(TRAIN, Node().order())
-    assert isinstance(messages.read_keys(reply.content), PublicKeys)
-    assert set(reply.content) == {HEADER, BODY, messages.TAG}
-    assert set(reply.content[messages.TAG]) == {"name", "commitment"}
+    assert isinstance(decode(PublicKeys, reply.content), PublicKeys)
+    assert set(reply.content) == {HEADER, "PublicKeys", "Tag"}
+    assert set(reply.content["Tag"]) == {"name", "commitment"}
 
 
 def test_a_round_is_answered_once():
@@ -101,7 +103,7 @@ def test_a_foreign_run_is_refused():
     node = Node()
     assert node.refusal(TRAIN, node.order(run=7)) is Refusal.OUT_OF_TURN
     node.trained()
-    foreign = changed(unmask([1001, 1002]), HEADER, "run", 7)
+    foreign = changed(unmask([1001, 1002]), HEADER, "run_id", 7)
     assert node.refusal(UNMASK, foreign) is Refusal.OUT_OF_TURN
 
 
@@ -111,21 +113,22 @@ def test_a_foreign_run_is_refused():
         (HEADER, "protocol", 99, Refusal.VERSION),
         (HEADER, "version", "0.0.1", Refusal.VERSION),
         (HEADER, "round", "one", Refusal.MESSAGE),
-        (BODY, "settings", "f" * 64, Refusal.SETTINGS),
-        (BODY, "clipping-norm", 2.0, Refusal.MESSAGE),
-        (BODY, "clipping-norm", float("nan"), Refusal.BOUNDS),
-        (BODY, "clipping-norm", 1, Refusal.MESSAGE),
-        (ADAPTER, "vector", Array(np.zeros(6)), Refusal.MESSAGE),
-        (ADAPTER, "vector", Array(np.full(6, np.nan, np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "vector", Array(np.zeros((2, 3), np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "vector", Array(np.full(6, 2e6, np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "vector", Array(np.zeros(0, np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "layout", Array(np.zeros(64, np.uint8)), Refusal.MESSAGE),
-        (ADAPTER, "basis.A", Array(np.full((3, 3), np.nan, np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "basis.A", Array(np.full((3, 3), -np.inf, np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "basis.A", Array(np.full((3, 3), 2e6, np.float32)), Refusal.BOUNDS),
-        (ADAPTER, "basis.A", Array(np.eye(3)), Refusal.BOUNDS),
-        (ADAPTER, "basis.B", Array(np.zeros(3, complex)), Refusal.BOUNDS),
+        (HEADER, "round", 2, Refusal.OUT_OF_TURN),
+        ("TrainOrder", "fingerprint", "f" * 64, Refusal.SETTINGS),
+        ("TrainOrder", "clipping_norm", 2.0, Refusal.MESSAGE),
+        ("TrainOrder", "clipping_norm", float("nan"), Refusal.BOUNDS),
+        ("TrainOrder", "clipping_norm", 1, Refusal.MESSAGE),
+        (ARRAYS, "adapter.vector", Array(np.zeros(6)), Refusal.MESSAGE),
+        (ARRAYS, "adapter.vector", Array(np.full(6, np.nan, np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", Array(np.zeros((2, 3), np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", Array(np.full(6, 2e6, np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", Array(np.zeros(0, np.float32)), Refusal.BOUNDS),
+        ("TrainOrder", "adapter.layout", "c" * 63, Refusal.MESSAGE),
+        (ARRAYS, "adapter.basis[]0", Array(np.full((3, 3), np.nan, np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", Array(np.full((3, 3), -np.inf, np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", Array(np.full((3, 3), 2e6, np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", Array(np.eye(3)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", Array(np.zeros(3, complex)), Refusal.BOUNDS),
     ],
 )
 def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(
@@ -165,7 +168,7 @@ def test_a_roster_below_the_nodes_minimum_is_refused(minimum):
     roster = node.trained()
     members = roster.members[: minimum - 1]
     small = replace(roster, members=members, keys=roster.keys[: minimum - 1])
-    assert node.refusal(SHARE, messages.write_roster(small)) is Refusal.MESSAGE
+    assert node.refusal(SHARE, encode(Header(1, 1), small)) is Refusal.MESSAGE
 
 
 MOVED = AdapterState(np.full(6, 0.5, np.float32), make_adapter().basis, LAYOUT)
@@ -178,22 +181,22 @@ def test_nothing_masked_leaves_a_bucket_whose_members_got_different_adapters(oth
     node = Node()
     keys = {}
     for member, adapter in zip(node.grid.online, [other, None, None], strict=True):
-        keys[member] = messages.read_keys(node.ask(TRAIN, node.order(1, adapter), member).content)
+        keys[member] = decode(PublicKeys, node.ask(TRAIN, node.order(1, adapter), member).content)
     digests = [order_digest(node.settings, adapter, 1.0) for adapter in (other, make_adapter())]
     roster = Roster(1, 1, 0, tuple(keys), tuple(keys.values()), 2, digests[1])
     for_first = replace(roster, order=digests[told == "the others'"])
-    replies = {m: node.ask(SHARE, messages.write_roster(roster), m) for m in (1002, 1003)}
-    replies[1001] = node.ask(SHARE, messages.write_roster(for_first), 1001)
+    replies = {m: node.ask(SHARE, encode(Header(1, 1), roster), m) for m in (1002, 1003)}
+    replies[1001] = node.ask(SHARE, encode(Header(1, 1), for_first), 1001)
     code = Refusal.MESSAGE if told == "the others'" else None
     assert code_of(replies[1001]) is code
     dealt = {
-        m: messages.read_ciphertexts(reply.content)
+        m: decode(Ciphertexts, reply.content).by_node
         for m, reply in replies.items()
         if code_of(reply) is None
     }
     for member in sorted(keys):
         peers = {peer: sent[member] for peer, sent in dealt.items() if peer != member}
-        content = messages.write_ciphertexts(Header(1, 1), peers)
+        content = encode(Header(1, 1), Ciphertexts(peers))
         if told == "its own" or member == 1001:
             assert node.refusal(MASK, content, member) is Refusal.MESSAGE
         else:  # The two who got one adapter may be summed without the third.
@@ -228,7 +231,7 @@ def test_a_clipping_norm_adapts_within_a_factor_of_ten_and_no_further():
 def test_a_roster_below_the_runs_bucket_size_is_refused():
     settings = make_settings(secure__bucket_size=4, federation__min_clients=12)
     node = Node(settings)
-    assert node.refusal(SHARE, messages.write_roster(node.trained())) is Refusal.MESSAGE
+    assert node.refusal(SHARE, encode(Header(1, 1), node.trained())) is Refusal.MESSAGE
 
 
 def test_a_node_named_as_alive_and_dropped_is_refused_and_the_secrets_are_gone():
@@ -250,25 +253,25 @@ def test_unmasking_is_answered_once():
 def test_masking_is_answered_once_and_the_release_is_gone():
     node = Node()
     node.masked()
-    assert "fedgrpo.release" not in node.state
-    again = messages.write_ciphertexts(Header(1, 1), {1002: b"", 1003: b""})
+    assert not {"_Release", "_Release.arrays"} & set(node.state)
+    again = encode(Header(1, 1), Ciphertexts({1002: b"", 1003: b""}))
     assert node.refusal(MASK, again) is Refusal.MESSAGE
 
 
 def test_a_refused_request_leaves_no_release_behind():
     node = Node()
     roster = node.trained()
-    node.ask(SHARE, messages.write_roster(roster))
-    forged = messages.write_ciphertexts(Header(1, 1), {1002: bytes(92), 1003: bytes(92)})
+    node.ask(SHARE, encode(Header(1, 1), roster))
+    forged = encode(Header(1, 1), Ciphertexts({1002: bytes(92), 1003: bytes(92)}))
     assert node.refusal(MASK, forged) is Refusal.MESSAGE
-    assert "fedgrpo.release" not in node.state
+    assert not {"_Release", "_Release.arrays"} & set(node.state)
 
 
 @pytest.mark.parametrize("kind", [SHARE, MASK, UNMASK])
 def test_a_stage_without_its_round_is_refused(kind):
     contents = {
-        SHARE: messages.write_roster(Roster(1, 1, 0, (), (), 2, bytes(32))),
-        MASK: messages.write_ciphertexts(Header(1, 1), {}),
+        SHARE: encode(Header(1, 1), Roster(1, 1, 0, (), (), 2, bytes(32))),
+        MASK: encode(Header(1, 1), Ciphertexts({})),
         UNMASK: unmask([1001]),
     }
     node = Node()
@@ -281,9 +284,9 @@ def test_a_stage_without_its_round_is_refused(kind):
 def test_a_new_round_wipes_what_the_last_one_left():
     node = Node()
     first = node.trained(1)
-    before = node.state["fedgrpo.masks"]["client"]
+    before = node.state["_Masks"]["client"]
     second = node.trained(2)
-    assert node.state["fedgrpo.masks"]["client"] != before
+    assert node.state["_Masks"]["client"] != before
     assert not {key for keys in first.keys for key in (keys.sharing, keys.masking)} & {
         key for keys in second.keys for key in (keys.sharing, keys.masking)
     }
@@ -349,7 +352,7 @@ def releasing(release):
 def test_a_bad_release_without_a_unit_is_the_same_code(release):
     node = Node(client=releasing(release))
     assert node.refusal(TRAIN, node.order()) is Refusal.FAILED
-    assert "fedgrpo.release" not in node.state
+    assert not {"_Release", "_Release.arrays"} & set(node.state)
 
 
 FACTORIES = [*FAILURES, *map(releasing, NONSENSE.values())]
@@ -364,13 +367,13 @@ def test_under_a_unit_a_failure_is_zero_with_the_full_noise(unit, factory):
     reply = node.ask(TRAIN, node.order())
     assert code_of(reply) is None
     plan = release_plan(settings, DIMENSION, 1.0)
-    release = messages.read_release(reply.content, plan.size)
+    release = read_release(reply.content, plan.size)
     context = node.grid.contexts[1001]
     store = NodeStore.of(context, settings)
-    order = messages.read_order(node.order())
+    order = decode(TrainOrder, node.order())
     source = source_of(context.node_config, declared_by(context.node_config, settings))
     ask = Ask("ab" * 16, 1, plan_hash(settings, order, plan, source))
-    assert store.tag(ask, release) == messages.read_tag(reply.content)
+    assert store.tag(ask, release) == decode(Tag, reply.content)
     np.testing.assert_array_equal(release, zero_release(plan, store.key(ask)))
 
 

@@ -12,12 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message
 
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import REFUSAL, TRAIN, Header, TrainOrder, write_order
+from fedgrpo.federation.wire.codec import Header, encode
+from fedgrpo.federation.wire.messages import (
+    TRAIN,
+    Refused,
+    TrainOrder,
+    read_refusal,
+    write_adapter,
+)
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.model.adapter import AdapterState
@@ -64,7 +70,7 @@ class Sites:
 
     def run(self) -> FedGRPO:
         strategy = FedGRPO(self.settings)
-        strategy.start(self.grid, messages.write_adapter(make_adapter()))
+        strategy.start(self.grid, write_adapter(make_adapter()))
         return strategy
 
     def spent(self, number: int) -> int:
@@ -86,7 +92,7 @@ def order(settings: Settings, run: int = 1, round: int = 1, norm: float = 1.0) -
 
 
 def ask(grid: LocalGrid, what: TrainOrder, node: int = 1001) -> Message:
-    message = Message(write_order(what), dst_node_id=node, message_type=TRAIN)
+    message = Message(encode(what.header, what), dst_node_id=node, message_type=TRAIN)
     (reply,) = grid.send_and_receive([message])
     return reply
 
@@ -303,10 +309,10 @@ def test_figures_stay_in_the_sites_own_log(
 
 
 def test_a_made_up_refusal_is_a_bad_reply() -> None:
-    content = messages.write_refusal(Header(1, 1), Refusal.HOURS)
-    content[REFUSAL] = ConfigRecord({"code": "\x1b[2J because"})
-    with pytest.raises(ProtocolError, match="unknown refusal code"):
-        messages.read_refusal(content)
+    content = encode(Header(1, 1), Refused(Refusal.HOURS))
+    content["Refused"] = ConfigRecord({"code": "\x1b[2J because"})
+    with pytest.raises(ProtocolError, match="no known Refusal"):
+        read_refusal(content)
 
 
 @pytest.mark.parametrize("stage", ["share", "mask", "unmask", "deal", "committee", "cosign"])
@@ -319,7 +325,7 @@ def test_settings_that_change_after_the_order_to_train_are_refused(
     node = next(iter(sites.grid.contexts))
     assert refusal(ask(sites.grid, order(settings), node)) is None
     sites.grid.contexts[node].run_config["robust.trim"] = settings.robust.trim - 1
-    content = RecordDict({messages.HEADER: messages.write_header(Header(1, 1))})
+    content = encode(Header(1, 1))
     message = Message(content, dst_node_id=node, message_type=f"query.{stage}")
     (answer,) = sites.grid.send_and_receive([message])
     assert code_of(answer) is Refusal.SETTINGS

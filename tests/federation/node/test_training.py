@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 
 from fedgrpo.federation import LocalGrid, make_client_app
 from fedgrpo.federation.node.clock import LateError, SystemClock
 from fedgrpo.federation.node.gate import source_of
 from fedgrpo.federation.state.node_store import Ask, FolderShelf, NodeStore
 from fedgrpo.federation.state.watch import Watch
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import TRAIN, Header, TrainOrder, write_order
+from fedgrpo.federation.wire.codec import Header, encode
+from fedgrpo.federation.wire.messages import TRAIN, TrainOrder, read_release
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
 from fedgrpo.ground.errors import AdapterError, ModelError, RewardError
 from fedgrpo.ground.node_folder import folder_beside, locked
@@ -103,7 +103,8 @@ class Deployed:
 
     def ask(self, round: int = 1, grid: LocalGrid | None = None) -> Message:
         grid = grid or self.connect()
-        message = Message(write_order(self.order(round)), dst_node_id=1001, message_type=TRAIN)
+        order = self.order(round)
+        message = Message(encode(order.header, order), dst_node_id=1001, message_type=TRAIN)
         (reply,) = grid.send_and_receive([message])
         return reply
 
@@ -113,7 +114,7 @@ class Deployed:
         reply = self.ask(round)
         assert code_of(reply) is None
         size = DIMENSION + len(METRICS)
-        return messages.read_release(reply.content, size), self.clock.now() - came
+        return read_release(reply.content, size), self.clock.now() - came
 
     def zero(self, round: int = 1) -> Any:
         """What leaves if nothing is contributed."""
@@ -385,7 +386,7 @@ def test_later_messages_are_refused_as_busy_until_the_answer_has_left(
     node = Deployed(tmp_path)
     grid = node.connect()
     assert code_of(node.ask(grid=grid)) is None
-    content = RecordDict({messages.HEADER: messages.write_header(Header(1, 1))})
+    content = encode(Header(1, 1))
     message = Message(content, dst_node_id=1001, message_type=f"query.{stage}")
     with held(node):
         (reply,) = grid.send_and_receive([message])
@@ -425,7 +426,7 @@ def _race(folder: Path, number: int, barrier: Any, results: Any) -> None:
     reply = node.ask(grid=grid)
     code = code_of(reply)
     size = DIMENSION + len(METRICS)
-    shown = None if code else messages.read_release(reply.content, size).tobytes()
+    shown = None if code else read_release(reply.content, size).tobytes()
     results.put((code, shown))
 
 

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord
 from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.wire.messages import RELEASE, write_adapter
+from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.privacy.release import METRICS
 from fedgrpo.site import Refusal
 from tests.federation.federation import (
@@ -83,7 +83,7 @@ def test_two_colluders_move_the_result_no_further_than_the_honest_range():
 def test_a_bad_release_costs_only_its_sender(bad):
     def tamper(stage, node, reply):
         if node == 1004:
-            reply.content[RELEASE] = ArrayRecord({"vector": Array(bad)})
+            reply.content["Unmasked.arrays"] = ArrayRecord({"vector": Array(bad)})
         return reply
 
     strategy = Federation(make_settings(**PLAIN), tamper=tamper).run()

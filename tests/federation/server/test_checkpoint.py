@@ -197,7 +197,7 @@ def test_a_state_comes_back_exactly(tmp_path_factory, vector, norm, numbers):
     path = tmp_path_factory.mktemp("state") / FILE
     round, charged, dropped, skipped, steps = numbers
     state = ServerState(
-        AdapterState(vector, {"a.b": vector[None], "c": np.arange(3)}, "l" * 64),
+        AdapterState(vector, {"a.b": vector[None], "c": np.arange(3)}, "c" * 64),
         Progress(round, norm, charged, dropped, skipped, steps),
         OptimiserState(steps, vector.astype(np.float64) / 3, np.zeros(0)),
     )

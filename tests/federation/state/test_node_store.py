@@ -20,8 +20,8 @@ from fedgrpo.federation.state.node_store import (
     StateShelf,
 )
 from fedgrpo.federation.state.watch import Watch
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import TRAIN, Header, TrainOrder, write_order
+from fedgrpo.federation.wire.codec import Header, decode, encode
+from fedgrpo.federation.wire.messages import TRAIN, Tag, TrainOrder
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
 from fedgrpo.ground.errors import PolicyError, RunError, TurnError
 from fedgrpo.ground.node_folder import LOCK, node_folder
@@ -65,7 +65,7 @@ class Site:
             run_config=self.settings.to_run_config(),
             run_id=order.header.run_id,
         )
-        message = Message(write_order(order), dst_node_id=1001, message_type=TRAIN)
+        message = Message(encode(order.header, order), dst_node_id=1001, message_type=TRAIN)
         (reply,) = grid.send_and_receive([message])
         return reply
 
@@ -84,9 +84,9 @@ def order(settings: Settings, **changed: Any) -> TrainOrder:
     return replace(asked, **changed)
 
 
-def tag(reply: Message) -> messages.Tag:
+def tag(reply: Message) -> Tag:
     assert code_of(reply) is None
-    return messages.read_tag(reply.content)
+    return decode(Tag, reply.content)
 
 
 def test_the_same_plan_is_the_same_release_and_is_not_computed_again(tmp_path: Path) -> None:

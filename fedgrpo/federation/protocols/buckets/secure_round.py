@@ -16,9 +16,16 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.wire import messages
+from fedgrpo.federation.wire.codec import check_size, decode, encode
 from fedgrpo.federation.wire.link import Answers, Link
-from fedgrpo.federation.wire.messages import UnmaskOrder
+from fedgrpo.federation.wire.messages import (
+    MASK,
+    SHARE,
+    UNMASK,
+    Ciphertexts,
+    Masked,
+    UnmaskOrder,
+)
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.buckets import assign_buckets
@@ -108,7 +115,7 @@ def read_participant(content: RecordDict) -> PublicKeys:
     ProtocolError
         If the keys are malformed or of no use.
     """
-    keys = messages.read_keys(content)
+    keys = decode(PublicKeys, content)
     if keys.sharing == keys.masking:
         raise ProtocolError("one public key for two purposes", cure="leave that node out")
     for key in (keys.sharing, keys.masking):
@@ -190,15 +197,15 @@ def make_rosters(
 
 def _share(link: Link, buckets: Sequence[_Bucket]) -> Failures:
     bucket_of = {node: bucket for bucket in buckets for node in bucket.roster.members}
-    contents = {node: messages.write_roster(b.roster) for node, b in bucket_of.items()}
+    contents = {node: encode(link.header, b.roster) for node, b in bucket_of.items()}
 
     def read(node: int, content: RecordDict) -> dict[int, bytes]:
-        dealt = messages.read_ciphertexts(content)
+        dealt = dict(decode(Ciphertexts, content).by_node)
         if set(dealt) != set(bucket_of[node].roster.peers_of(node)):
             raise ProtocolError("shares for others than the peers", cure="leave that node out")
         return dealt
 
-    answers = link.ask(messages.SHARE, contents, read)
+    answers = link.ask(SHARE, contents, read)
     for node, dealt in answers.values.items():
         bucket_of[node].dealt[node] = dealt
     return answers.failures
@@ -207,14 +214,19 @@ def _share(link: Link, buckets: Sequence[_Bucket]) -> Failures:
 def _mask(link: Link, buckets: Sequence[_Bucket], size: int) -> Failures:
     bucket_of = {n: b for b in buckets if b.reaches(b.sharers) for n in b.sharers}
     contents = {
-        node: messages.write_ciphertexts(
-            link.header, {peer: b.dealt[peer][node] for peer in b.sharers if peer != node}
+        node: encode(
+            link.header,
+            Ciphertexts({peer: b.dealt[peer][node] for peer in b.sharers if peer != node}),
         )
         for node, b in bucket_of.items()
     }
-    answers = link.ask(
-        messages.MASK, contents, lambda _, content: messages.read_masked(content, size)
-    )
+
+    def read(_: int, content: RecordDict) -> NDArray[np.uint32]:
+        masked = decode(Masked, content).vector
+        check_size(masked, size)
+        return masked
+
+    answers = link.ask(MASK, contents, read)
     for node, masked in answers.values.items():
         bucket_of[node].masked[node] = masked
     return answers.failures
@@ -229,14 +241,12 @@ def _admit(buckets: Sequence[_Bucket], admit: Admit) -> None:
 
 def _unmask(link: Link, buckets: Sequence[_Bucket]) -> Answers[Revealed]:
     contents = {
-        node: messages.write_unmask(
-            link.header, UnmaskOrder(b.roster.bucket, b.survivors, b.dropped)
-        )
+        node: encode(link.header, UnmaskOrder(b.roster.bucket, b.survivors, b.dropped))
         for b in buckets
         if b.admitted and b.reaches(b.survivors)
         for node in b.survivors
     }
-    return link.ask(messages.UNMASK, contents, lambda _, content: messages.read_revealed(content))
+    return link.ask(UNMASK, contents, lambda _, content: decode(Revealed, content))
 
 
 def _mean(

@@ -24,10 +24,9 @@ from fedgrpo.federation.protocols.committee.identity import (
 )
 from fedgrpo.federation.protocols.committee.messages import (
     Dealer,
-    read_deal,
+    DealOrder,
+    Dealt,
     roster_of,
-    write_dealer,
-    write_dealt,
 )
 from fedgrpo.federation.protocols.committee.plan import (
     check_listed,
@@ -47,7 +46,8 @@ from fedgrpo.federation.protocols.committee.seats import (
 )
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.wire.messages import Header, Tag
+from fedgrpo.federation.wire.codec import Header, decode, encode
+from fedgrpo.federation.wire.messages import Tag
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee import Committee, MemberKeys
@@ -73,7 +73,7 @@ def finish(
         pledge = Pledges(store, ask.run).read()
         seat = own_seat(member_identity(context, store), pledge, place, node)
     tag: Tag = store.tag(ask, release)
-    return write_dealer(header, Dealer(key, seat), tag)
+    return encode(header, Dealer(key, seat), tag)
 
 
 def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
@@ -87,13 +87,13 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     CohortError
         If there are too few clients for the rule.
     """
-    memory, order = NodeMemory(context.state), read_deal(content)
+    memory, order = NodeMemory(context.state), decode(DealOrder, content)
     if not (settings.aggregation.committee or is_simulated(context)):
         raise ProtocolError(
             "the settings name no committee, and keys that the server hands out could be its own",
             cure="name four members or more in aggregation.committee",
         )
-    round_, clients = order.header.round, roster_of(order.clients)
+    round_, clients = memory.round, roster_of(order.clients)
     committee = seated(settings, memory, round_, order.seats)
     plan, key = release_plan(settings, *memory.plan), memory.take_signing()
     number = _number_in(clients, key)
@@ -106,7 +106,8 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     LOG.info("round %d is dealt to %s", round_, ", ".join(map(shown, committee.members)))
     session = dealing_session(committee, memory.run, round_, clients, memory.order)
     payload = payload_of(memory.take_release(), plan)
-    return write_dealt(order.header, split(payload, committee, session, number, key))
+    header = Header(context.run_id, round_)
+    return encode(header, Dealt(split(payload, committee, session, number, key)))
 
 
 def seated(

@@ -18,19 +18,22 @@ from fedgrpo.federation.protocols.committee.messages import (
     COSIGN,
     Growth,
     Vouched,
-    read_growth,
-    read_vouched,
-    write_growth,
-    write_vouched,
 )
 from fedgrpo.federation.state.memory import NodeMemory
-from fedgrpo.federation.state.node_store import NodeStore, Note
+from fedgrpo.federation.state.node_store import NodeStore
+from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.link import Link
-from fedgrpo.federation.wire.messages import Header
 from fedgrpo.ledger import Cosignature, Expected, Ledger, Witness
 from fedgrpo.settings import Settings
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What this member has signed, as its witness writes it."""
+
+    witness: str
 
 
 def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
@@ -43,19 +46,19 @@ def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDi
     ProtocolError
         If this node is no member.
     """
-    growth, memory = read_growth(content), NodeMemory(context.state)
+    growth, memory = decode(Growth, content), NodeMemory(context.state)
     store = NodeStore.of(context, settings)
     identity, name = member_identity(context, store), f"witness-{memory.run}"
-    note = store.read_note(name)
+    signed = store.read_note(Signed, name) or Signed("")
     expected = Expected(memory.run, settings.fingerprint(), memory.round, memory.order)
-    witness = Witness(expected, note.facts["kept"] if note else "")
+    witness = Witness(expected, signed.witness)
     header = Header(context.run_id, memory.round)
     if growth.start > witness.size:
-        return write_vouched(header, Vouched(witness.size, ""))
+        return encode(header, Vouched(witness.size, ""))
     witness.take(growth.start, growth.lines)
-    store.write_note(name, Note({"kept": witness.to_json()}, {}))
+    store.write_note(name, Signed(witness.to_json()))
     signature = witness.sign(identity.signing).signature
-    return write_vouched(header, Vouched(witness.size, signature))
+    return encode(header, Vouched(witness.size, signature))
 
 
 @dataclass
@@ -98,8 +101,8 @@ class Cosigning:
         contents = {}
         for node, key in asked.items():
             start = self.seen.get(key, self.ledger.size)
-            contents[node] = write_growth(link.header, Growth(start, tuple(lines[start:])))
-        answers = link.ask(COSIGN, contents, lambda _, content: read_vouched(content))
+            contents[node] = encode(link.header, Growth(start, tuple(lines[start:])))
+        answers = link.ask(COSIGN, contents, lambda _, content: decode(Vouched, content))
         for node, reason in answers.failures.items():
             LOG.warning(f"member {asked[node][:12]} does not vouch for the ledger: {reason}")
         again = {}

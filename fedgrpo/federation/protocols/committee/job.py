@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.app import Context
 
 from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
-from fedgrpo.federation.protocols.committee.messages import TOSS, Work, read_work, write_work
+from fedgrpo.federation.protocols.committee.messages import TOSS, Work
 from fedgrpo.federation.protocols.committee.plan import (
     committee_of,
     committee_plan,
@@ -22,9 +22,8 @@ from fedgrpo.federation.protocols.committee.plan import (
 from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
 from fedgrpo.federation.state.memory import WORK, NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
-from fedgrpo.federation.wire.messages import Header
+from fedgrpo.federation.wire.codec import Header, put, take
 from fedgrpo.federation.wire.plans import release_plan
-from fedgrpo.federation.wire.records import config_record, scalar
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.committee import (
@@ -170,24 +169,22 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
     )
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A member's task as it is kept between two messages."""
+
+    round: int
+    work: Work
+
+
 def put_away(job: Job, context: Context) -> None:
     """Store what the member is made from, before its first message leaves."""
-    context.state[WORK] = ConfigRecord({"round": job.header.round, "attempt": job.work.attempt})
-    for name, part in write_work(job.header, job.work).items():
-        context.state[f"{WORK}.{name}"] = part
+    put(context.state, _Begun(job.header.round, job.work), WORK)
 
 
-def stored_job(header: Header, context: Context, settings: Settings) -> Job:
+def stored_work(header: Header, context: Context) -> Work:
     """Return what :func:`put_away` stored in this round; raises ProtocolError if it did not."""
-    state = context.state
-    record = config_record(state, WORK)
-    if scalar(record, "round", int) != header.round:
+    begun = take(_Begun, context.state, WORK)
+    if begun.round != header.round:
         raise ProtocolError("no task was begun in this round", cure="begin one")
-    stored = RecordDict(
-        {
-            name.removeprefix(f"{WORK}."): part
-            for name, part in state.items()
-            if name.startswith(f"{WORK}.")
-        }
-    )
-    return new_job(read_work(stored), header, context, settings)
+    return begun.work

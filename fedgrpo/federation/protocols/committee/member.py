@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from flwr.app import Context, RecordDict
 
 from fedgrpo.federation.protocols.committee.client import seated
-from fedgrpo.federation.protocols.committee.job import Job, Outcome, new_job, put_away, stored_job
+from fedgrpo.federation.protocols.committee.job import Job, Outcome, new_job, put_away, stored_work
 from fedgrpo.federation.protocols.committee.messages import (
     ABANDON,
     AGGREGATE,
@@ -23,17 +23,12 @@ from fedgrpo.federation.protocols.committee.messages import (
     Post,
     Progress,
     Work,
-    read_post,
-    read_work,
-    write_post,
-    write_progress,
 )
 from fedgrpo.federation.protocols.committee.plan import is_direct
 from fedgrpo.federation.protocols.committee.pledges import Pledge
 from fedgrpo.federation.protocols.committee.seats import DealingKey, Place, proven_clients
 from fedgrpo.federation.state.memory import WORK, NodeMemory
-from fedgrpo.federation.wire.messages import Header
-from fedgrpo.federation.wire.records import config_record, scalar
+from fedgrpo.federation.wire.codec import Header, decode, encode, put, take
 from fedgrpo.ground.errors import MemberLostError, OpenedError, ProtocolError
 from fedgrpo.secure.committee import ReplayableMember, connect, drive, listen, loss_behind
 from fedgrpo.settings import Settings
@@ -63,13 +58,13 @@ def work(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     """
     memory = NodeMemory(context.state)
     header = Header(context.run_id, memory.round)
-    asked = read_work(content)
+    asked = decode(Work, content)
     try:
         progress = _work(asked, header, context, settings)
     except OpenedError as error:
         LOG.error("%s", error.problem)
         progress = Progress(done=False, gave_up=True, released=True)
-    return write_progress(header, progress)
+    return encode(header, progress)
 
 
 def _work(asked: Work, header: Header, context: Context, settings: Settings) -> Progress:
@@ -133,8 +128,7 @@ def _relayed(job: Job) -> Relayed:
 
 def _hear(live: _Live, post: Post, context: Context) -> Progress:
     """Take sealed messages in, and go on as far as they reach."""
-    record = config_record(context.state, WORK)
-    record[f"heard.{live.heard:06}"] = write_post(post)
+    put(context.state, _Heard(post), f"{_HEARD}{live.heard:06}")
     live.heard += 1
     try:
         sent = live.member.deliver(post)
@@ -189,6 +183,17 @@ def _directly(job: Job, context: Context) -> Progress:
 # What a member keeps between two messages -------------------------------------------------------
 
 
+_HEARD = f"{WORK}.heard."
+"""What the names of the deliveries begin with."""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """One delivery, as it is kept."""
+
+    post: Post
+
+
 @dataclass
 class _Live:
     """A member in this process, and how many deliveries it has heard."""
@@ -216,15 +221,14 @@ def _forget(context: Context) -> None:
 def _resume(header: Header, context: Context, settings: Settings) -> _Live:
     """Return the member at work: the one in this process, or one that hears everything again."""
     state = context.state
-    record = config_record(state, WORK)
-    attempt = scalar(record, "attempt", int)
-    heard = sorted(name for name in record if name.startswith("heard."))
+    begun = stored_work(header, context)
+    heard = sorted(name for name in state if name.startswith(_HEARD))
     live = _LIVE.get(_place(context))
-    if live is None or live.job.work.attempt != attempt or live.heard > len(heard):
-        live = _remake(stored_job(header, context, settings))
+    if live is None or live.job.work.attempt != begun.attempt or live.heard > len(heard):
+        live = _remake(new_job(begun, header, context, settings))
         _LIVE[_place(context)] = live
     for name in heard[live.heard :]:
-        live.member.deliver(read_post(scalar(record, name, bytes)))
+        live.member.deliver(take(_Heard, state, name).post)
         live.heard += 1
     return live
 

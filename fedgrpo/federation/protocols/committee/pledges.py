@@ -22,14 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols.committee.seats import MOST_ATTEMPTS, DealingKey
-from fedgrpo.federation.state.node_store import NodeStore, Note
-from fedgrpo.ground.crypto import KEY_BYTES
+from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee import ComponentKeys
 
@@ -222,8 +217,7 @@ class Pledges:
 
     def read(self) -> Pledge:
         """Return what was promised so far."""
-        note = self.store.read_note(self._name)
-        return Pledge() if note is None else _from_note(note)
+        return self.store.read_note(Pledge, self._name) or Pledge()
 
     def make(self, pledge: Callable[[Pledge], Pledge]) -> Pledge:
         """Promise something more. It is on disk when this returns.
@@ -234,52 +228,9 @@ class Pledges:
         with self.store.alone(self._name):
             before = self.read()
             if (after := pledge(before)) != before:
-                self.store.write_note(self._name, _to_note(after))
+                self.store.write_note(self._name, after)
         return after
 
     @property
     def _name(self) -> str:
         return f"member-{self.run}"
-
-
-def _to_note(pledge: Pledge) -> Note:
-    facts: dict[str, Any] = {
-        "round": pledge.round,
-        "seating": pledge.seating,
-        "attempt": pledge.attempt,
-        "inputs": pledge.inputs,
-        "pins": {str(node): identity for node, identity in pledge.pins.items()},
-        "tosses": {
-            name: {
-                "served": toss.served,
-                "committed": {str(m): digest for m, digest in toss.committed.items()},
-            }
-            for name, toss in pledge.tosses.items()
-        },
-    }
-    arrays: dict[str, NDArray[np.uint8]] = {
-        f"{name}.{m}": np.frombuffer(key, np.uint8, KEY_BYTES)
-        for name, toss in pledge.tosses.items()
-        if toss.keys
-        for m, key in toss.keys.keys.items()
-    }
-    return Note(facts, arrays)
-
-
-def _from_note(note: Note) -> Pledge:
-    facts = note.facts
-    keys: dict[str, dict[int, bytes]] = {}
-    for place, key in note.arrays.items():
-        name, _, member = place.rpartition(".")
-        keys.setdefault(name, {})[int(member)] = key.tobytes()
-    tosses = {
-        name: Toss(
-            ComponentKeys(keys[name]) if name in keys else None,
-            {int(m): digest for m, digest in toss["committed"].items()},
-            toss["served"],
-        )
-        for name, toss in facts["tosses"].items()
-    }
-    pins = {int(node): identity for node, identity in facts["pins"].items()}
-    kept = {name: facts[name] for name in ("round", "seating", "attempt", "inputs")}
-    return Pledge(**kept, tosses=tosses, pins=pins)

@@ -20,15 +20,14 @@ from fedgrpo.federation.protocols.committee.messages import (
     DEAL,
     Dealer,
     DealOrder,
+    Dealt,
     Progress,
-    read_dealer,
-    read_dealt,
-    write_deal,
 )
 from fedgrpo.federation.protocols.committee.plan import committee_plan, mean_of
 from fedgrpo.federation.protocols.committee.roll import CommitteeError, Roll
 from fedgrpo.federation.protocols.committee.seats import Place
 from fedgrpo.federation.protocols.committee.sitting import Sitting
+from fedgrpo.federation.wire.codec import decode, encode
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.privacy.release import ReleasePlan
@@ -90,7 +89,7 @@ class CommitteeServer:
             If it is malformed, its seat or its dealing key is not proven, or the node signs with
             another key than before.
         """
-        dealer = read_dealer(content)
+        dealer = decode(Dealer, content)
         dealer.check(place, node)
         identity = dealer.dealing.identity
         if self.identities.setdefault(node, identity) != identity:
@@ -121,8 +120,10 @@ class CommitteeServer:
             with phase("committee"):
                 sitting.toss()
             with phase("deal"):
-                order = write_deal(DealOrder(link.header, sitting.seats, clients))
-                dealt = link.ask(DEAL, dict.fromkeys(dealers, order), lambda _, c: read_dealt(c))
+                order = encode(link.header, DealOrder(sitting.seats, clients))
+                dealt = link.ask(
+                    DEAL, dict.fromkeys(dealers, order), lambda _, c: decode(Dealt, c).ciphertexts
+                )
             # All that members can admit: too few end the round before they compute anything.
             committee_plan(self.settings, plan, len(dealt.values))
             messages = {n: dealt.values[node] for n, node in nodes.items() if node in dealt.values}

@@ -17,11 +17,13 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedgrpo.federation.protocols.committee.plan import write_keys
+from fedgrpo.ground.codec import Digest, Key, matching
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee import Identity, MemberKeys
 from fedgrpo.secure.committee.steps import MEMBERS
@@ -75,9 +77,9 @@ class Seat:
     """Flower's id of the node that holds the keys."""
     attempt: int = 0
     """Number of its last attempt in this round; 0 before the first."""
-    ready: tuple[str, ...] = ()
+    ready: tuple[Digest, ...] = ()
     """Names (64 hex digits) of the seatings whose component keys it holds."""
-    seating: str = ""
+    seating: Annotated[str, matching("([0-9a-f]{64})?")] = ""
     """Name of the seating under which it has begun this round; empty if it has not."""
     signature: bytes = field(default=b"", repr=False)
 
@@ -113,10 +115,10 @@ class DealingKey:
     be in the roster in the place of the one that has it.
     """
 
-    key: bytes
-    """Ed25519 public key of the round, 32 bytes."""
-    identity: bytes
-    """The node's Ed25519 public key of the run, 32 bytes."""
+    key: Key
+    """Ed25519 public key of the round."""
+    identity: Key
+    """The node's Ed25519 public key of the run."""
     node: int
     """Flower's id of the node."""
     signature: bytes = field(default=b"", repr=False)

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flwr.app import RecordDict
+
 from fedgrpo.federation.protocols.committee.messages import (
     ABANDON,
     AGGREGATE,
@@ -19,12 +21,11 @@ from fedgrpo.federation.protocols.committee.messages import (
     TOSS,
     Progress,
     Work,
-    read_progress,
-    write_work,
 )
 from fedgrpo.federation.protocols.committee.plan import is_direct, seating_of
 from fedgrpo.federation.protocols.committee.roll import CommitteeError
 from fedgrpo.federation.protocols.committee.seats import DealingKey, Seat
+from fedgrpo.federation.wire.codec import check_size, decode, encode
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.secure.committee import MemberKeys
 from fedgrpo.secure.committee.steps import MEMBERS
@@ -178,8 +179,8 @@ class Sitting:
         while works:
             answers = self.link.ask(
                 COMMITTEE,
-                {self.seats[m].node: write_work(self.link.header, w) for m, w in works.items()},
-                lambda _, content: read_progress(content, self.size),
+                {self.seats[m].node: encode(self.link.header, w) for m, w in works.items()},
+                lambda _, content: _progress(content, self.size),
                 lambda found: _one_is_lost({member_at[n]: p for n, p in found.items()}),
             )
             found = {member_at[node]: progress for node, progress in answers.values.items()}
@@ -212,13 +213,21 @@ class Sitting:
 
     def _abandon(self, members: set[int], lost: int) -> bool:
         """End members that are at work; whether one has sent its part of the result."""
-        order = write_work(self.link.header, Work(ABANDON, lost=lost))
+        order = encode(self.link.header, Work(ABANDON, lost=lost))
         answers = self.link.ask(
             COMMITTEE,
             {self.seats[m].node: order for m in sorted(members)},
-            lambda _, content: read_progress(content, 0),
+            lambda _, content: _progress(content, 0),
         )
         return bool(answers.failures) or any(p.released for p in answers.values.values())
+
+
+def _progress(content: RecordDict, size: int) -> Progress:
+    """Read how far a member has come, with totals of that size if any; raises ProtocolError."""
+    progress = decode(Progress, content)
+    if progress.totals is not None:
+        check_size(progress.totals, size)
+    return progress
 
 
 def _deliveries(found: Mapping[int, Progress], finished: set[int]) -> dict[int, Work]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedgrpo.ground.codec import Key
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 from fedgrpo.secure.primitives import SECRET_BYTES, commit, derive, new_private_key, public_key
@@ -37,9 +38,9 @@ def context(session: bytes, purpose: str, *parties: int) -> bytes:
 class MemberKeys:
     """A member's long-term public keys, 32 bytes each, pinned by everybody else."""
 
-    signing: bytes
+    signing: Key
     """Ed25519: the key of the member's TLS certificate."""
-    agreement: bytes
+    agreement: Key
     """X25519: what clients and relayed messages are encrypted to."""
 
 
@@ -145,7 +146,7 @@ class Committee:
 class ComponentKeys:
     """One member's three component keys."""
 
-    keys: Mapping[int, bytes] = field(repr=False)
+    keys: Mapping[int, Key] = field(repr=False)
     """``{component: 32 bytes}`` for the three components that the member holds."""
 
     def for_session(self, session: bytes) -> ComponentKeys:

@@ -11,7 +11,7 @@ from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.protocols.buckets import secure_round
-from fedgrpo.federation.wire.messages import BODY, HEADER, MASKED, TAG
+from fedgrpo.federation.wire.codec import HEADER
 from fedgrpo.report.reader import read_rows
 from fedgrpo.report.writer import RunWriter
 from tests.federation.federation import (
@@ -87,8 +87,8 @@ def test_nothing_of_one_node_leaves_in_clear():
     for stage, node, content in seen:
         records = {name: type(record).__name__ for name, record in content.items()}
         if stage == "train":
-            assert records == dict.fromkeys((HEADER, BODY, TAG), "ConfigRecord")
-            assert set(content[BODY]) == {"keys"}
+            assert records == dict.fromkeys((HEADER, "PublicKeys", "Tag"), "ConfigRecord")
+            assert set(content["PublicKeys"]) == {"sharing", "masking", "seed_commitment"}
         if stage == "mask":
             masked = content[MASKED]["vector"].numpy()
             release = federation.releases[node - 1001, 1]
@@ -219,24 +219,31 @@ def masked_as(array):
     return replaced(MASKED, "vector", Array(array))
 
 
+def same_key(reply):
+    keys = reply.content["PublicKeys"]
+    keys["sharing"] = keys["masking"]
+    return reply
+
+
 SIZE = DIMENSION + 4
+MASKED = "Masked.arrays"
 FORGED = Array("uint32", (SIZE,), "numpy.ndarray", b"not an array" + bytes(100))
 BAD_REPLIES = {
-    "train: no keys": ("train", without(BODY)),
-    "train: short keys": ("train", replaced(BODY, "keys", b"short")),
-    "train: keys of another type": ("train", replaced(BODY, "keys", "text")),
-    "train: low-order keys": ("train", replaced(BODY, "keys", bytes(96))),
-    "train: one key twice": ("train", replaced(BODY, "keys", b"\x09" * 96)),
+    "train: no keys": ("train", without("PublicKeys")),
+    "train: short keys": ("train", replaced("PublicKeys", "masking", b"short")),
+    "train: keys of another type": ("train", replaced("PublicKeys", "masking", "text")),
+    "train: low-order keys": ("train", replaced("PublicKeys", "sharing", bytes(32))),
+    "train: one key twice": ("train", same_key),
     "train: old round": ("train", replaced(HEADER, "round", 0)),
-    "train: foreign run": ("train", replaced(HEADER, "run", 2)),
+    "train: foreign run": ("train", replaced(HEADER, "run_id", 2)),
     "train: other version": ("train", replaced(HEADER, "version", "0.0.1")),
     "train: no header": ("train", without(HEADER)),
     "train: error": ("train", lambda reply: Message(Error(2, "ValueError"), reply_to=reply)),
     "train: silence": ("train", lambda reply: []),
     "train: second answer": ("train", lambda reply: [reply, copy.deepcopy(reply)]),
-    "share: for strangers": ("share", replaced(BODY, "nodes", [1, 2])),
-    "share: for too many": ("share", replaced(BODY, "nodes", [1001, 1003, 1003])),
-    "share: no list": ("share", replaced(BODY, "ciphertexts", b"x")),
+    "share: for strangers": ("share", replaced("Ciphertexts", "by_node[keys]", [1, 2])),
+    "share: for too many": ("share", replaced("Ciphertexts", "by_node[keys]", [1001, 1003, 1003])),
+    "share: no list": ("share", replaced("Ciphertexts", "by_node[]", b"x")),
     "share: second answer": ("share", lambda reply: [reply, copy.deepcopy(reply)]),
     "mask: wrong shape": ("mask", masked_as(np.zeros(SIZE - 1, np.uint32))),
     "mask: two dimensions": ("mask", masked_as(np.zeros((1, SIZE), np.uint32))),
@@ -288,7 +295,7 @@ def test_a_bad_reply_costs_only_its_sender(in_order, case):
 def test_a_lie_while_unmasking_changes_nothing(in_order):
     def lie(stage, node, reply):
         if (stage, node) == ("unmask", 1002):
-            reply.content[BODY]["seed-shares"] = [bytes(32)] * 3
+            reply.content["Revealed"]["seed_shares[]"] = [bytes(32)] * 3
         return reply
 
     strategy = Federation(make_settings(), tamper=lie).run()

@@ -9,7 +9,8 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from fedgrpo.federation import make_server_app
-from fedgrpo.federation.state.node_store import FolderShelf, Note
+from fedgrpo.federation.protocols.committee.cosigning import Signed
+from fedgrpo.federation.state.node_store import FolderShelf
 from fedgrpo.ledger import verify
 from tests.federation.federation import Federation
 from tests.federation.runs import COMMITTEE, MODEL, Runs
@@ -71,8 +72,8 @@ def test_what_a_member_does_not_sign_or_signs_wrongly_is_not_kept(
 ) -> None:
     def tamper(stage: str, node: int, reply: Any) -> Any:
         if (stage, node) == ("cosign", 1002):
-            signature = reply.content["body"]["signature"]
-            reply.content["body"]["signature"] = signature[::-1]
+            signature = reply.content["Vouched"]["signature"]
+            reply.content["Vouched"]["signature"] = signature[::-1]
         return reply
 
     play(tmp_path / "run", Runs(tmp_path, NODES, **COMMITTEE), tamper=tamper)
@@ -88,10 +89,10 @@ def test_a_member_that_signed_another_ledger_of_the_run_does_not_sign_this_one(
         # Between its two signatures, this member has seen an entry that is not in the ledger.
         for path in directory.glob("nodes/1/witness-*.safetensors"):
             shelf = FolderShelf(path.parent)
-            note = shelf.read(path.stem)
-            assert note is not None
-            kept = note.facts["kept"].replace('"last":"', '"last":"00')
-            shelf.write(path.stem, Note({"kept": kept}, {}))
+            signed = shelf.read(Signed, path.stem)
+            assert signed is not None
+            kept = signed.witness.replace('"last":"', '"last":"00')
+            shelf.write(path.stem, Signed(kept))
         return reply
 
     play(directory, Runs(tmp_path, NODES, **COMMITTEE), tamper=forge)

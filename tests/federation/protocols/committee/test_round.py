@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.protocols.committee import member as committee_member
 from fedgrpo.federation.protocols.committee.plan import payload_of
-from fedgrpo.federation.wire import messages
-from fedgrpo.federation.wire.messages import read_adapter, write_adapter
+from fedgrpo.federation.wire.codec import decode, encode
+from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.privacy.accounting.composition import epsilon_subsampled
@@ -63,11 +64,11 @@ def deceived(partition):
 
     class Deceiver(FedGRPO):
         def configure_train(self, server_round, arrays, config, grid):
-            other = read_adapter(arrays)
-            other = write_adapter(other.moved(other.vector + 1))
             for message in super().configure_train(server_round, arrays, config, grid):
                 node = message.metadata.dst_node_id
-                content = RecordDict(dict(message.content) | {messages.ADAPTER: other})
+                order = decode(TrainOrder, message.content)
+                other = order.adapter.moved(order.adapter.vector + 1)
+                content = encode(order.header, replace(order, adapter=other))
                 forged = Message(content, dst_node_id=node, message_type="train")
                 yield forged if node == 1001 + partition else message
 
@@ -129,8 +130,10 @@ def test_a_member_lost_in_mid_round_ends_it_without_an_opening_and_without_cost(
 
 def test_an_altered_message_between_members_is_found_out_and_opens_nothing(caplog):
     def tamper(stage, node, reply):
-        if stage == "committee" and node == 1001 and (post := reply.content["body"]["post"]):
-            reply.content["body"]["post"] = [post[0][:-1] + bytes([post[0][-1] ^ 1]), *post[1:]]
+        if stage == "committee" and node == 1001:
+            body = reply.content["Progress"]
+            if post := body["post[][]"]:
+                body["post[][]"] = [post[0][:-1] + bytes([post[0][-1] ^ 1]), *post[1:]]
         return reply
 
     federation = Federation(make_settings(**COMMITTEE), nodes=9, tamper=tamper)
@@ -146,11 +149,11 @@ def test_a_replayed_message_of_an_old_round_ends_the_round(caplog):
     def tamper(stage, node, reply):
         if stage == "committee" and node == 1001 and reply.has_content():
             round_ = reply.content["fedgrpo"]["round"]
-            body = reply.content["body"]
+            body = reply.content["Progress"]
             if round_ == 1:
-                kept.setdefault(len(body["post"]), list(body["post"]))
-            elif len(body["post"]) in kept:
-                body["post"] = kept[len(body["post"])]
+                kept.setdefault(len(body["post[][]"]), list(body["post[][]"]))
+            elif len(body["post[][]"]) in kept:
+                body["post[][]"] = kept[len(body["post[][]"])]
         return reply
 
     federation = Federation(make_settings(**COMMITTEE, rounds=2), nodes=9, tamper=tamper)

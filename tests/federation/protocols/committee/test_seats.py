@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.protocols.committee.identity import KEY_FILE
-from fedgrpo.federation.protocols.committee.messages import Dealer, read_dealer, write_dealer
+from fedgrpo.federation.protocols.committee.messages import Dealer, DealOrder, Work
 from fedgrpo.federation.protocols.committee.plan import write_keys
 from fedgrpo.federation.protocols.committee.roll import Roll
 from fedgrpo.federation.protocols.committee.seats import (
@@ -32,7 +32,8 @@ from fedgrpo.federation.protocols.committee.seats import (
     public_signing_key,
 )
 from fedgrpo.federation.simulation.local_grid import stage_of
-from fedgrpo.federation.wire.messages import Header, Tag, read_tag
+from fedgrpo.federation.wire.codec import Header, decode, encode, put, take
+from fedgrpo.federation.wire.messages import Tag
 from fedgrpo.ground.errors import ProtocolError, SettingsError
 from fedgrpo.secure.committee import Identity
 from fedgrpo.settings import Settings
@@ -142,33 +143,34 @@ def test_a_seat_comes_out_of_a_message_as_it_went_in(
     node: int, attempt: int, ready: list[str], seating: str, signature: bytes
 ) -> None:
     seat = Seat(MEMBERS[0].public, node, attempt, tuple(ready), seating, signature)
-    dealer = read_dealer(dealer_message(seat))
+    dealer = decode(Dealer, dealer_message(seat))
     assert dealer.seat == seat
     assert dealer.dealing == dealing(1, 1001)
 
 
 def dealer_message(seat: Seat) -> Any:
-    return write_dealer(Header(1, 3), Dealer(dealing(1, 1001), seat), Tag("0" * 32, "0" * 64))
+    return encode(Header(1, 3), Dealer(dealing(1, 1001), seat), Tag("0" * 32, "0" * 64))
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("members", [b"short"]),
-        ("seatings", ["no name"]),
-        ("ready", ["no,name"]),
-        ("attempts", []),
-        ("keys", [b"short"]),
-        ("identities", [b"short"]),
-        ("nodes", []),
-        ("clients", [1]),
+        ("seat[].keys.signing", [b"short"]),
+        ("seat[].seating", ["no name"]),
+        ("seat[].ready[]", ["no name"]),
+        ("seat[].ready#", [2]),
+        ("seat[].attempt", []),
+        ("seat#", 2),
+        ("dealing.key", b"short"),
+        ("dealing.identity", b"short"),
+        ("dealing.node", [1001]),
     ],
 )
 def test_a_malformed_seat_or_key_is_refused(field: str, value: Any) -> None:
     content = dealer_message(SEATS[0])
-    content["body"][field] = value
+    content["Dealer"][field] = value
     with pytest.raises(ProtocolError):
-        read_dealer(content)
+        decode(Dealer, content)
 
 
 # Whole rounds -----------------------------------------------------------------------------------
@@ -233,11 +235,11 @@ def claims(seat: Seat, *, silent: bool = False, from_round: int = 1) -> Any:
         if stage == "committee" and silent:
             return []
         if stage == "train":
-            dealer, tag = read_dealer(reply.content), read_tag(reply.content)
+            dealer, tag = decode(Dealer, reply.content), decode(Tag, reply.content)
             round_ = reply.content["fedgrpo"]["round"]
             # Participants are read in the order of names: this one comes last.
             last = Tag("f" * 32, tag.commitment)
-            reply.content = write_dealer(Header(1, round_), replace(dealer, seat=seat), last)
+            reply.content = encode(Header(1, round_), replace(dealer, seat=seat), last)
         return reply
 
     return tamper
@@ -265,7 +267,7 @@ def test_a_seat_that_a_member_signed_elsewhere_is_no_seat_here(tmp_path: Path) -
     seen: list[Seat] = []
 
     def tamper(stage: str, node: int, reply: Message) -> Any:
-        if stage == "train" and node == 1001 and (seat := read_dealer(reply.content).seat):
+        if stage == "train" and node == 1001 and (seat := decode(Dealer, reply.content).seat):
             seen.append(seat)
         if stage == "train" and node == EVIL and seen:
             return claims(seen[0])(stage, node, reply)
@@ -307,7 +309,10 @@ def test_less_than_four_and_one_member_twice_are_no_committee(tmp_path: Path) ->
 # What a server passes on -------------------------------------------------------------------------
 
 
-def lying(federation: Listed, stage: str, lie: Callable[[Any, int], None]) -> list[Message]:
+ASKED: dict[str, Any] = {"deal": DealOrder, "committee": Work}
+
+
+def lying(federation: Listed, stage: str, lie: Callable[[Any, int], Any]) -> list[Message]:
     """Have the server alter what it passes on at one stage; returns what nodes answer."""
     answers: list[Message] = []
     run_app = federation.grid._run_app
@@ -315,7 +320,7 @@ def lying(federation: Listed, stage: str, lie: Callable[[Any, int], None]) -> li
     def altered(message: Message, node: int) -> Message:
         if stage_of(message) == stage:
             message = copy.deepcopy(message)  # The same one goes to several nodes.
-            lie(message.content["body"], node)
+            put(message.content, lie(take(ASKED[stage], message.content), node))
             answers.append(run_app(message, node))
             return answers[-1]
         return run_app(message, node)
@@ -324,40 +329,41 @@ def lying(federation: Listed, stage: str, lie: Callable[[Any, int], None]) -> li
     return answers
 
 
-def own_committee(body: Any, node: int) -> None:
+def own_committee(order: Any, node: int) -> Any:
     """Seats of members that the server made up, properly signed; the settings list others."""
     place = Place(SETTINGS_OF["now"].fingerprint(), SETTINGS_OF["run"], 1)
     made = [Identity(bytes([100 + m]) * 32, bytes([200 + m]) * 32) for m in range(4)]
     seats = [Seat(i.public, 5000 + m).signed(i, place) for m, i in enumerate(made)]
-    body["members"] = [write_keys(i.public) for i in made]
-    body["seats"] = [seat.node for seat in seats]
-    body["attempts"], body["ready"], body["seatings"] = [0] * 4, [""] * 4, [""] * 4
-    body["signatures"] = [seat.signature for seat in seats]
+    return replace(order, seats=tuple(seats))
 
 
 SETTINGS_OF: dict[str, Any] = {}
 
 
-def swapped(body: Any, node: int) -> None:
-    for name in ("members", "seats", "attempts", "ready", "seatings", "signatures"):
-        body[name] = body[name][::-1]
+def swapped(order: Any, node: int) -> Any:
+    return replace(order, seats=order.seats[::-1])
 
 
-def unsigned(body: Any, node: int) -> None:
-    body["signatures"] = [bytes(64)] * 4
+def unsigned(order: Any, node: int) -> Any:
+    return each_seat(order, signature=bytes(64))
 
 
-def moved(body: Any, node: int) -> None:
-    body["seats"] = [5000, *list(body["seats"])[1:]]
+def moved(order: Any, node: int) -> Any:
+    first, *others = order.seats
+    return replace(order, seats=(replace(first, node=5000), *others))
 
 
-def another_attempt(body: Any, node: int) -> None:
-    body["attempts"] = [7] * 4
+def another_attempt(order: Any, node: int) -> Any:
+    return each_seat(order, attempt=7)
+
+
+def each_seat(order: Any, **changes: Any) -> Any:
+    return replace(order, seats=tuple(replace(seat, **changes) for seat in order.seats))
 
 
 @pytest.mark.parametrize("lie", [own_committee, swapped, unsigned, moved, another_attempt])
 def test_nobody_deals_to_seats_that_are_not_proven(
-    tmp_path: Path, lie: Callable[[Any, int], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, lie: Callable[[Any, int], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     federation = Listed(tmp_path)
     strategy = Watched(federation.settings)
@@ -373,15 +379,14 @@ def test_nobody_deals_to_seats_that_are_not_proven(
 
 @pytest.mark.parametrize("lie", [own_committee, swapped, unsigned, moved, another_attempt])
 def test_no_member_tosses_or_computes_with_seats_that_are_not_proven(
-    tmp_path: Path, lie: Callable[[Any, int], None]
+    tmp_path: Path, lie: Callable[[Any, int], Any]
 ) -> None:
     federation = Listed(tmp_path)
     strategy = Watched(federation.settings)
     SETTINGS_OF.update(now=federation.settings, run=strategy._journal.run)
 
-    def begin(body: Any, node: int) -> None:
-        if body["task"] in ("toss", "aggregate"):
-            lie(body, node)
+    def begin(work: Work, node: int) -> Any:
+        return lie(work, node) if work.task in ("toss", "aggregate") else work
 
     answers = lying(federation, "committee", begin)
     federation.run(strategy)
@@ -396,12 +401,12 @@ def test_members_leave_out_a_client_whose_key_its_node_did_not_sign(tmp_path: Pa
     federation = Listed(tmp_path)
     forged: set[int] = set()
 
-    def lie(body: Any, node: int) -> None:
-        if body["task"] == "aggregate":
-            place = list(body["nodes"]).index(EVIL)
-            signatures = list(body["dealing"])
-            forged.add(list(body["clients"])[place])
-            body["dealing"] = [*signatures[:place], bytes(128), *signatures[place + 1 :]]
+    def lie(work: Work, node: int) -> Work:
+        if work.task != "aggregate":
+            return work
+        ((number, key),) = [(n, key) for n, key in work.clients.items() if key.node == EVIL]
+        forged.add(number)
+        return replace(work, clients={**work.clients, number: replace(key, signature=bytes(128))})
 
     lying(federation, "committee", lie)
     strategy = Watched(federation.settings)
