@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from fedgrpo.data.ownership import evaluation_prompts, training_prompts
 from fedgrpo.grpo.held_out import HeldOut
-from fedgrpo.grpo.learning.advantages import ADVANTAGES
-from fedgrpo.grpo.learning.losses import LOSSES
+from fedgrpo.grpo.parts import check_parts
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
@@ -51,8 +50,7 @@ def prepare(settings: Settings) -> Preparation:
     FedGRPOError
         Of the kind that fits, with the setting, its value and the cure.
     """
-    ADVANTAGES.check(settings.grpo.advantage)
-    LOSSES.check(settings.grpo.loss)
+    check_parts(settings.grpo)
     mixture = RewardMixture.from_settings(settings.reward)
     rows, held = training_prompts(settings), evaluation_prompts(settings)
     with quiet_loading():

@@ -62,9 +62,9 @@ def test_files_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("exact_mach", r"unknown reward 'exact_mach'(.|\n)*did you mean exact_match"),
-        ("my_reward.py", r"unknown reward(.|\n)*path/to/file.py:function"),
-        ("", "unknown reward ''"),
+        ("exact_mach", r"'exact_mach' is unknown(.|\n)*did you mean exact_match"),
+        ("my_reward.py", r"'my_reward.py' is unknown(.|\n)*path/to/file.py:function"),
+        ("", "'' is unknown"),
         ("no_such_package.rewards:f", "there is no 'no_such_package'"),
         ("fedgrpo.no_such:f", "there is no 'fedgrpo.no_such'"),
         ("fedgrpo.rewards.verifiable.verifiers:gone", "has no 'gone'"),

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
+from fedgrpo.federation.server.parts import check_parts
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.federation.wire.versions import VERSION
@@ -106,7 +107,9 @@ def _serve(
     started: float,
 ) -> None:
     """Run all rounds and write everything that outlives them."""
-    check_budget(settings)  # Before the model is loaded, which may take minutes.
+    # Before the model is loaded, which may take minutes.
+    check_budget(settings)
+    check_parts(settings)
     secret = kept_key(writer.run_dir / SECRET)
     ledger = Ledger(writer.run_dir / LEDGER, derive_key(secret, "ledger"))
     strategy = strategy_type(

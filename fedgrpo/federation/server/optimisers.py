@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 from fedgrpo.settings import ServerSettings
 
 Vector = NDArray[np.float64]
@@ -41,8 +41,10 @@ class OptimiserState:
     second: Vector = field(default_factory=_nothing)
 
 
-Step = Callable[[ServerSettings, OptimiserState, Vector, float], tuple[OptimiserState, Vector]]
-"""``(settings, state, delta (d,), rate) -> (next state, update (d,) to add to the adapter)``."""
+Step = Callable[..., tuple[OptimiserState, Vector]]
+"""``(settings, state, delta (d,), rate, **options) -> (next state, update (d,) to add to the
+adapter)``.
+"""
 
 OPTIMISERS: Registry[Step] = Registry("server.optimiser")
 register_optimiser = OPTIMISERS.register

@@ -1,7 +1,7 @@
 import pytest
 
 from fedgrpo.ground.errors import DataError, RewardError, SettingsError
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 
 
 def shapes() -> Registry[int]:
