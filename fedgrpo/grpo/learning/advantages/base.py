@@ -135,8 +135,8 @@ def compute_advantages(
     Raises
     ------
     SettingsError
-        If no rule has this name, the arrays do not fill whole groups, a reward is not finite, or a
-        group of one is to be compared within itself.
+        If no rule has this name, the arrays do not fill whole groups, a reward is not finite, a
+        group of one is to be compared within itself, or the rule's result has another shape.
     """
     rule = ADVANTAGES[name]
     flat = np.asarray(rewards, dtype=np.float64)
@@ -166,7 +166,13 @@ def compute_advantages(
         ),
         _shaped("weights", weights, (len(several),)),
     )
-    return rule.function(outcomes, **options).reshape(-1)
+    advantages = rule.function(outcomes, **options)
+    if advantages.shape != outcomes.rewards.shape:
+        raise SettingsError(
+            f"advantage {name!r} returned shape {advantages.shape}, not {outcomes.rewards.shape}",
+            cure="return one number a completion",
+        )
+    return advantages.reshape(-1)
 
 
 def _shaped(what: str, values: ArrayLike | None, shape: tuple[int, ...]) -> Floats:
