@@ -21,8 +21,11 @@ LONGEST = 2000
 LARGEST = 1e9
 """Largest size of a number among the options, as among the settings."""
 
+PLAIN = r"[^():,/\\\s]+"
+"""Pattern of a name: no slash or space, since a folder may have parentheses."""
+
 # A place is tried last, so that a colon within an option's text is none.
-_FORM = re.compile(r"(?:(?P<place>.*?):)??(?P<name>[^():,]*)(?P<options>\(.*\))?", re.DOTALL)
+_FORM = re.compile(rf"(?:(?P<place>.*?):)??(?P<name>(?:{PLAIN})?)(?P<options>\(.*\))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def absolute_part(text: str, base: Path) -> str:
 def _options(text: str) -> Iterator[tuple[str, Any]]:
     call = ast.parse(f"part{text}", mode="eval").body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        raise ValueError
+    if len({keyword.arg for keyword in call.keywords}) < len(call.keywords):
         raise ValueError
     for keyword in call.keywords:
         if keyword.arg is None:

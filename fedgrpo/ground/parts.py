@@ -12,13 +12,14 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 from fedgrpo.ground.errors import FedGRPOError, SettingsError
 from fedgrpo.ground.loading import Stamp, load_place, stamp_of
-from fedgrpo.ground.part_names import PartName
+from fedgrpo.ground.part_names import PLAIN, PartName
 
 T = TypeVar("T")
 
@@ -75,12 +76,12 @@ class Registry(Mapping[str, T]):
         Raises
         ------
         FedGRPOError
-            Of the registry's class, if the name is taken or empty, or has one of ``:,()``, which
-            mean something in settings.
+            Of the registry's class, if the name is taken or no plain word: what means something in
+            settings has no place in it.
         """
 
         def add(part: T) -> T:
-            if not name.strip() or set(name) & set(":,()"):
+            if not re.fullmatch(PLAIN, name):
                 raise self.error(f"{self.key}: {name!r} is no name", cure="use a plain word")
             if name in self._entries and not self._is_again(self._entries[name], part):
                 raise self.error(f"{self.key}: {name!r} is registered twice", cure="rename one")
@@ -118,6 +119,9 @@ class Registry(Mapping[str, T]):
 
     def check(self, text: str) -> None:
         """Raise the registry's error if there is no such part, or its options do not fit."""
+        if text in self._entries:
+            name = PartName.read(text, self.key, self.error)
+            self.options(self._function(self._entries[text]), name)
         self[text]
 
     def find(self, text: str, *, afresh: bool = False) -> Found[T]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedgrpo.ground.errors import SettingsError
@@ -50,6 +51,9 @@ class Surrogate(NamedTuple):
     low: Tensor
     high: Tensor
 
+
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""What a temperature or a bound may be: settings may come from a server that nobody trusts."""
 
 Surrogates = TypeVar("Surrogates", bound=Callable[..., Surrogate])
 
