@@ -3,10 +3,13 @@
 import pytest
 
 from fedgrpo.federation.node.client import LocalClient
+from fedgrpo.federation.node.prompt_client import PromptClient
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, require_isolation
+from fedgrpo.rewards import RewardMixture
 from fedgrpo.settings import GRPOSettings, Settings
+from fedgrpo.site.declared import declared_by
 from tests.models import tiny_trainer
 
 WIDE = [
@@ -43,8 +46,11 @@ def test_batch_wide_methods_are_refused_before_the_run_and_by_every_client(
         preflight(private)
     assert "grpo" in before.value.cure
     assert "privacy.unit to 'client'" in before.value.cure
+    mixture = RewardMixture.from_settings(private.reward)
     with pytest.raises(SettingsError, match=f"grpo.{kind} = '{name}'"):
-        LocalClient(private, tiny_trainer(), None)
+        PromptClient(
+            private, tiny_trainer().adapter, mixture, (), declared_by({"partition-id": 0}, private)
+        )
 
 
 @pytest.mark.parametrize("unit", ["client", "none"])
