@@ -48,7 +48,7 @@ def refuse(*arguments: str) -> str:
         (["data.tasks=[]"], "data.tasks is empty", "choose from add"),
         (["data.tasks=add, cook"], "data.tasks = 'cook' is unknown", "choose from add"),
         (["data.prompts_per_client=100"], "data.prompts_per_client = 100", "raise the first"),
-        (["reward.functions=praise"], "unknown reward 'praise'", "built in are"),
+        (["reward.functions=praise"], "reward.functions = 'praise' is unknown", "choose from"),
         (["reward.functions=none.py:f"], "none.py does not exist", "check the path"),
         (["model.name=./no-model"], "does not exist", "check the path"),
         (["model.name=."], "no config.json", "save_pretrained"),

@@ -8,14 +8,14 @@ room's tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import AdapterError
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 
 Floats = NDArray[np.float64]
 
@@ -30,10 +30,16 @@ class Knowledge:
     """The last aggregate that it saw, of its own vector's shape; None in the first round."""
     round: int
     """Current round, from 1."""
+    honest: tuple[Floats, ...] = ()
+    """What colluders would have sent honestly in this round, of its own vector's shape: its own
+    vector, and those of the attackers before it in the same process. In one process the last
+    attacker knows all; Flower's workers each know a part."""
 
 
-Attack = Callable[[Floats, Knowledge], Floats]
-"""A pure function from the honest vector to the one that is sent, of the same shape."""
+Attack = Callable[..., Floats]
+"""``(vector, knowledge, **options) -> sent``: a pure function from the honest vector to the one
+that is sent, of the same shape.
+"""
 
 ATTACKS: Registry[Attack] = Registry("simulation.attack")
 register_attack = ATTACKS.register
@@ -46,13 +52,14 @@ def apply_attack(
     boost: float,
     previous: Floats | None,
     round: int,
+    honest: Sequence[Floats] = (),
 ) -> Floats:
     """Return what an attacker sends in place of its honest vector.
 
     Parameters
     ----------
     name:
-        A registered attack.
+        What ``simulation.attack`` names.
     vector:
         float64, shape (n,): what the client would send honestly. It is not changed.
     boost:
@@ -61,6 +68,8 @@ def apply_attack(
         float64, shape (n,): the last aggregate that the attacker saw, or None.
     round:
         Current round, from 1.
+    honest:
+        Honest vectors of the colluders that it knows of, its own included; none are its own alone.
 
     Returns
     -------
@@ -70,9 +79,9 @@ def apply_attack(
     Raises
     ------
     SettingsError
-        If no attack has that name.
+        If there is no such attack.
     AdapterError
-        If ``previous`` has another shape than ``vector``.
+        If ``previous``, or what the attack returns, has another shape than ``vector``.
     """
     attack = ATTACKS[name]
     if previous is not None and previous.shape != vector.shape:
@@ -80,7 +89,14 @@ def apply_attack(
             f"the last aggregate has shape {previous.shape}, the own vector {vector.shape}",
             cure="keep the aggregate of this run's adapter",
         )
-    return attack(vector, Knowledge(boost, previous, round))
+    known = Knowledge(boost, previous, round, tuple(honest) or (vector,))
+    sent = np.asarray(attack(vector, known), dtype=np.float64)
+    if sent.shape != vector.shape:
+        raise AdapterError(
+            f"simulation.attack = {name!r} returned shape {sent.shape}, not {vector.shape}",
+            cure="return one number for each of the honest vector",
+        )
+    return sent
 
 
 @register_attack("reverse_boost")

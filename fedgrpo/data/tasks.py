@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.errors import DataError
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 
-Task = Callable[[random.Random], tuple[str, str]]
-"""Draws one prompt and its answer."""
+Task = Callable[..., tuple[str, str]]
+"""``(rng: random.Random, **options) -> (prompt, answer)``."""
 
 TASKS: Registry[Task] = Registry("data.tasks", DataError)
 register_task = TASKS.register
@@ -71,7 +71,7 @@ def generate(
     Parameters
     ----------
     tasks, weights:
-        Names of registered tasks and the share of each (need not sum to 1).
+        Tasks as ``data.tasks`` names them and the share of each (need not sum to 1).
     count:
         Number of prompts.
     seed:
@@ -90,18 +90,17 @@ def generate(
     Raises
     ------
     DataError
-        For a task that is not registered, or without any; or if there are not ``count`` different
+        For a task that cannot be found, or without any; or if there are not ``count`` different
         prompts.
     """
     if not tasks:
         raise DataError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
-    for name in tasks:
-        TASKS.check(name)
+    drawn_by = {name: TASKS[name] for name in tasks}
     rng, rows, seen = random.Random(seed), list[PromptRow](), set[str]()
     misses = 0
     while len(rows) < count:
         (name,) = rng.choices(list(tasks), weights=list(weights))
-        prompt, answer = TASKS[name](rng)
+        prompt, answer = drawn_by[name](rng)
         if is_held_out(prompt) != held_out or (distinct and prompt in seen):
             misses += 1
             _check_there_are_more(misses, len(rows), count)

@@ -6,6 +6,7 @@ from fedgrpo.grpo.learning.advantages import (
     ADVANTAGES,
     Outcomes,
     compute_advantages,
+    declare_advantage,
     register_advantage,
 )
 from fedgrpo.grpo.learning.health import TrainingWarning
@@ -17,6 +18,7 @@ from fedgrpo.grpo.learning.losses import (
     Surrogate,
     TokenBatch,
     compute_loss,
+    declare_loss,
     register_loss,
 )
 from fedgrpo.grpo.learning.metrics import StepMetrics
@@ -40,6 +42,8 @@ __all__ = [
     "TrainingWarning",
     "compute_advantages",
     "compute_loss",
+    "declare_advantage",
+    "declare_loss",
     "load_trainer",
     "register_advantage",
     "register_loss",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 
 RewardFunction = Callable[..., Any]
 """``f(prompts, completions, **columns) -> list[float | None]``, called with keywords, as in TRL.

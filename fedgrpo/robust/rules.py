@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 from fedgrpo.robust.networks import selection
 
-Combination = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
-"""``(bucket_means (B, d), trim) -> (d,)``."""
+Combination = Callable[..., NDArray[np.float64]]
+"""``(bucket_means (B, d), trim, **options) -> (d,)``."""
 
 _BLOCK = 12_288
 """Coordinates combined at a time by coordinate-wise rules: 96 kB a bucket, to fit the cache."""
@@ -26,28 +27,24 @@ _BLOCK = 12_288
 
 @dataclass(frozen=True)
 class Rule:
-    """A registered rule."""
+    """A robust rule, with the defaults of one that declares nothing."""
 
     combination: Combination
-    robust: bool
-    trimmed: Callable[[int, int], int] | None
+    robust: bool = True
+    trimmed: Callable[[int, int], int] | None = None
 
 
-RULES: Registry[Rule] = Registry("robust.rule")
+RULES: Registry[Rule] = Registry("robust.rule", kind=Rule)
+Combined = TypeVar("Combined", bound=Combination)
 
 
-def register_rule(
-    name: str,
-    *,
-    robust: bool = True,
-    trimmed: Callable[[int, int], int] | None = None,
-) -> Callable[[Combination], Combination]:
-    """Register a rule under a name.
+def declare_rule(
+    *, robust: bool = True, trimmed: Callable[[int, int], int] | None = None
+) -> Callable[[Combined], Combined]:
+    """Say of the decorated rule what settings that name it with its file must know.
 
     Parameters
     ----------
-    name:
-        What ``robust.rule`` calls it.
     robust:
         Whether it claims to withstand ``trim`` bad buckets. Then it is never called with fewer than
         ``2 * trim + 1``, with which no rule can.
@@ -55,6 +52,19 @@ def register_rule(
         For coordinate-wise rules that average the middle order statistics: ``(buckets, trim) ->
         k``, how many are dropped at either end. It is what :func:`sensitivity` is proved for; leave
         it out for any other rule.
+    """
+
+    def add(combination: Combined) -> Combined:
+        RULES.declare(combination, Rule(combination, robust, trimmed))
+        return combination
+
+    return add
+
+
+def register_rule(
+    name: str, *, robust: bool = True, trimmed: Callable[[int, int], int] | None = None
+) -> Callable[[Combined], Combined]:
+    """Declare the decorated rule (:func:`declare_rule`), and add it under a name.
 
     Raises
     ------
@@ -62,11 +72,11 @@ def register_rule(
         If the name is taken.
     """
 
-    def register(combination: Combination) -> Combination:
+    def add(combination: Combined) -> Combined:
         RULES.register(name)(Rule(combination, robust, trimmed))
-        return combination
+        return declare_rule(robust=robust, trimmed=trimmed)(combination)
 
-    return register
+    return add
 
 
 def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
@@ -75,7 +85,7 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
     Parameters
     ----------
     rule:
-        ``trimmed_mean``, ``median``, ``mean`` or a name given to :func:`register_rule`.
+        What ``robust.rule`` names: ``trimmed_mean``, ``median``, ``mean``, or another one.
     bucket_means:
         float64, shape (B, d), finite. Not changed.
     trim:

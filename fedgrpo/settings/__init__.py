@@ -101,7 +101,7 @@ class DataSettings(Section):
     split: str = "train"
     """Split of a Hugging Face dataset."""
     tasks: Names = ("add", "reverse", "sort", "maximum")
-    """Built-in tasks to draw from."""
+    """Tasks to draw from: built in, of a module or of a file, with options."""
     prompts_per_client: int = 2000
     """Different prompts generated for each simulated client (built-in tasks only)."""
     min_prompts: int = 2000
@@ -126,8 +126,8 @@ class RewardSettings(Section):
     """How completions are judged."""
 
     functions: Names = ("exact_match",)
-    """Built-in names, ``package.module:function`` or ``path/to/file.py:function``, in TRL's calling
-    convention.
+    """Built-in names, ``package.module:function`` or ``path/to/file.py:function``, with options, in
+    TRL's calling convention.
     """
     weights: Numbers = ()
     """One weight a function. Empty weighs all by 1."""
@@ -212,7 +212,7 @@ class RobustSettings(Section):
     """The rule over bucket means."""
 
     rule: str = "trimmed_mean"
-    """Name of a registered rule, such as trimmed_mean, median, mean: see fedgrpo.robust."""
+    """trimmed_mean, median, mean, or a rule of a module or file, with options."""
     trim: int = 1
     """Bucket means dropped at either end: the number of attackers that the rule withstands."""
 
@@ -221,7 +221,7 @@ class ServerSettings(Section):
     """The server's optimiser on the aggregated delta (arXiv 2003.00295)."""
 
     optimiser: str = "fedadam"
-    """Name of a registered optimiser: fedavg, fedavgm, fedadam."""
+    """fedavg, fedavgm, fedadam, or an optimiser of a module or file, with options."""
     learning_rate: float = 0.01
     """Step size; 1 with fedavg applies the delta as it is."""
     final_rate: float = 0.1
@@ -268,7 +268,7 @@ class SimulationSettings(Section):
     byzantine: int = 0
     """How many of them attack, from the first."""
     attack: str = "reverse_boost"
-    """Name of a registered attack: see fedgrpo.attacks.attacks."""
+    """A built-in attack (fedgrpo.attacks.attacks), or one of a module or file, with options."""
     boost: float = 10.0
     """Factor by which an attacker enlarges what it sends."""
     droppers: int = 0

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.part_names import brings_code, part_name
 
 if TYPE_CHECKING:
     from fedgrpo.settings import Settings
@@ -183,7 +184,9 @@ def _check_noise(settings: Settings) -> None:
 
 def _check_credit(settings: Settings) -> None:
     grpo = settings.grpo
-    if (grpo.guidance == "critique") != (grpo.loss == "critique_grpo"):
+    paired = (grpo.guidance == "critique") == (part_name(grpo.loss) == "critique_grpo")
+    # What a user's own guide or loss goes with, its author knows.
+    if not (paired or brings_code(grpo.guidance) or brings_code(grpo.loss)):
         raise _impossible(
             f"grpo.guidance = {grpo.guidance!r} cannot go with grpo.loss = {grpo.loss!r}: "
             "refinements and the loss that tells them apart need each other",

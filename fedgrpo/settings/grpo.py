@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.part_names import brings_code
 from fedgrpo.settings.bounds import TEXT
 from fedgrpo.settings.section import Section
 
@@ -35,18 +37,22 @@ class GRPOSettings(Section):
 
     preset: str = ""
     """A published method, such as ``dapo``: fills advantage, loss, clip, KL, max_resamples and
-    overlong_share where they are not set. docs/algorithms.md lists them.
+    overlong_share where they are not set. docs/algorithms.md lists them. A scenario may name one
+    of a file.
     """
     advantage: str = "grpo"
-    """Name of a registered advantage: see docs/algorithms.md."""
+    """A built-in name, ``package.module:function`` or ``path/to/file.py:function``, with options,
+    ``name(option=1.5)``: see docs/algorithms.md.
+    """
     credit: str = "group"
     """How tokens share a completion's credit: ``group`` (all alike), ``gae`` (a value head: PPO) or
-    ``vine`` (fresh rollouts: VinePPO). Prompt-level privacy takes ``group``.
+    ``vine`` (fresh rollouts: VinePPO), or one of a module or file. Prompt-level privacy takes
+    ``group``.
     """
     guidance: str = "none"
     """Where completions come from besides the plain prompt: ``none``, ``critique`` (the best
     refinement after a critique joins each group) or ``contexts`` (sampled with the answer in sight,
-    less and less so). Prompt-level privacy takes ``none``.
+    less and less so), or one of a module or file. Prompt-level privacy takes ``none``.
     """
     answer_column: str = "answer"
     """Column with the reference answer that guidance shows."""
@@ -78,7 +84,7 @@ class GRPOSettings(Section):
     vine_step: int = 64
     """Longest step of ``vine`` in tokens; a line end ends one too."""
     loss: str = "dr_grpo"
-    """Name of a registered loss: see docs/algorithms.md."""
+    """Named like an advantage, with options: ``sapo(positive=1.1)``."""
     steps: int = 1
     """Optimiser steps a round. Prompt-level privacy takes exactly 1."""
     passes: int = 1
@@ -140,6 +146,12 @@ class GRPOSettings(Section):
         name = given.get("preset")
         if not isinstance(name, str) or not 0 < len(name) <= TEXT:
             return chosen
+        if brings_code(name):
+            # A node reads settings that a server chose: that must run nothing.
+            raise SettingsError(
+                f"grpo.preset = {name!r} can be read from a scenario only, where it is filled in",
+                cure="name it in a scenario file or with --set, or write its settings out",
+            )
         # Presets come with torch, so they are loaded only where one is named.
         from fedgrpo.grpo.presets import PRESETS
 

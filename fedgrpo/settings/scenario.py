@@ -6,7 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.settings import Scalar, Settings, read_toml
+from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.part_names import absolute_part, brings_code, split_names
+from fedgrpo.settings import FROM_PRESET, Scalar, Settings, read_toml
+
+PARTS = (
+    "data.tasks",
+    "reward.functions",
+    "grpo.advantage",
+    "grpo.loss",
+    "grpo.credit",
+    "grpo.guidance",
+    "robust.rule",
+    "server.optimiser",
+    "simulation.attack",
+)
+"""Settings that name parts, which may come from files."""
 
 
 def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -> Settings:
@@ -28,8 +43,28 @@ def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -
     SettingsError
         For every key or value that is not valid.
     """
-    tree = _with_dotted(read_toml(scenario), overrides)
+    tree = _with_preset(_with_dotted(read_toml(scenario), overrides), base)
     return with_absolute_paths(Settings.from_mapping(tree), base)
+
+
+def _with_preset(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Fill a preset from a module or file in for good: settings that travel run nothing when they
+    are read.
+    """
+    grpo: object = tree.get("grpo")
+    if not isinstance(grpo, dict) or not brings_code(name := str(grpo.get("preset", ""))):
+        return tree
+    # Presets come with torch, so they are loaded only where one is named.
+    from fedgrpo.grpo.presets import PRESETS, Preset
+
+    preset = PRESETS[absolute_part(name, base)]()
+    if not isinstance(preset, Preset):
+        raise SettingsError(
+            f"grpo.preset = {name!r} returns a {type(preset).__name__}",
+            cure="return a fedgrpo.grpo.Preset",
+        )
+    own = {k: v for k, v in grpo.items() if k != "preset" and (k not in FROM_PRESET or v != "")}
+    return tree | {"grpo": preset.settings() | own}
 
 
 def settings_from(source: Settings | Mapping[str, Any] | str | Path, base: Path) -> Settings:
@@ -54,7 +89,8 @@ def settings_from(source: Settings | Mapping[str, Any] | str | Path, base: Path)
         return load_scenario(Path(source), {}, base)
     nested = {key: value for key, value in source.items() if "." not in key}
     dotted = {key: value for key, value in source.items() if "." in key}
-    return with_absolute_paths(Settings.from_mapping(_with_dotted(nested, dotted)), base)
+    tree = _with_preset(_with_dotted(nested, dotted), base)
+    return with_absolute_paths(Settings.from_mapping(tree), base)
 
 
 def _with_dotted(tree: Mapping[str, Any], dotted: Mapping[str, object]) -> dict[str, Any]:
@@ -72,18 +108,21 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
     """Resolve local paths against ``base``, because the run's processes are at home in other
     directories.
 
-    Names that are no paths (``tasks``, ``hf:NAME``, Hub models, dotted reward functions) stay as
-    they are.
+    Names that are no paths (``tasks``, ``hf:NAME``, Hub models, parts that are built in or of a
+    module) stay as they are.
     """
-    rewards = (_absolute_reward(name, base) for name in settings.reward.functions)
+    flat = settings.to_run_config()
     changed: dict[str, Scalar] = {
-        "reward.functions": ", ".join(rewards),
+        key: ", ".join(absolute_part(name, base) for name in split_names(str(flat[key])))
+        for key in PARTS
+    }
+    changed |= {
         "data.source": absolute_source(settings.data.source, base),
         "evaluation.source": absolute_source(settings.evaluation.source, base),
     }
     if (base / Path(settings.model.name).expanduser()).is_dir() and settings.model.name != "tiny":
         changed["model.name"] = _absolute(settings.model.name, base)
-    return Settings.from_run_config(settings.to_run_config() | changed)
+    return Settings.from_run_config(flat | changed)
 
 
 def absolute_source(source: str, base: Path) -> str:
@@ -94,8 +133,3 @@ def absolute_source(source: str, base: Path) -> str:
 
 def _absolute(path: str, base: Path) -> str:
     return str((base / Path(path).expanduser()).resolve())
-
-
-def _absolute_reward(name: str, base: Path) -> str:
-    place, colon, function = name.rpartition(":")
-    return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name

@@ -6,15 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from fedgrpo.ground.part_names import split_names
 from fedgrpo.settings.bounds import ITEMS, TEXT, check_bounds
 
 
 def _split(value: object) -> object:
     """Let a tuple be written as "a, b" too, the only form that Flower's run configuration can
-    carry.
+    carry. Commas within the parentheses of an option do not count.
     """
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return split_names(value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from fedgrpo.ground.part_names import brings_code
 from fedgrpo.settings import Settings
+from fedgrpo.site.limits import named_code
 from fedgrpo.site.refusals import Refusal
 
 SHIPPED = "tiny"
@@ -35,9 +37,12 @@ def broken_without_policy(settings: Settings) -> Iterator[tuple[Refusal, str]]:
 
 
 def _forbidden(settings: Settings) -> Iterator[tuple[Refusal, str, str]]:
-    if foreign := [name for name in settings.reward.functions if ":" in name]:
+    if foreign := [name for name in settings.reward.functions if brings_code(name)]:
         named = f"reward function {', '.join(map(repr, foreign))}"
         yield Refusal.REWARD, named, f"rewards = {json.dumps(list(settings.reward.functions))}"
+    if code := list(named_code(settings)):
+        named = ", ".join(f"{key} = {name!r}" for key, name in code)
+        yield Refusal.CODE, named, f"code = {json.dumps([name for _, name in code])}"
     if (model := settings.model.name) != SHIPPED:
         yield Refusal.MODEL, f"model {model!r}", f"models = {json.dumps([model])}"
     if settings.privacy.unit == "none":

@@ -10,7 +10,7 @@ from fedgrpo.privacy.accounting.guarantees import round_cost
 from fedgrpo.settings import Settings
 from fedgrpo.settings.checks import noise_by
 from fedgrpo.site.committee import committee_problem
-from fedgrpo.site.limits import ANY, Policy, allowed
+from fedgrpo.site.limits import ANY, Policy, allowed, named_code
 from fedgrpo.site.refusals import CURES, Refusal
 
 
@@ -109,7 +109,7 @@ def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refus
 
 
 def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
-    """Models and rewards: what would be loaded and run here.
+    """Models, rewards and methods: what would be loaded and run here.
 
     A bare name stands for the default branch alone: anybody can open a reference of a public
     repository, and put weights and a chat template of their own there.
@@ -122,6 +122,9 @@ def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, 
     for name in settings.reward.functions:
         if not allowed(name, policy.rewards):
             yield Refusal.REWARD, f"reward function {name!r} is not allowed"
+    for key, name in named_code(settings):
+        if not allowed(name, policy.code):
+            yield Refusal.CODE, f"{key} = {name!r} is not allowed"
 
 
 def _broken_metrics(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:

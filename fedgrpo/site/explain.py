@@ -282,6 +282,7 @@ def _figures(beside: Neighbours) -> str:
 def _who_decides(policy: Policy) -> Iterator[str]:
     yield "5. Who decides"
     protocols = tuple(_PROTOCOLS.get(name, name) for name in policy.protocols)
+    trains = f"Programs that may take part in training: {_names(policy.code)}. "
     yield (
         "This file does. The software installed here holds every request of the server against it "
         "before any prompt is read, and refuses what does not fit. The account of what was spent "
@@ -289,8 +290,8 @@ def _who_decides(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"Models that may be used here: {_names(policy.models)}. Programs that may score answers "
-        f"here: {_names(policy.rewards)}. What the server may be shown: {_names(protocols)}. "
-        "Requests "
+        f"here: {_names(policy.rewards)}. {trains if policy.code else ''}What the server may be "
+        f"shown: {_names(protocols)}. Requests "
         f"are answered {f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
     )
 

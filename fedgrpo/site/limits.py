@@ -1,12 +1,13 @@
 """A site's policy: what its owner lets the installed package do, whatever a server asks.
 
 The file is TOML, on the data holder's machine. What it does not name is refused (models, rewards,
-privacy units), or has the careful default below.
+other code, privacy units), or has the careful default below.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Self
@@ -14,7 +15,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedgrpo.ground.errors import PolicyError
-from fedgrpo.settings import Metrics, Names, Section
+from fedgrpo.ground.part_names import brings_code
+from fedgrpo.settings import Metrics, Names, Section, Settings
 from fedgrpo.site.committee import check_members
 from fedgrpo.site.refusals import Refusal
 
@@ -25,6 +27,15 @@ ANY = "*"
 def allowed(name: str, names: tuple[str, ...]) -> bool:
     """Whether a name is among those that a site allows."""
     return name in names or ANY in names
+
+
+def named_code(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Parts besides rewards for which a node would load a module or a file: setting and name."""
+    grpo = settings.grpo
+    for key in ("advantage", "loss", "credit", "guidance"):
+        name: str = getattr(grpo, key)
+        if brings_code(name):
+            yield f"grpo.{key}", name
 
 
 def _check_hours(text: str) -> str:
@@ -90,8 +101,13 @@ class Policy(Section):
     """Base models that may be loaded: ``name``, which allows no revision but the default branch,
     ``name@revision`` as the run's settings give them, or ``*`` for any."""
     rewards: Names = ()
-    """Reward functions that may be run on the prompts: names as the run's settings give them, or
-    ``*`` for any. They are code: name only what you have read."""
+    """Reward functions that may be run on the prompts: names as the run's settings give them,
+    options included, or ``*`` for any. They are code: name only what you have read."""
+    code: Names = ()
+    """Losses, advantages, credit and guidance of modules and files that may be run on the prompts:
+    each as the run's settings give it, options included, or ``*`` for any. They see prompts and
+    completions, and a loss or advantage that wrongly declares that it looks at one prompt alone
+    breaks prompt-level privacy: name only what you have read."""
     stateless_rewards: Names = ()
     """Reward functions that may run in the node's own process, because whoever wrote this file has
     read that they remember nothing from one prompt to the next."""

@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     COMMITTEE = "committee"
     MODEL = "model"
     REWARD = "reward"
+    CODE = "code"
     METRICS = "metrics"
     HOURS = "hours"
     ROUNDS = "rounds"
@@ -65,6 +66,7 @@ CURES = {
     Refusal.COMMITTEE: "name members in aggregation.committee to all of whom the site agrees",
     Refusal.MODEL: "train a model (and revision) that the site has approved",
     Refusal.REWARD: "use reward functions that the site has approved",
+    Refusal.CODE: "use built-in losses, advantages and methods, or ones that the site has approved",
     Refusal.METRICS: "shorten privacy.metrics, or have them noised before the server sees them "
     "(privacy.noise = 'client', or a committee)",
     Refusal.HOURS: "run within the site's hours",

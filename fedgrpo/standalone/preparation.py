@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedgrpo.data.ownership import evaluation_prompts, training_prompts
 from fedgrpo.grpo.held_out import HeldOut
+from fedgrpo.grpo.parts import check_parts
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.settings import Settings
 
@@ -45,6 +46,7 @@ def prepare(settings: Settings) -> Preparation:
     FedGRPOError
         Of the kind that fits, with the setting, its value and the cure.
     """
+    check_parts(settings.grpo)
     rows, held = training_prompts(settings), evaluation_prompts(settings)
     trainer = GRPOTrainer.from_settings(settings, rows)
     mixture = trainer.collector.reward

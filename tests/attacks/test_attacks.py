@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,3 +107,20 @@ def test_a_name_cannot_be_taken_twice() -> None:
 def test_the_aggregate_of_another_adapter_is_refused() -> None:
     with pytest.raises(AdapterError, match=r"shape \(3,\), the own vector \(4,\)"):
         apply_attack("against_last", VECTOR, boost=1.0, previous=np.zeros(3), round=2)
+
+
+def test_an_attack_of_a_file_sees_what_colluders_would_have_sent(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def f(vector, knowledge, *, times=1.0):\n"
+        "    return times * np.sum(knowledge.honest, axis=0)\n"
+        "def g(vector, knowledge):\n    return vector[1:]\n"
+    )
+    name = f"{tmp_path}/mine.py:f(times=2.0)"
+    alone = apply_attack(name, VECTOR, boost=1.0, previous=None, round=1)
+    np.testing.assert_array_equal(alone, 2 * VECTOR)
+    honest = (VECTOR, np.ones(4))
+    both = apply_attack(name, VECTOR, boost=1.0, previous=None, round=1, honest=honest)
+    np.testing.assert_array_equal(both, 2 * (VECTOR + 1))
+    with pytest.raises(AdapterError, match=r"returned shape \(3,\)"):
+        apply_attack(f"{tmp_path}/mine.py:g", VECTOR, boost=1.0, previous=None, round=1)

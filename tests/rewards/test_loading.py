@@ -62,9 +62,9 @@ def test_files_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("exact_mach", r"unknown reward 'exact_mach'(.|\n)*did you mean exact_match"),
-        ("my_reward.py", r"unknown reward(.|\n)*path/to/file.py:function"),
-        ("", "unknown reward ''"),
+        ("exact_mach", r"'exact_mach' is unknown(.|\n)*did you mean exact_match"),
+        ("my_reward.py", r"'my_reward.py' is unknown(.|\n)*path/to/file.py:function"),
+        ("", "'' is unknown"),
         ("no_such_package.rewards:f", "there is no 'no_such_package'"),
         ("fedgrpo.no_such:f", "there is no 'fedgrpo.no_such'"),
         ("fedgrpo.rewards.verifiable.verifiers:gone", "has no 'gone'"),
@@ -113,3 +113,48 @@ def test_code_that_fails_to_load_is_named_with_the_class_only(
         load_reward(name)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+OPTIONS = """
+from dataclasses import dataclass
+
+@dataclass
+class Scaled:
+    by: float = 1.0
+
+    def __call__(self, completions, **columns):
+        return [self.by * len(text) for text in completions]
+
+def padded(completions, answer, *, pad: int = 0, **columns):
+    return [float(len(text) + pad) for text in completions]
+
+padded.warm_up = lambda: "warm"
+"""
+
+
+def test_a_class_is_made_of_its_options_and_a_function_keeps_them(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OPTIONS)
+    assert load_reward(f"{file}:Scaled(by=3.0)")(completions=["ab"]) == [6.0]
+    padded = load_reward(f"{file}:padded(pad=2)")
+    # Before a column of the same name, too.
+    assert padded(completions=["ab"], answer=["x"], pad=[100]) == [4.0]
+    assert padded.warm_up() == "warm"  # type: ignore[attr-defined]
+    assert load_reward("self_consistency(min_share=0.9)").min_share == 0.9  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("Scaled(times=3)", "there is no option 'times'"),
+        ("Scaled(by='a')", "option by = 'a'"),
+        ("padded(pad=1.5)", "option pad = 1.5"),
+        ("padded(answer='x')", "there is no option 'answer'"),
+    ],
+)
+def test_options_that_do_not_fit_a_reward_are_refused(
+    tmp_path: Path, options: str, problem: str
+) -> None:
+    (tmp_path / "mine.py").write_text(OPTIONS)
+    with pytest.raises(RewardError, match=problem):
+        load_reward(f"{tmp_path}/mine.py:{options}")

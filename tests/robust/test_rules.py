@@ -261,4 +261,4 @@ def test_a_user_rule_is_called_checked_and_given_no_unproved_sensitivity() -> No
     with pytest.raises(ProtocolError, match="crooked"):
         combine("crooked", means, 1)
     with pytest.raises(SettingsError, match="twice"):
-        register_rule("first")(first)
+        register_rule("first")(crooked)

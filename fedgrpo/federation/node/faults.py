@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,31 @@ def simulated_faults(
     return faults_of(simulation, int(node_config["partition-id"]), round, settings.seed)
 
 
+_HONEST: dict[bytes, dict[int, NDArray[np.float64]]] = {}
+"""Of one round's order, what its attackers in this process would have sent honestly, by client."""
+
+
+def honest_vectors(
+    order: bytes, node_config: Mapping[str, Scalar], release: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], ...]:
+    """What the attackers of this process know of each other in a round, this one's own included.
+
+    Parameters
+    ----------
+    order:
+        Digest that tells the round's order from all others.
+    node_config:
+        The attacker's.
+    release:
+        Its honest release.
+    """
+    if order not in _HONEST:
+        _HONEST.clear()
+    known = _HONEST.setdefault(order, {})
+    known[int(node_config["partition-id"])] = release
+    return tuple(known[client] for client in sorted(known))
+
+
 def attack(
     settings: Settings,
     release: NDArray[np.float64],
@@ -34,6 +59,7 @@ def attack(
     adapter: AdapterState,
     previous: NDArray[np.float32] | None,
     round: int,
+    honest: Sequence[NDArray[np.float64]] = (),
 ) -> NDArray[np.float64]:
     """Replace a release by what the attacker sends.
 
@@ -52,6 +78,8 @@ def attack(
         Trainable values of the round before, as the attacker remembers them.
     round:
         Round number, from 1.
+    honest:
+        See :func:`honest_vectors`.
     """
     simulation = settings.simulation
     sent = apply_attack(
@@ -60,6 +88,7 @@ def attack(
         boost=simulation.boost,
         previous=_last_step(adapter, previous, release.size),
         round=round,
+        honest=honest,
     )
     return np.nan_to_num(sent, nan=bound, posinf=bound, neginf=-bound)
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory
 from fedgrpo.federation.node.answers import log_failure
 from fedgrpo.federation.node.clock import Clock, LateError
-from fedgrpo.federation.node.faults import attack, simulated_faults
+from fedgrpo.federation.node.faults import attack, honest_vectors, simulated_faults
 from fedgrpo.federation.node.gate import Gate
 from fedgrpo.federation.protocols.committee import client as committee_client
 from fedgrpo.federation.state.memory import NodeMemory
@@ -296,8 +296,10 @@ def _checked(release: Release, size: int) -> Release:
 def _attacked(task: Task, release: Release) -> Release:
     """What a simulated attacker sends in the place of its release."""
     before = task.store.adapter_before(task.ask, task.order.adapter.vector)
+    order = f"{task.ask.run}/{task.ask.round}/".encode() + task.digest
+    honest = honest_vectors(order, task.context.node_config, release)
     bound, adapter = task.plan.bound, task.order.adapter
-    return attack(task.settings, release, bound, adapter, before, task.ask.round)
+    return attack(task.settings, release, bound, adapter, before, task.ask.round, honest)
 
 
 def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:

@@ -22,10 +22,9 @@ from fedgrpo.federation.node.prompt_client import PromptClient
 from fedgrpo.federation.rehearsal.traffic import round_traffic
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import DataError, RewardError
-from fedgrpo.grpo.learning.advantages import ADVANTAGES
 from fedgrpo.grpo.learning.health import glance, missed_ends, step_size_advice
-from fedgrpo.grpo.learning.losses import LOSSES
 from fedgrpo.grpo.learning.metrics import BatchFigures, batch_figures
+from fedgrpo.grpo.parts import check_parts
 from fedgrpo.grpo.rollout.experience import Experience, join_experiences, judge
 from fedgrpo.grpo.rollout.policy import Policy, Sampled
 from fedgrpo.grpo.rollout.sampling import completion_ids
@@ -81,8 +80,7 @@ def dry_run(
     """
     settings = load_scenario(scenario, overrides or {}, Path.cwd())
     check_budget(settings)
-    ADVANTAGES.check(settings.grpo.advantage)
-    LOSSES.check(settings.grpo.loss)
+    check_parts(settings.grpo)
     if not prompts:  # The first client is a simulated one; a deployed node uses all cores.
         torch.set_num_threads(settings.simulation.cpus_per_client)
     adapter = Adapter.from_settings(settings)

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
+from fedgrpo.federation.server.parts import check_parts
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.federation.wire.versions import VERSION
@@ -107,7 +108,9 @@ def serve(
         # Another run's directory is refused before its status can be touched.
         load_checkpoint(run_dir / FILE, settings.fingerprint())
         try:
-            check_budget(settings)  # Before the model is loaded, which may take minutes.
+            # Before the model is loaded, which may take minutes.
+            check_budget(settings)
+            check_parts(settings)
             model = model or local_model()
             made = _strategy(settings, writer, strategy, model, callbacks)
             _serve(grid, made, writer, model, started)

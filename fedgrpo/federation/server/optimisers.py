@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.parts import Registry
 from fedgrpo.settings import ServerSettings
 
 Vector = NDArray[np.float64]
@@ -41,8 +42,10 @@ class OptimiserState:
     second: Vector = field(default_factory=_nothing)
 
 
-Step = Callable[[ServerSettings, OptimiserState, Vector, float], tuple[OptimiserState, Vector]]
-"""``(settings, state, delta (d,), rate) -> (next state, update (d,) to add to the adapter)``."""
+Step = Callable[..., tuple[OptimiserState, Vector]]
+"""``(settings, state, delta (d,), rate, **options) -> (next state, update (d,) to add to the
+adapter)``.
+"""
 
 OPTIMISERS: Registry[Step] = Registry("server.optimiser")
 register_optimiser = OPTIMISERS.register
@@ -68,8 +71,20 @@ def server_step(
     -------
     tuple
         The next state, and the update to add to the adapter, float64, shape (d,).
+
+    Raises
+    ------
+    SettingsError
+        If there is no such optimiser, or its update has another shape.
     """
-    return OPTIMISERS[settings.optimiser](settings, state, delta, rate)
+    after, update = OPTIMISERS[settings.optimiser](settings, state, delta, rate)
+    if update.shape != delta.shape:
+        raise SettingsError(
+            f"server.optimiser = {settings.optimiser!r} returned shape {update.shape}, not "
+            f"{delta.shape}",
+            cure="return one number for each of the delta",
+        )
+    return after, update
 
 
 def rate_at(settings: ServerSettings, round: int, rounds: int) -> float:

@@ -80,29 +80,15 @@ def _check_machine(settings: Settings) -> None:
 
 def _check_names(settings: Settings) -> None:
     from fedgrpo.attacks.attacks import ATTACKS
-    from fedgrpo.data.tasks import TASKS
-    from fedgrpo.federation.server.optimisers import OPTIMISERS
-    from fedgrpo.grpo.learning.advantages import ADVANTAGES
+    from fedgrpo.federation.server.parts import check_parts as check_server_parts
     from fedgrpo.grpo.learning.isolation import require_isolation
-    from fedgrpo.grpo.learning.losses import LOSSES
-    from fedgrpo.grpo.methods.credit import CREDITS
-    from fedgrpo.grpo.methods.guidance import GUIDES
-    from fedgrpo.robust.rules import RULES
+    from fedgrpo.grpo.parts import check_parts
 
     ATTACKS.check(settings.simulation.attack)
-    ADVANTAGES.check(settings.grpo.advantage)
-    LOSSES.check(settings.grpo.loss)
-    CREDITS.check(settings.grpo.credit)
-    GUIDES.check(settings.grpo.guidance)
+    check_parts(settings.grpo)
     if settings.privacy.unit == "prompt":
         require_isolation(settings.grpo)
-    RULES.check(settings.robust.rule)
-    OPTIMISERS.check(settings.server.optimiser)
-    if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:
-        if not settings.data.tasks:
-            raise SettingsError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
-        for task in settings.data.tasks:
-            TASKS.check(task)
+    check_server_parts(settings)
 
 
 def _check_rewards(settings: Settings) -> None:

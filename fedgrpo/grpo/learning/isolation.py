@@ -34,8 +34,10 @@ def require_isolation(grpo: GRPOSettings) -> None:
 
 
 def _refusal(key: str, name: str, local: str) -> SettingsError:
+    declared = "" if ":" not in name else ", or declares nothing about it"
     return SettingsError(
-        f"{key} = {name!r} lets prompts or steps weigh on each other, which privacy.unit = "
-        "'prompt' rules out",
-        cure=f"set {key} to one of {local}; or privacy.unit to 'client' or 'none'",
+        f"{key} = {name!r} lets prompts or steps weigh on each other{declared}, which "
+        "privacy.unit = 'prompt' rules out",
+        cure=f"set {key} to one of {local}; or privacy.unit to 'client' or 'none'"
+        + (declared and "; or, where it looks at no other prompt, declare batch_wide=False"),
     )

@@ -471,6 +471,8 @@ def test_a_lost_state_folder_is_charged_again(tmp_path: Path) -> None:
     [
         ({"reward__functions": "this:s"}, Refusal.REWARD, 'rewards = ["this:s"]'),
         ({"reward__functions": "FILE:f"}, Refusal.REWARD, "rewards = ["),
+        ({"grpo__loss": "FILE:f"}, Refusal.CODE, "code = ["),
+        ({"grpo__advantage": "this:s"}, Refusal.CODE, 'code = ["this:s"]'),
         ({"model__name": "some/model"}, Refusal.MODEL, 'models = ["some/model"]'),
         ({"privacy__unit": "none"}, Refusal.UNIT, "without_privacy = true"),
         ({}, Refusal.PROTOCOL, 'protocols = ["plain"]'),

@@ -427,3 +427,24 @@ def test_unknown_options_and_estimators_are_refused_with_the_known_ones() -> Non
         compute_loss("dapo", *batch(), ref_logps=batch()[1], kl="k4", kl_weight=1.0)
     with pytest.raises(SettingsError, match="needs the entropy"):
         compute_loss("dapo", *batch(), entropy_weight=0.1)
+
+
+def test_options_in_a_name_are_the_methods_own_and_go_before_a_clip_that_is_set() -> None:
+    for named, name, options in (
+        ("sapo(positive=2.0, negative=3)", "sapo", {"positive": 2.0, "negative": 3.0}),
+        ("dual_clip(ceiling=0.5)", "dual_clip", {"ceiling": 0.5}),
+        ("dapo(clip_high=0.01)", "dapo", {"clip_high": 0.01}),
+    ):
+        expected = compute_loss(name, *batch(), **options)
+        assert compute_loss(named, *batch()).loss == expected.loss
+        assert compute_loss(name, *batch()).loss != expected.loss
+    named = compute_loss("dapo(clip_high=0.01)", *batch(), clip_high=0.5)
+    assert named.loss == compute_loss("dapo", *batch(), clip_high=0.01).loss
+
+
+@pytest.mark.parametrize(
+    "name", ["sapo(positive=0)", "dual_clip(ceiling=-1)", "sapo(negative=1e8)"]
+)
+def test_options_that_would_overflow_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="should be"):
+        compute_loss(name, *batch())

@@ -16,6 +16,7 @@ from fedgrpo.grpo.learning.advantages.base import (
     AdvantageRule,
     Outcomes,
     compute_advantages,
+    declare_advantage,
     register_advantage,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "AdvantageRule",
     "Outcomes",
     "compute_advantages",
+    "declare_advantage",
     "register_advantage",
 ]

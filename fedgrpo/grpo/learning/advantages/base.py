@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 
 Floats = NDArray[np.float64]
 Rule = TypeVar("Rule", bound=Callable[..., Floats])
@@ -46,7 +46,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class AdvantageRule:
-    """A registered rule.
+    """An advantage, with the defaults of one that declares nothing.
 
     Attributes
     ----------
@@ -57,20 +57,31 @@ class AdvantageRule:
     """
 
     function: Callable[..., Floats]
-    batch_wide: bool
+    batch_wide: bool = True
 
 
-ADVANTAGES: Registry[AdvantageRule] = Registry("grpo.advantage")
+ADVANTAGES: Registry[AdvantageRule] = Registry("grpo.advantage", kind=AdvantageRule)
 
 
-def register_advantage(name: str, *, batch_wide: bool) -> Callable[[Rule], Rule]:
-    """Add the decorated rule under a name.
+def declare_advantage(*, batch_wide: bool) -> Callable[[Rule], Rule]:
+    """Say of the decorated rule what settings that name it with its file must know.
 
     Parameters
     ----------
     batch_wide:
         Say True if the rule looks beyond the completion's own prompt; prompt-level privacy refuses
-        it then.
+        it then, and whatever declares nothing.
+    """
+
+    def add(function: Rule) -> Rule:
+        ADVANTAGES.declare(function, AdvantageRule(function, batch_wide))
+        return function
+
+    return add
+
+
+def register_advantage(name: str, *, batch_wide: bool) -> Callable[[Rule], Rule]:
+    """Declare the decorated rule (:func:`declare_advantage`), and add it under a name.
 
     Raises
     ------
@@ -80,7 +91,7 @@ def register_advantage(name: str, *, batch_wide: bool) -> Callable[[Rule], Rule]
 
     def add(function: Rule) -> Rule:
         ADVANTAGES.register(name)(AdvantageRule(function, batch_wide))
-        return function
+        return declare_advantage(batch_wide=batch_wide)(function)
 
     return add
 
@@ -124,8 +135,8 @@ def compute_advantages(
     Raises
     ------
     SettingsError
-        If no rule has this name, the arrays do not fill whole groups, a reward is not finite, or a
-        group of one is to be compared within itself.
+        If no rule has this name, the arrays do not fill whole groups, a reward is not finite, a
+        group of one is to be compared within itself, or the rule's result has another shape.
     """
     rule = ADVANTAGES[name]
     flat = np.asarray(rewards, dtype=np.float64)
@@ -155,7 +166,13 @@ def compute_advantages(
         ),
         _shaped("weights", weights, (len(several),)),
     )
-    return rule.function(outcomes, **options).reshape(-1)
+    advantages = rule.function(outcomes, **options)
+    if advantages.shape != outcomes.rewards.shape:
+        raise SettingsError(
+            f"advantage {name!r} returned shape {advantages.shape}, not {outcomes.rewards.shape}",
+            cure="return one number a completion",
+        )
+    return advantages.reshape(-1)
 
 
 def _shaped(what: str, values: ArrayLike | None, shape: tuple[int, ...]) -> Floats:

@@ -21,6 +21,7 @@ from fedgrpo.grpo.learning.losses.base import (
     Surrogate,
     TokenBatch,
     compute_loss,
+    declare_loss,
     register_loss,
 )
 from fedgrpo.grpo.learning.losses.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
@@ -35,6 +36,7 @@ __all__ = [
     "Surrogate",
     "TokenBatch",
     "compute_loss",
+    "declare_loss",
     "k3",
     "kl_penalty",
     "register_loss",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.registry import Registry
-from fedgrpo.grpo.learning.losses.aggregation import Aggregator, BatchTotals
+from fedgrpo.ground.parts import Registry
+from fedgrpo.grpo.learning.losses.aggregation import Aggregator, BatchTotals, token_mean
 from fedgrpo.grpo.learning.losses.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
 
 
@@ -51,12 +52,15 @@ class Surrogate(NamedTuple):
     high: Tensor
 
 
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""What a temperature or a bound may be: settings may come from a server that nobody trusts."""
+
 Surrogates = TypeVar("Surrogates", bound=Callable[..., Surrogate])
 
 
 @dataclass(frozen=True)
 class LossMethod:
-    """A registered method.
+    """A loss, with the defaults of one that declares nothing.
 
     Attributes
     ----------
@@ -66,24 +70,25 @@ class LossMethod:
     aggregate:
         The divisor.
     batch_wide:
-        Whether the divisor looks at the other completions of the call.
-    options:
-        Names of the method's own options.
+        Whether a completion's loss looks at the other completions of the call.
     """
 
     surrogate: Callable[..., Surrogate]
-    aggregate: Aggregator
-    batch_wide: bool
-    options: frozenset[str]
+    aggregate: Aggregator = token_mean
+    batch_wide: bool = True
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Names of the method's own options, without those that are settled already."""
+        settled = getattr(self.surrogate, "keywords", {})
+        return frozenset(list(inspect.signature(self.surrogate).parameters)[1:]) - set(settled)
 
 
-LOSSES: Registry[LossMethod] = Registry("grpo.loss")
+LOSSES: Registry[LossMethod] = Registry("grpo.loss", kind=LossMethod)
 
 
-def register_loss(
-    name: str, *, aggregate: Aggregator, batch_wide: bool
-) -> Callable[[Surrogates], Surrogates]:
-    """Add the decorated surrogate, with a divisor, under a name.
+def declare_loss(*, aggregate: Aggregator, batch_wide: bool) -> Callable[[Surrogates], Surrogates]:
+    """Say of the decorated surrogate what settings that name it with its file must know.
 
     Parameters
     ----------
@@ -91,7 +96,20 @@ def register_loss(
         One of :mod:`fedgrpo.grpo.learning.losses.aggregation`, or your own.
     batch_wide:
         Say True if the loss of a completion depends on the others of the call other than through
-        ``totals``; prompt-level privacy refuses it then.
+        ``totals``; prompt-level privacy refuses it then, and whatever declares nothing.
+    """
+
+    def add(surrogate: Surrogates) -> Surrogates:
+        LOSSES.declare(surrogate, LossMethod(surrogate, aggregate, batch_wide))
+        return surrogate
+
+    return add
+
+
+def register_loss(
+    name: str, *, aggregate: Aggregator, batch_wide: bool
+) -> Callable[[Surrogates], Surrogates]:
+    """Declare the decorated surrogate (:func:`declare_loss`), and add it under a name.
 
     Raises
     ------
@@ -100,9 +118,8 @@ def register_loss(
     """
 
     def add(surrogate: Surrogates) -> Surrogates:
-        options = frozenset(list(inspect.signature(surrogate).parameters)[1:])
-        LOSSES.register(name)(LossMethod(surrogate, aggregate, batch_wide, options))
-        return surrogate
+        LOSSES.register(name)(LossMethod(surrogate, aggregate, batch_wide))
+        return declare_loss(aggregate=aggregate, batch_wide=batch_wide)(surrogate)
 
     return add
 

@@ -11,7 +11,7 @@ from fedgrpo.grpo.learning.losses.aggregation import (
     sequence_mean,
     token_mean,
 )
-from fedgrpo.grpo.learning.losses.base import Surrogate, TokenBatch, register_loss
+from fedgrpo.grpo.learning.losses.base import Positive, Surrogate, TokenBatch, register_loss
 
 
 def pessimistic(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Surrogate:
@@ -37,7 +37,7 @@ def clipped(batch: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.28
 
 @register_loss("dual_clip", aggregate=token_mean, batch_wide=False)
 def dual_clip(
-    batch: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.2, ceiling: float = 3.0
+    batch: TokenBatch, *, clip_low: float = 0.2, clip_high: float = 0.2, ceiling: Positive = 3.0
 ) -> Surrogate:
     """Clipped as PPO, and where A < 0 never more than -ceiling A (arXiv 1912.09729).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedgrpo.grpo.learning.losses.aggregation import sequence_mean, token_mean
-from fedgrpo.grpo.learning.losses.base import Surrogate, TokenBatch, register_loss
+from fedgrpo.grpo.learning.losses.base import Positive, Surrogate, TokenBatch, register_loss
 
 
 @register_loss("reinforce", aggregate=token_mean, batch_wide=False)
@@ -30,7 +30,7 @@ def cispo(batch: TokenBatch, *, clip_low: float = 1.0, clip_high: float = 4.0) -
 
 
 @register_loss("sapo", aggregate=sequence_mean, batch_wide=False)
-def sapo(batch: TokenBatch, *, positive: float = 1.0, negative: float = 1.05) -> Surrogate:
+def sapo(batch: TokenBatch, *, positive: Positive = 1.0, negative: Positive = 1.05) -> Surrogate:
     """-(4 / tau) sigmoid(tau (r - 1)) A, a gate that closes smoothly, faster where A < 0 (arXiv
     2511.20347).
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.learning.losses.aggregation import constant
-from fedgrpo.grpo.learning.losses.base import Surrogate, TokenBatch, register_loss
+from fedgrpo.grpo.learning.losses.base import Positive, Surrogate, TokenBatch, register_loss
 
 
 @register_loss("critique_grpo", aggregate=constant, batch_wide=False)
 def critique_grpo(
-    batch: TokenBatch, *, refined: Tensor | None = None, shaping: float = 0.1
+    batch: TokenBatch, *, refined: Tensor | None = None, shaping: Positive = 0.1
 ) -> Surrogate:
     """-r A, unclipped, and -A p / (p + shaping) where a critique helped (arXiv 2506.03106).
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 from fedgrpo.grpo.rollout.experience import Experience
 
 if TYPE_CHECKING:

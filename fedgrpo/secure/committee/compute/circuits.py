@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fedgrpo.ground.registry import Registry
+from fedgrpo.ground.parts import Registry
 from fedgrpo.robust.networks import layers, partition_network
 from fedgrpo.secure.committee.compute.adders import (
     Columns,
