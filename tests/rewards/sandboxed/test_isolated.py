@@ -32,7 +32,7 @@ from fedgrpo.settings import RewardSettings
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 SECRET = "patient Zyx"
-LIMITS = WorkerLimits(cpu_s=1, wall_s=3.0, memory_mb=200)
+LIMITS = WorkerLimits(cpu_s=1, wall_s=15.0, memory_mb=200)
 
 pytestmark = pytest.mark.skipif(not sandbox_available(), reason="needs Linux's seccomp filters")
 
@@ -362,6 +362,26 @@ def test_symbolic_match_judges_apart_and_a_tower_of_powers_costs_one_completion(
     texts = [r"\boxed{\frac{1}{2}}", r"$0.5$", "no", r"\boxed{9^{9^{9^{9}}}}"]
     found = mixture(["p"] * 4, texts, {"answer": ["1/2"] * 4})
     assert found.total.tolist() == [2.0, 2.0, 0.0, 0.0]
+    mixture.close()
+
+
+FORMULAS = {
+    r"x^2-1": r"(x-1)(x+1)",
+    r"\int_0^1 x dx": r"\frac12",
+    r"\sqrt{2}+i": r"i+\sqrt2",
+    r"\log_2 8": "3",
+    r"\sum_{k=1}^{n}k": r"\frac{n(n+1)}{2}",
+    r"\frac{d}{dx}x^2": "2x",
+    r"|x|": r"\sqrt{x^2}",
+}
+
+
+def test_formulas_need_nothing_that_is_imported_late() -> None:
+    pytest.importorskip("math_verify", reason="needs fedgrpo[symbolic]")
+    mixture = isolated_mixture(RewardSettings(functions=("symbolic_match",)))
+    for wanted, given_ in FORMULAS.items():
+        found = mixture(["p"], [rf"\boxed{{{given_}}}"], {"answer": [wanted]})
+        assert found.total.tolist() == [1.0], wanted
     mixture.close()
 
 
