@@ -1,9 +1,9 @@
 """The system calls that a reward may make while it judges, as a seccomp filter program.
 
 An allow-list: whatever leaves a trace behind the process's end is missing from it (files, sockets,
-shared memory, message queues, keys, signals, processes of its own), and so is every call
-that a later kernel adds. See seccomp(2) and, for the instructions, the kernel's
-``Documentation/networking/filter.rst``.
+shared memory, message queues, keys, signals, processes of its own), whatever finds such a trace
+(opening and looking at files), and every call that a later kernel adds. See seccomp(2) and, for the
+instructions, the kernel's ``Documentation/networking/filter.rst``.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from typing import NamedTuple
 _PLAIN = """
 read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, preadv 295 69, lseek 8 62,
 close 3 57, close_range 436 436, dup 32 23, dup2 33 -1, dup3 292 24, pipe 22 -1, pipe2 293 59,
-stat 4 -1, fstat 5 80, lstat 6 -1, newfstatat 262 79, statx 332 291, access 21 -1, faccessat 269 48,
-faccessat2 439 439, readlink 89 -1, readlinkat 267 78, getcwd 79 17, getdents 78 -1,
-getdents64 217 61, statfs 137 43, fstatfs 138 44,
+fstat 5 80, sendto 44 206, recvfrom 45 207, sendmsg 46 211, recvmsg 47 212,
 mmap 9 222, munmap 11 215, mprotect 10 226, mremap 25 216, brk 12 214, madvise 28 233,
-mincore 27 232, membarrier 324 283,
+membarrier 324 283,
 futex 202 98, set_robust_list 273 99, rseq 334 293, set_tid_address 218 96, arch_prctl 158 -1,
-sched_yield 24 124, sched_getaffinity 204 123, sched_getparam 143 121, sched_getscheduler 145 120,
-sched_get_priority_max 146 125, sched_get_priority_min 147 126, getcpu 309 168,
+sched_yield 24 124, sched_get_priority_max 146 125, sched_get_priority_min 147 126, getcpu 309 168,
 rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, sigaltstack 131 132,
 rt_sigpending 127 136, rt_sigsuspend 130 133, rt_sigtimedwait 128 137, pause 34 -1, alarm 37 -1,
 setitimer 38 103, getitimer 36 102, restart_syscall 219 128,
 poll 7 -1, ppoll 271 73, select 23 -1, pselect6 270 72,
 epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -1, epoll_pwait 281 22, eventfd2 290 19,
-clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115, nanosleep 35 101,
-gettimeofday 96 169, time 201 -1, times 100 153, getrusage 98 165, sysinfo 99 179, uname 63 160,
-getrlimit 97 163, getpid 39 172, gettid 186 178, getppid 110 173, getuid 102 174, geteuid 107 175,
+nanosleep 35 101, gettimeofday 96 169, time 201 -1, times 100 153, getrusage 98 165,
+sysinfo 99 179, uname 63 160, getcwd 79 17,
+getrlimit 97 163, getuid 102 174, geteuid 107 175,
 getgid 104 176, getegid 108 177, getgroups 115 158, getresuid 118 148, getresgid 120 150,
-getpgid 121 155, getpgrp 111 -1, getsid 124 156, getrandom 318 278, exit 60 93, exit_group 231 94
+getrandom 318 278, exit 60 93, exit_group 231 94
 """
 _GUARDED = """
-open 2 -1, openat 257 56, clone 56 220, ioctl 16 29, fcntl 72 25, prctl 157 167, prlimit64 302 261
+clone 56 220, ioctl 16 29, fcntl 72 25, prctl 157 167, prlimit64 302 261,
+clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115,
+sched_getaffinity 204 123, sched_getparam 143 121, sched_getscheduler 145 120
+"""
+# Numbers of processes count those before, so all are 0.
+_ZERO = """
+getpid 39 172, gettid 186 178, getppid 110 173, getpgid 121 155, getpgrp 111 -1, getsid 124 156
 """
 # glibc falls back to clone, whose flags a filter can read, only if there is no clone3.
 _ABSENT = "clone3 435 435, openat2 437 437"
@@ -50,15 +53,23 @@ _LOAD, _EQUAL, _ABOVE, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
 _RUN = 16
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
-# O_ACCMODE, O_CREAT, O_TRUNC and the lone bit of O_TMPFILE, equal on both architectures.
-_WRITES = 0o3 | 0o100 | 0o1000 | 0o20000000
 _CLONE_THREAD = 0x10000
+CLONE_SIBLING = 0x8000 | 17
+"""CLONE_PARENT and SIGCHLD: a process beside this one."""
+_OTHERS_CLOCK = 0x80000000
+"""Marks the clock of a process or of a device."""
 _TERMINAL_ASKS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX."""
 _DESCRIPTOR_ASKS = (0, 1, 2, 3, 4, 1030)
 """F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC: no lock, no owner, no lease."""
 _PROCESS_ASKS = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, which glibc's allocator uses."""
+_TEMPLATE_ASKS = (*_PROCESS_ASKS, 1, 22)
+"""Also PR_SET_PDEATHSIG and PR_SET_SECCOMP."""
+
+
+_CLOCKS = ("clock_gettime", "clock_getres", "clock_nanosleep")
+_SCHEDULES = ("sched_getaffinity", "sched_getparam", "sched_getscheduler")
 
 
 class _Step(NamedTuple):
@@ -78,8 +89,16 @@ def is_known(machine: str) -> bool:
     return machine in _ARCHITECTURES
 
 
-def filter_program(machine: str) -> bytes:
+def filter_program(machine: str, *, is_template: bool = False) -> bytes:
     """Write the filter of a machine, as ``platform.machine()`` names it.
+
+    Parameters
+    ----------
+    machine:
+        Its name.
+    is_template:
+        For a process that forks those which judge: it may do that, lower their limits, and knows
+        processes' numbers, on top of what they may.
 
     Returns
     -------
@@ -95,10 +114,15 @@ def filter_program(machine: str) -> bytes:
     ]
     for number in _numbers(_ABSENT, column).values():
         steps += [_Step(_EQUAL, 0, 1, number), _Step(_RETURN, 0, 0, _ERRNO | _ENOSYS)]
-    guards = _guards()
+    guards = {**_guards(), **(_template_guards() if is_template else {})}
     for name, number in _numbers(_GUARDED, column).items():
         steps += [_Step(_EQUAL, 0, len(guards[name]), number), *guards[name]]
-    steps += [*_listed(sorted(_numbers(_PLAIN, column).values())), _NO]
+    plain, zero = _numbers(_PLAIN, column), _numbers(_ZERO, column)
+    if is_template:
+        plain, zero = {**plain, **zero}, {}
+    for number in zero.values():
+        steps += [_Step(_EQUAL, 0, 1, number), _Step(_RETURN, 0, 0, _ERRNO)]
+    steps += [*_listed(sorted(plain.values())), _NO]
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
@@ -119,17 +143,29 @@ def _listed(numbers: Sequence[int]) -> Iterator[_Step]:
 def _guards() -> Mapping[str, list[_Step]]:
     """What decides on a call by its arguments; each ends in a return on every path."""
     return {
-        "open": _none_of(1, _WRITES),
-        "openat": _none_of(2, _WRITES),
         "clone": [_argument(0), _Step(_ANY_BIT, 0, 1, _CLONE_THREAD), _YES, _NO],
         "ioctl": _one_of(1, _TERMINAL_ASKS),
         "fcntl": _one_of(1, _DESCRIPTOR_ASKS),
         "prctl": _one_of(0, _PROCESS_ASKS),
-        # Reading a limit, not setting one: both halves of the pointer to new limits are zero.
+        # Its own limits, and reading, not setting: both halves of the pointer to new ones are zero.
         "prlimit64": [
+            *(_argument(0), _Step(_EQUAL, 1, 0, 0), _NO),
             *(_argument(2), _Step(_EQUAL, 1, 0, 0), _NO),
             *(_argument(2, upper=True), _Step(_EQUAL, 1, 0, 0), _NO, _YES),
         ],
+        **dict.fromkeys(_CLOCKS, _none_of(0, _OTHERS_CLOCK)),
+        **dict.fromkeys(_SCHEDULES, _one_of(0, (0,))),
+    }
+
+
+def _template_guards() -> Mapping[str, list[_Step]]:
+    return {
+        "clone": [
+            *(_argument(0), _Step(_EQUAL, 0, 1, CLONE_SIBLING), _YES),
+            *(_Step(_ANY_BIT, 0, 1, _CLONE_THREAD), _YES, _NO),
+        ],
+        "prctl": _one_of(0, _TEMPLATE_ASKS),
+        "prlimit64": _one_of(0, (0,)),
     }
 
 

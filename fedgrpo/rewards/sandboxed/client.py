@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 
 GRACE_S = 10.0
 """Time beyond a group's own limit after which the worker itself counts as hung."""
+_NO_FILES = ("PermissionError", "ModuleNotFoundError", "ImportError")
 
 
 class RewardWorker:
@@ -48,6 +49,7 @@ class RewardWorker:
         self.limits = limits
         self._one_at_a_time = threading.Lock()
         self._connection: Connection | None = Connection.open(self.names, limits)
+        self.abstains = dict(zip(self.names, self._connection.abstains, strict=True))
 
     def judge(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
         """Judge one prompt's completions by every function.
@@ -127,8 +129,15 @@ class RewardWorker:
                 "or lacks a column",
                 cure="call it by hand on a few completions of the prompts",
             )
+        raised = _known_class(class_name)
+        if raised in _NO_FILES:
+            return RewardError(
+                f"reward {name!r} raised {raised}",
+                cure="let it read and import what it needs when its module is imported, or in its "
+                "attribute warm_up: no file can be opened once a group is there",
+            )
         return RewardError(
-            f"reward {name!r} raised {_known_class(class_name)}",
+            f"reward {name!r} raised {raised}",
             cure="call it by hand on a few completions; the message is left out here because it "
             "may quote a prompt",
         )

@@ -19,6 +19,7 @@ from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
 START_S = 120.0
 """Longest time for loading the functions."""
 _FAILURE_BYTES = 128
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Connection:
@@ -28,6 +29,8 @@ class Connection:
         self.process = process
         self.control = control
         self.owner = os.getpid()
+        self.abstains: tuple[bool, ...] = ()
+        """Of each function, whether it may leave a group without a reward."""
         self._end = weakref.finalize(self, _end, process, control, self.owner)
 
     @classmethod
@@ -46,10 +49,11 @@ class Connection:
             message = self.control.recv(65536)
         except OSError:
             message = b""
-        if message != b"[]":
+        if not message.startswith(b"{"):
             self.close()
             problem, cure = json.loads(message or _SILENT)
             raise RewardError(problem, cure=cure)
+        self.abstains = tuple(map(bool, json.loads(message)["abstains"]))
 
     def is_alive(self) -> bool:
         """Whether it runs, and is this process's own."""
@@ -99,7 +103,7 @@ class Connection:
 _SILENT = json.dumps(
     [
         "the process in which rewards judge did not start",
-        "read its own messages above; the reward modules are imported there a second time",
+        "read its own messages above; the reward modules are imported there and nowhere else",
     ]
 )
 
@@ -124,8 +128,8 @@ def _started(order: WorkerOrder) -> subprocess.Popen[bytes]:
 def _environment() -> dict[str, str]:
     """The parent's, with its module path; sets have one order, and libraries start no threads."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **fixed}
+    fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+    return {**os.environ, **fixed, **dict.fromkeys(_THREAD_COUNTS, "1")}
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,16 @@ class IsolatedMixture(RewardMixture):
             self._worker.close()
 
 
+@dataclass(frozen=True)
+class _Apart:
+    """Stands for a function that judges in the worker."""
+
+    abstains: bool
+
+    def __call__(self, **_: object) -> NoReturn:
+        raise AssertionError("the worker judges by it")
+
+
 def isolated_mixture(
     reward: RewardSettings,
     *,
@@ -106,6 +117,8 @@ def isolated_mixture(
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008 - frozen
 ) -> IsolatedMixture:
     """Load the functions that the settings name, each where it may judge.
+
+    A module or a file that the site does not vouch for is never imported in this process.
 
     Parameters
     ----------
@@ -124,10 +137,14 @@ def isolated_mixture(
         or if it must judge apart and this machine's kernel cannot forbid it to write.
     """
     weights = reward.weights or (1.0,) * len(reward.functions)
-    loaded = {name: load_reward(name) for name in reward.functions}
-    apart = tuple(
-        name for name, f in loaded.items() if name not in stateless and not runs_model(name, f)
-    )
+    here = {
+        name: function
+        for name in reward.functions
+        if name in stateless or ":" not in name
+        for function in (load_reward(name),)
+        if name in stateless or runs_model(name, function)
+    }
+    apart = tuple(name for name in reward.functions if name not in here)
     if apart and not sandbox_available():
         raise RewardError(
             f"reward {apart[0]!r} must judge in a process that can leave nothing behind, which "
@@ -136,7 +153,9 @@ def isolated_mixture(
             "nothing between calls: stateless_rewards",
         )
     worker = _worker(apart, limits, os.getcwd(), tuple(sys.path)) if apart else None
-    functions = [(n, loaded[n], w) for n, w in zip(reward.functions, weights, strict=True)]
+    stand_ins = {name: _Apart(worker.abstains[name]) for name in apart} if worker else {}
+    judges: Mapping[str, RewardFunction] = {**here, **stand_ins}
+    functions = [(n, judges[n], w) for n, w in zip(reward.functions, weights, strict=True)]
     return IsolatedMixture(functions, worker)
 
 

@@ -15,6 +15,10 @@ ENDED, FAILED, LATE, KILLED = b"e", b"f", b"l", b"k"
 """How a child ended, as the worker reports it: well or not, too late, or killed by the signal whose
 number follows.
 """
+GROUP, TRY, RECEIVED = b"g", b"t", b"r"
+"""What a template is told: to fork for a group, or to try the sandbox; and what a child says when
+it has its group.
+"""
 
 
 @dataclass(frozen=True)

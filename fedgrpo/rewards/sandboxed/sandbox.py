@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from functools import cache
 
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.sandboxed.calls import filter_program, is_known
+from fedgrpo.rewards.sandboxed.calls import CLONE_SIBLING, filter_program, is_known
 
 if sys.platform != "win32":
     import resource
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
+_CLONE_CALL = {"x86_64": 56, "aarch64": 220}
 _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
 _SECCOMP_GET_ACTION_AVAIL = 2
 _RETURN_ERROR = 0x00050000
 _SIGKILL = 9
 _OPEN_FILES = 256
-"""How many a child may open beyond those that its parent has."""
+"""How many a child may have, pipes and copies, beyond those of its template."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,43 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def fork_beside() -> int:
+    """Fork a process whose parent is this one's parent, which alone learns how it ends.
+
+    No hook runs in it, neither Python's (``os.register_at_fork``) nor the C library's: this process
+    has one thread, so no lock needs care. Returns 0 there, its number here.
+
+    Raises
+    ------
+    OSError
+        If the kernel refuses.
+    """
+    call = ctypes.c_long(_CLONE_CALL[platform.machine()])
+    flags, zero = ctypes.c_ulong(CLONE_SIBLING), ctypes.c_ulong(0)
+    number = int(_c_syscall()(call, flags, zero, zero, zero, zero))
+    if number < 0:
+        raise _error()
+    return number
+
+
+def hide() -> None:
+    """Let no other process of this user look into this one, and leave no core.
+
+    Raises
+    ------
+    OSError
+        If the kernel refuses.
+    """
+    _limit(resource.RLIMIT_CORE, 0)
+    # A core file may go to a program, which limits of its size do not stop.
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def count_threads() -> int:
+    """Count this process's threads, whoever started them."""
+    return len(os.listdir("/proc/self/task"))
+
+
 @dataclass(frozen=True)
 class Confinement:
     """What a process has ready for those that it forks: each of them then needs few steps."""
@@ -88,52 +126,66 @@ class Confinement:
     """Filter of its system calls."""
 
 
-def confine(limits: WorkerLimits) -> Confinement:
-    """Let this process and those that it forks write no file and no core, and gain no rights.
+def confine(limits: WorkerLimits, keep: int) -> Confinement:
+    """Forbid this process, for the rest of its life, what its children could know one another by.
 
-    Called when everything is loaded: the memory limit is on top of what is taken by then.
+    Called when everything is loaded: the memory limit is on top of what is taken by then. No file
+    is open but one and none can be opened; no socket can be made, no file written, no
+    rights gained, no core left. It can fork with :func:`fork_beside`.
+
+    Parameters
+    ----------
+    limits:
+        Of one group.
+    keep:
+        Descriptor that stays open. 0, 1 and 2 lead nowhere.
 
     Raises
     ------
     OSError
         If the kernel refuses.
     """
-    descriptors = max(map(int, os.listdir("/proc/self/fd"))) + _OPEN_FILES
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_NOFILE, descriptors)
-    # A core file may go to a program, which limits of its size do not stop.
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     space = _address_space() + limits.memory_mb * 10**6
-    program = _FilterProgram.of(filter_program(platform.machine()))
-    return Confinement(limits.cpu_s, space, descriptors, program)
+    _close_all_but(keep)
+    descriptors = keep + _OPEN_FILES
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NOFILE, descriptors)
+    hide()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    machine = platform.machine()
+    own = _FilterProgram.of(filter_program(machine, is_template=True))
+    children = _FilterProgram.of(filter_program(machine))
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, own)
+    return Confinement(limits.cpu_s, space, descriptors, children)
 
 
-def leave_nothing(confinement: Confinement, keep: int) -> None:
+def leave_nothing(confinement: Confinement) -> None:
     """Forbid this process, for the rest of its life, everything that would outlive it.
 
-    No file is open but one, none can be opened for writing; no socket, shared memory, message
-    queue, lock, signal or process of its own. It can read files and start threads. No crash writes
-    its memory to disk. Memory that the parent *shares* with this process is not covered: see
+    It can open no file, make no socket, shared memory, message queue, lock, signal or process, and
+    use what is open. It can start threads. No crash writes its memory to disk. Memory that the
+    parent *shares* with this process is not covered: see
     :func:`fedgrpo.rewards.sandboxed.shared_memory.make_private`.
 
     Parameters
     ----------
     confinement:
         The parent's.
-    keep:
-        Descriptor that stays open; it is 3 from now on. 0, 1 and 2 lead nowhere.
 
     Raises
     ------
     OSError
         If the kernel refuses.
     """
-    _close_all_but(keep, confinement.descriptors)
     _limit(resource.RLIMIT_CPU, confinement.cpu_s)
     _limit(resource.RLIMIT_AS, confinement.address_space)
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, confinement.program)
+
+
+def keep_only(descriptor: int, confinement: Confinement) -> None:
+    """Close all descriptors but one, which is 3 from now on, and 0, 1 and 2."""
+    os.dup2(descriptor, 3)
+    os.closerange(4, confinement.descriptors)
 
 
 class _FilterProgram(ctypes.Structure):
@@ -146,13 +198,13 @@ class _FilterProgram(ctypes.Structure):
         return cls(len(program) // 8, program)
 
 
-def _close_all_but(keep: int, end: int) -> None:
+def _close_all_but(keep: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
-    kept = os.dup(keep) if keep < 3 else keep
     for standard in range(3):
         os.dup2(nowhere, standard)
-    os.dup2(kept, 3)
-    os.closerange(4, end)
+    last = max(map(int, os.listdir("/proc/self/fd")))
+    os.closerange(3, keep)
+    os.closerange(keep + 1, last + 1)
 
 
 def _limit(what: int, value: int) -> None:
@@ -169,6 +221,14 @@ def _address_space() -> int:
 
 
 @cache
+def _c_syscall() -> Callable[..., int]:
+    # Keeps Python's lock while it is called: the forked process must go on holding it.
+    function = ctypes.PyDLL(None, use_errno=True).syscall
+    function.restype = ctypes.c_long
+    return function
+
+
+@cache
 def _c_prctl() -> Callable[..., int]:
     function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
     return function
@@ -178,5 +238,9 @@ def _prctl(option: int, value: int, program: _FilterProgram | None = None) -> No
     third = ctypes.byref(program) if program is not None else ctypes.c_ulong(0)
     arguments = (ctypes.c_ulong(value), third, ctypes.c_ulong(0), ctypes.c_ulong(0))
     if _c_prctl()(ctypes.c_int(option), *arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise _error()
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,78 +1,69 @@
-"""The process in which rewards judge: it has loaded them, has seen no prompt, and forks a child for
-every prompt's group.
+"""The process that hands groups to those that judge: it loads no reward, and sees to limits.
+
+It forks a template (:mod:`fedgrpo.rewards.sandboxed.template`) that loads the rewards and sees no
+prompt, and lets it fork a child for every prompt's group. The group is handed over while the
+template stands still, to the child alone.
 
 A child starts from the same state whatever was judged before: the functions' own state, the seeds
-of Python's and numpy's global generators (0), the order of sets. It reads its group, gives up
-everything that could outlive it (:mod:`fedgrpo.rewards.sandboxed.sandbox`), judges, writes numbers
-and ends. What it wrote is never unpickled. Run by
+of Python's and numpy's global generators (0), the order of sets. It gives up everything that could
+outlive it (:mod:`fedgrpo.rewards.sandboxed.sandbox`), reads its group, judges, writes numbers and
+ends. What it wrote is never unpickled. Run by
 :class:`fedgrpo.rewards.sandboxed.client.RewardWorker`: ``python -m fedgrpo.rewards.sandboxed.worker
 ORDER``.
 """
 
 from __future__ import annotations
 
-import errno
-import gc
 import json
 import os
-import pickle
-import random
 import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from numpy import random as numpy_random
-
-from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.judge import Judge
-from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.sandboxed.protocol import (
     ENDED,
     FAILED,
-    JUDGED,
+    GROUP,
     KILLED,
     LATE,
-    RAISED,
-    REFUSED,
+    RECEIVED,
+    TRY,
     WorkerOrder,
 )
-from fedgrpo.rewards.sandboxed.sandbox import (
-    Confinement,
-    WorkerLimits,
-    confine,
-    die_with,
-    leave_nothing,
-    sandbox_available,
-)
-from fedgrpo.rewards.sandboxed.shared_memory import make_private
+from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, hide
+from fedgrpo.rewards.sandboxed.template import be_template
 
 _LOOK_FOR_PARENT_S = 5.0
-_ANSWER = 3
-"""The descriptor that :func:`leave_nothing` keeps."""
+_FORK_S = 10.0
+"""Longest time in which a template forks."""
+_OPEN = [
+    "this machine's kernel does not keep rewards from writing what outlives them",
+    "name them in the site's policy, if they keep nothing: stateless_rewards",
+]
 
 
 def main(text: str) -> None:
-    """Load, say that it worked or why not, and judge until the other side hangs up."""
+    """Start a template, say what it has or why not, and judge until the other side hangs up."""
     order = WorkerOrder.from_json(text)
     _be_killed_first()
-    # Blocked before anything is loaded, so that no thread of a reward's module takes it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    with socket.socket(fileno=order.control) as control:
-        try:
-            court = _loaded(order)
-        except RewardError as error:
-            control.send(json.dumps([error.problem, error.cure]).encode())
-            return
-        with suppress(ConnectionError):
-            control.send(b"[]")
-            _serve(control, order, court)
+    # A template that is gone is told by an error, as is the other side.
+    with socket.socket(fileno=order.control) as control, suppress(OSError):
+        template = Template.start(order, control)
+        # A group's file is open in this process for a while.
+        hide()
+        hello = template.hello(lambda: os.getppid() == order.parent)
+        if hello.startswith(b"{") and template.judged(order.limits) != ENDED:
+            hello = json.dumps(_OPEN).encode()
+        if hello:
+            control.send(hello)
+        if hello.startswith(b"{"):
+            _serve(control, order, template)
 
 
 def _be_killed_first() -> None:
@@ -82,59 +73,89 @@ def _be_killed_first() -> None:
 
 
 @dataclass(frozen=True)
-class _Court:
-    """What judges, and what it may do."""
+class Template:
+    """The worker's side of a template."""
 
-    judges: tuple[Judge, ...]
-    limits: WorkerLimits
-    confinement: Confinement
+    number: int
+    """Of its process."""
+    link: socket.socket
+    """To it, and to its child while it stands still."""
 
-    def judge(self, request: int, answer: int) -> bool:
-        """In a child: judge the group in one file and write to another."""
-        group = os.pread(request, os.fstat(request).st_size, 0)
-        leave_nothing(self.confinement, answer)
-        # Python seeds this generator anew in every forked process, numpy does not.
-        random.seed(0)
-        _write(_answer(self.judges, group))
-        return True
+    @classmethod
+    def start(cls, order: WorkerOrder, control: socket.socket) -> Template:
+        """Fork it, before any reward is loaded."""
+        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker, number = os.getpid(), os.fork()
+        if number == 0:
+            control.close()
+            link.close()
+            _end_after(lambda: be_template(theirs, order, worker))
+        theirs.close()
+        return cls(number, link)
 
-    def is_shut_in(self) -> bool:
-        """In a child: whether a file can no longer be opened for writing."""
-        leave_nothing(self.confinement, os.open(os.devnull, os.O_WRONLY))
-        try:
-            os.open(os.devnull, os.O_WRONLY)
-        except OSError as error:
-            return error.errno == errno.EPERM
-        return False
+    def hello(self, is_wanted: Callable[[], bool]) -> bytes:
+        """Wait for what it says when it has loaded; nothing if it died, or is not wanted."""
+        self.link.settimeout(_LOOK_FOR_PARENT_S)
+        while is_wanted():
+            with suppress(TimeoutError):
+                return self.link.recv(65536)
+        return b""
+
+    def judged(
+        self,
+        limits: WorkerLimits,
+        descriptors: tuple[int, ...] = (),
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> bytes:
+        """Have a child judge, for the limit's time at most, and tell how it ended.
+
+        Parameters
+        ----------
+        limits:
+            Of one group.
+        descriptors:
+            The group's file and where the answer goes; without them the child tries its sandbox.
+        is_wanted:
+            Whether anybody waits.
+
+        Raises
+        ------
+        OSError
+            If the template died, or a group may have been left lying where it would read it.
+        """
+        child = self._forked(GROUP if descriptors else TRY)
+        self._stop()
+        if descriptors:
+            socket.send_fds(self.link, [GROUP], descriptors)
+        report = outcome(child, time.monotonic() + limits.wall_s, is_wanted)
+        if descriptors:
+            self._see_received()
+        os.kill(self.number, signal.SIGCONT)
+        return report
+
+    def _forked(self, what: bytes) -> int:
+        self.link.settimeout(_FORK_S)
+        self.link.send(what)
+        found = self.link.recv(4)
+        if len(found) < 4:
+            raise ConnectionError
+        return int(struct.unpack("<i", found)[0])
+
+    def _stop(self) -> None:
+        """Let it stand still, with all its threads."""
+        os.kill(self.number, signal.SIGSTOP)
+        _, status = os.waitpid(self.number, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            raise ConnectionError
+
+    def _see_received(self) -> None:
+        """Else the group still lies where the template would read it."""
+        self.link.setblocking(False)
+        if self.link.recv(1) != RECEIVED:
+            raise ConnectionError
 
 
-def _loaded(order: WorkerOrder) -> _Court:
-    """Load every function, and see that a child of this process can leave nothing behind."""
-    judges = tuple(Judge.of(name, load_reward(name)) for name in order.names)
-    for judge in judges:
-        getattr(judge.function, "warm_up", lambda: None)()
-    try:
-        make_private()
-    except OSError as error:
-        raise RewardError(
-            f"the rewards' modules share memory that cannot be copied ({type(error).__name__})",
-            cure="let them make it when they are called, or name the rewards in the site's policy: "
-            "stateless_rewards",
-        ) from error
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    numpy_random.seed(0)
-    court = _Court(judges, order.limits, confine(order.limits))
-    gc.collect()
-    gc.freeze()
-    if not sandbox_available() or _forked(order.limits, court.is_shut_in) != ENDED:
-        raise RewardError(
-            "this machine's kernel does not keep rewards from writing what outlives them",
-            cure="name them in the site's policy, if they keep nothing: stateless_rewards",
-        )
-    return court
-
-
-def _serve(control: socket.socket, order: WorkerOrder, court: _Court) -> None:
+def _serve(control: socket.socket, order: WorkerOrder, template: Template) -> None:
     control.settimeout(_LOOK_FOR_PARENT_S)
     while os.getppid() == order.parent:
         try:
@@ -143,35 +164,22 @@ def _serve(control: socket.socket, order: WorkerOrder, court: _Court) -> None:
             continue
         if not message:
             return
-        request, answer = descriptors
-        report = _forked(
-            order.limits,
-            partial(court.judge, request, answer),
-            lambda: os.getppid() == order.parent,
+        report = template.judged(
+            order.limits, tuple(descriptors), lambda: os.getppid() == order.parent
         )
-        os.close(request)
-        os.close(answer)
+        for descriptor in descriptors:
+            os.close(descriptor)
         control.send(report)
 
 
-def _forked(
-    limits: WorkerLimits, work: Callable[[], bool], is_wanted: Callable[[], bool] = lambda: True
-) -> bytes:
-    """Let a child do something, for the limit's time at most, and tell how it ended."""
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        # Nothing may return into the parent's code.
-        with suppress(BaseException):
-            die_with(parent)
-            signal.pthread_sigmask(signal.SIG_SETMASK, set())
-            if work():
-                os._exit(0)
-        os._exit(1)
-    return _outcome(child, time.monotonic() + limits.wall_s, is_wanted)
+def outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> bytes:
+    """Wait for a child, kill it when its time is over, and tell how it ended.
 
-
-def _outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> bytes:
+    Raises
+    ------
+    OSError
+        If it is none of this process.
+    """
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -186,37 +194,16 @@ def _outcome(child: int, deadline: float, is_wanted: Callable[[], bool]) -> byte
         signal.sigtimedwait({signal.SIGCHLD}, min(left, _LOOK_FOR_PARENT_S))
 
 
-def _answer(judges: Sequence[Judge], group: bytes) -> bytes:
-    """Judge one group; in the child, behind its limits."""
-    count, arguments = pickle.loads(group)
-    rows = b""
-    for number, judge in enumerate(judges):
-        try:
-            rows += judge(arguments, count).astype("<f8").tobytes()
-        except BaseException as error:
-            return _failure(number, error)
-    return JUDGED + rows
-
-
-def _failure(number: int, error: BaseException) -> bytes:
-    """What may be told of a failure: whose it is, and its class."""
-    cause: Any = error.__cause__ if isinstance(error, RewardError) else error
-    if cause is None:
-        return REFUSED + struct.pack("<H", number)
-    return RAISED + struct.pack("<H", number) + type(cause).__name__.encode()[:64]
-
-
-def _write(answer: bytes) -> None:
-    while answer:
-        answer = answer[os.write(_ANSWER, answer) :]
-
-
-if __name__ == "__main__":
+def _end_after(work: Callable[[], None]) -> None:
+    """Work and end this process, whatever happens: no thread that a module left may keep it."""
     try:
-        main(sys.argv[1])
+        work()
     except BaseException:
         # Only what happened while loading: no prompt is seen here.
         sys.excepthook(*sys.exc_info())
-    # No thread that a reward's module left running may keep this process.
     sys.stderr.flush()
     os._exit(0)
+
+
+if __name__ == "__main__":
+    _end_after(lambda: main(sys.argv[1]))

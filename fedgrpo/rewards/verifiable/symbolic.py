@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,21 @@ TIMEOUT_S = 2
 
 The clock on the wall would let a busy machine, or another prompt's work, decide what is right.
 """
+_NO_ALGEBRA = (
+    *(f"sympy.{name}" for name in ("benchmarks", "codegen", "conftest", "crypto", "diffgeom")),
+    *(
+        f"sympy.{name}"
+        for name in ("galgebra", "interactive", "liealgebras", "parsing", "plotting")
+    ),
+    *(f"sympy.{name}" for name in ("sandbox", "stats", "testing", "this", "vector")),
+    *(f"sympy.physics.{name}" for name in "bcghoqsv"),
+    "sympy.physics.paulialgebra",
+    "sympy.physics.pring",
+    "sympy.physics.wigner",
+    "sympy.polys.benchmarks",
+    "sympy.utilities.runtests",
+)
+"""How the names of sympy's modules begin that no expression needs."""
 
 
 @register_reward("symbolic_match")
@@ -97,8 +114,27 @@ def _cpu_limit() -> Iterator[None]:
 
 
 def _warm_up() -> None:
-    """Load math-verify and what it builds at its first use, before any prompt is there."""
+    """Load math-verify and what it may ever need, before any prompt is there.
+
+    sympy imports much of itself where an expression first needs it, and math-verify takes an import
+    that fails for an expression that is not equal.
+    """
     symbolic_match(["p"], [r"so $\frac{1}{2}$ is \boxed{0.5}"], answer=["1/2"])
+    with warnings.catch_warnings():
+        # Some are old names, and some want libraries that need not be there.
+        warnings.simplefilter("ignore")
+        for name in sorted(_parts_of("sympy")):
+            with suppress(Exception):
+                importlib.import_module(name)
+
+
+def _parts_of(package: str) -> Iterator[str]:
+    """Modules of a package and the packages in it, but for what computes nothing."""
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        if not found.name.startswith(_NO_ALGEBRA) and ".tests" not in found.name:
+            yield found.name
+            if found.ispkg:
+                yield from _parts_of(found.name)
 
 
 symbolic_match.warm_up = _warm_up  # type: ignore[attr-defined]

@@ -124,6 +124,18 @@ def _outlive(_: str) -> None:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
+def _refuse() -> None:
+    raise PermissionError
+
+
+def _resident(_: str) -> None:
+    memory, pages = mmap.mmap(-1, 4096), ctypes.c_ubyte()
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.mincore(ctypes.c_void_p(address), ctypes.c_size_t(4096), ctypes.byref(pages)) != 0:
+        raise PermissionError
+
+
 ACTS: dict[str, Callable[[str], Any]] = {
     "nothing": lambda _: [5.0, 5.0],
     "write": lambda path: open(path, "w").close(),
@@ -170,6 +182,12 @@ ACTS: dict[str, Callable[[str], Any]] = {
     "silent": lambda _: [None, None],
     "print": lambda text: print(text) or print(text, file=sys.stderr) or [7.0, 7.0],
     "read": lambda path: [float(len(Path(path).read_text())), 0.0],
+    "list": os.listdir,
+    "look": os.stat,
+    "access": lambda path: None if os.access(path, os.R_OK) else _refuse(),
+    "link_text": lambda _: os.readlink("/proc/self"),
+    "resident": _resident,
+    "others_clock": lambda _: time.clock_gettime((~os.getppid() << 3) | 2),
     "thread": _thread,
     "import": lambda name: [float(len(__import__(name).__name__)), 0.0],
 }

@@ -32,7 +32,7 @@ from fedgrpo.settings import RewardSettings
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 SECRET = "patient Zyx"
-LIMITS = WorkerLimits(cpu_s=1, wall_s=3.0, memory_mb=200)
+LIMITS = WorkerLimits(cpu_s=1, wall_s=15.0, memory_mb=200)
 
 pytestmark = pytest.mark.skipif(not sandbox_available(), reason="needs Linux's seccomp filters")
 
@@ -103,6 +103,13 @@ FORBIDDEN = [
     "signal_itself",
     "signal_group",
     "priority",
+    "read {file}",
+    "list {folder}",
+    "look {file}",
+    "access {file}",
+    "link_text",
+    "resident",
+    "others_clock",
 ]
 
 
@@ -113,7 +120,8 @@ def test_nothing_that_outlives_the_group_can_be_written(
     file, new = tmp_path / "file", tmp_path / "new"
     file.write_text("as it was")
     before = file.stat()
-    assert rewards(hostile, act=act.format(file=file, new=new)) == [1.0, 1.0]
+    done = act.format(file=file, new=new, folder=tmp_path)
+    assert rewards(hostile, act=done) == [1.0, 1.0]
     assert file.read_text() == "as it was"
     assert (file.stat().st_mode, file.stat().st_mtime) == (before.st_mode, before.st_mtime)
     assert list(tmp_path.iterdir()) == [file]
@@ -121,7 +129,8 @@ def test_nothing_that_outlives_the_group_can_be_written(
 
 HARMLESS_HERE = (
     "write {new}|append {file}|update {file}|link {file}|mkdir {file}|mode {file}|times {file}|"
-    "truncate {file}|lock {file}|record_lock {file}|tcp|inherited|inherited_file"
+    "truncate {file}|lock {file}|record_lock {file}|tcp|inherited|inherited_file|"
+    "look {file}|access {file}|resident|others_clock"
 )
 
 
@@ -178,6 +187,7 @@ FAILURES = {
     "infinite": "did not return one finite number",
     "text": "did not return one finite number",
     "silent": "no reward applies to completion 1",
+    "import colorsys": "raised ModuleNotFoundError",
 }
 
 
@@ -201,12 +211,10 @@ def test_a_reward_that_sleeps_is_ended_by_the_clock() -> None:
 
 
 def test_what_harms_nobody_is_allowed(
-    hostile: IsolatedMixture, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    hostile: IsolatedMixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "words").write_text("four")
-    assert rewards(hostile, act=f"read {tmp_path / 'words'}") == [4.0, 0.0]
     assert rewards(hostile, act="thread") == [3.0, 3.0]
-    assert rewards(hostile, act="import colorsys") == [8.0, 0.0]
+    assert rewards(hostile, act="import json") == [4.0, 0.0]
     assert rewards(hostile, act=f"print {SECRET}") == [7.0, 7.0]
     assert SECRET not in "".join(capfd.readouterr())
 
@@ -346,7 +354,7 @@ def test_symbolic_match_judges_apart_and_a_tower_of_powers_costs_one_completion(
     monkeypatch.setattr("fedgrpo.rewards.verifiable.symbolic.TIMEOUT_S", symbolic.TIMEOUT_S)
     pytest.importorskip("math_verify", reason="needs fedgrpo[symbolic]")
     (tmp_path / "quick.py").write_text(
-        "from fedgrpo.rewards import symbolic\n"
+        "from fedgrpo.rewards.verifiable import symbolic\n"
         "symbolic.TIMEOUT_S = 0.2\n"
         "match = symbolic.symbolic_match\n"
     )
@@ -355,6 +363,26 @@ def test_symbolic_match_judges_apart_and_a_tower_of_powers_costs_one_completion(
     texts = [r"\boxed{\frac{1}{2}}", r"$0.5$", "no", r"\boxed{9^{9^{9^{9}}}}"]
     found = mixture(["p"] * 4, texts, {"answer": ["1/2"] * 4})
     assert found.total.tolist() == [2.0, 2.0, 0.0, 0.0]
+    mixture.close()
+
+
+FORMULAS = {
+    r"x^2-1": r"(x-1)(x+1)",
+    r"\int_0^1 x dx": r"\frac12",
+    r"\sqrt{2}+i": r"i+\sqrt2",
+    r"\log_2 8": "3",
+    r"\sum_{k=1}^{n}k": r"\frac{n(n+1)}{2}",
+    r"\frac{d}{dx}x^2": "2x",
+    r"|x|": r"\sqrt{x^2}",
+}
+
+
+def test_formulas_need_nothing_that_is_imported_late() -> None:
+    pytest.importorskip("math_verify", reason="needs fedgrpo[symbolic]")
+    mixture = isolated_mixture(RewardSettings(functions=("symbolic_match",)))
+    for wanted, given_ in FORMULAS.items():
+        found = mixture(["p"], [rf"\boxed{{{given_}}}"], {"answer": [wanted]})
+        assert found.total.tolist() == [1.0], wanted
     mixture.close()
 
 
@@ -399,15 +427,15 @@ def test_several_prompts_in_one_call_are_refused() -> None:
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("import sys\nif 'torch' not in sys.modules: raise ValueError('x')\n", "failed to load"),
-        ("import sys\nif 'torch' not in sys.modules: import os; os._exit(4)\n", "did not start"),
+        ("raise ValueError('x')\n", "failed to load"),
+        ("import os; os._exit(4)\n", "did not start"),
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
+         "left 1 threads running"),
     ],
-)
-def test_a_module_that_fails_only_in_the_worker_is_told_at_once(
+)  # fmt: skip
+def test_a_module_that_fails_in_the_worker_is_told_at_once(
     tmp_path: Path, source: str, problem: str
 ) -> None:
-    import torch  # noqa: F401 - so that the module loads here
-
     (tmp_path / "r.py").write_text(f"{source}def f(completions):\n    return [0.0]\n")
     with pytest.raises(RewardError, match=problem):
         isolated_mixture(RewardSettings(functions=(f"{tmp_path / 'r.py'}:f",)))

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.sandboxed import worker
+from fedgrpo.rewards.sandboxed import template, worker
 from fedgrpo.rewards.sandboxed.protocol import ENDED, FAILED, KILLED, LATE, WorkerOrder
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, sandbox_available
 
@@ -33,45 +36,55 @@ def in_a_process_of_its_own(check: Callable[[], None]) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_the_sandbox_is_tried_before_the_first_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check() -> None:
-        assert [judge.name for judge in worker._loaded(ORDER).judges] == ["exact_match"]
-        monkeypatch.setattr(worker, "leave_nothing", lambda confinement, keep: None)
-        with pytest.raises(RewardError, match="kernel does not keep rewards"):
-            worker._loaded(ORDER)
+def told(order: WorkerOrder) -> object:
+    """What a worker says when it has started a template."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        text = replace(order, control=theirs.detach(), parent=os.getppid()).to_json()
+        worker._end_after(lambda: worker.main(text))
+    theirs.close()
+    with ours:
+        said = json.loads(ours.recv(65536))
+    os.waitpid(child, 0)
+    return said
 
-    in_a_process_of_its_own(check)
+
+def test_the_sandbox_is_tried_before_the_first_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told(ORDER) == {"abstains": [False]}
+    monkeypatch.setattr(template, "confine", lambda limits, keep: None)
+    monkeypatch.setattr(template, "leave_nothing", lambda confinement: None)
+    said = told(ORDER)
+    assert isinstance(said, list)
+    assert "kernel does not keep rewards" in said[0]
 
 
 def test_memory_that_cannot_be_made_private_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses() -> None:
         raise OSError(13, "a device")
 
-    monkeypatch.setattr(worker, "make_private", refuses)
-    with pytest.raises(RewardError, match="share memory that cannot be copied"):
-        worker._loaded(ORDER)
+    monkeypatch.setattr(template, "make_private", refuses)
+    said = told(ORDER)
+    assert isinstance(said, list)
+    assert "share memory that cannot be copied" in said[0]
 
 
 def test_how_a_child_ended_is_told_apart() -> None:
-    def fails() -> bool:
-        raise ValueError("patient Zyx")
-
-    def crashes() -> bool:
-        signal.raise_signal(signal.SIGKILL)
-        return True
-
-    def hangs() -> bool:
-        signal.pause()
-        return True
+    def ended(work: Callable[[], object], *, is_wanted: bool = True) -> bytes:
+        child = os.fork()
+        if child == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
+            work()
+            os._exit(1)
+        return worker.outcome(child, time.monotonic() + 0.3, lambda: is_wanted)
 
     def check() -> None:
-        limits = ORDER.limits
-        assert worker._forked(limits, lambda: True) == ENDED
-        assert worker._forked(limits, lambda: False) == FAILED
-        assert worker._forked(limits, fails) == FAILED
-        assert worker._forked(limits, crashes) == KILLED + b"\x09"
-        assert worker._forked(limits, hangs) == LATE
-        assert worker._forked(limits, hangs, is_wanted=lambda: False) == LATE
+        assert ended(lambda: os._exit(0)) == ENDED
+        assert ended(lambda: None) == FAILED
+        assert ended(lambda: signal.raise_signal(signal.SIGKILL)) == KILLED + b"\x09"
+        assert ended(signal.pause) == LATE
+        assert ended(signal.pause, is_wanted=False) == LATE
 
     in_a_process_of_its_own(check)
 
