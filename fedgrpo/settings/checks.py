@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from fedgrpo.ground.errors import SettingsError
-
-if TYPE_CHECKING:
-    from fedgrpo.settings import Settings
+from fedgrpo.settings.sections import Tree as Settings  # Whole, or on the way to it.
 
 MEMBERS = 4
 """Members of a committee that compute a round."""

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from fedgrpo.settings.bounds import TEXT
-from fedgrpo.settings.section import Section
+from fedgrpo.settings.sections.presets import PRESETS
+from fedgrpo.settings.sections.section import Section
 
 FROM_PRESET = frozenset(
     {
@@ -140,7 +141,4 @@ class GRPOSettings(Section):
         name = given.get("preset")
         if not isinstance(name, str) or not 0 < len(name) <= TEXT:
             return chosen
-        # Presets come with torch, so they are loaded only where one is named.
-        from fedgrpo.grpo.presets import PRESETS
-
-        return {**PRESETS[name]().settings(), **chosen}
+        return {**PRESETS[name].settings(), **chosen}

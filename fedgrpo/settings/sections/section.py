@@ -53,9 +53,8 @@ class Section(BaseModel):
 
     @classmethod
     def prefix(cls) -> str:
-        """What its keys begin with: ``privacy.`` for PrivacySettings, nothing for Settings."""
-        name = cls.__name__.removesuffix("Settings").lower()
-        return f"{name}." if name else ""
+        """Return what its keys begin with: ``privacy.`` for PrivacySettings."""
+        return f"{cls.__name__.removesuffix('Settings').lower()}."
 
     @field_validator("*", mode="after")
     @classmethod
