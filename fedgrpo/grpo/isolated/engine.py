@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.collection import advantages
+from fedgrpo.grpo.judging import advantages
 from fedgrpo.grpo.isolated.keys import Row, uniforms
 from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
 from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Guard, Layout, Schedule, TeachingShape
