@@ -14,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedgrpo.ground.run_files import METRICS
 from fedgrpo.report import health
-from fedgrpo.report.reader import METRICS, read_rows, read_status
+from fedgrpo.report.reader import read_rows, read_status
 from fedgrpo.report.records import RoundRow, Status
 from fedgrpo.report.summary_table import print_summary
 from fedgrpo.report.wording import (

@@ -11,7 +11,8 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
+from fedgrpo.ground.run_files import METRICS, REPORT
+from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
 from fedgrpo.report.style import (
     BLUE,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.records import RoundRow, Status, Summary, from_json
-
-METRICS, STATUS, SUMMARY, REPORT = "metrics.jsonl", "status.json", "summary.json", "report.png"
+from fedgrpo.ground.records import from_json
+from fedgrpo.ground.run_files import METRICS, STATUS, SUMMARY
+from fedgrpo.report.records import RoundRow, Status, Summary
 
 
 def read_rows(run_dir: Path) -> list[RoundRow]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedgrpo.report.reader import METRICS, REPORT, SUMMARY
+from fedgrpo.ground.run_files import METRICS, REPORT, SUMMARY
 from fedgrpo.report.records import RobustSummary, Summary
 from fedgrpo.report.wording import duration, number
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.records import Record, from_json
+from fedgrpo.ground.records import Record, from_json
 
 STEPS, EVALUATIONS, COMPLETIONS = "steps.jsonl", "evaluations.jsonl", "completions.jsonl"
 WARNINGS, OUTCOME, PICTURE = "warnings.jsonl", "training.json", "training.png"

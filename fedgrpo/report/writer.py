@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedgrpo.ground.files import replace_file
-from fedgrpo.report.reader import METRICS, STATUS, SUMMARY, read_rows, read_status
-from fedgrpo.report.records import RoundRow, State, Status, Summary, to_json
+from fedgrpo.ground.records import to_json
+from fedgrpo.ground.run_files import METRICS, STATUS, SUMMARY
+from fedgrpo.report.reader import read_rows, read_status
+from fedgrpo.report.records import RoundRow, State, Status, Summary
 
 WAITING = "waiting"
 """The phase before a round in which the server waits for nodes."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.ground.files import owner_only, replace_file
+from fedgrpo.ground.records import from_json, to_json
 from fedgrpo.grpo.learning.metrics import StepMetrics
-from fedgrpo.report.records import from_json, to_json
 from fedgrpo.report.training import (
     COMPLETIONS,
     EVALUATIONS,

@@ -12,10 +12,10 @@ from flwr.app import Message
 
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.wire import messages
-from fedgrpo.ground.node_folder import folder_beside
 from fedgrpo.settings import Scalar
 from fedgrpo.site import Refusal
 from fedgrpo.site.checked import Checked, files_stamp, keep_checked
+from fedgrpo.site.node_folder import folder_beside
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from fedgrpo.federation.server.app import ADAPTER, Model
 from fedgrpo.federation.server.checkpoint import FILE, load_checkpoint
 from fedgrpo.federation.state.node_store import SECRET as NODE_SECRET
 from fedgrpo.ground.errors import LedgerError, RunError
-from fedgrpo.ground.run_directory import NODES, SECRET, SERVER_LOCK, alone
+from fedgrpo.ground.run_files import NODES, SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.settings import Settings

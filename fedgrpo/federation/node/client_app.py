@@ -18,9 +18,9 @@ from fedgrpo.federation.node.clock import Clock, SystemClock
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire import messages
 from fedgrpo.federation.wire.messages import Header
-from fedgrpo.ground.node_folder import check_free, node_folder
 from fedgrpo.secure.encoding import encode, fraction_bits
 from fedgrpo.settings import Settings
+from fedgrpo.site.node_folder import check_free, node_folder
 
 if TYPE_CHECKING:
     # Loaded by the train handler only: a deployed node starts a process for every message.

@@ -28,10 +28,11 @@ from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.encoding import unit_text
 from fedgrpo.model.lora import Adapter
+from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.privacy.accounting.guarantees import OVERFLOW
 from fedgrpo.privacy.grid import GridSum
-from fedgrpo.privacy.prompt_gradients import hookable, row_gradients, sampled_units
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts
+from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.sandboxed.isolated import WorkerLimits
 from fedgrpo.settings import Settings

@@ -20,10 +20,10 @@ from fedgrpo.federation.simulation.local_superlink import (
 )
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import RunError, RunFailedError, RunInterruptedError
-from fedgrpo.ground.run_directory import choose
 from fedgrpo.report.console import follow, print_summary
 from fedgrpo.report.plots import plot_run
 from fedgrpo.report.reader import read_rows, read_status, read_summary
+from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.scenario import load_scenario

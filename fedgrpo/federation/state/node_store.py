@@ -47,9 +47,9 @@ from fedgrpo.federation.wire.records import array, array_record, config_record, 
 from fedgrpo.ground.crypto import derive_key, kept_key, new_key
 from fedgrpo.ground.errors import RunError, TurnError
 from fedgrpo.ground.files import owner_only, replace_file
-from fedgrpo.ground.node_folder import STATE, locked, node_folder, owned_folder
 from fedgrpo.ledger import commitment
 from fedgrpo.settings import Settings
+from fedgrpo.site.node_folder import STATE, locked, node_folder, owned_folder
 
 SECRET = "node.secret"
 """Name of the secret in the node's folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.rewards.judges.templates import FACT, PRINCIPLE, REASONING, check_template, shown
 from fedgrpo.rewards.registry import RewardFunction, register_reward
 from fedgrpo.rewards.verifiable.grounding import check_facts

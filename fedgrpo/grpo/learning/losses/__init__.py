@@ -23,7 +23,7 @@ from fedgrpo.grpo.learning.losses.base import (
     compute_loss,
     register_loss,
 )
-from fedgrpo.grpo.learning.losses.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
+from fedgrpo.grpo.rollout.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
 
 __all__ = [
     "LOG_RATIO_LIMIT",

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.registry import Registry
 from fedgrpo.grpo.learning.losses.aggregation import Aggregator, BatchTotals
-from fedgrpo.grpo.learning.losses.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
+from fedgrpo.grpo.rollout.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
 
 
 @dataclass(frozen=True)

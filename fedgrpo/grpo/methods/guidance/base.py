@@ -15,7 +15,7 @@ from fedgrpo.grpo.rollout.sampling import Rollout
 class Guide(Protocol):
     """Samples the completions of some prompts, and may add to them once they are judged.
 
-    Made once for the prompts of a :class:`~fedgrpo.grpo.judging.Judging`, and told when a round begins.
+    Made once for the prompts of a :class:`~fedgrpo.grpo.judging.Judging`; told when rounds begin.
     """
 
     def start_round(self) -> None:
