@@ -21,7 +21,6 @@ from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping
 from fedgrpo.privacy.clipping import ClipResult, clip
 from fedgrpo.privacy.noise import add_noise, gaussian_noise
 from fedgrpo.privacy.release import (
-    METRICS,
     Aggregate,
     ReleasePlan,
     client_noise_std,
@@ -32,7 +31,6 @@ from fedgrpo.privacy.release import (
 )
 
 __all__ = [
-    "METRICS",
     "Aggregate",
     "Budget",
     "ClipResult",

@@ -32,7 +32,7 @@ def warnings(rows: Sequence[RoundRow]) -> list[str]:
 
 
 def _no_signal(rounds: Sequence[RoundRow]) -> str:
-    share = _recent([row.zero_signal for row in rounds])
+    share = _recent([row.metrics.get("zero_signal") for row in rounds])
     if share is None or share <= MAX_ZERO_SIGNAL:
         return ""
     return (
@@ -44,7 +44,7 @@ def _no_signal(rounds: Sequence[RoundRow]) -> str:
 
 
 def _truncated(rounds: Sequence[RoundRow]) -> str:
-    share = _recent([row.truncated for row in rounds])
+    share = _recent([row.metrics.get("truncated") for row in rounds])
     if share is None or share <= MAX_TRUNCATED:
         return ""
     return (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,8 +12,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
+from fedgrpo.ground import run_files
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.run_files import METRICS, REPORT
 from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
 from fedgrpo.report.style import (
@@ -29,6 +31,7 @@ from fedgrpo.report.style import (
     new_figure,
     save_picture,
 )
+from fedgrpo.settings import METRICS
 
 # No run has both the stages of buckets and those of a committee.
 PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, SKY, GREEN, RED, PURPLE), strict=True))
@@ -53,10 +56,10 @@ def plot_run(run_dir: Path) -> Path:
     rows = read_rows(run_dir)
     if not rows:
         raise RunError(
-            f"{run_dir / METRICS} has no finished round to draw",
+            f"{run_dir / run_files.METRICS} has no finished round to draw",
             cure="wait for the first round, or check the run directory",
         )
-    return save_picture(draw(rows, read_summary(run_dir)), run_dir / REPORT)
+    return save_picture(draw(rows, read_summary(run_dir)), run_dir / run_files.REPORT)
 
 
 def draw(rows: Sequence[RoundRow], summary: Summary | None) -> Figure:
@@ -96,7 +99,7 @@ def _promise(summary: Summary) -> str:
 
 
 def _learning(axes: Axes, rows: Sequence[RoundRow]) -> None:
-    _line(axes, rows, lambda row: row.reward, "reward in training", GREY, marker="", width=1.0)
+    _told(axes, rows, "learning", (GREY, GREEN, PURPLE), width=1.0)
     sampled = _line(axes, rows, lambda row: row.sampled, "held-out, sampled", BLUE)
     greedy = _line(axes, rows, lambda row: row.greedy, "held-out, greedy", ORANGE, marker="s")
     if sampled:
@@ -145,7 +148,7 @@ def _privacy(axes: Axes, rows: Sequence[RoundRow]) -> None:
 
 def _divergence(axes: Axes, rows: Sequence[RoundRow]) -> None:
     values = [
-        *_line(axes, rows, lambda row: row.kl, "nodes from global", GREEN, marker=""),
+        *_told(axes, rows, "divergence", (GREEN, SKY, PURPLE)),
         *_line(axes, rows, lambda row: row.kl_base, "global from start", RED),
     ]
     # One round moves a policy far less than all of them; below the threshold the scale is linear,
@@ -207,6 +210,22 @@ def _pair(
     halves = place.subgridspec(2, 1, hspace=0.5)
     upper(figure.add_subplot(halves[0]), rows)
     lower(figure.add_subplot(halves[1]), rows)
+
+
+def _told(
+    axes: Axes, rows: Sequence[RoundRow], panel: str, colours: Sequence[str], width: float = 1.6
+) -> list[float]:
+    """Draw the metrics that belong to a panel, and return their values."""
+    named = [(name, metric.curve) for name, metric in METRICS.items() if metric.panel == panel]
+    values: list[float] = []
+    for (name, label), colour in zip(named, cycle(colours), strict=False):
+        told = partial(_metric, name)
+        values += _line(axes, rows, told, label, colour, marker="", width=width)
+    return values
+
+
+def _metric(name: str, row: RoundRow) -> float | None:
+    return row.metrics.get(name)
 
 
 def _line(

@@ -26,14 +26,10 @@ class RoundRow(Record):
     """Whether the round changed the model."""
     reason: str
     """Why it did not, else empty."""
-    reward: float | None
-    """Mean reward over the nodes' completions, as it left the masked sums."""
-    zero_signal: float | None
-    """Share of groups whose completions all have one reward, so that they teach nothing."""
-    truncated: float | None
-    """Share of completions cut at the length limit."""
-    kl: float | None
-    """KL divergence (nats) of the nodes' trained policies from the round's global adapter."""
+    metrics: dict[str, float]
+    """Means over the nodes' completions by name, as they left the masked sums; see
+    :data:`fedgrpo.settings.METRICS`. Those that were not sent, or say nothing, are not there.
+    """
     clipping_norm: float
     """L2 norm C at which this round clipped one unit's contribution."""
     update_norm: float | None

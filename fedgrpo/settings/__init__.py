@@ -8,6 +8,7 @@ Flower carries only scalars, so lists travel as comma-separated strings and ever
 from fedgrpo.settings.reading import RENAMED, read_toml
 from fedgrpo.settings.sections import (
     FROM_PRESET,
+    METRICS,
     PRESETS,
     AdapterSettings,
     AggregationSettings,
@@ -15,6 +16,7 @@ from fedgrpo.settings.sections import (
     EvaluationSettings,
     FederationSettings,
     GRPOSettings,
+    Metric,
     Metrics,
     ModelSettings,
     Names,
@@ -34,6 +36,7 @@ from fedgrpo.settings.settings import Scalar, Settings
 
 __all__ = [
     "FROM_PRESET",
+    "METRICS",
     "PRESETS",
     "RENAMED",
     "AdapterSettings",
@@ -42,6 +45,7 @@ __all__ = [
     "EvaluationSettings",
     "FederationSettings",
     "GRPOSettings",
+    "Metric",
     "Metrics",
     "ModelSettings",
     "Names",

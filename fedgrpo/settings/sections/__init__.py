@@ -13,14 +13,16 @@ from fedgrpo.settings.sections.federation import (
     SimulationSettings,
 )
 from fedgrpo.settings.sections.grpo import FROM_PRESET, GRPOSettings
+from fedgrpo.settings.sections.metrics import METRICS, Metric
 from fedgrpo.settings.sections.model import AdapterSettings, ModelSettings
 from fedgrpo.settings.sections.presets import PRESETS, Preset, register_preset
-from fedgrpo.settings.sections.privacy import PrivacySettings
-from fedgrpo.settings.sections.section import Metrics, Names, Numbers, Section
+from fedgrpo.settings.sections.privacy import Metrics, PrivacySettings
+from fedgrpo.settings.sections.section import Names, Numbers, Section
 from fedgrpo.settings.sections.tree import Tree
 
 __all__ = [
     "FROM_PRESET",
+    "METRICS",
     "PRESETS",
     "AdapterSettings",
     "AggregationSettings",
@@ -28,6 +30,7 @@ __all__ = [
     "EvaluationSettings",
     "FederationSettings",
     "GRPOSettings",
+    "Metric",
     "Metrics",
     "ModelSettings",
     "Names",

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from fedgrpo.settings.sections.section import Metrics, Section
+from pydantic import BeforeValidator, Field
+
+from fedgrpo.settings.bounds import ITEMS
+from fedgrpo.settings.sections.metrics import METRICS
+from fedgrpo.settings.sections.section import Section, split
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS)]
+Metrics = Annotated[tuple[MetricName, ...], BeforeValidator(split), Field(max_length=ITEMS)]
+"""Names from the table of metrics."""
 
 
 class PrivacySettings(Section):
@@ -46,7 +57,7 @@ class PrivacySettings(Section):
     """Share of the sensitivity given to reported metrics, which leave through the same noise as the
     update.
     """
-    metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
+    metrics: Metrics = tuple(METRICS)
     """Figures that leave a client, always inside the masked sum: with a unit and client noise under
     accounted noise too, else without. Those not named stay at home; empty sends none.
     """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from fedgrpo.settings.bounds import ITEMS, TEXT, check_bounds
 
 
-def _split(value: object) -> object:
+def split(value: object) -> object:
     """Let a tuple be written as "a, b" too, the only form that Flower's run configuration can
     carry.
     """
@@ -21,19 +21,14 @@ def _split(value: object) -> object:
 def _split_numbers(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (float(value),)
-    parts = _split(value)
+    parts = split(value)
     if isinstance(value, str) and isinstance(parts, tuple):
         return tuple(float(part) for part in parts)
     return parts
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split), Field(max_length=ITEMS)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split), Field(max_length=ITEMS)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers), Field(max_length=ITEMS)]
-Metrics = Annotated[
-    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...],
-    BeforeValidator(_split),
-    Field(max_length=ITEMS),
-]
 
 
 class Section(BaseModel):
