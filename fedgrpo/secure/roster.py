@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from fedgrpo.ground.crypto import KEY_BYTES
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure.primitives import SECRET_BYTES
 
 _PROTOCOL = "fedgrpo bucketed secure aggregation v2"
 
@@ -35,12 +35,12 @@ class PublicKeys:
         ProtocolError
             If ``data`` is not 96 bytes.
         """
-        if len(data) != 3 * SECRET_BYTES:
+        if len(data) != 3 * KEY_BYTES:
             raise ProtocolError(
-                f"public keys of {len(data)} bytes, expected {3 * SECRET_BYTES}",
+                f"public keys of {len(data)} bytes, expected {3 * KEY_BYTES}",
                 cure="leave out the node that sent them; see that its version fits",
             )
-        parts = (data[at : at + SECRET_BYTES] for at in range(0, len(data), SECRET_BYTES))
+        parts = (data[at : at + KEY_BYTES] for at in range(0, len(data), KEY_BYTES))
         return cls(*parts)
 
 
@@ -111,7 +111,7 @@ def check_roster(roster: Roster) -> None:
     count, threshold = len(roster.members), roster.threshold
     if len(set(roster.members)) != count:
         raise refusal(roster, f"names a member twice: {roster.members}")
-    if len(roster.order) != SECRET_BYTES:
+    if len(roster.order) != KEY_BYTES:
         raise refusal(roster, f"has {len(roster.order)} bytes for the order's digest, not 32")
     if len(roster.keys) != count:
         raise refusal(roster, f"has {len(roster.keys)} public keys for {count} members")
@@ -122,7 +122,7 @@ def check_roster(roster: Roster) -> None:
             f"least 2 and at most {count}",
         )
     for member, keys in zip(roster.members, roster.keys, strict=True):
-        if {len(keys.sharing), len(keys.masking), len(keys.seed_commitment)} != {SECRET_BYTES}:
+        if {len(keys.sharing), len(keys.masking), len(keys.seed_commitment)} != {KEY_BYTES}:
             raise refusal(roster, f"has public keys of member {member} that are not 32 bytes each")
     if len({key for keys in roster.keys for key in (keys.sharing, keys.masking)}) != 2 * count:
         raise refusal(roster, "uses one public key twice")

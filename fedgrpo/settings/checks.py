@@ -8,7 +8,7 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings.sections import Tree as Settings  # Whole, or on the way to it.
 
 MEMBERS = 4
-"""Members of a committee that compute a round."""
+"""Members of a committee that compute a round, numbered from 0."""
 MEMBER_KEYS = "[0-9a-f]{128}"
 """Pattern of a member's two public keys, as ``fedgrpo committee-key`` prints them."""
 _MEMBER = re.compile(MEMBER_KEYS + r"(@\S+:\d{1,5})?")

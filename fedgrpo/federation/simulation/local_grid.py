@@ -19,13 +19,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedgrpo.federation.wire.link import APP_RAISED
 from fedgrpo.settings import Scalar
 
 NODE_UNAVAILABLE = 5
 """Flower's error code for a node that went away."""
 
-APP_RAISED = 2
-"""Flower's error code for an app that raised."""
 
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""

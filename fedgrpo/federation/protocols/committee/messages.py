@@ -43,11 +43,11 @@ from fedgrpo.federation.wire.records import (
     scalar,
     values,
 )
+from fedgrpo.ground.crypto import KEY_BYTES
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee import MemberKeys
 from fedgrpo.secure.committee.compute.planes import Words
 from fedgrpo.secure.committee.steps import MEMBERS
-from fedgrpo.secure.primitives import SECRET_BYTES
 
 DEAL, COMMITTEE, COSIGN = "query.deal", "query.committee", "query.cosign"
 """Flower's types of the messages."""
@@ -370,7 +370,7 @@ def _seat(keys: bytes, node: int, attempt: int, ready: str, seating: str, signat
 def _keyed(clients: list[tuple[Any, ...]]) -> dict[int, DealingKey]:
     found = {number: DealingKey(*client) for number, *client in clients}
     keys = [key for client in found.values() for key in (client.key, client.identity)]
-    if len(found) != len(clients) or any(len(key) != SECRET_BYTES for key in keys):
+    if len(found) != len(clients) or any(len(key) != KEY_BYTES for key in keys):
         raise ProtocolError("a malformed roster of clients", cure="leave that node out")
     return found
 
