@@ -8,8 +8,7 @@ from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.gridspec import SubplotSpec
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedgrpo.ground import run_files
@@ -27,8 +26,11 @@ from fedgrpo.report.style import (
     RED,
     SKY,
     dress,
+    headline,
     legend,
     new_figure,
+    pair,
+    room_above,
     save_picture,
 )
 from fedgrpo.settings import METRICS
@@ -65,28 +67,24 @@ def plot_run(run_dir: Path) -> Path:
 def draw(rows: Sequence[RoundRow], summary: Summary | None) -> Figure:
     """Draw the four panels of a run on a figure of their own, without any global state."""
     figure, grid = new_figure()
-    _headline(figure, rows, summary)
+    headline(figure, "Federated GRPO", rows[-1].round, "round", _outcome(summary))
     _learning(figure.add_subplot(grid[0, 0]), rows)
     _privacy(figure.add_subplot(grid[0, 1]), rows)
-    _pair(figure, grid[1, 0], rows, _divergence, _norms)
-    _pair(figure, grid[1, 1], rows, _nodes, _time)
+    below = (*pair(figure, grid[1, 0]), *pair(figure, grid[1, 1]))
+    for axes, panel in zip(below, (_divergence, _norms, _nodes, _time), strict=True):
+        panel(axes, rows)
     return figure
 
 
-def _headline(figure: Figure, rows: Sequence[RoundRow], summary: Summary | None) -> None:
-    count = rows[-1].round
-    title = f"Federated GRPO, {count} round{'' if count == 1 else 's'}"
-    figure.text(0.07, 0.945, title, fontsize=15, fontweight="bold", color=INK)
+def _outcome(summary: Summary | None) -> list[str]:
     if summary is None:
-        figure.text(0.07, 0.91, "Not finished yet", fontsize=10, color=GREY)
-        return
-    parts = [
+        return []
+    return [
         _promise(summary),
         f"{summary.robust.words}, trim {summary.robust.trim}",
         f"{summary.dropped} node dropouts",
         f"{summary.wall_s / 60:.1f} min, {summary.overhead_share:.0%} overhead",
     ]
-    figure.text(0.07, 0.91, "   |   ".join(parts), fontsize=10, color=GREY)
 
 
 def _promise(summary: Summary) -> str:
@@ -106,8 +104,7 @@ def _learning(axes: Axes, rows: Sequence[RoundRow]) -> None:
         dashes = (0, (4, 3))
         axes.axhline(sampled[0], color=BLUE, linewidth=0.8, linestyle=dashes, label="start")
     _shade_skipped(axes, rows)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(0.0, low), high + 0.25 * (high - min(0.0, low)))  # Room for the legend.
+    room_above(axes, 0.25)
     _dress(axes, rows, _learnt(sampled, greedy))
     legend(axes, loc="upper left", ncols=3)
 
@@ -197,19 +194,6 @@ def _stack(
         axes.bar(at, heights, bottom=bottom, color=colour, label=label, width=width, linewidth=0)
         bottom = [low + more for low, more in zip(bottom, heights, strict=True)]
     axes.set_ylim(0, (max(bottom, default=0.0) or 1.0) * 1.05)
-
-
-def _pair(
-    figure: Figure | SubFigure,
-    place: SubplotSpec,
-    rows: Sequence[RoundRow],
-    upper: Callable[[Axes, Sequence[RoundRow]], None],
-    lower: Callable[[Axes, Sequence[RoundRow]], None],
-) -> None:
-    """Draw two figures one above the other: two scales on one pair of axes mislead."""
-    halves = place.subgridspec(2, 1, hspace=0.5)
-    upper(figure.add_subplot(halves[0]), rows)
-    lower(figure.add_subplot(halves[1]), rows)
 
 
 def _told(

@@ -6,32 +6,24 @@ Flower carries only scalars, so lists travel as comma-separated strings and ever
 """
 
 from fedgrpo.settings.reading import RENAMED, read_toml
-from fedgrpo.settings.sections import (
-    FROM_PRESET,
-    METRICS,
-    PRESETS,
-    AdapterSettings,
+from fedgrpo.settings.sections.aggregation import (
     AggregationSettings,
-    DataSettings,
-    EvaluationSettings,
-    FederationSettings,
-    GRPOSettings,
-    Metric,
-    Metrics,
-    ModelSettings,
-    Names,
-    Numbers,
-    Preset,
-    PrivacySettings,
-    RewardSettings,
     RobustSettings,
-    RunSettings,
-    Section,
     SecureSettings,
     ServerSettings,
-    SimulationSettings,
-    register_preset,
 )
+from fedgrpo.settings.sections.data import DataSettings, EvaluationSettings, RewardSettings
+from fedgrpo.settings.sections.federation import (
+    FederationSettings,
+    RunSettings,
+    SimulationSettings,
+)
+from fedgrpo.settings.sections.grpo import FROM_PRESET, GRPOSettings
+from fedgrpo.settings.sections.metrics import METRICS, Metric
+from fedgrpo.settings.sections.model import AdapterSettings, ModelSettings
+from fedgrpo.settings.sections.presets import PRESETS, Preset, register_preset
+from fedgrpo.settings.sections.privacy import Metrics, PrivacySettings
+from fedgrpo.settings.sections.section import Names, Numbers, Section
 from fedgrpo.settings.settings import Scalar, Settings
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.settings.sections import Tree as Settings  # Whole, or on the way to it.
+from fedgrpo.settings.sections.tree import Tree as Settings  # Whole, or on the way to it.
 
 MEMBERS = 4
 """Members of a committee that compute a round, numbered from 0."""

@@ -12,7 +12,8 @@ from pydantic import ValidationError, model_validator
 
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.reading import explain, read_toml
-from fedgrpo.settings.sections import FROM_PRESET, Tree
+from fedgrpo.settings.sections.grpo import FROM_PRESET
+from fedgrpo.settings.sections.tree import Tree
 
 Scalar = bool | int | float | str
 """What Flower's run configuration carries."""
