@@ -209,7 +209,7 @@ def _mean_curve(several: list[Curve]) -> tuple[Floats, Floats]:
 
 
 def _title(name: str) -> str:
-    return PRESETS[name]().title
+    return PRESETS[name].title
 
 
 def main() -> None:

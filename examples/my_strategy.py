@@ -53,7 +53,7 @@ class Progress(fedgrpo.Callback):
 
     def on_round(self, row):
         """Hear of a round."""
-        print(f"round {row.round}: reward {row.reward}, held-out {row.sampled}")
+        print(f"round {row.round}: reward {row.metrics.get('reward')}, held-out {row.sampled}")
 
 
 def main() -> fedgrpo.Result:

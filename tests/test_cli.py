@@ -110,10 +110,9 @@ def test_a_report_of_an_unfinished_run_tells_how_far_it_is(tmp_path: Path) -> No
     writer.phase(0, 5, "evaluate")
     writer.row(
         RoundRow(
-            round=0, applied=True, reason="", reward=None, zero_signal=None, truncated=None,
-            kl=None, clipping_norm=1.0, update_norm=None, finished=0, dropped=0, buckets=0,
-            epsilon=None, seconds=dict.fromkeys(PHASES, 0.0), sampled=0.2, greedy=0.2, kl_base=0.0,
-            members=None,
+            round=0, applied=True, reason="", metrics={}, clipping_norm=1.0,
+            update_norm=None, finished=0, dropped=0, buckets=0, epsilon=None,
+            seconds=dict.fromkeys(PHASES, 0.0), sampled=0.2, greedy=0.2, kl_base=0.0, members=None,
         )
     )  # fmt: skip
     writer.phase(1, 5, "train")

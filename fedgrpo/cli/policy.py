@@ -79,7 +79,7 @@ def check(
 
 
 def _check_prompts(policy: Policy, settings: Settings, prompts: str, state: Path | None) -> None:
-    from fedgrpo.cli import prompt_check
+    from fedgrpo.federation.rehearsal import prompt_check
 
     found = prompt_check.find(prompts, settings, policy)
     for line in prompt_check.words(found, prompts, settings.model.name):
@@ -108,7 +108,7 @@ def _check_run(site: Site, settings: Settings) -> None:
 
 def _check_time(file: Path, policy: Policy, settings: Settings, prompts: str) -> None:
     """Load what the run names, which the policy allows by now, and time it on this machine."""
-    from fedgrpo.cli import prompt_check
+    from fedgrpo.federation.rehearsal import prompt_check
 
     seconds = prompt_check.order_seconds(file, prompts, settings)
     if seconds:

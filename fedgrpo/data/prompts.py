@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedgrpo.data.sources import bad_row, raw_rows
+from fedgrpo.ground.chats import Chat, Prompt
 from fedgrpo.ground.errors import DataError
-
-Chat = list[dict[str, str]]
-"""Messages ``{"role": ..., "content": ...}`` as chat templates and TRL's rewards take them."""
-
-Prompt = str | tuple[Mapping[str, str], ...]
-"""Text, or messages held as a tuple so that a row cannot change."""
 
 RESERVED_COLUMNS = frozenset({"prompts", "completions", "completion_ids"})
 """Names that a reward function's own arguments have already."""

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedgrpo.data.prompts import Prompt, PromptRow, as_row
+from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.data.sources import raw_rows
+from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError
 
 

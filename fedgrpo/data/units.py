@@ -8,14 +8,13 @@ stands in the file ten times, or a person with ten rows, is hidden like any othe
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from fedgrpo.data.prompts import Prompt, PromptRow
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.chats import Prompt, canonical, plain_text
 from fedgrpo.ground.crypto import shuffled
 from fedgrpo.ground.errors import DataError
 
@@ -38,11 +37,6 @@ class Unit:
 
     name: str
     rows: tuple[int, ...]
-
-
-def plain_text(prompt: Prompt) -> str:
-    """Write a prompt in one way: text as it is, messages as JSON with sorted keys."""
-    return prompt if isinstance(prompt, str) else _canonical([dict(m) for m in prompt])
 
 
 def units_of(
@@ -142,7 +136,7 @@ def unit_words(units: Sequence[Unit], column: str) -> str:
 
 def _name(row: PromptRow, column: str, render: Render) -> str:
     made = ["value", _value(row, column)] if column else ["text", render(row.prompt)]
-    return _digest(_canonical(made))
+    return _digest(canonical(made))
 
 
 def _value(row: PromptRow, column: str) -> str | None:
@@ -152,28 +146,12 @@ def _value(row: PromptRow, column: str) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    written = value if isinstance(value, str) else _canonical(value)
+    written = value if isinstance(value, str) else canonical(value)
     return written if written.strip() else None
 
 
 def _content(row: PromptRow) -> str:
-    return _digest(_canonical([plain_text(row.prompt), dict(row.columns)]))
-
-
-def _canonical(value: Any) -> str:
-    """Write a value in one way only, whatever types a data file may hold.
-
-    Keys are sorted as text: data files may mix types of keys, which cannot be compared.
-    """
-    return json.dumps(_plain(value), sort_keys=True, default=repr)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    return _digest(canonical([plain_text(row.prompt), dict(row.columns)]))
 
 
 def _digest(text: str) -> str:

@@ -1,14 +1,17 @@
-"""Secrets drawn once from the operating system, and keys derived from them.
+"""The cryptography, each piece a thin call into ``cryptography``: secrets, keys, streams, seals.
 
 Randomness that a repeated round must repeat, and that nobody else may predict, is a function of a
 secret and of everything that makes the round what it is. HKDF-SHA256 (RFC 5869) is a
 pseudorandom function of its input under a uniform key, so keys derived for different purposes or
 contexts look independent and uniform to whoever does not hold the secret, however many other
-derived keys they hold; AES-256-CTR expands a key into a stream.
+derived keys they hold; AES-256-CTR expands a key into a stream. Keys that two parties share come
+from X25519 (RFC 7748), and what only they may read is sealed by AES-256-GCM. Every key is derived
+under a context that names its purpose, round and parties, so that no key serves twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -16,15 +19,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
 
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import ProtocolError, RunError
 from fedgrpo.ground.files import make_file
 
 KEY_BYTES = 32
-"""Length of secrets and keys."""
+"""Length of secrets, keys, seeds, commitments, and of one share of any of them."""
+NONCE_BYTES, SEAL_BYTES = 12, 16
+"""Length of AES-GCM's nonce and of its tag."""
 
 _TAG = 16
 """Bytes that place one item in a shuffle: two are equal with probability 2^-128."""
@@ -69,19 +79,24 @@ def kept_key(path: Path) -> bytes:
     return secret
 
 
+def derive(secret: bytes, context: bytes) -> bytes:
+    """Derive a 32-byte key from a secret by HKDF-SHA256, bound to ``context``."""
+    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=context).derive(secret)
+
+
 def derive_key(key: bytes, purpose: str, *context: str | int) -> bytes:
     """Derive a key (32 bytes) for one purpose in one context.
 
     Different arguments are different inputs of HKDF: JSON writes each list in a way of its own.
     """
     info = json.dumps(["fedgrpo", 1, purpose, *context]).encode()
-    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(key)
+    return derive(key, info)
 
 
 def keystream(key: bytes, length: int) -> bytearray:
     """Expand a key, used only once, to ``length`` bytes by AES-256-CTR."""
     # A zero nonce is safe: the key is used for this one stream only.
-    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
     stream = bytearray(length + 15)
     encryptor.update_into(bytes(length), stream)
     encryptor.finalize()
@@ -89,8 +104,68 @@ def keystream(key: bytes, length: int) -> bytearray:
     return stream
 
 
+def stream_words(key: bytes, count: int) -> NDArray[np.uint32]:
+    """Expand a key, used only once, to uniform uint32, shape (count,)."""
+    stream = np.frombuffer(keystream(key, 4 * count), dtype="<u4")
+    return stream.astype(np.uint32, copy=False)
+
+
 def shuffled(items: Sequence[T], key: bytes) -> list[T]:
     """Put items in an order that is uniform for whoever does not hold the key, used only once."""
     tags = bytes(keystream(key, _TAG * len(items)))
     order = sorted(range(len(items)), key=lambda i: tags[_TAG * i : _TAG * (i + 1)])
     return [items[i] for i in order]
+
+
+def new_private_key() -> bytes:
+    """Draw an X25519 private key (32 bytes) from the operating system."""
+    return X25519PrivateKey.generate().private_bytes_raw()
+
+
+def public_key(private: bytes) -> bytes:
+    """Return the X25519 public key (32 bytes) of a private one."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def agree(private: bytes, public: bytes, context: bytes) -> bytes:
+    """Derive the 32-byte key that two parties share, for one purpose.
+
+    Raises
+    ------
+    ProtocolError
+        If the public key has a wrong length or low order: the shared key would be known to
+        everyone.
+    """
+    try:
+        peer = X25519PublicKey.from_public_bytes(public)
+        shared = X25519PrivateKey.from_private_bytes(private).exchange(peer)
+    except ValueError:
+        raise ProtocolError(
+            f"public key {public.hex()} is not a usable X25519 key (wrong length or low order)",
+            cure="leave out the node that sent it",
+        ) from None
+    return derive(shared, context)
+
+
+def commit(seed: bytes, context: bytes) -> bytes:
+    """Commit to a uniformly random 32-byte seed by SHA-256.
+
+    Binding, as nobody finds collisions; hiding, as nobody guesses 256 random bits (random oracle).
+    """
+    return hashlib.sha256(context + seed).digest()
+
+
+def seal(key: bytes, plaintext: bytes, context: bytes) -> bytes:
+    """Encrypt and authenticate with AES-256-GCM; the result is nonce, ciphertext and tag."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plaintext, context)
+
+
+def unseal(key: bytes, sealed: bytes, context: bytes) -> bytes | None:
+    """Invert :func:`seal`; None if the ciphertext was not made with this key and context."""
+    if len(sealed) < NONCE_BYTES + SEAL_BYTES:
+        return None
+    try:
+        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
+    except InvalidTag:
+        return None

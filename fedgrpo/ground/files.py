@@ -30,7 +30,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def make_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
@@ -50,7 +50,7 @@ def make_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
         return False
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -94,12 +94,21 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring to disk which files a folder has."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lines(path: Path) -> list[str]:
+    """Read the whole lines of a file: a last one without its newline was torn by a crash, or is
+    being written. A file that is not there has none.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    return [line.decode("utf-8", errors="replace") for line in content.split(b"\n")[:-1]]
 
 
 def owner_only(path: str, flags: int) -> int:

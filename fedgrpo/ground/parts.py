@@ -49,6 +49,8 @@ class Registry(Mapping[str, T]):
     kind:
         Frozen dataclass that a part is, where it is more than a function: its first field is the
         function, and the others have the careful defaults of one that declares nothing.
+    data:
+        Class of a part that is plain data: a module or file has it, or a function that makes it.
 
     Examples
     --------
@@ -63,10 +65,12 @@ class Registry(Mapping[str, T]):
         key: str,
         error: type[FedGRPOError] = SettingsError,
         kind: type[T] | None = None,
+        data: type[T] | None = None,
     ) -> None:
         self.key = key
         self.error = error
         self._kind = kind
+        self._data = data
         self._entries: dict[str, T] = {}
         self._loaded: dict[str, _Loaded[T]] = {}
 
@@ -203,7 +207,7 @@ class Registry(Mapping[str, T]):
             raise self.refusal(
                 name, f"{name.place} has no {name.name!r}", "check the function's name"
             )
-        if self._kind and isinstance(thing, self._kind):
+        if (wanted := self._kind or self._data) and isinstance(thing, wanted):
             return thing
         if not callable(thing):
             raise self.refusal(
@@ -221,6 +225,8 @@ class Registry(Mapping[str, T]):
         """The part with its options in place."""
         function = self._function(part)
         options = self.options(function, name)
+        if self._data:
+            return self._made(part, options, name)
         if not options:
             return part
         bound = functools.partial(function, **options)
@@ -228,6 +234,17 @@ class Registry(Mapping[str, T]):
             return cast(T, bound)
         changed: Any = part
         return cast(T, replace(changed, **{fields(changed)[0].name: bound}))
+
+    def _made(self, part: T, options: Mapping[str, Any], name: PartName) -> T:
+        """Data as it is, or what a function makes of its options."""
+        wanted, made = cast(type[T], self._data), cast(Any, part)
+        if not isinstance(made, wanted):
+            made = made(**options)
+        if not isinstance(made, wanted):
+            raise self.refusal(
+                name, f"returns a {type(made).__name__}", f"return a {wanted.__name__}"
+            )
+        return made
 
     def _function(self, part: T) -> Callable[..., Any]:
         thing: Any = part
@@ -237,6 +254,8 @@ class Registry(Mapping[str, T]):
 
     def _is_again(self, old: T, new: T) -> bool:
         """Whether two are one definition: a notebook's cell, or a file, that was run again."""
+        if self._data:
+            return old == new
         origins = [
             (getattr(function, "__module__", None), getattr(function, "__qualname__", None))
             for function in map(self._function, (old, new))

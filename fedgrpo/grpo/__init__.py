@@ -22,9 +22,9 @@ from fedgrpo.grpo.learning.losses import (
     register_loss,
 )
 from fedgrpo.grpo.learning.metrics import StepMetrics
-from fedgrpo.grpo.presets import PRESETS, Preset, register_preset
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.rewards.verifiable.overlong import soft_overlong
+from fedgrpo.settings import PRESETS, Preset, register_preset
 
 __all__ = [
     "ADVANTAGES",

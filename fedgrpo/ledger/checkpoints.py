@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedgrpo.report.records import Record
+from fedgrpo.ground.records import Record
 
 SERVER, MEMBER = b"fedgrpo ledger, server\n", b"fedgrpo ledger, member\n"
 """Labels under which each role signs."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedgrpo.ground.errors import LedgerError
-from fedgrpo.report.records import Guarantee, Record
+from fedgrpo.ground.records import Guarantee, Record
 
 START = "0" * 64
 """What the head has for the hash of the entry before it."""

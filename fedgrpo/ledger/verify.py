@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.ground.errors import LedgerError, PrivacyError, RunError, SettingsError
-from fedgrpo.ground.run_directory import ADAPTER
+from fedgrpo.ground.records import Guarantee
+from fedgrpo.ground.run_files import ADAPTER, SUMMARY
 from fedgrpo.ledger.checkpoints import Checkpoint
 from fedgrpo.ledger.cosignatures import cosigned
 from fedgrpo.ledger.entries import End, Head, RoundEntry
@@ -18,8 +19,6 @@ from fedgrpo.ledger.replay import CURE, Replay, replay
 from fedgrpo.ledger.writer import FILE
 from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.privacy.adaptive import within_range
-from fedgrpo.report.reader import SUMMARY
-from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
 from fedgrpo.settings.checks import MEMBERS, noise_by
 

@@ -19,7 +19,7 @@ from fedgrpo.model.loading import load_model, load_tokenizer
 from fedgrpo.settings import GRPOSettings, ModelSettings
 
 TINY = Path(__file__).parent / "tiny"
-"""Folder of the shipped base model, made by fedgrpo/model/pretrain.py."""
+"""Folder of the shipped base model, made by benchmarks/tiny_model.py."""
 
 
 @dataclass(frozen=True)

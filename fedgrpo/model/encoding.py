@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
 
-from fedgrpo.data.prompts import Chat, Prompt
-from fedgrpo.data.units import plain_text
+from fedgrpo.ground.chats import Chat, Prompt, plain_text
 from fedgrpo.ground.errors import DataError
 
 

@@ -1,7 +1,7 @@
 """Differential privacy: clipping, noise, what a client releases, and what that costs.
 
-Light to import: neither torch nor Opacus is loaded until an accountant needs it. Per-prompt
-gradients, which do need torch, are imported from :mod:`fedgrpo.privacy.prompt_gradients` directly.
+Light to import: neither torch nor Opacus is loaded until an accountant needs it. The gradients
+that are clipped here come from :mod:`fedgrpo.model.row_gradients`.
 """
 
 from fedgrpo.privacy.accounting.budget import Budget, Cohort, budget_of, plan_budget
@@ -21,7 +21,6 @@ from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping
 from fedgrpo.privacy.clipping import ClipResult, clip
 from fedgrpo.privacy.noise import add_noise, gaussian_noise
 from fedgrpo.privacy.release import (
-    METRICS,
     Aggregate,
     ReleasePlan,
     client_noise_std,
@@ -32,7 +31,6 @@ from fedgrpo.privacy.release import (
 )
 
 __all__ = [
-    "METRICS",
     "Aggregate",
     "Budget",
     "ClipResult",

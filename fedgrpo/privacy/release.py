@@ -20,10 +20,7 @@ from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy.clipping import clip
 from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.noise import add_noise
-from fedgrpo.settings import PrivacySettings
-
-METRICS = ("reward", "zero_signal", "truncated", "kl")
-"""Metrics in the order of their coordinates, each scaled to [0, 1] by the caller."""
+from fedgrpo.settings import METRICS, PrivacySettings
 
 Unit = Literal["none", "prompt", "client"]
 

@@ -5,19 +5,17 @@ up from another process, or long after it ended. ``plots`` is left to its own im
 slow to load, and a node never draws.
 """
 
+from fedgrpo.ground.records import Guarantee, from_json, to_json
 from fedgrpo.report.console import LiveView, follow, print_summary
 from fedgrpo.report.health import warnings
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.records import (
     PHASES,
-    Guarantee,
     RewardSummary,
     RobustSummary,
     RoundRow,
     Status,
     Summary,
-    from_json,
-    to_json,
 )
 from fedgrpo.report.writer import WAITING, RunWriter
 

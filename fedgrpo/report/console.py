@@ -14,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedgrpo.ground import run_files
 from fedgrpo.report import health
-from fedgrpo.report.reader import METRICS, read_rows, read_status
+from fedgrpo.report.reader import read_rows, read_status
 from fedgrpo.report.records import RoundRow, Status
 from fedgrpo.report.summary_table import print_summary
 from fedgrpo.report.wording import (
@@ -27,6 +28,7 @@ from fedgrpo.report.wording import (
     sparkline,
     time_left,
 )
+from fedgrpo.settings import METRICS
 
 __all__ = ["LiveView", "follow", "print_summary"]
 
@@ -168,7 +170,7 @@ def _plain_lines(
 
 def _written(run_dir: Path) -> float:
     """Unix time of the last row: when the round under way began."""
-    path = run_dir / METRICS
+    path = run_dir / run_files.METRICS
     return path.stat().st_mtime if path.exists() else 0.0
 
 
@@ -207,14 +209,24 @@ def _lines(rows: Sequence[RoundRow]) -> list[tuple[str, str, str, str, str]]:
     trained = [row for row in rows if row.round > 0]
     lost = sum(row.dropped for row in trained)
     nodes = f"{trained[-1].finished} finished the last round, {lost} lost in all" if trained else ""
-    local = line("KL to the round", [row.kl for row in trained], 4, "nodes from the global adapter")
+    told = {name: [row.metrics.get(name) for row in trained] for name in METRICS}
+
+    def metric(name: str) -> tuple[str, str, str, str, str]:
+        found = METRICS[name]
+        return line(found.label, told[name], found.digits, found.meaning)
+
+    others = [
+        name
+        for name, values in told.items()
+        if METRICS[name].meaning and name != "reward" and any(v is not None for v in values)
+    ]
     spent = line("Epsilon", [row.epsilon for row in rows], 2, "privacy spent so far")
     return [
-        line("Reward", [row.reward for row in trained], 3, "in training, on the nodes' prompts"),
+        metric("reward"),
         line("Held-out, sampled", [row.sampled for row in rows], 3, "accuracy at the server"),
         line("Held-out, greedy", [row.greedy for row in rows], 3, "accuracy, likeliest answers"),
         line("KL to the start", [row.kl_base for row in rows], 3, "nats a token, held-out prompts"),
-        *([local] if any(row.kl is not None for row in trained) else []),
+        *map(metric, others),
         line("Clipping norm", [row.clipping_norm for row in rows], 3, "limit of one contribution"),
         line("Dropped nodes", [row.dropped for row in trained], 0, nodes),
         (spent[0], epsilon_words(rows), *spent[2:]),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedgrpo.report.records import Record
+from fedgrpo.ground.records import Record
 from fedgrpo.report.wording import number, short_name
 
 BINS = 10

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedgrpo.ground.signs import MAX_TRUNCATED, MAX_ZERO_SIGNAL, no_signal, truncated
 from fedgrpo.report.records import RoundRow
 
-MAX_ZERO_SIGNAL = 0.95
-MAX_TRUNCATED = 0.9
 SKIPPED_IN_A_ROW = 3
 WINDOW = 3
 """Rounds averaged: reported figures carry privacy noise, and one of them alone may mislead."""
@@ -27,32 +26,13 @@ def warnings(rows: Sequence[RoundRow]) -> list[str]:
         One sentence with the fault and one with the cure for each. Empty for a healthy run.
     """
     rounds = [row for row in rows if row.round > 0]
-    found = (_no_signal(rounds), _truncated(rounds), _skipped(rounds))
+    silent, cut = _recent(rounds, "zero_signal"), _recent(rounds, "truncated")
+    found = (
+        no_signal(_percent(silent)) if silent > MAX_ZERO_SIGNAL else "",
+        truncated(_percent(cut)) if cut > MAX_TRUNCATED else "",
+        _skipped(rounds),
+    )
     return [warning for warning in found if warning]
-
-
-def _no_signal(rounds: Sequence[RoundRow]) -> str:
-    share = _recent([row.zero_signal for row in rounds])
-    if share is None or share <= MAX_ZERO_SIGNAL:
-        return ""
-    return (
-        f"In {_percent(share)} of the groups every completion has the same reward, "
-        "so there is nothing to learn from. "
-        "If rewards are low, use easier prompts, a finer reward, or raise grpo.temperature or "
-        "grpo.group_size; if they are high, the model has learnt these prompts."
-    )
-
-
-def _truncated(rounds: Sequence[RoundRow]) -> str:
-    share = _recent([row.truncated for row in rounds])
-    if share is None or share <= MAX_TRUNCATED:
-        return ""
-    return (
-        f"{_percent(share)} of the completions reach the length limit without an end "
-        "and take no part in the update. "
-        "Raise grpo.max_completion_length, or check that the model ends its answers with the "
-        "tokenizer's end token."
-    )
 
 
 def _skipped(rounds: Sequence[RoundRow]) -> str:
@@ -67,9 +47,10 @@ def _skipped(rounds: Sequence[RoundRow]) -> str:
     )
 
 
-def _recent(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None][-WINDOW:]
-    return sum(known) / len(known) if known else None
+def _recent(rounds: Sequence[RoundRow], name: str) -> float:
+    """Mean of a metric over the last rounds that tell it; 0 if none does."""
+    known = [row.metrics[name] for row in rounds if name in row.metrics][-WINDOW:]
+    return sum(known) / len(known) if known else 0.0
 
 
 def _percent(share: float) -> str:

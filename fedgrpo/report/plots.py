@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.gridspec import SubplotSpec
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedgrpo.ground import run_files
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.reader import METRICS, REPORT, read_rows, read_summary
+from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.report.records import PHASES, RoundRow, Summary
 from fedgrpo.report.style import (
     BLUE,
@@ -24,10 +26,14 @@ from fedgrpo.report.style import (
     RED,
     SKY,
     dress,
+    headline,
     legend,
     new_figure,
+    pair,
+    room_above,
     save_picture,
 )
+from fedgrpo.settings import METRICS
 
 # No run has both the stages of buckets and those of a committee.
 PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, SKY, GREEN, RED, PURPLE), strict=True))
@@ -52,37 +58,33 @@ def plot_run(run_dir: Path) -> Path:
     rows = read_rows(run_dir)
     if not rows:
         raise RunError(
-            f"{run_dir / METRICS} has no finished round to draw",
+            f"{run_dir / run_files.METRICS} has no finished round to draw",
             cure="wait for the first round, or check the run directory",
         )
-    return save_picture(draw(rows, read_summary(run_dir)), run_dir / REPORT)
+    return save_picture(draw(rows, read_summary(run_dir)), run_dir / run_files.REPORT)
 
 
 def draw(rows: Sequence[RoundRow], summary: Summary | None) -> Figure:
     """Draw the four panels of a run on a figure of their own, without any global state."""
     figure, grid = new_figure()
-    _headline(figure, rows, summary)
+    headline(figure, "Federated GRPO", rows[-1].round, "round", _outcome(summary))
     _learning(figure.add_subplot(grid[0, 0]), rows)
     _privacy(figure.add_subplot(grid[0, 1]), rows)
-    _pair(figure, grid[1, 0], rows, _divergence, _norms)
-    _pair(figure, grid[1, 1], rows, _nodes, _time)
+    below = (*pair(figure, grid[1, 0]), *pair(figure, grid[1, 1]))
+    for axes, panel in zip(below, (_divergence, _norms, _nodes, _time), strict=True):
+        panel(axes, rows)
     return figure
 
 
-def _headline(figure: Figure, rows: Sequence[RoundRow], summary: Summary | None) -> None:
-    count = rows[-1].round
-    title = f"Federated GRPO, {count} round{'' if count == 1 else 's'}"
-    figure.text(0.07, 0.945, title, fontsize=15, fontweight="bold", color=INK)
+def _outcome(summary: Summary | None) -> list[str]:
     if summary is None:
-        figure.text(0.07, 0.91, "Not finished yet", fontsize=10, color=GREY)
-        return
-    parts = [
+        return []
+    return [
         _promise(summary),
         f"{summary.robust.words}, trim {summary.robust.trim}",
         f"{summary.dropped} node dropouts",
         f"{summary.wall_s / 60:.1f} min, {summary.overhead_share:.0%} overhead",
     ]
-    figure.text(0.07, 0.91, "   |   ".join(parts), fontsize=10, color=GREY)
 
 
 def _promise(summary: Summary) -> str:
@@ -95,15 +97,14 @@ def _promise(summary: Summary) -> str:
 
 
 def _learning(axes: Axes, rows: Sequence[RoundRow]) -> None:
-    _line(axes, rows, lambda row: row.reward, "reward in training", GREY, marker="", width=1.0)
+    _told(axes, rows, "learning", (GREY, GREEN, PURPLE), width=1.0)
     sampled = _line(axes, rows, lambda row: row.sampled, "held-out, sampled", BLUE)
     greedy = _line(axes, rows, lambda row: row.greedy, "held-out, greedy", ORANGE, marker="s")
     if sampled:
         dashes = (0, (4, 3))
         axes.axhline(sampled[0], color=BLUE, linewidth=0.8, linestyle=dashes, label="start")
     _shade_skipped(axes, rows)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(0.0, low), high + 0.25 * (high - min(0.0, low)))  # Room for the legend.
+    room_above(axes, 0.25)
     _dress(axes, rows, _learnt(sampled, greedy))
     legend(axes, loc="upper left", ncols=3)
 
@@ -144,7 +145,7 @@ def _privacy(axes: Axes, rows: Sequence[RoundRow]) -> None:
 
 def _divergence(axes: Axes, rows: Sequence[RoundRow]) -> None:
     values = [
-        *_line(axes, rows, lambda row: row.kl, "nodes from global", GREEN, marker=""),
+        *_told(axes, rows, "divergence", (GREEN, SKY, PURPLE)),
         *_line(axes, rows, lambda row: row.kl_base, "global from start", RED),
     ]
     # One round moves a policy far less than all of them; below the threshold the scale is linear,
@@ -195,17 +196,20 @@ def _stack(
     axes.set_ylim(0, (max(bottom, default=0.0) or 1.0) * 1.05)
 
 
-def _pair(
-    figure: Figure | SubFigure,
-    place: SubplotSpec,
-    rows: Sequence[RoundRow],
-    upper: Callable[[Axes, Sequence[RoundRow]], None],
-    lower: Callable[[Axes, Sequence[RoundRow]], None],
-) -> None:
-    """Draw two figures one above the other: two scales on one pair of axes mislead."""
-    halves = place.subgridspec(2, 1, hspace=0.5)
-    upper(figure.add_subplot(halves[0]), rows)
-    lower(figure.add_subplot(halves[1]), rows)
+def _told(
+    axes: Axes, rows: Sequence[RoundRow], panel: str, colours: Sequence[str], width: float = 1.6
+) -> list[float]:
+    """Draw the metrics that belong to a panel, and return their values."""
+    named = [(name, metric.curve) for name, metric in METRICS.items() if metric.panel == panel]
+    values: list[float] = []
+    for (name, label), colour in zip(named, cycle(colours), strict=False):
+        told = partial(_metric, name)
+        values += _line(axes, rows, told, label, colour, marker="", width=width)
+    return values
+
+
+def _metric(name: str, row: RoundRow) -> float | None:
+    return row.metrics.get(name)
 
 
 def _line(

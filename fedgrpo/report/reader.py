@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.records import RoundRow, Status, Summary, from_json
-
-METRICS, STATUS, SUMMARY, REPORT = "metrics.jsonl", "status.json", "summary.json", "report.png"
+from fedgrpo.ground.files import lines
+from fedgrpo.ground.records import from_json
+from fedgrpo.ground.run_files import METRICS, STATUS, SUMMARY
+from fedgrpo.report.records import RoundRow, Status, Summary
 
 
 def read_rows(run_dir: Path) -> list[RoundRow]:
     """Read the finished rounds, oldest first. A run that has not begun has none.
-
-    A row counts once its newline is written: a last line without one was torn by a crash, or is
-    being written.
 
     Raises
     ------
@@ -22,8 +20,7 @@ def read_rows(run_dir: Path) -> list[RoundRow]:
         A whole line is no valid row. Names the line.
     """
     path = run_dir / METRICS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [_row(path, number, line) for number, line in enumerate(lines, start=1)]
+    return [_row(path, number, line) for number, line in enumerate(lines(path), start=1)]
 
 
 def read_status(run_dir: Path) -> Status | None:
@@ -38,8 +35,8 @@ def read_summary(run_dir: Path) -> Summary | None:
     return from_json(Summary, path.read_text("utf-8")) if path.exists() else None
 
 
-def _row(path: Path, number: int, line: bytes) -> RoundRow:
+def _row(path: Path, number: int, line: str) -> RoundRow:
     try:
-        return from_json(RoundRow, line.decode("utf-8", errors="replace"))
+        return from_json(RoundRow, line)
     except RunError as error:
         raise RunError(f"{path}, line {number}: {error.problem}", cure=error.cure) from None

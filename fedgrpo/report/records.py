@@ -5,28 +5,15 @@ The records hold figures only, never a prompt, a completion or anything of a sin
 
 from __future__ import annotations
 
-import json
-from collections.abc import Hashable
-from dataclasses import asdict, dataclass
-from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from dataclasses import dataclass
+from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.records import Guarantee, Record
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
 PHASES = ("train", "share", "mask", "unmask", "deal", "committee", "aggregate", "evaluate")
 """Phases of a round in their order; the keys of :attr:`RoundRow.seconds`."""
-
-
-class Record:
-    """Base of all records: strict types, no unknown keys, and floats that JSON can carry."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        strict=True, extra="forbid", allow_inf_nan=False
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +26,10 @@ class RoundRow(Record):
     """Whether the round changed the model."""
     reason: str
     """Why it did not, else empty."""
-    reward: float | None
-    """Mean reward over the nodes' completions, as it left the masked sums."""
-    zero_signal: float | None
-    """Share of groups whose completions all have one reward, so that they teach nothing."""
-    truncated: float | None
-    """Share of completions cut at the length limit."""
-    kl: float | None
-    """KL divergence (nats) of the nodes' trained policies from the round's global adapter."""
+    metrics: dict[str, float]
+    """Means over the nodes' completions by name, as they left the masked sums; see
+    :data:`fedgrpo.settings.METRICS`. Those that were not sent, or say nothing, are not there.
+    """
     clipping_norm: float
     """L2 norm C at which this round clipped one unit's contribution."""
     update_norm: float | None
@@ -71,16 +54,6 @@ class RoundRow(Record):
     """KL divergence (nats) of the global adapter from the start."""
     members: int | None
     """Committee members that computed the result: 4, or 3 after one was lost."""
-
-
-@dataclass(frozen=True)
-class Guarantee(Record):
-    """One (epsilon, delta) statement: whose presence is hidden, and from whom."""
-
-    unit: str
-    adversary: str
-    epsilon: float
-    delta: float
 
 
 @dataclass(frozen=True)
@@ -152,50 +125,3 @@ class Status(Record):
     problem: str
     """What went wrong, for the states failed and interrupted."""
     cure: str
-
-
-R = TypeVar("R", bound=Record)
-
-
-def to_json(record: Record) -> str:
-    """Write a record as one line of JSON.
-
-    Raises
-    ------
-    RunError
-        A field has the wrong type, or is NaN or infinite, which JSON cannot carry. Names the field
-        and its value.
-    """
-    text = json.dumps(asdict(cast(Any, record)))
-    _parse(type(record), text)  # What is written can be read again, or is not written.
-    return text
-
-
-def from_json(kind: type[R], text: str) -> R:
-    """Read a record of the given kind.
-
-    Raises
-    ------
-    RunError
-        The text is not JSON, or a field is missing, unknown, of the wrong type, NaN or infinite.
-    """
-    record: R = _parse(kind, text)
-    return record
-
-
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cast(Any, kind))
-
-
-def _parse(kind: type[Any], text: str) -> Any:
-    try:
-        return _adapter(cast(Hashable, kind)).validate_json(text)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join([kind.__name__, *map(str, fault["loc"])])
-        raise RunError(
-            f"{where} = {fault['input']!r:.80}: {fault['msg']}",
-            cure="write None for a figure that was not measured; "
-            "read a run with the version of fedgrpo that wrote it",
-        ) from None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from fedgrpo.ground.files import replace_file
@@ -44,6 +45,27 @@ def new_figure() -> tuple[Figure, GridSpec]:
         2, 2, left=0.07, right=0.975, top=0.84, bottom=0.075, hspace=0.4, wspace=0.16
     )
     return figure, grid
+
+
+def headline(figure: Figure, kind: str, count: int, unit: str, parts: Sequence[str]) -> None:
+    """Write what a picture shows, and below it the run's outcome; without parts there is none."""
+    title = f"{kind}, {count} {unit}{'' if count == 1 else 's'}"
+    figure.text(0.07, 0.945, title, fontsize=15, fontweight="bold", color=INK)
+    said = "   |   ".join(parts) or "Not finished yet"
+    figure.text(0.07, 0.91, said, fontsize=10, color=GREY)
+
+
+def pair(figure: Figure | SubFigure, place: SubplotSpec) -> tuple[Axes, Axes]:
+    """Make two panels one above the other: two scales on one pair of axes mislead."""
+    halves = place.subgridspec(2, 1, hspace=0.5)
+    return figure.add_subplot(halves[0]), figure.add_subplot(halves[1])
+
+
+def room_above(axes: Axes, share: float) -> None:
+    """Leave a share of the height for the legend."""
+    low, high = axes.get_ylim()
+    low = min(0.0, low)
+    axes.set_ylim(low, high + share * (high - low))
 
 
 def save_picture(figure: Figure, path: Path) -> Path:

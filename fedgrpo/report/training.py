@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.records import Record, from_json
+from fedgrpo.ground.files import lines
+from fedgrpo.ground.records import Record, from_json
 
 STEPS, EVALUATIONS, COMPLETIONS = "steps.jsonl", "evaluations.jsonl", "completions.jsonl"
 WARNINGS, OUTCOME, PICTURE = "warnings.jsonl", "training.json", "training.png"
@@ -147,12 +148,6 @@ def read_training(run_dir: Path) -> Training:
         [from_json(WarningRow, line) for line in lines(run_dir / WARNINGS)],
         from_json(TrainingSummary, outcome.read_text("utf-8")) if outcome.exists() else None,
     )
-
-
-def lines(path: Path) -> list[str]:
-    """Whole lines of a file: a last one without its newline was torn, or is being written."""
-    content = path.read_bytes() if path.exists() else b""
-    return [line.decode("utf-8", errors="replace") for line in content.split(b"\n")[:-1]]
 
 
 def _step(path: Path, line: str) -> Row:

@@ -15,25 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fedgrpo.report.training import (
-    ADAPTER,
-    BEST_ADAPTER,
-    COMPLETIONS,
-    OUTCOME,
-    PICTURE,
-    STEPS,
-    EvaluationRow,
-    Rewards,
-    Row,
-    SampleRow,
-    TrainingSummary,
-    read_training,
-)
+from fedgrpo.report.summary_table import print_training
+from fedgrpo.report.training import EvaluationRow, Row, SampleRow, read_training
 from fedgrpo.report.wording import duration, number, short_name, sparkline
 
 WINDOW = 10
 """Steps that the live line averages and draws."""
-MIB = 2**20
 
 
 class TrainingView:
@@ -183,49 +170,7 @@ def report(run_dir: Path, console: Console) -> None:
         done = training.steps[-1]["step"] if training.steps else 0
         console.print(f"Not finished: {done} steps taken; the same command resumes")
         return
-    console.print(_summary_table(training.summary, run_dir))
-
-
-def _summary_table(summary: TrainingSummary, run_dir: Path) -> Table:
-    table = Table(box=box.ROUNDED, show_header=False, padding=(0, 1), title_justify="left")
-    table.title = Text("Result", style="bold")
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("Held-out reward, sampled", _change(summary.sampled))
-    table.add_row("Held-out reward, greedy", _change(summary.greedy))
-    table.add_row("Best adapter", f"after step {summary.best_step}, by the sampled reward")
-    table.add_section()
-    table.add_row("Steps", f"{summary.steps}, {summary.completions} completions")
-    speed = f"{summary.tokens_per_second:.0f} tokens/s, updates included"
-    table.add_row("Wall time", f"{duration(summary.seconds)}, {speed}")
-    table.add_row("Peak memory", _memory(summary))
-    table.add_row("Privacy", Text(summary.privacy, style="yellow"))
-    table.add_section()
-    for name, file in (
-        ("Adapter", ADAPTER),
-        ("Best adapter", BEST_ADAPTER),
-        ("Picture", PICTURE),
-        ("Rows, one a step", STEPS),
-        ("Completions", COMPLETIONS),
-        ("Summary", OUTCOME),
-    ):
-        table.add_row(name, Text(str(run_dir / file)))
-    table.add_row("Version", f"fedgrpo {summary.version}, settings {summary.settings[:12]}")
-    return table
-
-
-def _change(rewards: Rewards) -> Text:
-    text = Text(f"{number(rewards.start)} -> ")
-    text.append(number(rewards.end), style="bold")
-    gain = rewards.end - rewards.start
-    text.append(f"  ({gain:+.3f})", style="green" if gain > 0 else "red")
-    return text.append(f", {number(rewards.best)} at the best step", style="dim")
-
-
-def _memory(summary: TrainingSummary) -> str:
-    gpu = summary.peak_gpu_bytes
-    text = f"{summary.peak_memory_bytes / MIB:.0f} MiB"
-    return text if gpu is None else f"{text}, {gpu / MIB:.0f} MiB of the GPU"
+    print_training(training.summary, console, run_dir)
 
 
 def _mean(rows: Iterable[Row], name: str) -> float | None:

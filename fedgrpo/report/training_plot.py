@@ -9,7 +9,6 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 
 from fedgrpo.report.style import (
     BLUE,
@@ -21,11 +20,21 @@ from fedgrpo.report.style import (
     RED,
     SKY,
     dress,
+    headline,
     legend,
     new_figure,
+    pair,
+    room_above,
     save_picture,
 )
-from fedgrpo.report.training import PICTURE, Row, Training, best_evaluation, read_training
+from fedgrpo.report.training import (
+    PICTURE,
+    Row,
+    Training,
+    TrainingSummary,
+    best_evaluation,
+    read_training,
+)
 from fedgrpo.report.wording import duration, short_name
 
 FUNCTION_COLOURS = (BLUE, GREEN, PURPLE, RED, SKY, ORANGE)
@@ -52,13 +61,14 @@ def plot_training(run_dir: Path) -> Path:
 def draw(training: Training) -> Figure:
     """Draw the panels of a run on a figure of their own, without any global state."""
     figure, grid = new_figure()
-    _headline(figure, training)
+    outcome = _outcome(training.summary)
+    headline(figure, "GRPO without federation", len(training.steps), "step", outcome)
     _learning(figure.add_subplot(grid[0, 0]), training)
     _functions(figure.add_subplot(grid[0, 1]), training)
-    upper, lower = _pair(figure, grid[1, 0])
+    upper, lower = pair(figure, grid[1, 0])
     _series(upper, training, "entropy", GREEN, "Entropy, nats a token")
     _drift(lower, training)
-    upper, lower = _pair(figure, grid[1, 1])
+    upper, lower = pair(figure, grid[1, 1])
     _series(upper, training, "length", SKY, "Completion length, tokens")
     _shares(lower, training)
     last = max(training.evaluations[-1].step, len(training.steps), 1)
@@ -67,21 +77,16 @@ def draw(training: Training) -> Figure:
     return figure
 
 
-def _headline(figure: Figure, training: Training) -> None:
-    steps, summary = len(training.steps), training.summary
-    title = f"GRPO without federation, {steps} step{'' if steps == 1 else 's'}"
-    figure.text(0.07, 0.945, title, fontsize=15, fontweight="bold", color=INK)
+def _outcome(summary: TrainingSummary | None) -> list[str]:
     if summary is None:
-        figure.text(0.07, 0.91, "Not finished yet", fontsize=10, color=GREY)
-        return
-    parts = [
+        return []
+    return [
         "no privacy",
         f"best held-out {summary.sampled.best:.2f} after step {summary.best_step}",
         f"{summary.completions} completions",
         f"{summary.tokens_per_second:.0f} tokens/s",
         duration(summary.seconds),
     ]
-    figure.text(0.07, 0.91, "   |   ".join(parts), fontsize=10, color=GREY)
 
 
 def _learning(axes: Axes, training: Training) -> None:
@@ -95,7 +100,7 @@ def _learning(axes: Axes, training: Training) -> None:
     axes.plot(at, greedy, color=ORANGE, marker="s", markersize=4.5, label="held-out, greedy")
     best = best_evaluation(training.evaluations)
     axes.plot(best.step, best.sampled, "o", ms=10, mfc="none", mec=INK, label="best")
-    _room_above(axes)
+    room_above(axes, 0.2)
     changes = f"sampled {sampled[0]:.2f} → {sampled[-1]:.2f}, greedy {greedy[0]:.2f} → "
     dress(axes, f"Held-out reward: {changes}{greedy[-1]:.2f}", "step")
     legend(axes, loc="upper left", ncols=4)
@@ -108,7 +113,7 @@ def _functions(axes: Axes, training: Training) -> None:
         held = [(row.step, row.sampled_rewards[name]) for row in training.evaluations]
         axes.plot(*_smooth(*_pairs(steps)), color=colour, linewidth=1.4, label=short_name(name))
         axes.plot(*_pairs(held), "o", color=colour, markersize=4.5)
-    _room_above(axes)
+    room_above(axes, 0.2)
     dress(axes, "By reward function: in training (lines), held-out (dots)", "step")
     legend(axes, loc="upper left", ncols=3)
 
@@ -140,19 +145,6 @@ def _series(axes: Axes, training: Training, name: str, colour: str, title: str) 
     axes.plot(*_smooth(at, values), color=colour, linewidth=1.6)
     axes.set_ylim(0, 1.1 * max([*values, 1e-3]))
     dress(axes, title)
-
-
-def _pair(figure: Figure, place: SubplotSpec) -> tuple[Axes, Axes]:
-    """Two panels one above the other: two scales on one pair of axes mislead."""
-    halves = place.subgridspec(2, 1, hspace=0.5)
-    return figure.add_subplot(halves[0]), figure.add_subplot(halves[1])
-
-
-def _room_above(axes: Axes) -> None:
-    """Leave room for the legend."""
-    low, high = axes.get_ylim()
-    low = min(0.0, low)
-    axes.set_ylim(low, high + 0.2 * (high - low))
 
 
 def _known(steps: Sequence[Row], name: str) -> tuple[list[float], list[float]]:

@@ -97,7 +97,7 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int) -> str:
     if row.round == 0:
         return "  ".join([head, "before training", *_held_out(row)])
     figures = [
-        f"reward {number(row.reward)}",
+        f"reward {number(row.metrics.get('reward'))}",
         f"KL to start {number(_last_known(rows), 3)}",
         f"clipping norm {number(row.clipping_norm)}",
         f"nodes {row.finished}, dropped {row.dropped}",

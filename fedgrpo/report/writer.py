@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from fedgrpo.ground.files import replace_file
-from fedgrpo.report.reader import METRICS, STATUS, SUMMARY, read_rows, read_status
-from fedgrpo.report.records import RoundRow, State, Status, Summary, to_json
+from fedgrpo.ground.records import from_json, to_json
+from fedgrpo.ground.run_files import METRICS, STATUS, SUMMARY
+from fedgrpo.report.reader import read_rows, read_status
+from fedgrpo.report.records import RoundRow, State, Status, Summary
+from fedgrpo.report.rows import Rows
 
 WAITING = "waiting"
 """The phase before a round in which the server waits for nodes."""
@@ -34,6 +35,7 @@ class RunWriter:
     def __init__(self, run_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.run_dir = run_dir
         self._clock = clock
+        self._rows = Rows(run_dir / METRICS)
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def phase(self, round: int, rounds: int, phase: str, detail: str = "") -> None:
@@ -72,12 +74,8 @@ class RunWriter:
         RunError
             A figure is NaN or infinite.
         """
-        line = to_json(row).encode() + b"\n"
-        with (self.run_dir / METRICS).open("ab+") as file:
-            _drop_torn_line(file)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        self._rows.append([to_json(row)])
+        self._rows.sync()
 
     def rows(self) -> list[RoundRow]:
         """Read the finished rounds, oldest first."""
@@ -85,8 +83,7 @@ class RunWriter:
 
     def truncate(self, last_round: int) -> None:
         """Forget every row after ``last_round``: a resumed run does those rounds again."""
-        kept = [to_json(row) + "\n" for row in self.rows() if row.round <= last_round]
-        replace_file(self.run_dir / METRICS, "".join(kept).encode())
+        self._rows.keep(lambda line: from_json(RoundRow, line).round <= last_round)
 
     def summary(self, summary: Summary) -> None:
         """Write the outcome and set the state to finished."""
@@ -126,11 +123,3 @@ class RunWriter:
 
 def _state(phase: str) -> State:
     return "waiting" if phase == WAITING else "running"
-
-
-def _drop_torn_line(file: BinaryIO) -> None:
-    """Cut what a crash left after the last newline, or the next row would be glued to it."""
-    file.seek(0)
-    content = file.read()
-    if content and not content.endswith(b"\n"):
-        file.truncate(content.rfind(b"\n") + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 
 
 def same_prompt_runs(prompts: Sequence[str | Chat]) -> list[slice]:

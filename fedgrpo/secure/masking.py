@@ -27,8 +27,9 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.ground import crypto
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure import primitives
+from fedgrpo.secure import shamir
 from fedgrpo.secure.masks import pairwise_mask, self_mask
 from fedgrpo.secure.roster import (
     PublicKeys,
@@ -94,15 +95,15 @@ class MaskingClient:
                 f"a minimum of {minimum} members hides nobody", cure="set it to at least 3"
             )
         secrets = Secrets(
-            seed=os.urandom(primitives.SECRET_BYTES),
-            sharing_key=primitives.new_private_key(),
-            masking_key=primitives.new_private_key(),
+            seed=os.urandom(crypto.KEY_BYTES),
+            sharing_key=crypto.new_private_key(),
+            masking_key=crypto.new_private_key(),
         )
         context = commitment_context(run_id, round, node_id)
         keys = PublicKeys(
-            sharing=primitives.public_key(secrets.sharing_key),
-            masking=primitives.public_key(secrets.masking_key),
-            seed_commitment=primitives.commit(secrets.seed, context),
+            sharing=crypto.public_key(secrets.sharing_key),
+            masking=crypto.public_key(secrets.masking_key),
+            seed_commitment=crypto.commit(secrets.seed, context),
         )
         return cls(MemberState(run_id, round, node_id, minimum, order, keys, secrets))
 
@@ -132,8 +133,8 @@ class MaskingClient:
         with self._or_wipe():
             self._check_own_place(roster)
             secrets, count = state.secrets, len(roster.members)
-            seeds = primitives.split_secret(secrets.seed, roster.threshold, count)
-            keys = primitives.split_secret(secrets.masking_key, roster.threshold, count)
+            seeds = shamir.split_secret(secrets.seed, roster.threshold, count)
+            keys = shamir.split_secret(secrets.masking_key, roster.threshold, count)
             sealed: dict[int, bytes] = {}
             for peer, peer_keys, seed, key in zip(
                 roster.members, roster.keys, seeds, keys, strict=True
@@ -143,9 +144,9 @@ class MaskingClient:
                     secrets.seed_shares[peer] = seed
                     continue
                 # Only to refuse a low-order masking key before anything is dealt in its bucket.
-                primitives.agree(secrets.masking_key, peer_keys.masking, context)
-                common = primitives.agree(secrets.sharing_key, peer_keys.sharing, context)
-                sealed[peer] = primitives.seal(common, seed + key, context)
+                crypto.agree(secrets.masking_key, peer_keys.masking, context)
+                common = crypto.agree(secrets.sharing_key, peer_keys.sharing, context)
+                sealed[peer] = crypto.seal(common, seed + key, context)
             state.roster, state.stage = roster, "shared"
         return sealed
 
@@ -182,8 +183,8 @@ class MaskingClient:
             secrets, me = state.secrets, state.node_id
             for peer, sealed in ciphertexts.items():
                 shares = self._unseal(peer, sealed, roster)
-                secrets.seed_shares[peer] = shares[: primitives.SECRET_BYTES]
-                secrets.key_shares[peer] = shares[primitives.SECRET_BYTES :]
+                secrets.seed_shares[peer] = shares[: crypto.KEY_BYTES]
+                secrets.key_shares[peer] = shares[crypto.KEY_BYTES :]
             masked = values + self_mask(roster, me, secrets.seed, values.size)
             for peer in ciphertexts:
                 masked += pairwise_mask(roster, me, secrets.masking_key, peer, values.size)
@@ -320,11 +321,9 @@ class MaskingClient:
 
     def _unseal(self, peer: int, sealed: bytes, roster: Roster) -> bytes:
         context = roster.context("share", peer, self._state.node_id)
-        key = primitives.agree(
-            self._state.secrets.sharing_key, roster.keys_of(peer).sharing, context
-        )
-        shares = primitives.unseal(key, sealed, context)
-        if shares is None or len(shares) != 2 * primitives.SECRET_BYTES:
+        key = crypto.agree(self._state.secrets.sharing_key, roster.keys_of(peer).sharing, context)
+        shares = crypto.unseal(key, sealed, context)
+        if shares is None or len(shares) != 2 * crypto.KEY_BYTES:
             raise self._refusal(
                 f"cannot decrypt the shares of peer {peer}: forged, altered or dealt under another "
                 "roster",

@@ -12,13 +12,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.secure.primitives import agree, derive, keystream
+from fedgrpo.ground.crypto import agree, derive, stream_words
 from fedgrpo.secure.roster import Roster
 
 
 def self_mask(roster: Roster, member: int, seed: bytes, words: int) -> NDArray[np.uint32]:
     """Mask that ``member`` expands from its own 32-byte seed; uint32, shape (words,)."""
-    return keystream(derive(seed, roster.context("self mask", member)), words)
+    return stream_words(derive(seed, roster.context("self mask", member)), words)
 
 
 def pairwise_mask(
@@ -38,5 +38,5 @@ def pairwise_mask(
     """
     low, high = sorted((member, peer))
     key = agree(private, roster.keys_of(peer).masking, roster.context("pairwise mask", low, high))
-    mask = keystream(key, words)
+    mask = stream_words(key, words)
     return mask if member == low else np.negative(mask)

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 from fedgrpo.ground.codec import Key
+from fedgrpo.ground.crypto import KEY_BYTES
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure.primitives import SECRET_BYTES
 
 _PROTOCOL = "fedgrpo bucketed secure aggregation v2"
 
@@ -95,7 +95,7 @@ def check_roster(roster: Roster) -> None:
     count, threshold = len(roster.members), roster.threshold
     if len(set(roster.members)) != count:
         raise refusal(roster, f"names a member twice: {roster.members}")
-    if len(roster.order) != SECRET_BYTES:
+    if len(roster.order) != KEY_BYTES:
         raise refusal(roster, f"has {len(roster.order)} bytes for the order's digest, not 32")
     if len(roster.keys) != count:
         raise refusal(roster, f"has {len(roster.keys)} public keys for {count} members")
@@ -106,7 +106,7 @@ def check_roster(roster: Roster) -> None:
             f"least 2 and at most {count}",
         )
     for member, keys in zip(roster.members, roster.keys, strict=True):
-        if {len(keys.sharing), len(keys.masking), len(keys.seed_commitment)} != {SECRET_BYTES}:
+        if {len(keys.sharing), len(keys.masking), len(keys.seed_commitment)} != {KEY_BYTES}:
             raise refusal(roster, f"has public keys of member {member} that are not 32 bytes each")
     if len({key for keys in roster.keys for key in (keys.sharing, keys.masking)}) != 2 * count:
         raise refusal(roster, "uses one public key twice")

@@ -8,10 +8,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.ground.crypto import KEY_BYTES, commit, public_key
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.masks import pairwise_mask, self_mask
-from fedgrpo.secure.primitives import SECRET_BYTES, commit, join_secret, public_key
 from fedgrpo.secure.roster import Revealed, Roster, check_roster, commitment_context
+from fedgrpo.secure.shamir import join_secret
 
 _MAX_ATTEMPTS = 2000
 """Sets of answers tried for one bucket, about 5 ms each. Enough for any lies among 9 members and
@@ -117,7 +118,7 @@ def _proper_answers(
 
 def _well_formed(shares: Mapping[int, bytes], expected: Iterable[int]) -> bool:
     return set(shares) == set(expected) and all(
-        isinstance(share, bytes) and len(share) == SECRET_BYTES for share in shares.values()
+        isinstance(share, bytes) and len(share) == KEY_BYTES for share in shares.values()
     )
 
 

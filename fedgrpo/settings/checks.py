@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.part_names import brings_code, part_name
-
-if TYPE_CHECKING:
-    from fedgrpo.settings import Settings
+from fedgrpo.settings.sections.tree import Tree as Settings  # Whole, or on the way to it.
 
 MEMBERS = 4
-"""Members of a committee that compute a round."""
+"""Members of a committee that compute a round, numbered from 0."""
 MEMBER_KEYS = "[0-9a-f]{128}"
 """Pattern of a member's two public keys, as ``fedgrpo committee-key`` prints them."""
 _MEMBER = re.compile(MEMBER_KEYS + r"(@\S+:\d{1,5})?")

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.part_names import absolute_part, brings_code, split_names
-from fedgrpo.settings import FROM_PRESET, Scalar, Settings, read_toml
+from fedgrpo.settings import FROM_PRESET, PRESETS, Scalar, Settings, read_toml
 
 PARTS = (
     "data.tasks",
@@ -54,15 +53,7 @@ def _with_preset(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     grpo: object = tree.get("grpo")
     if not isinstance(grpo, dict) or not brings_code(name := str(grpo.get("preset", ""))):
         return tree
-    # Presets come with torch, so they are loaded only where one is named.
-    from fedgrpo.grpo.presets import PRESETS, Preset
-
-    preset = PRESETS[absolute_part(name, base)]()
-    if not isinstance(preset, Preset):
-        raise SettingsError(
-            f"grpo.preset = {name!r} returns a {type(preset).__name__}",
-            cure="return a fedgrpo.grpo.Preset",
-        )
+    preset = PRESETS[absolute_part(name, base)]
     own = {k: v for k, v in grpo.items() if k != "preset" and (k not in FROM_PRESET or v != "")}
     return tree | {"grpo": preset.settings() | own}
 

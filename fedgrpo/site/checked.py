@@ -15,9 +15,9 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.ground.node_folder import node_folder, owned_folder
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.limits import Policy
+from fedgrpo.site.node_folder import node_folder, owned_folder
 from fedgrpo.site.refusals import Refusal, refused
 
 STAMP = "checked.json"

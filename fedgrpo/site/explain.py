@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from fedgrpo.privacy.accounting.neighbours import Neighbours
+from fedgrpo.settings import METRICS
 from fedgrpo.site.account import UNITS, spent_epsilon, spent_on_neighbours
 from fedgrpo.site.committee import committee_words
 from fedgrpo.site.limits import ANY, Policy, UnitLimits, allowed
@@ -14,12 +15,6 @@ from fedgrpo.site.spending import Entry
 
 WIDTH = 88
 
-_METRICS = {
-    "reward": "how well the model's answers scored",
-    "zero_signal": "how often all answers to a prompt scored alike",
-    "truncated": "how often an answer was cut off",
-    "kl": "how far the model moved",
-}
 _HIDDEN = {
     "prompt": "any one of your prompts, with all its copies and every answer that the model gave "
     "(where a run says which column tells persons apart: all prompts of any one person)",
@@ -154,7 +149,7 @@ def _clipped(policy: Policy) -> str:
 def _metrics(policy: Policy) -> str:
     if not policy.metrics:
         return "No figures about the training itself leave."
-    said = "; ".join(_METRICS[name] for name in policy.metrics)
+    said = "; ".join(METRICS[name].words for name in policy.metrics)
     without = (
         "They may also leave in runs where only the sum hides them."
         if policy.metrics_without_noise

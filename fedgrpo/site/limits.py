@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedgrpo.ground.errors import PolicyError
 from fedgrpo.ground.part_names import brings_code
-from fedgrpo.settings import Metrics, Names, Section, Settings
+from fedgrpo.settings import METRICS, Metrics, Names, Section, Settings
 from fedgrpo.site.committee import check_members
 from fedgrpo.site.refusals import Refusal
 
@@ -127,7 +127,7 @@ class Policy(Section):
     """Seconds after which the answer to an order to train leaves, however long the work took. Must
     be longer than the work can take, and shorter than the run's ``federation.round_timeout_s``. 0
     says none, and runs with a privacy unit are refused."""
-    metrics: Metrics = ("reward", "zero_signal", "truncated", "kl")
+    metrics: Metrics = tuple(METRICS)
     """Figures about training that may leave. Empty lets none leave."""
     metrics_without_noise: bool = False
     """Whether they may leave where only the sum hides them from the server, and no noise."""

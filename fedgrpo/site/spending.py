@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fedgrpo.ground.errors import PolicyError
+from fedgrpo.ground.files import sync_folder
 from fedgrpo.site.refusals import Refusal, refused
 
 START = "0" * 64
@@ -157,7 +158,7 @@ class SpendingFile:
             open_line = b"\n" if content and not content.endswith(b"\n") else b""
             _append(descriptor, open_line + _lines(new, history.head))
             if not content:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         return True
 
     @contextmanager
@@ -274,15 +275,6 @@ def _append(descriptor: int, content: bytes) -> None:
     if os.write(descriptor, content) != len(content):
         raise OSError("short write")
     os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new file's name durable, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _broken(problem: str) -> PolicyError:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.ground.files import owner_only, replace_file
+from fedgrpo.ground.files import lines
+from fedgrpo.ground.records import from_json, to_json
 from fedgrpo.grpo.learning.metrics import StepMetrics
-from fedgrpo.report.records import from_json, to_json
+from fedgrpo.report.rows import Rows
 from fedgrpo.report.training import (
     COMPLETIONS,
     EVALUATIONS,
@@ -20,7 +20,6 @@ from fedgrpo.report.training import (
     EvaluationRow,
     SampleRow,
     WarningRow,
-    lines,
 )
 
 FILES = (STEPS, EVALUATIONS, COMPLETIONS, WARNINGS)
@@ -42,26 +41,27 @@ class Journal:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self._rows = {name: Rows(run_dir / name, name in PRIVATE) for name in FILES}
         self._told = {row.message for row in self.warnings()}
 
     def step(self, metrics: StepMetrics) -> None:
         """Append a step; figures that are not finite become null."""
-        self._append(STEPS, [json.dumps(finite(metrics.as_row()))])
+        self._rows[STEPS].append([json.dumps(finite(metrics.as_row()))])
 
     def evaluation(self, row: EvaluationRow, samples: Sequence[SampleRow]) -> None:
         """Append an evaluation and its table of completions.
 
         The evaluation's own row comes last: only with it has the evaluation taken place.
         """
-        self._append(COMPLETIONS, [to_json(sample) for sample in samples])
-        self._append(EVALUATIONS, [to_json(row)])
+        self._rows[COMPLETIONS].append([to_json(sample) for sample in samples])
+        self._rows[EVALUATIONS].append([to_json(row)])
 
     def warning(self, row: WarningRow) -> bool:
         """Append a warning, unless it was given before; say whether it is new."""
         if row.message in self._told:
             return False
         self._told.add(row.message)
-        self._append(WARNINGS, [to_json(row)])
+        self._rows[WARNINGS].append([to_json(row)])
         return True
 
     def evaluations(self) -> list[EvaluationRow]:
@@ -78,29 +78,18 @@ class Journal:
         Completions whose evaluation has no row go too: it is made again.
         """
         for name in (STEPS, WARNINGS, EVALUATIONS):
-            self._keep(name, lambda at: at <= step)
+            self._cut(name, lambda at: at <= step)
         measured = {row.step for row in self.evaluations()}
-        self._keep(COMPLETIONS, lambda at: at in measured)
+        self._cut(COMPLETIONS, lambda at: at in measured)
         self._told = {row.message for row in self.warnings()}
 
     def sync(self) -> None:
         """Bring every row to disk."""
-        for name in FILES:
-            if (self.run_dir / name).exists():
-                with (self.run_dir / name).open("rb") as file:
-                    os.fsync(file.fileno())
+        for rows in self._rows.values():
+            rows.sync()
 
-    def _keep(self, name: str, wanted: Callable[[int], bool]) -> None:
-        path = self.run_dir / name
-        if path.exists():
-            kept = [line for line in lines(path) if wanted(json.loads(line)["step"])]
-            content = "".join(f"{line}\n" for line in kept).encode()
-            replace_file(path, content, mode=0o600 if name in PRIVATE else 0o666)
-
-    def _append(self, name: str, rows: Sequence[str]) -> None:
-        opener = owner_only if name in PRIVATE else None
-        with open(self.run_dir / name, "ab", opener=opener) as file:
-            file.write("".join(f"{row}\n" for row in rows).encode())
+    def _cut(self, name: str, wanted: Callable[[int], bool]) -> None:
+        self._rows[name].keep(lambda line: wanted(json.loads(line)["step"]))
 
 
 def finite(value: Any) -> Any:

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.ground.run_directory import choose
+from fedgrpo.ground.records import to_json
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
 from fedgrpo.grpo.held_out import Answers
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
-from fedgrpo.report.records import to_json
+from fedgrpo.report.run_directory import choose
 from fedgrpo.report.training import (
     ADAPTER,
     BEST_ADAPTER,

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedgrpo.cli import prompt_check
 from fedgrpo.cli.app import app
-from fedgrpo.ground.node_folder import folder_beside
+from fedgrpo.federation.rehearsal import prompt_check
 from fedgrpo.privacy import worst_epsilon
 from fedgrpo.settings import Settings
 from fedgrpo.site import Site, SpendingFile
 from fedgrpo.site.account import round_entry
 from fedgrpo.site.checked import Checked, files_stamp, looked_at, read_checked
+from fedgrpo.site.node_folder import folder_beside
 
 PUBLIC = "prompts_declared = 2000\nlongest_prompt_tokens = 64\nanswer_after_s = 600.0\n"
 POLICY = f'{PUBLIC}models = ["tiny"]\nrewards = ["exact_match"]\n[prompt]\nlargest_epsilon = 4.0\n'
@@ -153,7 +153,7 @@ def test_prompts_that_change_while_they_are_looked_at_get_no_stamp(
 ) -> None:
     file = prompts("a=", "b=")
     monkeypatch.setattr(
-        "fedgrpo.cli.prompt_check.check_unit_column", lambda *_: prompts("a=", "b=", "c=")
+        "fedgrpo.federation.rehearsal.prompt_check.check_unit_column", lambda *_: prompts("a=", "b=", "c=")
     )
     assert "changed while it was looked at" in run("check", "--prompts", file, code=2)
     assert stamp() is None

@@ -17,8 +17,8 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.grid import grid_sum
-from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts, release_update
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.privacy.release import ReleasePlan, release_prompts, release_update
+from fedgrpo.settings import METRICS, Scalar, Settings
 
 DIMENSION = 6
 LAYOUT = "a" * 64

@@ -15,7 +15,7 @@ from fedgrpo.federation import make_server_app
 from fedgrpo.federation.server.app import ADAPTER, Model
 from fedgrpo.federation.server.checkpoint import FILE, load_checkpoint
 from fedgrpo.federation.state.node_store import SECRET as NODE_SECRET
-from fedgrpo.ground.run_directory import NODES, SECRET
+from fedgrpo.ground.run_files import NODES, SECRET
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.settings import Settings

@@ -13,10 +13,10 @@ from flwr.app import Message
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.wire.codec import HEADER
 from fedgrpo.federation.wire.messages import read_refusal
-from fedgrpo.ground.node_folder import folder_beside
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Refusal
 from fedgrpo.site.checked import Checked, files_stamp, keep_checked, looked_at
+from fedgrpo.site.node_folder import folder_beside
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ import pytest
 
 from fedgrpo.federation.simulation import reaper
 from fedgrpo.federation.state.node_store import SECRET as NODE_SECRET
-from fedgrpo.ground.run_directory import NODES, SECRET
+from fedgrpo.ground.run_files import NODES, SECRET
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows, read_status
 from tests.federation import killable

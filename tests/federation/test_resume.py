@@ -17,7 +17,7 @@ from fedgrpo.federation.protocols.committee.sitting import Sitting
 from fedgrpo.federation.server.app import ADAPTER
 from fedgrpo.federation.server.checkpoint import FILE
 from fedgrpo.ground.errors import LedgerError, RunError
-from fedgrpo.ground.run_directory import SECRET, SERVER_LOCK, alone
+from fedgrpo.ground.run_files import SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import verify
 from fedgrpo.report.reader import read_rows
 from tests.federation.federation import Federation

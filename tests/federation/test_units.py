@@ -17,8 +17,7 @@ from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row
 from fedgrpo.privacy.grid import GridSum
-from fedgrpo.privacy.release import METRICS
-from fedgrpo.settings import Settings
+from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
 
 DIMENSION, DECLARED = 5, 40

@@ -33,7 +33,7 @@ def test_page_says_which_are_private() -> None:
 
 def test_page_ties_presets_to_their_parts_and_papers() -> None:
     for name, row in table("grpo.preset").items():
-        preset = PRESETS[name]()
+        preset = PRESETS[name]
         assert f"| {preset.title} | `{preset.advantage}`, `{preset.loss}` |" in row
         assert f"| {preset.arxiv} |" in row
 

@@ -8,8 +8,7 @@ import pytest
 from fedgrpo.federation.simulation.app_bundle import to_toml
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
-from fedgrpo.settings import GRPOSettings, Settings
-from fedgrpo.settings.grpo import FROM_PRESET
+from fedgrpo.settings import FROM_PRESET, GRPOSettings, Settings
 from tests.flat import flatten
 from tests.models import graded, tiny_trainer
 
@@ -39,7 +38,7 @@ def local(preset: str, **others: object) -> Settings:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_their_papers(name: str) -> None:
-    preset = PRESETS[name]()
+    preset = PRESETS[name]
     assert (preset.title, preset.arxiv, preset.advantage, preset.loss) == PAPERS[name]
     assert preset.advantage in ADVANTAGES
     assert preset.loss in LOSSES
@@ -73,7 +72,7 @@ def test_preset_fills_what_is_not_set_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_set_value_survives_flowers_run_configuration_beside_a_preset(name: str) -> None:
     """Also one that equals the package's default."""
-    loss = PRESETS[name]().loss if name == "critique_grpo" else "dr_grpo"
+    loss = PRESETS[name].loss if name == "critique_grpo" else "dr_grpo"
     settings = local(name, kl_weight=0.0, loss=loss)
     arrived = flatten(tomllib.loads(to_toml(settings.to_run_config())))
     assert Settings.from_run_config(arrived) == settings
@@ -104,11 +103,10 @@ def test_dynamic_sampling_is_refused_under_prompt_level_privacy() -> None:
     assert Settings.from_mapping({"grpo": {"preset": "dapo", "max_resamples": 0}})
 
 
-def test_a_new_preset_is_one_decorated_function() -> None:
-    @register_preset("mine")
-    def mine() -> Preset:
-        return Preset("Mine", "0000.00000", "rank", "gspo", clip_low=0.01, clip_high=0.02)
-
+def test_a_new_preset_is_one_registered_row() -> None:
+    register_preset("mine")(
+        Preset("Mine", "0000.00000", "rank", "gspo", clip_low=0.01, clip_high=0.02)
+    )
     try:
         grpo = local("mine").grpo
         assert (grpo.advantage, grpo.loss, grpo.clip_high) == ("rank", "gspo", 0.02)

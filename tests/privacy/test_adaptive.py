@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.privacy import (
-    METRICS,
     ReleasePlan,
     add_noise,
     count_noise,
@@ -25,7 +24,7 @@ from fedgrpo.privacy import (
 )
 from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.robust import combine, sensitivity
-from fedgrpo.settings import PrivacySettings
+from fedgrpo.settings import METRICS, PrivacySettings
 
 _CLIENTS = 200
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import norm
 
-from fedgrpo.privacy import METRICS, ReleasePlan, release_prompts, server_noise_std
+from fedgrpo.privacy import ReleasePlan, release_prompts, server_noise_std
 from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.robust import combine, sensitivity
-from fedgrpo.settings import PrivacySettings
+from fedgrpo.settings import METRICS, PrivacySettings
 
 B = 4
 """Expected prompts."""

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fedgrpo.ground import crypto
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure import Revealed, decode_sum, encode, fraction_bits, primitives, unmasking
+from fedgrpo.secure import Revealed, decode_sum, encode, fraction_bits, shamir, unmasking
 from fedgrpo.secure.masks import pairwise_mask, self_mask
 from fedgrpo.secure.roster import commitment_context
 from tests.secure.bucket import Bucket, Vector, bucket, node
@@ -126,7 +127,7 @@ def test_as_many_lies_as_can_be_outvoted_are_routed_around() -> None:
 
 def test_a_liar_costs_time_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = []
-    join = primitives.join_secret
+    join = shamir.join_secret
     monkeypatch.setattr(
         unmasking, "join_secret", lambda shares: [attempts.append(1), join(shares)][1]
     )
@@ -161,10 +162,10 @@ def deal_wrongly(made: Bucket, dealer: int, at: slice) -> None:
     for peer in made.sent[dealer]:
         context = made.roster.context("share", dealer, peer)
         sharing = made.roster.keys_of(peer).sharing
-        key = primitives.agree(secrets.sharing_key, sharing, context)
-        plain = bytearray(primitives.unseal(key, made.sent[dealer][peer], context) or b"")
+        key = crypto.agree(secrets.sharing_key, sharing, context)
+        plain = bytearray(crypto.unseal(key, made.sent[dealer][peer], context) or b"")
         plain[at] = b"\x55" * 32
-        made.sent[dealer][peer] = primitives.seal(key, bytes(plain), context)
+        made.sent[dealer][peer] = crypto.seal(key, bytes(plain), context)
 
 
 @pytest.mark.parametrize(("survives", "at"), [(True, slice(0, 32)), (False, slice(32, 64))])
@@ -230,12 +231,12 @@ def test_shares_below_the_threshold_give_a_wrong_seed_and_key(count: int, thresh
     for coalition in combinations(positions, threshold - 1):
         shares = [made.clients[node(i)]._state.secrets for i in coalition]
         by_position = dict(zip(coalition, shares, strict=True))
-        guess = primitives.join_secret({i: s.seed_shares[A] for i, s in by_position.items()})
+        guess = shamir.join_secret({i: s.seed_shares[A] for i, s in by_position.items()})
         assert guess != seed
-        assert primitives.commit(guess, context) != made.roster.keys_of(A).seed_commitment
-        assert primitives.join_secret({i: s.key_shares[A] for i, s in by_position.items()}) != key
+        assert crypto.commit(guess, context) != made.roster.keys_of(A).seed_commitment
+        assert shamir.join_secret({i: s.key_shares[A] for i, s in by_position.items()}) != key
     enough = {i: made.clients[node(i)]._state.secrets.seed_shares[A] for i in range(threshold)}
-    assert primitives.join_secret(enough) == seed
+    assert shamir.join_secret(enough) == seed
 
 
 def test_server_and_threshold_minus_one_members_see_only_the_sum_of_the_rest() -> None:

@@ -19,7 +19,9 @@ from rich.console import Console
 from fedgrpo.data import ownership
 from fedgrpo.data.ownership import evaluation_prompts, training_prompts
 from fedgrpo.ground.errors import DataError, RunError, RunFailedError, RunInterruptedError
+from fedgrpo.ground.files import lines
 from fedgrpo.grpo import GRPOTrainer, TrainingWarning
+from fedgrpo.report.rows import Rows
 from fedgrpo.report.training import EVALUATIONS, read_training
 from fedgrpo.settings import Settings
 from fedgrpo.standalone import train, training
@@ -158,16 +160,16 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
     class Killed(BaseException):
         pass
 
-    append = Journal._append
+    append = Rows.append
 
-    def die(self: Journal, name: str, lines: list[str]) -> None:
-        if name == EVALUATIONS and len(self.evaluations()) == 2:
+    def die(self: Rows, rows: list[str]) -> None:
+        if self.path.name == EVALUATIONS and len(lines(self.path)) == 2:
             raise Killed
-        append(self, name, lines)
+        append(self, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "STATE_EVERY", 1)  # There is a state of the very same step.
-        patch.setattr(Journal, "_append", die)
+        patch.setattr(Rows, "append", die)
         with pytest.raises(Killed):
             run(write(home))
     path, _ = run(write(home))

@@ -19,8 +19,8 @@ from fedgrpo.federation.state.watch import Watch
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.release import METRICS, ReleasePlan
-from fedgrpo.settings import Settings
+from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
 
 Floats = NDArray[np.float64]
@@ -135,4 +135,4 @@ class _Moved:
 
     def train(self, steps: int) -> Iterator[object]:
         self.state[self.place] += self.length
-        yield SimpleNamespace(**dict.fromkeys(METRICS, 0.5))
+        yield SimpleNamespace(figures=dict.fromkeys(METRICS, 0.5))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import unit_words
 from fedgrpo.federation.interfaces import Client
-from fedgrpo.federation.node.figures import told_metrics
+from fedgrpo.federation.node.figures import of_steps, told_metrics
 from fedgrpo.federation.node.given import Given
 from fedgrpo.federation.node.prompt_client import PromptClient, judging_limits, own_shapes
 from fedgrpo.federation.node.resident import computed, resident, use_cores
@@ -29,7 +29,7 @@ from fedgrpo.grpo.isolated.encoding import usable_ids
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.release import METRICS, ReleasePlan, release_update, zero_release
+from fedgrpo.privacy.release import ReleasePlan, release_update, zero_release
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import declared_by
 
@@ -80,12 +80,7 @@ class LocalClient:
             LOG.error("local training failed: %s", type(error).__name__, exc_info=True)
             watch.mishaps["whole contribution zero: local training failed"] += 1
             return zero_release(plan, key)
-        means = {
-            name: np.array([np.mean([getattr(step, name) for step in steps])]) for name in METRICS
-        }
-        # The last step's divergence is the round's drift; the mean would halve it.
-        means["kl"] = np.array([steps[-1].kl])
-        told = told_metrics(means, self.settings)[0]
+        told = told_metrics(of_steps(steps), self.settings)[0]
         return release_update(delta, told, plan, derive_key(key, "noise"))
 
 

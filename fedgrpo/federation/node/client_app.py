@@ -18,10 +18,10 @@ from fedgrpo.federation.node.clock import Clock, SystemClock
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire.codec import Header, check_header, decode, encode
 from fedgrpo.federation.wire.messages import Ciphertexts, Masked, UnmaskOrder
-from fedgrpo.ground.node_folder import check_free, node_folder
 from fedgrpo.secure import encoding
 from fedgrpo.secure.roster import Roster
 from fedgrpo.settings import Settings
+from fedgrpo.site.node_folder import check_free, node_folder
 
 if TYPE_CHECKING:
     # Loaded by the train handler only: a deployed node starts a process for every message.

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.privacy.release import METRICS
-from fedgrpo.settings import RewardSettings, Settings
+from fedgrpo.grpo.learning.metrics import StepMetrics
+from fedgrpo.settings import METRICS, RewardSettings, Settings
 
 Floats = NDArray[np.float64]
+
+
+def of_steps(steps: Sequence[StepMetrics]) -> dict[str, Floats]:
+    """Figures of a round's local steps, each of shape (1,)."""
+    found = {name: [_figure(step, name) for step in steps] for name in METRICS}
+    return {
+        name: np.array([values[-1] if METRICS[name].last else np.mean(values)])
+        for name, values in found.items()
+    }
+
+
+def of_groups(groups: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Means over groups of completions, each of shape (1,); 0 of what no group tells."""
+    means = {name: np.mean([group[name] for group in groups], axis=0) for name in groups[0]}
+    return {name: means.get(name, np.zeros(1)) for name in METRICS}
 
 
 def told_metrics(figures: Mapping[str, Floats], settings: Settings) -> Floats:
@@ -22,6 +37,10 @@ def told_metrics(figures: Mapping[str, Floats], settings: Settings) -> Floats:
 
 def scaled_metrics(figures: Mapping[str, Floats], reward: RewardSettings) -> Floats:
     """Bring metrics, each of shape (n,), to [0, 1] in the order of METRICS; shape (n, k)."""
-    scaled = dict(figures)
-    scaled["reward"] = (figures["reward"] - reward.minimum) / (reward.maximum - reward.minimum)
-    return np.clip(np.stack([scaled[name] for name in METRICS], axis=1), 0.0, 1.0)
+    spans = {name: metric.span(reward) for name, metric in METRICS.items()}
+    scaled = [(figures[name] - low) / (high - low) for name, (low, high) in spans.items()]
+    return np.clip(np.stack(scaled, axis=1), 0.0, 1.0)
+
+
+def _figure(step: StepMetrics, name: str) -> float:
+    return step.figures[name] if name in step.figures else float(getattr(step, name))

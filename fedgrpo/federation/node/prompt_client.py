@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import chosen_rows, units_of
-from fedgrpo.federation.node.figures import told_metrics
+from fedgrpo.federation.node.figures import of_groups, told_metrics
 from fedgrpo.federation.node.resident import computed, resident
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
@@ -28,13 +28,14 @@ from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.encoding import unit_text
 from fedgrpo.model.lora import Adapter
+from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.privacy.accounting.guarantees import OVERFLOW
 from fedgrpo.privacy.grid import GridSum
-from fedgrpo.privacy.prompt_gradients import hookable, row_gradients, sampled_units
-from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts
+from fedgrpo.privacy.release import ReleasePlan, release_prompts
+from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.sandboxed.isolated import WorkerLimits
-from fedgrpo.settings import Settings
+from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
 
 Floats = NDArray[np.float64]
@@ -137,9 +138,8 @@ class PromptClient:
         order.
         """
         ordered = in_order(lessons)
-        figures = [lesson.judged.experience.per_prompt() for lesson in ordered]
-        means = {name: np.mean([f[name] for f in figures], axis=0) for name in figures[0]}
-        told = told_metrics({**means, "kl": np.zeros(1)}, self.settings)[0]
+        figures = of_groups([lesson.judged.experience.per_prompt() for lesson in ordered])
+        told = told_metrics(figures, self.settings)[0]
         share = GridSum.of_unit(-unit_gradient(ordered, self._dimension), told, clipping_norm)
         if not share.units:
             watch.mishaps["unit left out: its gradient is not finite"] += 1

@@ -19,7 +19,7 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.crypto import derive_key, kept_key
 from fedgrpo.ground.errors import FedGRPOError, RunError
-from fedgrpo.ground.run_directory import ADAPTER, SECRET, SERVER_LOCK, alone
+from fedgrpo.ground.run_files import ADAPTER, SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import FILE as LEDGER
 from fedgrpo.ledger import Ledger, hash_file
 from fedgrpo.model.adapter import AdapterState

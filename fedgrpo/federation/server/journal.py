@@ -33,9 +33,10 @@ from fedgrpo.federation.wire.versions import VERSION, code_hash
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ground.files import sweep_drafts
+from fedgrpo.ground.records import from_json, to_json
 from fedgrpo.ledger import End, Entry, Head, Ledger
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.report.records import RoundRow, from_json, to_json
+from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,17 +23,11 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import guarantees, worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
 from fedgrpo.privacy.noise import add_noise
-from fedgrpo.privacy.release import (
-    METRICS,
-    Aggregate,
-    ReleasePlan,
-    read_aggregate,
-    server_noise_std,
-)
+from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate, server_noise_std
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.robust.rules import combine, sensitivity
-from fedgrpo.settings import Settings
+from fedgrpo.settings import METRICS, Settings
 from fedgrpo.settings.checks import noise_by
 
 REASONS_SHOWN = 5
@@ -194,16 +188,11 @@ def make_row(
 ) -> RoundRow:
     """Put a round's figures into its row of ``metrics.jsonl``."""
     aggregate = outcome.aggregate
-    metrics = aggregate.metrics if aggregate else {}
     return RoundRow(
         round=clock.round,
         applied=not outcome.reason,
         reason=outcome.reason,
-        reward=_rescaled(settings, metrics.get("reward")),
-        zero_signal=metrics.get("zero_signal"),
-        truncated=metrics.get("truncated"),
-        # Measured before each step: the first one starts from the global adapter itself.
-        kl=metrics.get("kl") if settings.grpo.steps > 1 else None,
+        metrics=told(settings, aggregate.metrics) if aggregate else {},
         clipping_norm=clipping_norm,
         update_norm=float(np.linalg.norm(aggregate.delta)) if aggregate else None,
         finished=outcome.finished,
@@ -263,10 +252,14 @@ def make_entry(
     )
 
 
-def _rescaled(settings: Settings, reward: float | None) -> float | None:
-    """Undo the clients' scaling of the reward to [0, 1]."""
-    low, high = settings.reward.minimum, settings.reward.maximum
-    return None if reward is None else low + (high - low) * reward
+def told(settings: Settings, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Undo the clients' scaling, and leave out what says nothing after so few local steps."""
+    spans = {name: METRICS[name].span(settings.reward) for name in metrics}
+    return {
+        name: low + (high - low) * metrics[name]
+        for name, (low, high) in spans.items()
+        if settings.grpo.steps >= METRICS[name].least_steps
+    }
 
 
 def count_reasons(reasons: Iterable[str]) -> str:

@@ -26,10 +26,10 @@ from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.federation.simulation.result import Result
 from fedgrpo.ground.errors import DataError, RunError, SettingsError
-from fedgrpo.ground.run_directory import choose
 from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.report.reader import read_rows
 from fedgrpo.report.records import RoundRow
+from fedgrpo.report.run_directory import choose
 from fedgrpo.rewards.composite import RewardArgument, RewardMixture
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import settings_from

@@ -22,13 +22,12 @@ from fedgrpo.federation.simulation.flower_internals import (
     sent_by,
     serve,
 )
+from fedgrpo.federation.wire.link import APP_RAISED
 from fedgrpo.settings import Scalar
 
 NODE_UNAVAILABLE = 5
 """Flower's error code for a node that went away."""
 
-APP_RAISED = 2
-"""Flower's error code for an app that raised."""
 
 FIRST_NODE = 1001
 """Id of the first of nodes that are only counted; the others follow."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedgrpo.federation.server.app import Model
+from fedgrpo.ground.records import Guarantee
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.report.records import Guarantee, RoundRow
+from fedgrpo.report.records import RoundRow
 from fedgrpo.settings import Settings
 
 

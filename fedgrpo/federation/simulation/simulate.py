@@ -12,10 +12,10 @@ from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import RunError, RunInterruptedError
-from fedgrpo.ground.run_directory import choose
 from fedgrpo.report.console import print_summary
 from fedgrpo.report.plots import plot_run
 from fedgrpo.report.reader import read_rows, read_status, read_summary
+from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings.scenario import load_scenario
 

@@ -46,9 +46,9 @@ from fedgrpo.ground.crypto import derive_key, kept_key, new_key
 from fedgrpo.ground.errors import RunError, TurnError
 from fedgrpo.ground.files import owner_only
 from fedgrpo.ground.kept import read_kept, write_kept
-from fedgrpo.ground.node_folder import STATE, locked, node_folder, owned_folder
 from fedgrpo.ledger import commitment
 from fedgrpo.settings import Settings
+from fedgrpo.site.node_folder import STATE, locked, node_folder, owned_folder
 
 T = TypeVar("T")
 

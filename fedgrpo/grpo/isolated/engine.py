@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.collection import advantages
 from fedgrpo.grpo.isolated.keys import Row, uniforms
 from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
 from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Guard, Layout, Schedule, TeachingShape
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
+from fedgrpo.grpo.judging import advantages
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids

@@ -6,12 +6,13 @@ The same fault gives the same words, so it is easily told once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from fedgrpo.ground.signs import MAX_TRUNCATED, MAX_ZERO_SIGNAL, no_signal, truncated
+from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.base import BaseModel
 from fedgrpo.settings import GRPOSettings
@@ -21,8 +22,6 @@ WINDOW = 10
 HISTORY = 200
 """Steps that are remembered: a collapse is seen against the best of them."""
 
-MAX_TRUNCATED = 0.9
-MAX_ZERO_SIGNAL = 0.95
 MAX_MISMATCH = 1e-2
 """Nats a token; below 1e-3 is healthy (docs/algorithms.md)."""
 
@@ -48,55 +47,7 @@ class TrainingWarning(UserWarning):
     """What keeps a trainer from learning, with its cure. Holds no prompt and no completion."""
 
 
-class SampledFigures(Protocol):
-    """What these checks read of a batch; :class:`fedgrpo.grpo.learning.metrics.BatchFigures` has
-    it.
-    """
-
-    @property
-    def reward(self) -> float:
-        """Mean weighted reward."""
-
-    @property
-    def rewards(self) -> Mapping[str, float]:
-        """Mean by function."""
-
-    @property
-    def reward_spreads(self) -> Mapping[str, float]:
-        """Mean standard deviation within a group, by function."""
-
-    @property
-    def truncated(self) -> float:
-        """Share of completions without an end."""
-
-    @property
-    def zero_signal(self) -> float:
-        """Share of groups without signal."""
-
-    @property
-    def entropy(self) -> float:
-        """Nats a token."""
-
-    @property
-    def kl(self) -> float:
-        """Nats a token, to the reference."""
-
-
-class StepFigures(SampledFigures, Protocol):
-    """What these checks read of a step; :class:`fedgrpo.grpo.learning.metrics.StepMetrics` has
-    it.
-    """
-
-    @property
-    def mismatch(self) -> float:
-        """Nats a token, sampler against update."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """0 where a step re-used completions."""
-
-
-def symptoms(history: Sequence[StepFigures]) -> list[str]:
+def symptoms(history: Sequence[StepMetrics]) -> list[str]:
     """Everything that is wrong now: one sentence with the fault and one with the cure for each.
 
     Parameters
@@ -112,13 +63,13 @@ def symptoms(history: Sequence[StepFigures]) -> list[str]:
     return [sentence for sentence in found if sentence] + constant_rewards(recent)
 
 
-def glance(batch: SampledFigures) -> list[str]:
+def glance(batch: BatchFigures) -> list[str]:
     """What a single batch of completions tells already: all cut, all silent, a dead reward."""
     found = [_truncated([batch]), _no_signal([batch])]
     return [sentence for sentence in found if sentence] + constant_rewards([batch])
 
 
-def constant_rewards(recent: Sequence[SampledFigures]) -> list[str]:
+def constant_rewards(recent: Sequence[BatchFigures]) -> list[str]:
     """Name every reward function that tells no completion from another in these steps."""
     dead = [
         name
@@ -167,7 +118,7 @@ def missed_ends(rollout: Rollout, base: BaseModel) -> list[str]:
     ]
 
 
-def _dead_reward(name: str, steps: Sequence[SampledFigures]) -> str:
+def _dead_reward(name: str, steps: Sequence[BatchFigures]) -> str:
     if all(math.isnan(step.rewards.get(name, math.nan)) for step in steps):
         return (
             f"Reward {name!r} applied to no completion{_during(steps, ' in')}. "
@@ -180,34 +131,24 @@ def _dead_reward(name: str, steps: Sequence[SampledFigures]) -> str:
     )
 
 
-def _during(steps: Sequence[SampledFigures], preposition: str) -> str:
+def _during(steps: Sequence[BatchFigures], preposition: str) -> str:
     """For how long; of a single batch nothing need be said."""
     return f"{preposition} {len(steps)} steps" if len(steps) > 1 else ""
 
 
-def _truncated(recent: Sequence[SampledFigures]) -> str:
+def _truncated(recent: Sequence[BatchFigures]) -> str:
     if min(step.truncated for step in recent) <= MAX_TRUNCATED:
         return ""
-    return (
-        f"More than {MAX_TRUNCATED:.0%} of the completions reach the length limit without an end"
-        f"{_during(recent, ' for')}, and take no part in the update. Raise "
-        "grpo.max_completion_length, set grpo.overlong_share, or check that the model ends its "
-        "answers with the tokenizer's end token."
-    )
+    return truncated(f"More than {MAX_TRUNCATED:.0%}", _during(recent, " for"))
 
 
-def _no_signal(recent: Sequence[SampledFigures]) -> str:
+def _no_signal(recent: Sequence[BatchFigures]) -> str:
     if min(step.zero_signal for step in recent) <= MAX_ZERO_SIGNAL:
         return ""
-    return (
-        f"In more than {MAX_ZERO_SIGNAL:.0%} of the groups every completion has the same reward"
-        f"{_during(recent, ', for')}: there is nothing to learn from. If rewards are low, use "
-        "easier prompts, a finer reward, or raise grpo.temperature or grpo.group_size; if they are "
-        "high, the model has learnt these prompts."
-    )
+    return no_signal(f"more than {MAX_ZERO_SIGNAL:.0%}", _during(recent, ", for"))
 
 
-def _mismatch(recent: Sequence[StepFigures]) -> str:
+def _mismatch(recent: Sequence[StepMetrics]) -> str:
     """Only steps on fresh completions count: on stale ones the policy has moved."""
     fresh = [step.mismatch for step in recent if step.tokens_per_second > 0]
     if not fresh or sum(fresh) / len(fresh) <= MAX_MISMATCH:
@@ -219,7 +160,7 @@ def _mismatch(recent: Sequence[StepFigures]) -> str:
     )
 
 
-def _collapse(steps: Sequence[StepFigures]) -> str:
+def _collapse(steps: Sequence[StepMetrics]) -> str:
     """The reward has fallen from its best window, and entropy or divergence left its band."""
     figures = np.array([(step.reward, step.entropy, step.kl) for step in steps])
     windows = sliding_window_view(figures, WINDOW, axis=0).mean(axis=-1)

@@ -36,7 +36,8 @@ class BatchFigures:
     length:
         Mean completion length in tokens.
     figures:
-        What the way of assigning credit says of itself, such as PPO's explained variance.
+        What the way of assigning credit says of itself, such as PPO's explained variance, and what
+        else is measured of each prompt.
     completions, tokens:
         Sampled for this batch, all that was thrown away included.
     """
@@ -97,15 +98,18 @@ def batch_figures(
     tokens = int(rollout.mask.sum())
     few = min(DRIFT_SAMPLE, max(1, len(final.advantages) // 8))
     spread = float(final.advantages.double().std()) if final.advantages.numel() > 1 else 0.0
+    shares = {name: float(values.mean()) for name, values in first.per_prompt().items()}
     return BatchFigures(
-        **{name: float(values.mean()) for name, values in first.per_prompt().items()},
+        reward=shares.pop("reward"),
+        zero_signal=shares.pop("zero_signal"),
+        truncated=shares.pop("truncated"),
         rewards=first.reward_means(),
         reward_spreads=first.reward_spreads(),
         advantage_spread=spread,
         entropy=-float((rollout.logps * rollout.mask).sum()) / max(tokens, 1),
         kl=policy.divergence(rollout, range(few)),
         length=tokens / len(rollout.mask),
-        figures=final.figures,
+        figures={**final.figures, **shares},
         completions=sampled.completions,
         tokens=sampled.tokens,
     )

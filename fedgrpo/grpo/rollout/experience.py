@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fedgrpo.data.prompts import Chat, PromptRow, collate_columns
+from fedgrpo.data.prompts import PromptRow, collate_columns
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import DataError
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.encoding import encode_prompt

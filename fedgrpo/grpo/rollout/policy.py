@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedgrpo.grpo.learning.losses import k3
+from fedgrpo.grpo.rollout.divergence import k3
 from fedgrpo.grpo.rollout.packing import MAX_ROW_TOKENS, PackedBatch, pack
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, completion_ids, sample_mixture
 from fedgrpo.grpo.rollout.scoring import completion_logps, completion_scores, predicting_states

@@ -6,9 +6,9 @@ import math
 from bisect import bisect_left, bisect_right
 
 from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.ground.records import Guarantee
 from fedgrpo.privacy.accounting.composition import Mechanism, epsilon_gaussian, epsilon_subsampled
 from fedgrpo.privacy.accounting.overflow import OVERFLOW, with_overflow
-from fedgrpo.report.records import Guarantee
 from fedgrpo.settings import Settings
 from fedgrpo.settings.checks import group_size, noise_by, secret_threshold
 

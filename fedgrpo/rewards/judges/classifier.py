@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import ModelError, RewardError
 from fedgrpo.model.base import choose_device, model_source
 from fedgrpo.model.loading import load_model, load_tokenizer

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.rewards.judges.templates import FACT, PRINCIPLE, REASONING, check_template, shown
 from fedgrpo.rewards.registry import RewardFunction, register_reward
 from fedgrpo.rewards.verifiable.grounding import check_facts
 
 if TYPE_CHECKING:
     from fedgrpo.model.lora import Adapter
-    from fedgrpo.rewards.judges.token_judge import TokenJudge
+    from fedgrpo.rewards.judges.token_judge import Standing, TokenJudge
 
 Texts = Sequence[str | Chat]
-
-Standing = Literal["base", "round", "policy"]
-"""Who judges: the base model with the adapter off, the adapter as the round began, or as it is now.
-"""
 
 
 class _Judged:

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.judges.classifier import (
     MAX_LENGTH,

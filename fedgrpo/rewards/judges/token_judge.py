@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +18,12 @@ from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.judges.answer_tokens import answer_tokens
 from fedgrpo.rewards.judges.forward import certainties, last_logits
-from fedgrpo.rewards.judges.judged import Standing
 
 Floats = NDArray[np.float64]
+
+Standing = Literal["base", "round", "policy"]
+"""Who judges: the base model with the adapter off, the adapter as the round began, or as it is now.
+"""
 
 
 class TokenJudge:

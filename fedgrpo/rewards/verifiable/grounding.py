@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.registry import register_reward
 from fedgrpo.rewards.verifiable.verifiers import completion_text

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.registry import register_reward

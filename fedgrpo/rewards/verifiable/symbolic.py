@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
-from fedgrpo.data.prompts import Chat
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.registry import register_reward
 from fedgrpo.rewards.verifiable.verifiers import completion_text

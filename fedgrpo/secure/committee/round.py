@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import OpenedError, ProtocolError
 from fedgrpo.secure.committee.compute.adders import columns_of
 from fedgrpo.secure.committee.compute.buckets import sum_buckets
@@ -28,7 +29,6 @@ from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, keepe
 from fedgrpo.secure.committee.keys.noise import discrete_gaussian, share_sigma
 from fedgrpo.secure.committee.sharing.greeting import confirm, greet
 from fedgrpo.secure.committee.steps import MEMBERS, Member
-from fedgrpo.secure.primitives import derive
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-MEMBERS = 4
-"""Members of a committee, numbered from 0."""
+from fedgrpo.settings.checks import MEMBERS
+
+__all__ = ["MEMBERS", "Member", "Result", "Step"]
 
 Result = TypeVar("Result")
 

@@ -14,8 +14,8 @@ from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.ground.errors import DataError, PrivacyError
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.release import METRICS, ReleasePlan, read_aggregate, zero_release
-from fedgrpo.settings import RewardSettings, Scalar, Settings
+from fedgrpo.privacy.release import ReleasePlan, read_aggregate, zero_release
+from fedgrpo.settings import METRICS, RewardSettings, Scalar, Settings
 
 pytestmark = pytest.mark.slow
 
@@ -120,9 +120,9 @@ def test_metrics_that_are_not_named_stay_at_home(unit: str) -> None:
     settings = make(privacy__unit=unit, privacy__noise="server", privacy__metrics="truncated")
     _, plan = prepared(settings)
     sent = contribution(settings, NODE)[plan.dimension :]
-    kept = [METRICS.index(name) for name in METRICS if name != "truncated"]
+    kept = [list(METRICS).index(name) for name in METRICS if name != "truncated"]
     assert not sent[kept].any()
-    assert sent[METRICS.index("truncated")] != 0
+    assert sent[list(METRICS).index("truncated")] != 0
 
 
 def test_prompts_tell_in_the_release_whether_they_were_clipped() -> None:
@@ -148,7 +148,7 @@ def test_rewards_are_scaled_to_the_unit_interval_and_clipped() -> None:
     figures = {name: np.zeros(3) for name in METRICS}
     figures["reward"] = np.array([-4.0, 0.0, 9.0])
     scaled = scaled_metrics(figures, RewardSettings(minimum=-2.0, maximum=2.0))
-    assert scaled[:, METRICS.index("reward")].tolist() == [0.0, 0.5, 1.0]
+    assert scaled[:, list(METRICS).index("reward")].tolist() == [0.0, 0.5, 1.0]
 
 
 def test_client_with_fewer_prompts_than_epsilon_assumes_refuses(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ from fedgrpo.federation.wire.codec import Header, encode
 from fedgrpo.federation.wire.messages import TRAIN, TrainOrder, read_release
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
 from fedgrpo.ground.errors import AdapterError, ModelError, RewardError
-from fedgrpo.ground.node_folder import folder_beside, locked
 from fedgrpo.privacy import epsilon_gaussian
-from fedgrpo.privacy.release import METRICS, release_update, zero_release
-from fedgrpo.settings import Scalar
+from fedgrpo.privacy.release import release_update, zero_release
+from fedgrpo.settings import METRICS, Scalar
 from fedgrpo.site import MishapFile, Refusal, SpendingFile, declared_by, spent_epsilon
 from fedgrpo.site.declared import FINISH_S
+from fedgrpo.site.node_folder import folder_beside, locked
 from fedgrpo.site.site import Site
 from tests.federation.federation import DIMENSION, make_adapter, make_settings
 from tests.federation.kills import KilledError

@@ -9,7 +9,7 @@ from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
 from fedgrpo.federation.wire.messages import write_adapter
-from fedgrpo.privacy.release import METRICS
+from fedgrpo.settings import METRICS
 from fedgrpo.site import Refusal
 from tests.federation.federation import (
     DIMENSION,

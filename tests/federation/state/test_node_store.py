@@ -24,13 +24,13 @@ from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.messages import TRAIN, Tag, TrainOrder
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
 from fedgrpo.ground.errors import PolicyError, RunError, TurnError
-from fedgrpo.ground.node_folder import LOCK, node_folder
 from fedgrpo.ledger import commitment
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.prompt_gradients import sampled_units
 from fedgrpo.privacy.release import release_update
+from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Refusal
+from fedgrpo.site.node_folder import LOCK, node_folder
 from tests.federation.federation import DIMENSION, FakeClient, make_adapter, make_settings
 from tests.federation.sites import FakeClock, code_of, make_site
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,29 +16,38 @@ from fedgrpo.grpo.learning.health import (
     step_size_advice,
     symptoms,
 )
+from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.rewards import RewardMixture, exact_match
 from fedgrpo.settings import GRPOSettings
 from tests.models import graded, tiny_base, tiny_trainer
 
+HEALTHY = StepMetrics(
+    reward=0.5,
+    rewards={"good": 0.5},
+    reward_spreads={"good": 0.3},
+    zero_signal=0.2,
+    truncated=0.1,
+    advantage_spread=1.0,
+    entropy=1.0,
+    kl=0.05,
+    length=5.0,
+    figures={},
+    completions=8,
+    tokens=40,
+    loss=0.0,
+    grad_norm=1.0,
+    clip_low=0.0,
+    clip_high=0.0,
+    mismatch=1e-6,
+    applied=True,
+    step=1,
+    seconds=1.0,
+    tokens_per_second=100.0,
+)
 
-@dataclass(frozen=True)
-class Figures:
-    reward: float = 0.5
-    rewards: dict[str, float] = field(default_factory=lambda: {"good": 0.5})
-    reward_spreads: dict[str, float] = field(default_factory=lambda: {"good": 0.3})
-    truncated: float = 0.1
-    zero_signal: float = 0.2
-    entropy: float = 1.0
-    kl: float = 0.05
-    mismatch: float = 1e-6
-    tokens_per_second: float = 100.0
 
-
-HEALTHY = Figures()
-
-
-def rewarded(name: str, means: list[float], spreads: list[float]) -> list[Figures]:
+def rewarded(name: str, means: list[float], spreads: list[float]) -> list[StepMetrics]:
     return [
         replace(HEALTHY, rewards={name: mean, "good": 1.0}, reward_spreads={name: s, "good": 1.0})
         for mean, s in zip(means, spreads, strict=True)

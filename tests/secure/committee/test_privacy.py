@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedgrpo.ground.crypto import derive
 from fedgrpo.secure.committee.compute import four_party
 from fedgrpo.secure.committee.compute.four_party import PAIRS
 from fedgrpo.secure.committee.compute.inbox import Inbox
@@ -25,7 +26,6 @@ from fedgrpo.secure.committee.keys.identity import context, keepers
 from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind
 from fedgrpo.secure.committee.steps import MEMBERS
-from fedgrpo.secure.primitives import derive
 from tests.secure.committee.rounds import SESSION, Tap, component_keys
 
 pytestmark = pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
 from fedgrpo.secure.committee.compute.buckets import draw_buckets
 from fedgrpo.secure.committee.compute.circuits import CIRCUITS
@@ -24,7 +25,6 @@ from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind
 from fedgrpo.secure.committee.sharing.encoding import Encoding
 from fedgrpo.secure.committee.steps import MEMBERS
-from fedgrpo.secure.primitives import derive
 from tests.secure.committee.rounds import (
     SESSION,
     Values,

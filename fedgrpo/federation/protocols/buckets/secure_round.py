@@ -26,11 +26,11 @@ from fedgrpo.federation.wire.messages import (
     Masked,
     UnmaskOrder,
 )
+from fedgrpo.ground.crypto import agree, new_private_key
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.buckets import assign_buckets
 from fedgrpo.secure.encoding import decode_sum, fraction_bits
-from fedgrpo.secure.primitives import agree, new_private_key
 from fedgrpo.secure.roster import PublicKeys, Revealed, Roster
 from fedgrpo.secure.unmasking import unmask_sum
 from fedgrpo.settings.checks import secret_threshold

@@ -24,7 +24,7 @@ from fedgrpo.grpo.learning.losses.base import (
     declare_loss,
     register_loss,
 )
-from fedgrpo.grpo.learning.losses.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
+from fedgrpo.grpo.rollout.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
 
 __all__ = [
     "LOG_RATIO_LIMIT",

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.parts import Registry
 from fedgrpo.grpo.learning.losses.aggregation import Aggregator, BatchTotals, token_mean
-from fedgrpo.grpo.learning.losses.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
+from fedgrpo.grpo.rollout.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
 
 
 @dataclass(frozen=True)

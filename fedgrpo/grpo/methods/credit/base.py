@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.parts import Registry
+from fedgrpo.grpo.judging import Judging
 from fedgrpo.grpo.rollout.experience import Experience
-
-if TYPE_CHECKING:
-    from fedgrpo.grpo.collection import Collector
 
 
 class CreditAssigner(Protocol):
@@ -39,7 +37,7 @@ class CreditAssigner(Protocol):
         """The inverse of :meth:`state_dict`."""
 
 
-CREDITS: Registry[Callable[[Collector], CreditAssigner]] = Registry("grpo.credit")
+CREDITS: Registry[Callable[[Judging], CreditAssigner]] = Registry("grpo.credit")
 register_credit = CREDITS.register
 
 
@@ -47,7 +45,7 @@ register_credit = CREDITS.register
 class GroupCredit:
     """Every token has its completion's advantage, as the group-relative methods have it."""
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, judging: Judging) -> None:
         """There is nothing to learn."""
 
     def assign(self, experience: Experience, rows: Sequence[PromptRow]) -> Experience:

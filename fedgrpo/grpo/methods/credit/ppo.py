@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.collection import Collector, shaped
+from fedgrpo.grpo.judging import Judging, shaped
 from fedgrpo.grpo.methods.credit.base import register_credit
 from fedgrpo.grpo.methods.credit.gae import (
     explained_variance,
@@ -35,10 +35,10 @@ class ValueHead:
     loss alone decides what travels. It starts at zero, so the first advantages are the returns.
     """
 
-    def __init__(self, collector: Collector) -> None:
-        self.collector = collector
-        self.policy = collector.policy
-        self.settings = collector.settings
+    def __init__(self, judging: Judging) -> None:
+        self.judging = judging
+        self.policy = judging.policy
+        self.settings = judging.settings
         width = self.policy.adapter.causal.config.get_text_config().hidden_size
         self.head = nn.Linear(width, 1).to(self.policy.adapter.base.device)
         nn.init.zeros_(self.head.weight)
@@ -56,7 +56,7 @@ class ValueHead:
         hidden = self.policy.hidden_states(rollout)
         with torch.no_grad():
             values = self._values(hidden, mask)
-        totals = shaped(self.collector.settings, rollout, experience.rewards)
+        totals = shaped(self.judging.settings, rollout, experience.rewards)
         rewards = outcome_rewards(torch.from_numpy(totals).float(), mask)
         advantages, returns = gae(
             rewards, values, mask, discount=settings.discount, trace=settings.gae_lambda

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.collection import Collector, shaped
+from fedgrpo.grpo.judging import Judging, shaped
 from fedgrpo.grpo.methods.credit.base import register_credit
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
@@ -76,14 +76,14 @@ def step_advantages(steps: Steps, values: Sequence[float], reward: float) -> lis
 class VineCredit:
     """Monte-Carlo values at step boundaries, ``grpo.vine_rollouts`` each. There is no critic."""
 
-    def __init__(self, collector: Collector) -> None:
-        self.collector = collector
-        self.settings = collector.settings
+    def __init__(self, judging: Judging) -> None:
+        self.judging = judging
+        self.settings = judging.settings
 
     def assign(self, experience: Experience, rows: Sequence[PromptRow]) -> Experience:
         """Every token of a step has the step's advantage; shape (N, T)."""
         rollout = experience.rollout
-        totals = shaped(self.collector.settings, rollout, experience.rewards)
+        totals = shaped(self.judging.settings, rollout, experience.rewards)
         ids = completion_ids(rollout)
         steps = [split_steps(self._pieces(row), self.settings.vine_step) for row in ids]
         prefixes = [
@@ -107,7 +107,7 @@ class VineCredit:
         return replace(experience, advantages=advantages, figures=figures)
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
-        tokenizer = self.collector.policy.adapter.base.tokenizer
+        tokenizer = self.judging.policy.adapter.base.tokenizer
         return list(tokenizer.batch_decode([[token] for token in ids]))
 
     def _values(
@@ -127,7 +127,7 @@ class VineCredit:
         self, rollout: Rollout, rows: Sequence[PromptRow], states: Sequence[Prefix], used: int
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Rewards of whole completions continued from these states, shape (states, rollouts)."""
-        policy, count = self.collector.policy, self.settings.vine_rollouts
+        policy, count = self.judging.policy, self.settings.vine_rollouts
         limit = self.settings.max_completion_length - used
         plan = replace(policy.sampling_plan(group_size=count), max_tokens=limit)
         prompts = [rollout.prompts[number] + tokens for number, tokens in states]
@@ -137,7 +137,7 @@ class VineCredit:
         ]
         texts = list(policy.adapter.base.tokenizer.batch_decode(whole, skip_special_tokens=True))
         owners = [rows[number] for number, _ in states]
-        result = judge(self.collector.reward, owners, texts, whole, count)
+        result = judge(self.judging.reward, owners, texts, whole, count)
         return result.total.reshape(len(states), count)
 
     def state_dict(self) -> dict[str, Any]:

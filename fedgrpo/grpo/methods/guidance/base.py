@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.parts import Registry
+from fedgrpo.grpo.judging import Judging
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.sampling import Rollout
-
-if TYPE_CHECKING:
-    from fedgrpo.grpo.collection import Collector
 
 
 class Guide(Protocol):
     """Samples the completions of some prompts, and may add to them once they are judged.
 
-    Made once for a collector's prompts, and told when a round begins.
+    Made once for the prompts of a :class:`~fedgrpo.grpo.judging.Judging`; told when rounds begin.
     """
 
     def start_round(self) -> None:
@@ -36,7 +34,7 @@ class Guide(Protocol):
         """The inverse of :meth:`state_dict`."""
 
 
-GUIDES: Registry[Callable[[Collector], Guide]] = Registry("grpo.guidance")
+GUIDES: Registry[Callable[[Judging], Guide]] = Registry("grpo.guidance")
 register_guide = GUIDES.register
 
 
@@ -44,10 +42,10 @@ register_guide = GUIDES.register
 class PlainPrompt:
     """Completions of the plain prompt and no others; what other guides build on."""
 
-    def __init__(self, collector: Collector) -> None:
-        self.collector = collector
-        self.policy = collector.policy
-        self.settings = collector.settings
+    def __init__(self, judging: Judging) -> None:
+        self.judging = judging
+        self.policy = judging.policy
+        self.settings = judging.settings
 
     def start_round(self) -> None:
         """Nothing to forget."""

@@ -12,16 +12,14 @@ to 1, and not at all from there on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.grpo.judging import Judging
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt, register_guide
 from fedgrpo.grpo.methods.guidance.templates import check_guidance, fill_prompt
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.encoding import encode_prompt
-
-if TYPE_CHECKING:
-    from fedgrpo.grpo.collection import Collector
 
 
 def plain_power(batch: int, start: float, batches: int) -> float:
@@ -43,9 +41,9 @@ class InformedGuide(PlainPrompt):
         If a row lacks the reference answer. Names its number only.
     """
 
-    def __init__(self, collector: Collector) -> None:
-        super().__init__(collector)
-        check_guidance(self.settings, collector.rows, "informed_prompt", {"prompt", "answer"})
+    def __init__(self, judging: Judging) -> None:
+        super().__init__(judging)
+        check_guidance(self.settings, judging.rows, "informed_prompt", {"prompt", "answer"})
         self.start_round()
 
     def start_round(self) -> None:

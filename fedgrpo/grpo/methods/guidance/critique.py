@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.grpo.judging import Judging
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt, register_guide
 from fedgrpo.grpo.methods.guidance.refinement import (
     indicative_critique,
@@ -17,9 +17,6 @@ from fedgrpo.grpo.methods.guidance.refinement import (
 )
 from fedgrpo.grpo.methods.guidance.templates import check_guidance
 from fedgrpo.grpo.rollout.experience import Experience
-
-if TYPE_CHECKING:
-    from fedgrpo.grpo.collection import Collector
 
 ROOM_FOR_CRITIQUE = 4
 """A prompt with a completion and its critique may be this many times as long as a prompt."""
@@ -37,14 +34,14 @@ class CritiqueGuide(PlainPrompt):
         If a row lacks the reference answer. Names its number only.
     """
 
-    def __init__(self, collector: Collector) -> None:
-        super().__init__(collector)
+    def __init__(self, judging: Judging) -> None:
+        super().__init__(judging)
         fields = {"prompt", "completion", "critique"}
-        check_guidance(self.settings, collector.rows, "critique_prompt", fields)
+        check_guidance(self.settings, judging.rows, "critique_prompt", fields)
 
     def join(self, experience: Experience, rows: Sequence[PromptRow]) -> Experience:
         """Groups of G + 1, with advantages over all of them."""
-        settings, collector = self.settings, self.collector
+        settings, judging = self.settings, self.judging
         prompts = refinement_prompts(
             self.policy.adapter.base.tokenizer,
             rows,
@@ -56,7 +53,7 @@ class CritiqueGuide(PlainPrompt):
         )
         tried = self.policy.rollout(prompts, self.policy.sampling_plan(group_size=1))
         asked = [row for row in rows for _ in range(experience.rollout.group_size)]
-        verdicts = collector.reward_of(tried, asked)
+        verdicts = judging.reward_of(tried, asked)
         groups = join_best(
             experience.rollout,
             experience.rewards,
@@ -71,7 +68,7 @@ class CritiqueGuide(PlainPrompt):
             experience,
             rollout=groups.rollout,
             rewards=groups.rewards,
-            advantages=collector.advantages(groups.rollout, groups.rewards, len(rows)),
+            advantages=judging.advantages(groups.rollout, groups.rewards, len(rows)),
             figures=figures,
             refined=groups.refined,
         )

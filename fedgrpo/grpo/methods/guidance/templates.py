@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from fedgrpo.data.prompts import Chat, PromptRow
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.rewards.judges.templates import render
 from fedgrpo.settings import GRPOSettings

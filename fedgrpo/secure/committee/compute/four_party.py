@@ -24,13 +24,13 @@ from itertools import combinations
 
 import numpy as np
 
+from fedgrpo.ground.crypto import derive
 from fedgrpo.secure.committee.compute.engine import Share
 from fedgrpo.secure.committee.compute.inbox import Inbox, disagreement
 from fedgrpo.secure.committee.compute.planes import Words
 from fedgrpo.secure.committee.compute.streams import TAG_BYTES, MaskStream, tag, to_bytes
 from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, keepers
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
-from fedgrpo.secure.primitives import derive
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedgrpo.ground.codec import Key
+from fedgrpo.ground.crypto import KEY_BYTES, commit, derive, new_private_key, public_key
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
-from fedgrpo.secure.primitives import SECRET_BYTES, commit, derive, new_private_key, public_key
 
 _PROTOCOL = b"fedgrpo committee v1"
 
@@ -54,7 +54,7 @@ class Identity:
     @classmethod
     def new(cls) -> Identity:
         """Draw an identity from the operating system."""
-        return cls(signing=os.urandom(SECRET_BYTES), agreement=new_private_key())
+        return cls(signing=os.urandom(KEY_BYTES), agreement=new_private_key())
 
     @property
     def public(self) -> MemberKeys:
@@ -77,12 +77,12 @@ class Identity:
         ProtocolError
             If ``data`` is not 64 bytes.
         """
-        if len(data) != 2 * SECRET_BYTES:
+        if len(data) != 2 * KEY_BYTES:
             raise ProtocolError(
-                f"a member's identity has {2 * SECRET_BYTES} bytes, this one {len(data)}",
+                f"a member's identity has {2 * KEY_BYTES} bytes, this one {len(data)}",
                 cure="point to the file that this member's identity was written to",
             )
-        return cls(data[:SECRET_BYTES], data[SECRET_BYTES:])
+        return cls(data[:KEY_BYTES], data[KEY_BYTES:])
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Committee:
         keys = [key for member in self.members for key in (member.signing, member.agreement)]
         if len(self.members) != MEMBERS or len(self.addresses) != MEMBERS:
             raise _refusal(f"{len(self.members)} members, {len(self.addresses)} addresses")
-        if any(len(key) != SECRET_BYTES for key in (*keys, self.settings)):
+        if any(len(key) != KEY_BYTES for key in (*keys, self.settings)):
             raise _refusal("a key or settings hash that is not 32 bytes")
         if len(set(keys)) != len(keys):
             raise _refusal("one key twice")
@@ -242,9 +242,9 @@ def toss_keys(
 
 
 def _split(data: bytes, parts: int, peer: int) -> list[bytes]:
-    if len(data) != parts * SECRET_BYTES:
-        raise _cheat(peer, f"it sent {len(data)} bytes where {parts * SECRET_BYTES} belong")
-    return [data[at : at + SECRET_BYTES] for at in range(0, len(data), SECRET_BYTES)]
+    if len(data) != parts * KEY_BYTES:
+        raise _cheat(peer, f"it sent {len(data)} bytes where {parts * KEY_BYTES} belong")
+    return [data[at : at + KEY_BYTES] for at in range(0, len(data), KEY_BYTES)]
 
 
 def _cheat(peer: int, problem: str) -> ProtocolError:

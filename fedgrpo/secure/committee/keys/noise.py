@@ -21,8 +21,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.ground.crypto import stream_words
 from fedgrpo.ground.errors import PrivacyError
-from fedgrpo.secure.primitives import keystream
 
 MIN_SHARE_SIGMA = 4.0
 """Least scale of a share, in steps of the encoding: see :func:`effective_noise`."""
@@ -153,9 +153,9 @@ def discrete_gaussian(key: bytes, sigma: float, count: int) -> NDArray[np.int64]
     """
     _check_sigma(sigma)
     if sigma <= _LARGEST_TABLE_SIGMA:
-        return _look_up(keystream(key, 4 * count), sigma)
+        return _look_up(stream_words(key, 4 * count), sigma)
     factor, coarse, fine = _split(sigma)
-    words = keystream(key, 8 * count)
+    words = stream_words(key, 8 * count)
     noise = _look_up(words[: 4 * count], coarse)
     noise *= factor
     noise += _look_up(words[4 * count :], fine)

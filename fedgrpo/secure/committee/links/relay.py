@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from fedgrpo.ground.crypto import agree
+from fedgrpo.ground.crypto import seal as encrypt
+from fedgrpo.ground.crypto import unseal as decrypt
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.keys.identity import context
 from fedgrpo.secure.committee.links.handshake import Party
 from fedgrpo.secure.committee.steps import Member, Step
-from fedgrpo.secure.primitives import agree
-from fedgrpo.secure.primitives import seal as encrypt
-from fedgrpo.secure.primitives import unseal as decrypt
 
 Result = TypeVar("Result")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fedgrpo.ground.crypto import KEY_BYTES
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.keys.identity import keepers
 from fedgrpo.secure.committee.sharing.dealing import (
@@ -21,9 +22,8 @@ from fedgrpo.secure.committee.sharing.dealing import (
     statement_digest,
 )
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
-from fedgrpo.secure.primitives import SECRET_BYTES
 
-_NOTHING = bytes(SECRET_BYTES)
+_NOTHING = bytes(KEY_BYTES)
 """What a member announces of a client that dealt it nothing usable."""
 
 
@@ -147,7 +147,7 @@ class _Ballot:
         announced: Mapping[int, list[bytes]],
     ) -> None:
         self._session = session
-        self._opening_bytes = SECRET_BYTES + 8 * words
+        self._opening_bytes = KEY_BYTES + 8 * words
         self._by_client = {
             client: {member: digests[place] for member, digests in announced.items()}
             for place, client in enumerate(roster)
@@ -235,7 +235,7 @@ def _majority(reports: tuple[bytes, ...]) -> bytes:
 
 
 def _entries(vector: bytes) -> Iterator[bytes]:
-    return (vector[at : at + SECRET_BYTES] for at in range(0, len(vector), SECRET_BYTES))
+    return (vector[at : at + KEY_BYTES] for at in range(0, len(vector), KEY_BYTES))
 
 
 def _exactly(message: bytes, length: int) -> bytes:

@@ -22,27 +22,27 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
+from fedgrpo.ground.crypto import (
+    KEY_BYTES,
+    NONCE_BYTES,
+    SEAL_BYTES,
+    agree,
+    derive,
+    public_key,
+    seal,
+    stream_words,
+    unseal,
+)
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.keys.identity import Committee, context
 from fedgrpo.secure.committee.steps import MEMBERS
-from fedgrpo.secure.primitives import (
-    NONCE_BYTES,
-    SECRET_BYTES,
-    TAG_BYTES,
-    agree,
-    derive,
-    keystream,
-    public_key,
-    seal,
-    unseal,
-)
 
 FULL = MEMBERS - 1
 """The component that is dealt at full length; the others are streams."""
 _SIGNATURE_BYTES = 64
-STATEMENT_BYTES = (1 + MEMBERS) * SECRET_BYTES
+STATEMENT_BYTES = (1 + MEMBERS) * KEY_BYTES
 """Length of what a client signs."""
-_ENVELOPE_BYTES = NONCE_BYTES + (MEMBERS - 1) * 2 * SECRET_BYTES + TAG_BYTES
+_ENVELOPE_BYTES = NONCE_BYTES + (MEMBERS - 1) * 2 * KEY_BYTES + SEAL_BYTES
 
 Words = NDArray[np.uint64]
 
@@ -58,7 +58,7 @@ class Share:
 
     def component(self, m: int) -> Words:
         """Component m; uint64, shape (words,)."""
-        words = np.frombuffer(self.openings[m][SECRET_BYTES:], dtype="<u8")
+        words = np.frombuffer(self.openings[m][KEY_BYTES:], dtype="<u8")
         return words.astype(np.uint64, copy=False)
 
 
@@ -155,7 +155,7 @@ def open_share(
     words:
         Length of the payload.
     """
-    body_bytes = NONCE_BYTES + 8 * words + TAG_BYTES if index != FULL else 0
+    body_bytes = NONCE_BYTES + 8 * words + SEAL_BYTES if index != FULL else 0
     lengths = (STATEMENT_BYTES, _SIGNATURE_BYTES, _ENVELOPE_BYTES, body_bytes)
     if len(message) != sum(lengths):
         return None
@@ -164,13 +164,13 @@ def open_share(
         return None
     name = context(session, "envelope", client, index)
     try:
-        content = unseal(agree(agreement, statement[:SECRET_BYTES], name), envelope, name)
+        content = unseal(agree(agreement, statement[:KEY_BYTES], name), envelope, name)
     except ProtocolError:  # an ephemeral key of low order
         return None
     if content is None:
         return None
     openings = {}
-    parts = cut(content, (SECRET_BYTES,) * 2 * (MEMBERS - 1))
+    parts = cut(content, (KEY_BYTES,) * 2 * (MEMBERS - 1))
     held = [m for m in range(MEMBERS) if m != index]
     for m, secret, salt in zip(held, parts[0::2], parts[1::2], strict=True):
         if m != FULL:
@@ -190,7 +190,7 @@ def statement_digest(session: bytes, client: int, statement: bytes) -> bytes:
 
 def is_opening(session: bytes, client: int, statement: bytes, m: int, opening: bytes) -> bool:
     """Whether salt and component m are those that the client's statement has the hash of."""
-    stated = statement[(1 + m) * SECRET_BYTES :][:SECRET_BYTES]
+    stated = statement[(1 + m) * KEY_BYTES :][:KEY_BYTES]
     return _hash(session, client, m, opening) == stated
 
 
@@ -207,7 +207,7 @@ def _hash(session: bytes, client: int, m: int, opening: bytes) -> bytes:
 
 def _stream(secret: bytes, session: bytes, client: int, m: int, words: int) -> Words:
     key = derive(secret, context(session, "stream", client, m))
-    stream = keystream(key, 2 * words).astype("<u4", copy=False).view("<u8")
+    stream = stream_words(key, 2 * words).astype("<u4", copy=False).view("<u8")
     return stream.astype(np.uint64, copy=False)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+from fedgrpo.ground.crypto import KEY_BYTES, derive
 from fedgrpo.ground.errors import MemberLostError
 from fedgrpo.secure.committee.compute.inbox import Inbox, suspicion
 from fedgrpo.secure.committee.keys.identity import ComponentKeys, context, keepers
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
-from fedgrpo.secure.primitives import SECRET_BYTES, derive
 
 
 def greet(
@@ -66,11 +66,11 @@ def greet(
     told = {}
     for peer in peers:
         expected = greeting(peer, index)
-        if inbox.take(peer, SECRET_BYTES) != expected[0]:
+        if inbox.take(peer, KEY_BYTES) != expected[0]:
             raise suspicion(peer, "it has another round, other settings or another plan")
-        if any(inbox.take(peer, SECRET_BYTES) != proof for proof in expected[1:]):
+        if any(inbox.take(peer, KEY_BYTES) != proof for proof in expected[1:]):
             raise suspicion(peer, "it holds another component key")
-        told[peer] = inbox.take(peer, SECRET_BYTES)
+        told[peer] = inbox.take(peer, KEY_BYTES)
     inbox.close()
     if len(set(told.values())) != 1:
         raise suspicion(_odd_one_out(told), "its coin is not the one of the others")
@@ -100,7 +100,7 @@ def confirm(index: int, session: bytes) -> Member[None]:
         error.confirmed = True
         raise
     for peer in peers:
-        if inbox.take(peer, SECRET_BYTES) != word(peer, index):
+        if inbox.take(peer, KEY_BYTES) != word(peer, index):
             raise suspicion(peer, "it does not confirm the round")
     inbox.close()
 

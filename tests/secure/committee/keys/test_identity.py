@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.keys.identity import (
     ComponentKeys,
@@ -17,7 +18,6 @@ from fedgrpo.secure.committee.keys.identity import (
     toss_keys,
 )
 from fedgrpo.secure.committee.steps import Member
-from fedgrpo.secure.primitives import derive
 from tests.secure.committee.parts import COMMITTEE, IDENTITIES, SESSION, Tamper, play, secret
 
 

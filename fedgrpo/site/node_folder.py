@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.run_directory import NODES
+from fedgrpo.ground.run_files import NODES
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.refusals import Refusal, refused
 

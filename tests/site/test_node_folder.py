@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedgrpo.ground.errors import PolicyError, RunError
-from fedgrpo.ground.node_folder import LOCK, check_free, folder_beside, locked, owned_folder
 from fedgrpo.site import Refusal
+from fedgrpo.site.node_folder import LOCK, check_free, folder_beside, locked, owned_folder
 
 
 def test_a_folder_of_another_user_is_refused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -10,7 +10,7 @@ from fedgrpo.ground.part_names import split_names
 from fedgrpo.settings.bounds import ITEMS, TEXT, check_bounds
 
 
-def _split(value: object) -> object:
+def split(value: object) -> object:
     """Let a tuple be written as "a, b" too, the only form that Flower's run configuration can
     carry. Commas within the parentheses of an option do not count.
     """
@@ -22,19 +22,14 @@ def _split(value: object) -> object:
 def _split_numbers(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (float(value),)
-    parts = _split(value)
+    parts = split(value)
     if isinstance(value, str) and isinstance(parts, tuple):
         return tuple(float(part) for part in parts)
     return parts
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split), Field(max_length=ITEMS)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split), Field(max_length=ITEMS)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers), Field(max_length=ITEMS)]
-Metrics = Annotated[
-    tuple[Literal["reward", "zero_signal", "truncated", "kl"], ...],
-    BeforeValidator(_split),
-    Field(max_length=ITEMS),
-]
 
 
 class Section(BaseModel):
@@ -54,9 +49,8 @@ class Section(BaseModel):
 
     @classmethod
     def prefix(cls) -> str:
-        """What its keys begin with: ``privacy.`` for PrivacySettings, nothing for Settings."""
-        name = cls.__name__.removesuffix("Settings").lower()
-        return f"{name}." if name else ""
+        """Return what its keys begin with: ``privacy.`` for PrivacySettings."""
+        return f"{cls.__name__.removesuffix('Settings').lower()}."
 
     @field_validator("*", mode="after")
     @classmethod

@@ -1,10 +1,8 @@
-"""Which directory a run writes to, and that nobody else writes there."""
+"""Which directory a run writes to: a new one, or that of an unfinished run with these settings."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,18 +10,8 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
+from fedgrpo.ground.run_files import LOCK, NODES, OUTCOMES, SECRET, SNAPSHOT, alone
 from fedgrpo.settings import Settings
-
-SNAPSHOT = "settings.json"
-"""The command whose run a directory holds, and its settings without the ``run`` section."""
-OUTCOMES = {"simulate": "summary.json", "train": "training.json"}
-"""The file that a finished run of each command leaves."""
-LOCK, SERVER_LOCK = ".lock", ".server.lock"
-"""Held by the command, and by the server."""
-ADAPTER = "adapter"
-"""Folder of the final adapter."""
-SECRET, NODES = "run.secret", "nodes"
-"""The secret of the server, and the folder of what simulated nodes keep."""
 
 
 @dataclass(frozen=True)
@@ -56,38 +44,6 @@ class RunDirectory:
         with alone(self.path, LOCK, cure="wait for it, or start another run with --fresh"):
             replace_file(self.path / SNAPSHOT, _snapshot(self.command, settings).encode())
             yield
-
-
-@contextmanager
-def alone(directory: Path, name: str, *, cure: str) -> Iterator[None]:
-    """Hold a lock of a run directory, which is made if need be; it ends with the process.
-
-    Parameters
-    ----------
-    directory, name:
-        Where the lock is.
-    cure:
-        For whoever comes second.
-
-    Raises
-    ------
-    RunError
-        If another process holds the lock.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / name).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise RunError(
-                f"run directory {directory} is in use by process {lock.read().strip() or '?'}",
-                cure=cure,
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def choose(

@@ -10,7 +10,8 @@ from pydantic import model_validator
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.part_names import brings_code
 from fedgrpo.settings.bounds import TEXT
-from fedgrpo.settings.section import Section
+from fedgrpo.settings.sections.presets import PRESETS
+from fedgrpo.settings.sections.section import Section
 
 FROM_PRESET = frozenset(
     {
@@ -152,7 +153,4 @@ class GRPOSettings(Section):
                 f"grpo.preset = {name!r} can be read from a scenario only, where it is filled in",
                 cure="name it in a scenario file or with --set, or write its settings out",
             )
-        # Presets come with torch, so they are loaded only where one is named.
-        from fedgrpo.grpo.presets import PRESETS
-
-        return {**PRESETS[name]().settings(), **chosen}
+        return {**PRESETS[name].settings(), **chosen}

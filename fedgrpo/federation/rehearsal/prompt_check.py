@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedgrpo.data.prompts import Prompt
 from fedgrpo.data.survey import survey_source
 from fedgrpo.data.units import check_unit_column, units_of
+from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError
-from fedgrpo.ground.node_folder import folder_beside
 from fedgrpo.settings import ModelSettings, Scalar, Settings
 from fedgrpo.site import Policy, Refusal, declared_by
 from fedgrpo.site.checked import Checked, files_stamp, keep_checked, looked_at, proposed
 from fedgrpo.site.declared import FINISH_S
+from fedgrpo.site.node_folder import folder_beside
 
 _ANY_LENGTH = 10**9
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.run_directory import RunDirectory, choose
+from fedgrpo.report.run_directory import RunDirectory, choose
 from fedgrpo.settings import Settings
 
 SETTINGS = Settings()

@@ -1,4 +1,4 @@
-"""Make the tiny base model that the package ships: ``python -m fedgrpo.model.pretrain FOLDER``.
+"""Make the tiny base model that the package ships: ``python benchmarks/tiny_model.py FOLDER``.
 
 Two phases on the built-in tasks. First the right answers, until the skill is learned. Then noisy
 answers, among which echoing the input is the most frequent: the skill stays in the weights and

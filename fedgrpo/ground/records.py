@@ -1,0 +1,78 @@
+"""Records that are kept: frozen dataclasses of strict types, each one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, ClassVar, TypeVar, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fedgrpo.ground.errors import RunError
+
+
+class Record:
+    """Base of all records: strict types, no unknown keys, and floats that JSON can carry."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False
+    )
+
+
+@dataclass(frozen=True)
+class Guarantee(Record):
+    """One (epsilon, delta) statement: whose presence is hidden, and from whom."""
+
+    unit: str
+    adversary: str
+    epsilon: float
+    delta: float
+
+
+R = TypeVar("R", bound=Record)
+
+
+def to_json(record: Record) -> str:
+    """Write a record as one line of JSON.
+
+    Raises
+    ------
+    RunError
+        A field has the wrong type, or is NaN or infinite, which JSON cannot carry. Names the field
+        and its value.
+    """
+    text = json.dumps(asdict(cast(Any, record)))
+    _parse(type(record), text)  # What is written can be read again, or is not written.
+    return text
+
+
+def from_json(kind: type[R], text: str) -> R:
+    """Read a record of the given kind.
+
+    Raises
+    ------
+    RunError
+        The text is not JSON, or a field is missing, unknown, of the wrong type, NaN or infinite.
+    """
+    record: R = _parse(kind, text)
+    return record
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
+
+
+def _parse(kind: type[Any], text: str) -> Any:
+    try:
+        return _adapter(cast(Hashable, kind)).validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join([kind.__name__, *map(str, fault["loc"])])
+        raise RunError(
+            f"{where} = {fault['input']!r:.80}: {fault['msg']}",
+            cure="write None for a figure that was not measured; "
+            "read a run with the version of fedgrpo that wrote it",
+        ) from None

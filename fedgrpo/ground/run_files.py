@@ -1,0 +1,56 @@
+"""Files of a run directory that several rooms know, and locks that keep others out of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedgrpo.ground.errors import RunError
+
+METRICS, STATUS, SUMMARY, REPORT = "metrics.jsonl", "status.json", "summary.json", "report.png"
+"""Rounds, where the run is now, its outcome, and its picture."""
+SNAPSHOT = "settings.json"
+"""The command whose run a directory holds, and its settings without the ``run`` section."""
+OUTCOMES = {"simulate": SUMMARY, "train": "training.json"}
+"""The file that a finished run of each command leaves."""
+LOCK, SERVER_LOCK = ".lock", ".server.lock"
+"""Held by the command, and by the server."""
+ADAPTER = "adapter"
+"""Folder of the final adapter."""
+SECRET, NODES = "run.secret", "nodes"
+"""The secret of the server, and the folder of what simulated nodes keep."""
+
+
+@contextmanager
+def alone(directory: Path, name: str, *, cure: str) -> Iterator[None]:
+    """Hold a lock of a run directory, which is made if need be; it ends with the process.
+
+    Parameters
+    ----------
+    directory, name:
+        Where the lock is.
+    cure:
+        For whoever comes second.
+
+    Raises
+    ------
+    RunError
+        If another process holds the lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / name).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunError(
+                f"run directory {directory} is in use by process {lock.read().strip() or '?'}",
+                cure=cure,
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

@@ -1,0 +1,24 @@
+"""Two signs that a policy cannot learn, in a federation and alone: the fault and its cure."""
+
+MAX_ZERO_SIGNAL = 0.95
+"""Share of groups without signal above which there is nothing to learn."""
+MAX_TRUNCATED = 0.9
+"""Share of completions without an end above which hardly any takes part."""
+
+
+def no_signal(share: str, during: str = "") -> str:
+    """Say that so many groups ("97 %") teach nothing, and for how long (", for 10 steps")."""
+    return (
+        f"In {share} of the groups every completion has the same reward{during}, so there is "
+        "nothing to learn from. If rewards are low, use easier prompts, a finer reward, or raise "
+        "grpo.temperature or grpo.group_size; if they are high, the model has learnt these prompts."
+    )
+
+
+def truncated(share: str, during: str = "") -> str:
+    """Say that so many completions have no end, and for how long."""
+    return (
+        f"{share} of the completions reach the length limit without an end{during} and take no "
+        "part in the update. Raise grpo.max_completion_length, set grpo.overlong_share, or check "
+        "that the model ends its answers with the tokenizer's end token."
+    )

@@ -1,0 +1,92 @@
+"""Reading a scenario file, and telling what is wrong with one: key, value and cure."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedgrpo.ground.errors import FedGRPOError, SettingsError
+from fedgrpo.settings.bounds import out_of_bounds
+
+RENAMED = {
+    "federation.min_holders": "federation.min_clients",
+    "simulation.holders": "simulation.clients",
+    "simulation.cpus_per_holder": "simulation.cpus_per_client",
+    "simulation.gpus_per_holder": "simulation.gpus_per_client",
+    "data.prompts_per_holder": "data.prompts_per_client",
+}
+"""Settings by the names that they had, and what they are called now."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file as it stands.
+
+    Raises
+    ------
+    SettingsError
+        If it is missing, not TOML or not UTF-8.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise SettingsError(f"scenario file {path} does not exist", cure="check the path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"scenario file {path} is not UTF-8 from byte {error.start} on", cure="save it as UTF-8"
+        ) from None
+
+
+def explain(error: ValidationError, known: Iterable[str]) -> SettingsError:
+    """Turn pydantic's report into one error with key, value and cure for each fault.
+
+    Parameters
+    ----------
+    error:
+        Of a whole tree.
+    known:
+        Keys that there are, from which the nearest to an unknown one is offered.
+    """
+    problems, cures = [], []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        own = fault.get("ctx", {}).get("error")
+        if isinstance(own, FedGRPOError):
+            problem, cure = own.problem, own.cure
+        elif fault["type"] == "finite_number":
+            named = ".".join(part for part in fault["loc"] if isinstance(part, str))
+            outside = out_of_bounds(named, fault["input"])
+            problem, cure = outside.problem, outside.cure
+        elif fault["type"] == "extra_forbidden":
+            problem, cure = (
+                f"unknown setting {key} = {_quoted(fault['input'])}",
+                _nearest(key, known),
+            )
+        else:
+            problem, cure = f"{key} = {_quoted(fault['input'])}: {fault['msg']}", f"correct {key}"
+        problems.append(problem)
+        cures.append(cure)
+    return SettingsError("; ".join(problems), cure="; ".join(cures))
+
+
+def _quoted(value: object) -> str:
+    """Write a value for people, not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    if key in RENAMED:
+        return f"it is called {RENAMED[key]} now"
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"remove {key}; docs/settings.md lists what there is"

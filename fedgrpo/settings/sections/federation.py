@@ -1,0 +1,48 @@
+"""Settings of who takes part, in earnest and in simulation, and of where the run writes."""
+
+from __future__ import annotations
+
+from fedgrpo.settings.sections.section import Section
+
+
+class FederationSettings(Section):
+    """Who takes part, and for how long the server waits."""
+
+    min_clients: int = 9
+    """Clients that must be online before a round starts, and finish it for its result to count."""
+    wait_s: float = 300.0
+    """Seconds to wait for them."""
+    round_timeout_s: float = 3600.0
+    """Seconds for local training."""
+    reply_timeout_s: float = 300.0
+    """Seconds for each later message of a round."""
+
+
+class SimulationSettings(Section):
+    """Simulated clients and the faults among them. Ignored in deployment."""
+
+    clients: int = 12
+    """Virtual nodes."""
+    byzantine: int = 0
+    """How many of them attack, from the first."""
+    attack: str = "reverse_boost"
+    """A built-in attack (fedgrpo.attacks.attacks), or one of a module or file, with options."""
+    boost: float = 10.0
+    """Factor by which an attacker enlarges what it sends."""
+    droppers: int = 0
+    """How many of them drop out in some rounds, from the last."""
+    dropout: float = 0.3
+    """Probability that a dropper drops out of a round."""
+    cpus_per_client: int = 1
+    """Cores given to a client while it trains: Flower's client-resources-num-cpus."""
+    gpus_per_client: float = 0.0
+    """Share of a GPU given to a client while it trains: Flower's client-resources-num-gpus."""
+
+
+class RunSettings(Section):
+    """Where this run writes. No part of what is computed."""
+
+    directory: str = ""
+    """Run directory. Empty makes ``runs/RUN_ID`` where the server process was started."""
+    started_at: float = 0.0
+    """Unix time from which wall time is counted. 0 means when the server starts."""
