@@ -12,14 +12,15 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import AfterValidator, ValidationError, model_validator
 
 from fedgrpo.ground.errors import FedGRPOError, SettingsError
 from fedgrpo.settings.bounds import out_of_bounds
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.grpo import FROM_PRESET, GRPOSettings
+from fedgrpo.settings.protocols import check_name
 from fedgrpo.settings.section import Metrics, Names, Numbers, Section
 
 __all__ = [
@@ -56,6 +57,12 @@ RENAMED = {
     "data.prompts_per_holder": "data.prompts_per_client",
 }
 """Settings by the names that they had, and what they are called now."""
+
+REMOVED = dict.fromkeys(
+    ("privacy.honest_peers", "privacy.honest_mates"),
+    "remove it: each client adds all of its noise itself",
+)
+"""Settings that there are no more, and what to do without them."""
 
 
 class ModelSettings(Section):
@@ -153,10 +160,6 @@ class PrivacySettings(Section):
     """
     noise_multiplier: float = 1.0
     """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
-    honest_peers: int = 0
-    """Bucket peers on whose noise a client relies (client noise). 0 trusts nobody: each client adds
-    all of it.
-    """
     delta: float = 1e-5
     """Probability with which the guarantee may fail."""
     max_epsilon: float = 8.0
@@ -187,7 +190,7 @@ class PrivacySettings(Section):
 class AggregationSettings(Section):
     """Who applies the robust rule, and to what."""
 
-    protocol: Literal["buckets", "committee", "plain"] = "buckets"
+    protocol: Annotated[str, AfterValidator(check_name)] = "buckets"
     """``buckets``: the server, to sums of at least ``secure.bucket_size`` clients under masks.
     ``committee``: four clients, to shares of each client's release; the server sees the result.
     ``plain``: the server, to each client's release, for a server that clients trust with it.
@@ -430,6 +433,8 @@ def _nearest(key: str) -> str:
 
     if key in RENAMED:
         return f"it is called {RENAMED[key]} now"
+    if key in REMOVED:
+        return REMOVED[key]
     known = [*Settings().to_run_config(), *Settings.model_fields]
     close = difflib.get_close_matches(key, known, n=1)
     if close:

@@ -1,14 +1,12 @@
 """What a node keeps between the messages of a round, in Flower's per-run context.
 
 A deployed node handles each message in a fresh process, so everything lives in ``context.state``,
-which stays on the node. The release and the mask secrets of a round are gone as soon as they have
-served, or when the next round begins.
+which stays on the node: here what every protocol needs, and in the protocols' folders what one of
+them keeps besides, under names that begin with :data:`ROUND`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +14,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.federation.wire.records import array, array_record, config_record, scalar
-from fedgrpo.ground.errors import AdapterError, ProtocolError, SettingsError, TurnError
+from fedgrpo.ground.errors import AdapterError, SettingsError, TurnError
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.secure.committee.keys.identity import MemberKeys
-from fedgrpo.secure.masking import MaskingClient
 
-_PINS, _MASKS, _RELEASE = "fedgrpo.pins", "fedgrpo.masks", "fedgrpo.release"
-_PLAN, _SIGNING, _PINNED = "fedgrpo.plan", "fedgrpo.signing", "fedgrpo.committee"
+ROUND = "fedgrpo.round."
+"""What the names of all records begin with that are forgotten with their round."""
+RELEASE = f"{ROUND}release"
+"""Record of a release that has not left yet."""
 
-WORK = "fedgrpo.work"
-"""What the names of a committee member's records of one round begin with."""
+_PINS, _PLAN = "fedgrpo.pins", f"{ROUND}plan"
 
 
 @dataclass
@@ -72,12 +69,9 @@ class NodeMemory:
         self.forget_round()
         self.state[_PINS] = ConfigRecord({"round": round, **_pins_of(adapter)})
 
-    def keep(self, release: NDArray[np.float64], bound: float, masks: MaskingClient) -> None:
-        """Keep a round's release, float64, shape (size,), its bound, and the mask secrets."""
-        self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
-        self.state[_MASKS] = ConfigRecord(
-            {"client": masks.to_bytes(), "bound": bound, "members": 0}
-        )
+    def keep_release(self, release: NDArray[np.float64]) -> None:
+        """Keep the round's release, float64, shape (size,), until a later message takes it."""
+        self.state[RELEASE] = ArrayRecord({"release": Array(release)})
 
     def keep_plan(
         self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
@@ -146,67 +140,6 @@ class NodeMemory:
         """Digest of the round's order; raises TurnError if there is none."""
         return scalar(self._plan, "order", bytes)
 
-    def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
-        """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
-        self.state[_RELEASE] = ArrayRecord({"release": Array(release)})
-        self.state[_SIGNING] = ConfigRecord({"key": signing})
-
-    def take_signing(self) -> bytes:
-        """Return the round's signing key, once; raises ProtocolError if there is none."""
-        key = scalar(config_record(self.state, _SIGNING), "key", bytes)
-        del self.state[_SIGNING]
-        return key
-
-    def pin_committee(self, members: tuple[MemberKeys, ...]) -> None:
-        """Accept a committee that no settings list: the same for a whole run.
-
-        Raises
-        ------
-        ProtocolError
-            If it is another one.
-        """
-        keys = b"".join(key.signing + key.agreement for key in members)
-        before = keys
-        if _PINNED in self.state:
-            before = scalar(config_record(self.state, _PINNED), "keys", bytes)
-        if before != keys:
-            raise ProtocolError(
-                "the server names another committee than earlier in this run",
-                cure="list the members in aggregation.committee and start a new run",
-            )
-        self.state[_PINNED] = ConfigRecord({"keys": keys})
-
-    @contextmanager
-    def masks(self) -> Iterator[MaskingClient]:
-        """Lend the round's masking client, and store what became of it whether the call succeeds or
-        is refused.
-
-        Raises
-        ------
-        ProtocolError
-            If no round is open.
-        """
-        record = config_record(self.state, _MASKS)
-        client = MaskingClient.from_bytes(scalar(record, "client", bytes))
-        try:
-            yield client
-        finally:
-            record["client"] = client.to_bytes()
-
-    @property
-    def bound(self) -> float:
-        """Largest absolute value of a coordinate of the release."""
-        return scalar(config_record(self.state, _MASKS), "bound", float)
-
-    @property
-    def members(self) -> int:
-        """Members of the roster that this node accepted; 0 before."""
-        return scalar(config_record(self.state, _MASKS), "members", int)
-
-    @members.setter
-    def members(self, count: int) -> None:
-        config_record(self.state, _MASKS)["members"] = count
-
     def take_release(self) -> NDArray[np.float64]:
         """Return the round's release, once.
 
@@ -216,17 +149,14 @@ class NodeMemory:
             If it was taken or there is none.
         """
         release: NDArray[np.float64] = array(
-            array_record(self.state, _RELEASE), "release", "float64"
+            array_record(self.state, RELEASE), "release", "float64"
         )
-        del self.state[_RELEASE]
+        del self.state[RELEASE]
         return release
 
     def forget_round(self) -> None:
         """Wipe release and secrets."""
-        for name in (_RELEASE, _MASKS, _SIGNING, _PLAN):
-            if name in self.state:
-                del self.state[name]
-        for name in [name for name in self.state if name.startswith(WORK)]:
+        for name in [name for name in self.state if name.startswith(ROUND)]:
             del self.state[name]
 
     @property

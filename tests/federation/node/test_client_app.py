@@ -15,6 +15,8 @@ from flwr.common.serde import context_from_proto, context_to_proto
 
 from fedgrpo.federation import LocalGrid, make_client_app
 from fedgrpo.federation.node.gate import source_of
+from fedgrpo.federation.protocols.buckets.node import MASKS
+from fedgrpo.federation.state.memory import RELEASE
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.wire import messages
 from fedgrpo.federation.wire.messages import (
@@ -326,7 +328,7 @@ def test_unmasking_is_answered_once():
 def test_masking_is_answered_once_and_the_release_is_gone():
     node = Node()
     node.masked()
-    assert "fedgrpo.release" not in node.state
+    assert RELEASE not in node.state
     again = messages.write_ciphertexts(Header(1, 1), {1002: b"", 1003: b""})
     assert node.refusal(MASK, again) is Refusal.MESSAGE
 
@@ -337,7 +339,7 @@ def test_a_refused_request_leaves_no_release_behind():
     node.ask(SHARE, messages.write_roster(roster))
     forged = messages.write_ciphertexts(Header(1, 1), {1002: bytes(92), 1003: bytes(92)})
     assert node.refusal(MASK, forged) is Refusal.MESSAGE
-    assert "fedgrpo.release" not in node.state
+    assert RELEASE not in node.state
 
 
 @pytest.mark.parametrize("kind", [SHARE, MASK, UNMASK])
@@ -357,9 +359,9 @@ def test_a_stage_without_its_round_is_refused(kind):
 def test_a_new_round_wipes_what_the_last_one_left():
     node = Node()
     first = node.trained(1)
-    before = node.state["fedgrpo.masks"]["client"]
+    before = node.state[MASKS]["client"]
     second = node.trained(2)
-    assert node.state["fedgrpo.masks"]["client"] != before
+    assert node.state[MASKS]["client"] != before
     assert not {key for keys in first.keys for key in (keys.sharing, keys.masking)} & {
         key for keys in second.keys for key in (keys.sharing, keys.masking)
     }
@@ -425,7 +427,7 @@ def releasing(release):
 def test_a_bad_release_without_a_unit_is_the_same_code(release):
     node = Node(client=releasing(release))
     assert node.refusal(TRAIN, node.order()) is Refusal.FAILED
-    assert "fedgrpo.release" not in node.state
+    assert RELEASE not in node.state
 
 
 FACTORIES = [*FAILURES, *map(releasing, NONSENSE.values())]

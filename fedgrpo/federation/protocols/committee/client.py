@@ -22,6 +22,7 @@ from fedgrpo.federation.protocols.committee.identity import (
     member_identity,
     own_seat,
 )
+from fedgrpo.federation.protocols.committee.memory import keep_signing, pin_committee, take_signing
 from fedgrpo.federation.protocols.committee.messages import (
     Dealer,
     read_deal,
@@ -66,7 +67,8 @@ def finish(
     store = NodeStore.of(context, settings)
     place, node = Place.of(settings, ask.run, header.round), context.node_id
     signing, own = store.derive("dealing", ask.plan), store.derive("node signing", ask.run)
-    NodeMemory(context.state).keep_dealing(release, signing)
+    NodeMemory(context.state).keep_release(release)
+    keep_signing(context.state, signing)
     key = DealingKey.make(signing, own, node, place)
     seat = None
     if can_be_member(context, settings):
@@ -95,7 +97,7 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
         )
     round_, clients = order.header.round, roster_of(order.clients)
     committee = seated(settings, memory, round_, order.seats)
-    plan, key = release_plan(settings, *memory.plan), memory.take_signing()
+    plan, key = release_plan(settings, *memory.plan), take_signing(context.state)
     number = _number_in(clients, key)
     committee_plan(settings, plan, len(clients))
     seating = committee.digest.hex()
@@ -123,7 +125,7 @@ def seated(
     if settings.aggregation.committee:
         check_listed(settings, members)
     else:
-        memory.pin_committee(members)
+        pin_committee(memory.state, members)
     return committee_of(settings, members)
 
 

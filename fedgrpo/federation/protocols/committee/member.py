@@ -15,6 +15,7 @@ from flwr.app import Context, RecordDict
 
 from fedgrpo.federation.protocols.committee.client import seated
 from fedgrpo.federation.protocols.committee.job import Job, Outcome, new_job, put_away, stored_job
+from fedgrpo.federation.protocols.committee.memory import WORK
 from fedgrpo.federation.protocols.committee.messages import (
     ABANDON,
     AGGREGATE,
@@ -31,7 +32,7 @@ from fedgrpo.federation.protocols.committee.messages import (
 from fedgrpo.federation.protocols.committee.plan import is_direct
 from fedgrpo.federation.protocols.committee.pledges import Pledge
 from fedgrpo.federation.protocols.committee.seats import DealingKey, Place, proven_clients
-from fedgrpo.federation.state.memory import WORK, NodeMemory
+from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire.messages import Header
 from fedgrpo.federation.wire.records import config_record, scalar
 from fedgrpo.ground.errors import MemberLostError, OpenedError, ProtocolError

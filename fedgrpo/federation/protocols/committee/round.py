@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.protocols.buckets.secure_round import Failures, Phase
+from fedgrpo.federation.protocols.base import Failures, Phase
 from fedgrpo.federation.protocols.committee.messages import (
     DEAL,
     Dealer,
