@@ -1,6 +1,7 @@
 """Arrows go one way: no room knows a room above it, and only federation/ knows Flower."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def test_only_the_federation_room_imports_flower() -> None:
 
 def test_no_file_is_longer_than_500_lines() -> None:
     assert all(len(p.read_text().splitlines()) <= 500 for p in PACKAGE.glob("**/*.py"))
+
+
+def test_nobody_asks_which_protocol_runs() -> None:
+    """Who needs to know asks the protocol itself, see fedgrpo.settings.protocols."""
+    asks = re.compile(r"protocol *(==|!=)|protocol in \(|noise_by\(")
+    texts = {path: path.read_text() for path in PACKAGE.glob("**/*.py")}
+    assert not [str(path) for path, text in texts.items() if asks.search(text)]

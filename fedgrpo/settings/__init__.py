@@ -12,15 +12,14 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from fedgrpo.ground.errors import FedGRPOError, SettingsError
 from fedgrpo.settings.bounds import out_of_bounds
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.grpo import FROM_PRESET, GRPOSettings
-from fedgrpo.settings.protocols import check_name
 from fedgrpo.settings.section import Metrics, Names, Numbers, Section
 
 __all__ = [
@@ -190,7 +189,7 @@ class PrivacySettings(Section):
 class AggregationSettings(Section):
     """Who applies the robust rule, and to what."""
 
-    protocol: Annotated[str, AfterValidator(check_name)] = "buckets"
+    protocol: str = "buckets"
     """``buckets``: the server, to sums of at least ``secure.bucket_size`` clients under masks.
     ``committee``: four clients, to shares of each client's release; the server sees the result.
     ``plain``: the server, to each client's release, for a server that clients trust with it.

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedgrpo.ground.errors import SettingsError
-from fedgrpo.settings.protocols.base import Phase, Protocol
+from fedgrpo.settings.protocols.base import Phase, Protocol, impossible
 from fedgrpo.settings.protocols.buckets import Buckets
 from fedgrpo.settings.protocols.committee import Committee
 from fedgrpo.settings.protocols.plain import Plain
@@ -18,22 +17,16 @@ from fedgrpo.settings.protocols.plain import Plain
 if TYPE_CHECKING:
     from fedgrpo.settings import Settings
 
-__all__ = ["PROTOCOLS", "Phase", "Protocol", "check_name", "protocol_of"]
+__all__ = ["PROTOCOLS", "Phase", "Protocol", "protocol_of"]
 
 PROTOCOLS: dict[str, Protocol] = {p.name: p for p in (Buckets(), Committee(), Plain())}
 """Every value of ``aggregation.protocol``."""
 
 
 def protocol_of(settings: Settings) -> Protocol:
-    """The protocol that a run follows."""
-    return PROTOCOLS[settings.aggregation.protocol]
-
-
-def check_name(name: str) -> str:
-    """Return a protocol's name; raises SettingsError if there is none of that name."""
-    if name not in PROTOCOLS:
-        raise SettingsError(
-            f"aggregation.protocol = {name!r} is not known",
-            cure=f"choose from {', '.join(PROTOCOLS)}",
-        )
-    return name
+    """The protocol that a run follows; raises SettingsError if there is none of that name."""
+    if (name := settings.aggregation.protocol) in PROTOCOLS:
+        return PROTOCOLS[name]
+    raise impossible(
+        f"aggregation.protocol = {name!r} is not known", f"choose from {', '.join(PROTOCOLS)}"
+    )

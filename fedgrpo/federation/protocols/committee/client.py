@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from flwr.app import Context, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 from numpy import float64
 from numpy.typing import NDArray
 
@@ -22,7 +22,6 @@ from fedgrpo.federation.protocols.committee.identity import (
     member_identity,
     own_seat,
 )
-from fedgrpo.federation.protocols.committee.memory import keep_signing, pin_committee, take_signing
 from fedgrpo.federation.protocols.committee.messages import (
     Dealer,
     read_deal,
@@ -46,15 +45,18 @@ from fedgrpo.federation.protocols.committee.seats import (
     check_seating,
     public_signing_key,
 )
-from fedgrpo.federation.state.memory import NodeMemory
+from fedgrpo.federation.state.memory import ROUND, NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.wire.messages import Header, Tag
 from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.federation.wire.records import config_record, scalar
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee import Committee, MemberKeys
 from fedgrpo.secure.committee import deal as split
 from fedgrpo.settings import Settings
 from fedgrpo.site import fingerprint
+
+_SIGNING, _PINNED = f"{ROUND}signing", "fedgrpo.committee"
 
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
@@ -68,7 +70,7 @@ def finish(
     place, node = Place.of(settings, ask.run, header.round), context.node_id
     signing, own = store.derive("dealing", ask.plan), store.derive("node signing", ask.run)
     NodeMemory(context.state).keep_release(release)
-    keep_signing(context.state, signing)
+    _keep_signing(context.state, signing)
     key = DealingKey.make(signing, own, node, place)
     seat = None
     if can_be_member(context, settings):
@@ -97,7 +99,7 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
         )
     round_, clients = order.header.round, roster_of(order.clients)
     committee = seated(settings, memory, round_, order.seats)
-    plan, key = release_plan(settings, *memory.plan), take_signing(context.state)
+    plan, key = release_plan(settings, *memory.plan), _take_signing(context.state)
     number = _number_in(clients, key)
     committee_plan(settings, plan, len(clients))
     seating = committee.digest.hex()
@@ -125,7 +127,7 @@ def seated(
     if settings.aggregation.committee:
         check_listed(settings, members)
     else:
-        pin_committee(memory.state, members)
+        _pin_committee(memory.state, members)
     return committee_of(settings, members)
 
 
@@ -143,3 +145,37 @@ def _number_in(clients: Mapping[int, bytes], private: bytes) -> int:
 def shown(keys: MemberKeys) -> str:
     """Name a member by the fingerprint that policies name it by."""
     return fingerprint(write_keys(keys).hex())
+
+
+# What is kept between two messages ---------------------------------------------------------------
+
+
+def _keep_signing(state: RecordDict, signing: bytes) -> None:
+    """Keep the private key that signs how the round's release is dealt, 32 bytes."""
+    state[_SIGNING] = ConfigRecord({"key": signing})
+
+
+def _take_signing(state: RecordDict) -> bytes:
+    """Return the round's signing key, once; raises ProtocolError if there is none."""
+    key = scalar(config_record(state, _SIGNING), "key", bytes)
+    del state[_SIGNING]
+    return key
+
+
+def _pin_committee(state: RecordDict, members: tuple[MemberKeys, ...]) -> None:
+    """Accept a committee that no settings list: the same for a whole run.
+
+    Raises
+    ------
+    ProtocolError
+        If it is another one.
+    """
+    keys = before = b"".join(key.signing + key.agreement for key in members)
+    if _PINNED in state:
+        before = scalar(config_record(state, _PINNED), "keys", bytes)
+    if before != keys:
+        raise ProtocolError(
+            "the server names another committee than earlier in this run",
+            cure="list the members in aggregation.committee and start a new run",
+        )
+    state[_PINNED] = ConfigRecord({"keys": keys})

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
-from fedgrpo.federation.protocols.committee.memory import WORK
 from fedgrpo.federation.protocols.committee.messages import TOSS, Work, read_work, write_work
 from fedgrpo.federation.protocols.committee.plan import (
     committee_of,
@@ -21,7 +20,7 @@ from fedgrpo.federation.protocols.committee.plan import (
     dealing_session,
 )
 from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
-from fedgrpo.federation.state.memory import NodeMemory
+from fedgrpo.federation.state.memory import ROUND, NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.messages import Header
 from fedgrpo.federation.wire.plans import release_plan
@@ -42,6 +41,9 @@ from fedgrpo.secure.committee import (
 )
 from fedgrpo.secure.committee.compute.planes import Words
 from fedgrpo.settings import Settings
+
+WORK = f"{ROUND}work"
+"""What the names of a committee member's records of one round begin with."""
 
 
 @dataclass

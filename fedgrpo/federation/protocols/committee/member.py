@@ -14,8 +14,14 @@ from dataclasses import dataclass, replace
 from flwr.app import Context, RecordDict
 
 from fedgrpo.federation.protocols.committee.client import seated
-from fedgrpo.federation.protocols.committee.job import Job, Outcome, new_job, put_away, stored_job
-from fedgrpo.federation.protocols.committee.memory import WORK
+from fedgrpo.federation.protocols.committee.job import (
+    WORK,
+    Job,
+    Outcome,
+    new_job,
+    put_away,
+    stored_job,
+)
 from fedgrpo.federation.protocols.committee.messages import (
     ABANDON,
     AGGREGATE,
