@@ -15,11 +15,13 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
 from fedgrpo.federation.protocols.committee.messages import TOSS, Work, read_work, write_work
 from fedgrpo.federation.protocols.committee.plan import (
+    check_listed,
     committee_of,
     committee_plan,
     dealing_session,
 )
 from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
+from fedgrpo.federation.protocols.committee.seats import Place, Seat, check_seating
 from fedgrpo.federation.state.memory import ROUND, NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.messages import Header
@@ -33,6 +35,7 @@ from fedgrpo.secure.committee import (
     ComponentKeys,
     Identity,
     Member,
+    MemberKeys,
     Party,
     Plan,
     admit,
@@ -44,6 +47,7 @@ from fedgrpo.settings import Settings
 
 WORK = f"{ROUND}work"
 """What the names of a committee member's records of one round begin with."""
+_PINNED = "fedgrpo.committee"
 
 
 @dataclass
@@ -194,3 +198,40 @@ def stored_job(header: Header, context: Context, settings: Settings) -> Job:
         }
     )
     return new_job(read_work(stored), header, context, settings)
+
+
+def seated(
+    settings: Settings, memory: NodeMemory, round: int, seats: tuple[Seat, ...]
+) -> Committee:
+    """Return the committee that sits in a round, if its seats are proven and it is an agreed one.
+
+    Raises
+    ------
+    ProtocolError
+        If they are not, or it is not.
+    """
+    members = check_seating(seats, Place.of(settings, memory.run, round))
+    if settings.aggregation.committee:
+        check_listed(settings, members)
+    else:
+        _pin_committee(memory.state, members)
+    return committee_of(settings, members)
+
+
+def _pin_committee(state: RecordDict, members: tuple[MemberKeys, ...]) -> None:
+    """Accept a committee that no settings list: the same for a whole run.
+
+    Raises
+    ------
+    ProtocolError
+        If it is another one.
+    """
+    keys = before = b"".join(key.signing + key.agreement for key in members)
+    if _PINNED in state:
+        before = scalar(config_record(state, _PINNED), "keys", bytes)
+    if before != keys:
+        raise ProtocolError(
+            "the server names another committee than earlier in this run",
+            cure="list the members in aggregation.committee and start a new run",
+        )
+    state[_PINNED] = ConfigRecord({"keys": keys})

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.client import seated
 from fedgrpo.federation.protocols.committee.job import (
     WORK,
     Job,
     Outcome,
     new_job,
     put_away,
+    seated,
     stored_job,
 )
 from fedgrpo.federation.protocols.committee.messages import (
