@@ -14,10 +14,16 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedgrpo.ground.errors import RunError
+from fedgrpo.settings.protocols import PROTOCOLS
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
-PHASES = ("train", "share", "mask", "unmask", "deal", "committee", "aggregate", "evaluate")
+PHASES = (
+    "train",
+    *(phase.name for protocol in PROTOCOLS.values() for phase in protocol.phases),
+    "aggregate",
+    "evaluate",
+)
 """Phases of a round in their order; the keys of :attr:`RoundRow.seconds`."""
 
 

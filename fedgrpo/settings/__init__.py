@@ -57,6 +57,12 @@ RENAMED = {
 }
 """Settings by the names that they had, and what they are called now."""
 
+REMOVED = dict.fromkeys(
+    ("privacy.honest_peers", "privacy.honest_mates"),
+    "remove it: each client adds all of its noise itself",
+)
+"""Settings that there are no more, and what to do without them."""
+
 
 class ModelSettings(Section):
     """The frozen base model, the same on every node."""
@@ -153,10 +159,6 @@ class PrivacySettings(Section):
     """
     noise_multiplier: float = 1.0
     """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
-    honest_peers: int = 0
-    """Bucket peers on whose noise a client relies (client noise). 0 trusts nobody: each client adds
-    all of it.
-    """
     delta: float = 1e-5
     """Probability with which the guarantee may fail."""
     max_epsilon: float = 8.0
@@ -187,7 +189,7 @@ class PrivacySettings(Section):
 class AggregationSettings(Section):
     """Who applies the robust rule, and to what."""
 
-    protocol: Literal["buckets", "committee", "plain"] = "buckets"
+    protocol: str = "buckets"
     """``buckets``: the server, to sums of at least ``secure.bucket_size`` clients under masks.
     ``committee``: four clients, to shares of each client's release; the server sees the result.
     ``plain``: the server, to each client's release, for a server that clients trust with it.
@@ -430,6 +432,8 @@ def _nearest(key: str) -> str:
 
     if key in RENAMED:
         return f"it is called {RENAMED[key]} now"
+    if key in REMOVED:
+        return REMOVED[key]
     known = [*Settings().to_run_config(), *Settings.model_fields]
     close = difflib.get_close_matches(key, known, n=1)
     if close:
