@@ -41,7 +41,7 @@ from fedgrpo.secure import (
     unmask_sum,
 )
 from fedgrpo.settings import PrivacySettings, ServerSettings
-from fedgrpo.settings.checks import secret_threshold
+from fedgrpo.settings.protocols.buckets import secret_threshold
 
 CLIENTS, PROMPTS, DIMENSION = 12, 200, 32
 EXPECTED = 64  # B: prompts that a client's coins choose in a round, on average.

@@ -66,9 +66,10 @@ LAYERS = """
     federation.wire
     federation.state
     federation.interfaces
+    federation.protocols
+    federation.protocols.plain
     federation.protocols.buckets
     federation.protocols.committee
-    federation.protocols
     federation.node
     federation.server
     federation.simulation
@@ -151,7 +152,7 @@ def test_every_room_has_its_layer() -> None:
     assert len(set(LAYERS.split())) == len(LAYERS.split())
     named = {inner(layer) for layer in LAYERS.split()}
     assert named <= set(modules()), "a layer that is no room and no module"
-    assert set(rooms()) - {PACKAGE} <= named | {inner("federation.protocols")}, "a room has none"
+    assert set(rooms()) - {PACKAGE} <= named, "a room has none"
 
 
 def test_arrows_run_downwards() -> None:
@@ -195,6 +196,12 @@ def test_a_room_without_torch(room: str) -> None:
 
 def test_no_file_is_longer_than_500_lines() -> None:
     assert all(len(file.read_text().splitlines()) <= 500 for file in modules().values())
+
+
+def test_nobody_asks_which_protocol_runs() -> None:
+    """Who needs to know asks the protocol itself, see fedgrpo.settings.protocols."""
+    asks = re.compile(r"protocol *(==|!=)|protocol in \(|noise_by\(")
+    assert not [name for name, file in modules().items() if asks.search(file.read_text())]
 
 
 def test_one_word_for_one_thing() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fedgrpo.federation.simulation.app_bundle import config_table, to_toml
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import RENAMED, Settings
-from fedgrpo.settings.checks import required_clients, secret_threshold
+from fedgrpo.settings.protocols.base import required_clients
+from fedgrpo.settings.protocols.buckets import secret_threshold
 from fedgrpo.settings.reference import to_markdown
 from tests.flat import flatten
 
@@ -96,7 +97,7 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"grpo": {"steps": 2}}, "grpo.steps", "2", "set grpo.steps = 1"),
         ({"privacy": {"adaptive": True, "quantile": 0.9}}, "privacy.quantile", "0.9", "= 0.5"),
         ({"grpo": {"prompts_per_step": 2001}}, "grpo.prompts_per_step", "2001", "lower the first"),
-        ({"privacy": {"honest_peers": 2}}, "privacy.honest_peers", "2", "at most 1"),
+        ({"privacy": {"honest_peers": 2}}, "privacy.honest_peers", "2", "remove it: each client"),
         ({"reward": {"functions": []}}, "reward.functions", "empty", "exact_match"),
         ({"reward": {"weights": [1.0, 2.0]}}, "reward.weights", "2 numbers", "give one each"),
         ({"reward": {"minimum": 1.0}}, "reward.minimum", "1.0", "range"),

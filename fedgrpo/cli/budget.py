@@ -127,7 +127,7 @@ def _of_scenario(
     scenario: Path, overrides: list[str] | None, epsilon: float | None, dimension: int | None
 ) -> Outlook:
     from fedgrpo.privacy.accounting.budget import Cohort, budget_of
-    from fedgrpo.settings.checks import shares_noise
+    from fedgrpo.settings.protocols import protocol_of
     from fedgrpo.settings.scenario import load_scenario
 
     settings = load_scenario(scenario, parse_overrides(overrides), Path.cwd())
@@ -142,14 +142,15 @@ def _of_scenario(
 
         dimension = adapter_dimension(settings.model, settings.adapter)
     member = _towards_a_member(settings, planned)
-    return Outlook(planned, Cohort.of(settings), dimension, member, shares_noise(settings))
+    shared = protocol_of(settings).noise_place(settings) != "client"
+    return Outlook(planned, Cohort.of(settings), dimension, member, shared)
 
 
 def _towards_a_member(settings: Settings, planned: Budget) -> float | None:
     from fedgrpo.privacy import guarantees
-    from fedgrpo.settings.checks import noise_by
+    from fedgrpo.settings.protocols import protocol_of
 
-    if noise_by(settings) != "committee":
+    if not protocol_of(settings).members:
         return None
     noise = {"noise_multiplier": planned.noise_multiplier}
     privacy = settings.privacy.model_copy(update=noise)

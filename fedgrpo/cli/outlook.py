@@ -92,7 +92,6 @@ WORDS = {
     "bucket_size": "Clients behind a trimmed value s",
     "prompts": "Expected prompts of a client B",
     "after_trimming": "Noise is added after trimming",
-    "honest_peers": "Mates whose noise is relied on h",
     "kept": "Clients kept n - 2ks",
     "dimension": "Trainable values d",
     "noise_to_signal": "R = noise / largest signal",

@@ -20,7 +20,7 @@ from fedgrpo.ledger.writer import FILE
 from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.privacy.adaptive import within_range
 from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import MEMBERS, noise_by
+from fedgrpo.settings.protocols import protocol_of
 
 _TOLERANCE = 1e-6
 """Relative difference of epsilon between machines: another libm, another version of the accountant.
@@ -193,31 +193,10 @@ def _faults(
     for name, expected in _expected(settings, head).items():
         if (found := getattr(entry, name)) != expected:
             yield f"{name} is {found!r}, the settings and the head say {expected!r}"
-    yield from _committee_faults(entry, settings)
+    yield from protocol_of(settings).entry_faults(entry, settings)
     spent = sum(one.released for one in [*done, entry])
     if not _same_guarantees(entry.epsilon, _computed(settings, spent)):
         yield "its epsilon is not what the accountant computes"
-
-
-def _committee_faults(entry: RoundEntry, settings: Settings) -> Iterator[str]:
-    """What does not fit who computed the round, and whether it counts."""
-    aggregation = settings.aggregation
-    committee = aggregation.protocol == "committee"
-    if not entry.released and not (committee and entry.aborted):
-        yield "it claims to have released nothing, which only an aborted round of a committee can"
-    members = entry.committee
-    if entry.aborted or not committee:
-        if members:
-            yield "it names members of a committee that did not compute it"
-    elif len(set(members)) != len(members) or len(members) != MEMBERS:
-        yield f"{len(members)} members computed it, and {MEMBERS} do"
-    elif aggregation.committee and not set(members) <= signing_keys(settings):
-        yield "a member that computed it is not on the committee that the settings list"
-
-
-def signing_keys(settings: Settings) -> set[str]:
-    """Signing keys (hex) of the committee that the settings name."""
-    return {name[:64] for name in settings.aggregation.committee}
 
 
 def _expected(settings: Settings, head: Head) -> dict[str, object]:
@@ -230,7 +209,7 @@ def _expected(settings: Settings, head: Head) -> dict[str, object]:
         "settings": settings.fingerprint(),
         "rule": settings.robust.rule,
         "trim": settings.robust.trim,
-        "noise": noise_by(settings),
+        "noise": protocol_of(settings).noise_place(settings),
         "noise_multiplier": privacy.noise_multiplier if private else 0.0,
         "protocol": settings.aggregation.protocol,
         "version": head.version,

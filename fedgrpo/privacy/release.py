@@ -300,12 +300,10 @@ def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggrega
 def client_noise_std(privacy: PrivacySettings) -> float:
     """Return the noise that one client adds, in units of its sensitivity 1.
 
-    Client noise: z / sqrt(1 + h), with h the honest peers that a client relies on. Sums of
-    independent Gaussians add variances, so a bucket sum that holds the client's own noise and that
-    of h honest peers carries at least (1 + h) z^2 / (1 + h) = z^2 that an adversary cannot
-    subtract, over a sensitivity of 1. With h = 0 the client's vector is private by itself, whatever
-    happens to it later. Rounding each noisy vector before it is summed changes nothing: at 64 steps
-    a standard deviation, sums of rounded Gaussians equal rounded sums up to exp(-2 pi^2 64^2).
+    Client noise: all of z, so the client's vector is private by itself, whatever happens to it
+    later: no peer's noise is relied upon. Rounding each noisy vector before it is summed changes
+    nothing: at 64 steps a standard deviation, sums of rounded Gaussians equal rounded sums up to
+    exp(-2 pi^2 64^2).
 
     Returns
     -------
@@ -314,7 +312,7 @@ def client_noise_std(privacy: PrivacySettings) -> float:
     """
     if privacy.unit == "none" or privacy.noise == "server":
         return 0.0
-    return privacy.noise_multiplier / math.sqrt(1 + privacy.honest_peers)
+    return privacy.noise_multiplier
 
 
 def server_noise_std(

@@ -34,9 +34,14 @@ from fedgrpo.report.style import (
     save_picture,
 )
 from fedgrpo.settings import METRICS
+from fedgrpo.settings.protocols import PROTOCOLS
 
-# No run has both the stages of buckets and those of a committee.
-PHASE_COLOURS = dict(zip(PHASES, (BLUE, SKY, GREEN, ORANGE, SKY, GREEN, RED, PURPLE), strict=True))
+# No run has the stages of two protocols.
+PHASE_COLOURS = {"train": BLUE, "aggregate": RED, "evaluate": PURPLE} | {
+    phase.name: colour
+    for protocol in PROTOCOLS.values()
+    for phase, colour in zip(protocol.phases, cycle((SKY, GREEN, ORANGE)))
+}
 
 SMALL_KL = 1e-3
 MANY_ROUNDS = 60

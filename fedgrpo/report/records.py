@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedgrpo.ground.records import Guarantee, Record
+from fedgrpo.settings.protocols import PROTOCOLS
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
-PHASES = ("train", "share", "mask", "unmask", "deal", "committee", "aggregate", "evaluate")
+PHASES = (
+    "train",
+    *(phase.name for protocol in PROTOCOLS.values() for phase in protocol.phases),
+    "aggregate",
+    "evaluate",
+)
 """Phases of a round in their order; the keys of :attr:`RoundRow.seconds`."""
 
 

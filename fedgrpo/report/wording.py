@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedgrpo.report.records import RoundRow
+from fedgrpo.settings.protocols import PROTOCOLS
 
 BARS = "▁▂▃▄▅▆▇█"
 WINDOW = 10
@@ -14,9 +15,7 @@ PHASE_WORDS = {
     "": "starting",
     "waiting": "waiting for nodes",
     "train": "training on the nodes",
-    "share": "exchanging keys in buckets",
-    "mask": "collecting masked updates",
-    "unmask": "unmasking bucket sums",
+    **{stage.name: stage.words for p in PROTOCOLS.values() for stage in p.phases},
     "aggregate": "applying the robust rule",
     "evaluate": "evaluating on held-out prompts",
 }

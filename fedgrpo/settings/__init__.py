@@ -5,7 +5,7 @@ Flower carries only scalars, so lists travel as comma-separated strings and ever
 ``section.name``.
 """
 
-from fedgrpo.settings.reading import RENAMED, read_toml
+from fedgrpo.settings.reading import REMOVED, RENAMED, read_toml
 from fedgrpo.settings.sections.aggregation import (
     AggregationSettings,
     RobustSettings,
@@ -30,6 +30,7 @@ __all__ = [
     "FROM_PRESET",
     "METRICS",
     "PRESETS",
+    "REMOVED",
     "RENAMED",
     "AdapterSettings",
     "AggregationSettings",

@@ -63,7 +63,6 @@ BOUNDS: Mapping[str, Bounds] = {
     "grpo.tokens_per_batch": (1, 10**9),
     "grpo.max_grad_norm": (1e-9, 1e6),
     "privacy.noise_multiplier": (1e-6, 1e6),
-    "privacy.honest_peers": (0, 10**5),
     "privacy.delta": (_LEAST, 0.999),
     "privacy.max_epsilon": (1e-9, 1e9),
     "privacy.clipping_norm": (1e-9, 1e6),

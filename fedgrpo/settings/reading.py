@@ -22,6 +22,12 @@ RENAMED = {
 }
 """Settings by the names that they had, and what they are called now."""
 
+REMOVED = dict.fromkeys(
+    ("privacy.honest_peers", "privacy.honest_mates"),
+    "remove it: each client adds all of its noise itself",
+)
+"""Settings that there are no more, and what to do without them."""
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file as it stands.
@@ -86,6 +92,8 @@ def _quoted(value: object) -> str:
 def _nearest(key: str, known: Iterable[str]) -> str:
     if key in RENAMED:
         return f"it is called {RENAMED[key]} now"
+    if key in REMOVED:
+        return REMOVED[key]
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"did you mean {close[0]}?"

@@ -3,10 +3,10 @@
 The installed package keeps to it whatever a server asks. Nothing here knows Flower or torch.
 """
 
+from fedgrpo.settings.protocols.committee.members import fingerprint
 from fedgrpo.site.absent import broken_without_policy
 from fedgrpo.site.account import check_spending, rounds_left, spent_epsilon
 from fedgrpo.site.checks import broken_limits, check_round
-from fedgrpo.site.committee import fingerprint
 from fedgrpo.site.declared import Declared, broken_declarations, declared_by
 from fedgrpo.site.explain import explain
 from fedgrpo.site.limits import Policy, UnitLimits

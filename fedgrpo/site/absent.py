@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from fedgrpo.ground.part_names import brings_code
 from fedgrpo.settings import Settings
+from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.site.limits import named_code
 from fedgrpo.site.refusals import Refusal
 
@@ -47,8 +48,12 @@ def _forbidden(settings: Settings) -> Iterator[tuple[Refusal, str, str]]:
         yield Refusal.MODEL, f"model {model!r}", f"models = {json.dumps([model])}"
     if settings.privacy.unit == "none":
         yield Refusal.UNIT, "privacy.unit = 'none'", _NO_UNIT
-    if settings.aggregation.protocol == "plain":
-        yield Refusal.PROTOCOL, "aggregation.protocol = 'plain'", 'protocols = ["plain"]'
+    if (protocol := protocol_of(settings)).trusted_server:
+        yield (
+            Refusal.PROTOCOL,
+            f"aggregation.protocol = {protocol.name!r}",
+            f"protocols = {json.dumps([protocol.name])}",
+        )
 
 
 def _allowing(line: str) -> str:

@@ -8,8 +8,7 @@ from datetime import datetime
 from fedgrpo.ground.errors import PolicyError
 from fedgrpo.privacy.accounting.guarantees import round_cost
 from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import noise_by
-from fedgrpo.site.committee import committee_problem
+from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.site.limits import ANY, Policy, allowed, named_code
 from fedgrpo.site.refusals import CURES, Refusal
 
@@ -86,26 +85,17 @@ def _broken_privacy(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
             Refusal.NOISE,
             f"noise multiplier {cost.noise_multiplier:g} is below {limits.least_noise:g}",
         )
-    if not allowed(place := noise_by(settings), policy.noise_by):
+    if not allowed(place := protocol_of(settings).noise_place(settings), policy.noise_by):
         yield Refusal.NOISE_PLACE, f"noise by the {place} is not allowed"
-    if privacy.honest_peers > policy.most_honest_peers:
-        yield (
-            Refusal.HONEST_PEERS,
-            f"privacy.honest_peers = {privacy.honest_peers} is above {policy.most_honest_peers}",
-        )
 
 
 def _broken_protocol(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
     """Who is shown what on the way to the robust rule."""
-    protocol, size = settings.aggregation.protocol, settings.secure.bucket_size
-    if not allowed(protocol, policy.protocols):
-        yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol!r} is not allowed"
-    if protocol == "buckets" and size < policy.least_bucket:
-        yield Refusal.BUCKET_SIZE, f"buckets of {size} are below {policy.least_bucket}"
-    if protocol != "committee":
-        return
-    if problem := committee_problem(policy.committee, settings):
-        yield Refusal.COMMITTEE, problem
+    protocol = protocol_of(settings)
+    if not allowed(protocol.name, policy.protocols):
+        yield Refusal.PROTOCOL, f"aggregation.protocol = {protocol.name!r} is not allowed"
+    for code, problem in protocol.broken(settings, policy):
+        yield Refusal(code), problem
 
 
 def _broken_code(policy: Policy, settings: Settings) -> Iterator[tuple[Refusal, str]]:
@@ -132,6 +122,6 @@ def _broken_metrics(policy: Policy, settings: Settings) -> Iterator[tuple[Refusa
     if forbidden := [name for name in privacy.metrics if name not in policy.metrics]:
         yield Refusal.METRICS, f"metrics {', '.join(forbidden)} may not leave"
     # The server sees sums before its own noise; members of a committee see shares, then noise.
-    noised = privacy.unit != "none" and noise_by(settings) in ("client", "committee")
+    noised = privacy.unit != "none" and protocol_of(settings).noise_place(settings) != "server"
     if privacy.metrics and not noised and not policy.metrics_without_noise:
         yield Refusal.METRICS, "metrics may not leave without noise that the server has no part in"

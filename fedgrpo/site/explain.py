@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fedgrpo.privacy.accounting.neighbours import Neighbours
 from fedgrpo.settings import METRICS
+from fedgrpo.settings.protocols import PROTOCOLS
 from fedgrpo.site.account import UNITS, spent_epsilon, spent_on_neighbours
-from fedgrpo.site.committee import committee_words
 from fedgrpo.site.limits import ANY, Policy, UnitLimits, allowed
 from fedgrpo.site.spending import Entry
 
@@ -24,18 +24,14 @@ _REMOVED = {
     "prompt": "an empty prompt in its place",
     "client": "a contribution of nothing",
 }
-_PROTOCOLS = {
-    "buckets": "sums over groups under one-time secret masks",
-    "committee": "the result of a committee",
-    "plain": "your update by itself",
-}
+_NOISERS = {p.noiser.name: p.noiser for p in PROTOCOLS.values() if p.noiser}
+"""Who adds one noise for all that is not the server."""
 _NOISE = {
     "client": "this machine itself, before anything leaves it",
-    "committee": "the four members of a committee together, before they show anything",
     "server": "the server, after it has added the sums up; it sees sums without noise",
     ANY: "whomever the server names",
-}
-_JOINT = ("committee", "server")
+} | {name: noiser.words for name, noiser in _NOISERS.items()}
+_JOINT = (*_NOISERS, "server")
 """Who adds one noise for all."""
 
 
@@ -83,20 +79,9 @@ def _leaves(policy: Policy) -> Iterator[str]:
         "list of numbers by which the model should change: the update. That update leaves, in the "
         f"form that follows. {_clipped(policy)}"
     )
-    if allowed("buckets", policy.protocols):
-        yield (
-            "It is added up with those of other participants under one-time secret masks, so that "
-            "the server sees only the sum over a group of at least "
-            f"{policy.least_bucket}, never yours alone. If members of the group go silent on the "
-            "way, the sum may be over fewer of them, but over more than half."
-        )
-    if allowed("committee", policy.protocols):
-        yield from committee_words(policy.committee)
-    if allowed("plain", policy.protocols):
-        yield (
-            "This policy ALSO allows runs in which the server is shown your update by itself, and "
-            "is trusted with it."
-        )
+    for name, protocol in PROTOCOLS.items():
+        if allowed(name, policy.protocols):
+            yield from protocol.page(policy)
     yield _metrics(policy)
     yield (
         "Besides: temporary keys, a name that this machine has in this run only, a "
@@ -173,7 +158,7 @@ def _guarantee(policy: Policy) -> Iterator[str]:
         yield (
             "The noise is random and is added by "
             + _listed([_NOISE.get(place, f"{place!r}") for place in policy.noise_by])
-            + _peers(policy)
+            + _trusted(policy)
         )
     if policy.without_privacy:
         yield (
@@ -209,12 +194,9 @@ def _certainty(epsilon: float) -> str:
     return f"{math.ceil(1e4 * sure) / 100:g} %"
 
 
-def _peers(policy: Policy) -> str:
-    peers, joint = policy.most_honest_peers, allowed("committee", policy.noise_by)
-    said = f"; up to {peers} other participants may be relied upon for a part." if peers else "."
-    if joint:
-        return said + " Of a committee it is relied upon that no two members conspire."
-    return said if peers else said + " No other participant is relied upon for it."
+def _trusted(policy: Policy) -> str:
+    trusted = [noiser.trust for name, noiser in _NOISERS.items() if allowed(name, policy.noise_by)]
+    return ". " + (" ".join(trusted) or "No other participant is relied upon for it.")
 
 
 def _spent(policy: Policy, entries: Sequence[Entry]) -> Iterator[str]:
@@ -256,7 +238,7 @@ def _beside(policy: Policy, entries: Sequence[Entry]) -> str:
     ways = []
     if allowed("client", policy.noise_by):
         ways.append(f"{_figures(own)} where each of them adds its own noise")
-    if policy.most_honest_peers or any(allowed(by, policy.noise_by) for by in _JOINT):
+    if any(allowed(by, policy.noise_by) for by in _JOINT):
         one = spent_on_neighbours(entries, policy.delta, shared=True)
         ways.append(f"{_figures(one)} where one noise covers them all")
     return said + ", or ".join(ways) + "."
@@ -276,7 +258,8 @@ def _figures(beside: Neighbours) -> str:
 
 def _who_decides(policy: Policy) -> Iterator[str]:
     yield "5. Who decides"
-    protocols = tuple(_PROTOCOLS.get(name, name) for name in policy.protocols)
+    shown = {name: protocol.shows for name, protocol in PROTOCOLS.items()}
+    protocols = tuple(shown.get(name, name) for name in policy.protocols)
     trains = f"Programs that may take part in training: {_names(policy.code)}. "
     yield (
         "This file does. The software installed here holds every request of the server against it "

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from fedgrpo.ground.errors import PolicyError
 from fedgrpo.ground.part_names import brings_code
 from fedgrpo.settings import METRICS, Metrics, Names, Section, Settings
-from fedgrpo.site.committee import check_members
+from fedgrpo.settings.protocols.committee.members import check_members
 from fedgrpo.site.refusals import Refusal
 
 ANY = "*"
@@ -84,8 +84,6 @@ class Policy(Section):
     noise_by: Names = ("client",)
     """Who may add the noise: ``client`` trusts nobody else with it, ``committee`` trusts its four
     members not to conspire, ``server`` trusts the server."""
-    most_honest_peers: int = Field(default=0, ge=0)
-    """Other clients on whose noise this site may rely (``privacy.honest_peers``)."""
     largest_clipping_norm: float = Field(default=10.0, gt=0)
     """Largest clipping norm, in the adapter's own units: how far one unit may move the model."""
     least_bucket: int = Field(default=3, ge=3)

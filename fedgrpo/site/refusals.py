@@ -20,7 +20,6 @@ class Refusal(StrEnum):
     UNIT = "unit"
     NOISE = "noise"
     NOISE_PLACE = "noise-place"
-    HONEST_PEERS = "honest-peers"
     CLIPPING_NORM = "clipping-norm"
     BUCKET_SIZE = "bucket-size"
     PROTOCOL = "protocol"
@@ -59,7 +58,6 @@ CURES = {
     Refusal.NOISE: "raise privacy.noise_multiplier",
     Refusal.NOISE_PLACE: "let those add the noise whom the site trusts with it: privacy.noise = "
     "'client', or the members of aggregation.protocol = 'committee'",
-    Refusal.HONEST_PEERS: "lower privacy.honest_peers",
     Refusal.CLIPPING_NORM: "lower privacy.clipping_norm",
     Refusal.BUCKET_SIZE: "raise secure.bucket_size",
     Refusal.PROTOCOL: "use a protocol that the site allows",

@@ -23,7 +23,7 @@ T = TypeVar("T")
 PUBLIC = "prompts_declared = 5000\nlongest_prompt_tokens = 64\nanswer_after_s = 60.0\n"
 """What a site declares, for a run of any defaults."""
 EVERYTHING = (
-    'models = ["*"]\nrewards = ["*"]\nprotocols = ["*"]\nnoise_by = ["*"]\nmost_honest_peers = 9\n'
+    'models = ["*"]\nrewards = ["*"]\nprotocols = ["*"]\nnoise_by = ["*"]\n'
     "without_privacy = true\nmetrics_without_noise = true\n"
     "[prompt]\nlargest_epsilon = 1e6\n[client]\nlargest_epsilon = 1e6\n"
 )

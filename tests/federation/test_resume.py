@@ -125,7 +125,7 @@ def test_a_round_of_a_committee_opens_no_second_result(tmp_path: Path) -> None:
             power.fails_at = power.steps + 1
             power.step()
 
-        patches.setattr("fedgrpo.federation.server.gathering.read_opened", at_the_end)
+        patches.setattr("fedgrpo.federation.protocols.committee.server.read_result", at_the_end)
         with pytest.raises(KilledError):
             runs.go(broken, power=power)
     settings = runs.settings(broken)

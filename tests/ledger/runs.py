@@ -9,7 +9,7 @@ from fedgrpo.ledger import FILE, End, Head, Ledger, RoundEntry, hash_file
 from fedgrpo.ledger.checkpoints import public_key
 from fedgrpo.privacy.accounting.guarantees import guarantees
 from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import noise_by
+from fedgrpo.settings.protocols import protocol_of
 
 SEED = bytes(range(32))
 SETTINGS = Settings.from_mapping(
@@ -62,7 +62,7 @@ def round_entry(round: int, settings: Settings = SETTINGS, aborted: str = "") ->
         rule=settings.robust.rule,
         trim=settings.robust.trim,
         clipping_norm=1.0 / round if settings.privacy.adaptive else 1.0,
-        noise=noise_by(settings),
+        noise=protocol_of(settings).noise_place(settings),
         noise_multiplier=settings.privacy.noise_multiplier,
         epsilon=guarantees(settings, round),
         aborted=aborted,

@@ -63,7 +63,6 @@ def test_a_committee_takes_a_dozen_lines_more() -> None:
         ({"hours": "20:00-06:00"}, "between 20:00-06:00 (local time)"),
         ({"without_privacy": True}, "ALSO allows runs without random noise"),
         ({"noise_by": ["client", "server"]}, "or by the server, after"),
-        ({"most_honest_peers": 2}, "up to 2 other participants may be relied upon"),
         ({"prompt": {"least_noise": 1.5}}, "at least 1.5 times"),
         ({"prompt": None}, "allows no kind of run, so nothing leaves"),
         ({"client": {"largest_epsilon": 3.0}}, "your organisation's whole part"),
@@ -138,7 +137,7 @@ def test_it_says_what_copies_and_a_replaced_prompt_cost() -> None:
     assert "one noise covers them all" not in text
 
 
-@pytest.mark.parametrize("changed", [{"noise_by": ["server"]}, {"most_honest_peers": 1}, COMMITTEE])
+@pytest.mark.parametrize("changed", [{"noise_by": ["server"]}, COMMITTEE])
 def test_where_one_noise_covers_all_copies_it_says_what_that_costs(changed: dict[str, Any]) -> None:
     text = page(default_run(), **changed)
     assert "1.2, 3.2 or 6.5 where one noise covers them all." in text

@@ -29,16 +29,16 @@ from fedgrpo.federation.node.answers import log_failure
 from fedgrpo.federation.node.clock import Clock, LateError
 from fedgrpo.federation.node.faults import attack, honest_vectors, simulated_faults
 from fedgrpo.federation.node.gate import Gate
-from fedgrpo.federation.protocols.committee import client as committee_client
+from fedgrpo.federation.protocols import node_side
+from fedgrpo.federation.protocols.base import Answering
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.state.watch import Watch
-from fedgrpo.federation.wire.codec import Header, check_header, decode, encode
-from fedgrpo.federation.wire.messages import TrainOrder, Unmasked
+from fedgrpo.federation.wire.codec import Header, check_header, decode
+from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.privacy.release import ReleasePlan, zero_release
-from fedgrpo.secure.masking import MaskingClient
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
 from fedgrpo.site.refusals import Refusal, refused
@@ -116,10 +116,7 @@ class Task:
 
 
 def train(message: Message, context: Context, node: Node) -> RecordDict:
-    """Train, keep the release, and answer with ephemeral public keys and a tag only.
-
-    Under the plain protocol, answer with the release itself.
-    """
+    """Train, keep the release, and answer as the protocol has it: with the release or a promise."""
     task = _task(message, context, node.clock.now())
     task.gate.check()
     faults = simulated_faults(task.settings, context.node_config, task.ask.round)
@@ -304,15 +301,14 @@ def _attacked(task: Task, release: Release) -> Release:
 
 def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
     """Write what leaves, and keep what later messages of the round need."""
-    header, settings = task.order.header, task.settings
-    tag = task.store.tag(task.ask, release)
-    if settings.aggregation.protocol == "plain":
-        return encode(header, Unmasked(release), tag)
-    if settings.aggregation.protocol == "committee":
-        return committee_client.finish(header, task.context, settings, task.ask, release)
-    least = max(minimum_bucket, settings.secure.bucket_size)
-    masks = MaskingClient.open(
-        header.run_id, header.round, task.context.node_id, least, order=task.digest
+    answering = Answering(
+        task.order.header,
+        task.context,
+        task.settings,
+        task.store,
+        task.ask,
+        task.plan,
+        task.digest,
+        minimum_bucket,
     )
-    task.memory.keep(release, task.plan.bound, masks)
-    return encode(header, masks.public_keys, tag)
+    return node_side(task.settings).answer(answering, release)

@@ -27,8 +27,8 @@ class Openings:
     Adversary: a server that runs this code and remembers everything, earlier attempts included
     (honest but curious), with peers that collude as far as :mod:`fedgrpo.secure.masking` allows. It
     learns, over all attempts, sums over disjoint sets of clients: what one attempt with those
-    buckets shows. That is also why a round is accounted for once where ``privacy.honest_peers``
-    counts on the peers' noise: no release is in two different sums.
+    buckets shows. That is also why a round is accounted for once where a statement counts on the
+    noise of honest peers: no release is in two different sums.
 
     Parameters
     ----------

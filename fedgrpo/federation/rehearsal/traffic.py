@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from flwr.app import Message
+from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fedgrpo.federation.node.client_app import make_client_app
@@ -23,11 +24,8 @@ from fedgrpo.federation.wire.messages import read_refusal, write_adapter
 from fedgrpo.ground.errors import RunError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
-from fedgrpo.secure.committee.steps import MEMBERS
 from fedgrpo.settings import Scalar, Settings
-
-_OF_MEMBERS = ("committee", "cosign")
-"""Stages of a committee's members only."""
+from fedgrpo.settings.protocols import protocol_of
 
 SMALL, LARGE = 64, 1088
 """Dimensions that are played. Every message is a constant and so many bytes a coordinate."""
@@ -60,26 +58,30 @@ class Traffic:
 class CountingGrid(LocalGrid):
     """A federation in this process that measures the messages of each direction."""
 
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, tamper=self._count_reply, **options)  # type: ignore[arg-type]
+    def __init__(self, app: ClientApp, nodes: int, settings: Settings) -> None:
+        super().__init__(app, nodes, run_config=settings.to_run_config(), tamper=self._count_reply)
+        self._protocol = protocol_of(settings)
         self._sent, self._received = Counter[bool](), Counter[bool]()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver messages, and count them as received by the nodes."""
         listed = list(messages)
         for message in listed:
-            self._received[stage_of(message) in _OF_MEMBERS] += wire_bytes(message)
+            self._received[self._is_members(stage_of(message))] += wire_bytes(message)
         return super().push_messages(listed)
 
     def traffic(self) -> Traffic:
         """Mean over the nodes, and over the members."""
-        nodes = len(self.contexts)
+        nodes, members = len(self.contexts), self._protocol.members or 1
         return Traffic(
             self._sent[False] / nodes,
             self._received[False] / nodes,
-            self._sent[True] / MEMBERS,
-            self._received[True] / MEMBERS,
+            self._sent[True] / members,
+            self._received[True] / members,
         )
+
+    def _is_members(self, stage: str) -> bool:
+        return stage in self._protocol.member_messages
 
     def _count_reply(self, stage: str, node: int, reply: Message) -> Message:
         code = read_refusal(reply.content) if reply.has_content() else None
@@ -89,7 +91,7 @@ class CountingGrid(LocalGrid):
                 f"a played round failed at stage {stage}: {reason}",
                 cure="correct the settings that it names",
             )
-        self._sent[stage in _OF_MEMBERS] += wire_bytes(reply)
+        self._sent[self._is_members(stage)] += wire_bytes(reply)
         return reply
 
 
@@ -150,11 +152,7 @@ def _played(settings: Settings, dimension: int) -> Traffic:
     def silent(_: Settings, __: Mapping[str, Scalar]) -> _Silent:
         return _Silent()
 
-    grid = CountingGrid(
-        make_client_app(silent),
-        chosen.federation.min_clients,
-        run_config=chosen.to_run_config(),
-    )
+    grid = CountingGrid(make_client_app(silent), chosen.federation.min_clients, chosen)
     adapter = AdapterState(np.zeros(dimension, np.float32), {}, "0" * 64)
     with _quiet():
         FedGRPO(chosen).start(grid, write_adapter(adapter))

@@ -1,19 +1,17 @@
-"""From bucket means to the next server state: robust rule, noise, optimiser, clipping norm."""
+"""From a round's outcome to the next server state, to a row and to an entry of the ledger."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.federation.protocols.buckets.secure_round import BucketMean
+from fedgrpo.federation.protocols.base import RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
 from fedgrpo.federation.server.optimisers import rate_at, server_step
 from fedgrpo.federation.wire.plans import norms_in
@@ -22,53 +20,14 @@ from fedgrpo.ledger import RoundEntry
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import guarantees, worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
-from fedgrpo.privacy.noise import add_noise
-from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate, server_noise_std
+from fedgrpo.privacy.release import Aggregate
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
-from fedgrpo.robust.rules import combine, sensitivity
 from fedgrpo.settings import METRICS, Settings
-from fedgrpo.settings.checks import noise_by
+from fedgrpo.settings.protocols import protocol_of
 
 REASONS_SHOWN = 5
 """Different reasons of nodes that are named in a message."""
-
-
-@dataclass(frozen=True)
-class RoundOutcome:
-    """What a round came to.
-
-    Attributes
-    ----------
-    reason:
-        Why it was skipped; empty for a round that changed the adapter.
-    aggregate:
-        What was read from the robust mean, if the round was not skipped.
-    finished:
-        Nodes whose update is in the result; 0 if the round was skipped.
-    dropped:
-        Nodes that were asked and lost on the way.
-    buckets:
-        Bucket means that the rule saw.
-    cohort:
-        Nodes that were asked.
-    commitments:
-        Of the nodes in the result to their releases.
-    members:
-        Signing keys (hex) of the committee members that computed the result; none without one.
-    released:
-        Whether anything of the round can have come out, so that it counts for epsilon.
-    """
-
-    reason: str = ""
-    aggregate: Aggregate | None = None
-    finished: int = 0
-    dropped: int = 0
-    buckets: int = 0
-    cohort: int = 0
-    commitments: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()
-    released: bool = True
 
 
 @dataclass
@@ -94,54 +53,6 @@ class RoundClock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
-
-
-def robust_aggregate(
-    settings: Settings,
-    plan: ReleasePlan,
-    buckets: Sequence[BucketMean],
-    key: bytes | None = None,
-) -> Aggregate:
-    """Combine bucket means by the robust rule, add the server's noise if it is the server's to add,
-    and read.
-
-    Adversary of server noise: whoever sees the models that are released. The server itself sees the
-    bucket means. ``key`` (32 secret bytes) makes the noise that of a repeated round too, see
-    :func:`fedgrpo.privacy.noise.add_noise`.
-
-    Raises
-    ------
-    CohortError
-        If the rule needs more buckets.
-    """
-    rule, trim = settings.robust.rule, settings.robust.trim
-    # Of shape (B, size) for no buckets too, which the rule refuses with its own numbers.
-    means: NDArray[np.float64] = np.reshape([bucket.mean for bucket in buckets], (-1, plan.size))
-    combined = combine(rule, means, trim)
-    if settings.privacy.unit == "none" or settings.privacy.noise == "client":
-        return _sent(settings, read_aggregate(combined, plan))
-    # One client moves the mean over its bucket's survivors, so the smallest number of survivors
-    # counts.
-    smallest = min(len(bucket.survivors) for bucket in buckets)
-    std = server_noise_std(
-        settings.privacy,
-        sensitivity(rule, len(buckets), trim, smallest),
-        plan.expected_prompts,
-        rounding=max(bucket.step for bucket in buckets) * math.sqrt(plan.size),
-    )
-    return _sent(settings, read_aggregate(add_noise(combined, std, key), plan))
-
-
-def read_opened(settings: Settings, plan: ReleasePlan, mean: NDArray[np.float64]) -> Aggregate:
-    """Read what a committee opened: trimmed and noised already."""
-    return _sent(settings, read_aggregate(mean, plan))
-
-
-def _sent(settings: Settings, aggregate: Aggregate) -> Aggregate:
-    """Leave out metrics that no client sends: where they would be is a half, or noise about it."""
-    names: tuple[str, ...] = settings.privacy.metrics
-    sent = {name: aggregate.metrics[name] for name in METRICS if name in names}
-    return replace(aggregate, metrics=sent)
 
 
 def apply_aggregate(
@@ -240,7 +151,7 @@ def make_entry(
         rule=settings.robust.rule,
         trim=settings.robust.trim,
         clipping_norm=clipping_norm,
-        noise=noise_by(settings),
+        noise=protocol_of(settings).noise_place(settings),
         noise_multiplier=0.0 if privacy.unit == "none" else privacy.noise_multiplier,
         epsilon=guarantees(settings, state.progress.charged),
         aborted=outcome.reason,

@@ -13,13 +13,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
-from fedgrpo.federation.protocols.committee.cosigning import Cosigning
+from fedgrpo.federation.protocols import server_side
+from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
-from fedgrpo.federation.server.gathering import Gathering, Round
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
     RoundClock,
-    RoundOutcome,
     apply_aggregate,
     count_reasons,
     make_entry,
@@ -44,7 +43,7 @@ from fedgrpo.privacy.accounting.guarantees import check_budget
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import group_size, noise_by
+from fedgrpo.settings.protocols import protocol_of
 
 LOG = logging.getLogger(__name__)
 
@@ -136,18 +135,19 @@ class FedGRPO(Strategy):
         self._journal = Journal(
             settings, self._secret, writer=writer, checkpoint=checkpoint, ledger=ledger
         )
-        self._gathering = Gathering(settings, self._secret, self._journal.openings())
-        self._cosigning = Cosigning(ledger) if ledger else None
+        self._protocol = server_side(settings)(
+            settings, self._secret, self._journal.openings(), ledger
+        )
         self._run: _Run | None = None
         self._round: Round | None = None
 
     def summary(self) -> None:
         """Log what this strategy does."""
-        s = self.settings
+        s, protocol = self.settings, protocol_of(self.settings)
         LOG.info(
             f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over groups of "
-            f"at least {group_size(s)} ({s.aggregation.protocol}), privacy unit {s.privacy.unit}, "
-            f"noise by the {noise_by(s)}, {s.server.optimiser}"
+            f"at least {protocol.group_size(s)} ({protocol.name}), privacy unit {s.privacy.unit}, "
+            f"noise by the {protocol.noise_place(s)}, {s.server.optimiser}"
         )
 
     def start(
@@ -229,7 +229,7 @@ class FedGRPO(Strategy):
             SHA-256 (hex) by path in the run directory.
         """
         self._journal.end(self._state, files)
-        self._cosign()
+        self._close()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -284,7 +284,7 @@ class FedGRPO(Strategy):
         """
         current = _started(self._round)
         arrived = current.replies.among(replies)
-        outcome, failures = self._gathering.gather(current, arrived)
+        outcome, failures = self._protocol.aggregate(current, arrived)
         reasons = count_reasons(failures.values())
         if not outcome.released:
             self.state = self._state.refunded()
@@ -296,7 +296,7 @@ class FedGRPO(Strategy):
         if dropped := arrived.asked - outcome.finished:
             LOG.warning(f"{dropped} of {arrived.asked} nodes dropped: {reasons}")
         current.outcome = replace(outcome, dropped=dropped)
-        with current.clock.phase("aggregate"):
+        with current.phase("aggregate"):
             self.state = apply_aggregate(
                 self.settings, self._state, outcome.aggregate, outcome.finished
             )
@@ -336,7 +336,7 @@ class FedGRPO(Strategy):
         run, state, clock = _started(self._run), self._state, self._clock(number)
         norm, arrays = state.progress.clipping_norm, write_adapter(state.adapter)
         self._round = Round(
-            clock,
+            clock.phase,
             Link(
                 run.grid,
                 Header(run.grid.run.run_id, number),
@@ -416,14 +416,13 @@ class FedGRPO(Strategy):
             entry = self._journal.head(before)
         self._journal.commit(self._state, row, entry)
         self.history += (row,)
-        self._cosign()
+        self._close()
         tell(self._callbacks, "on_round", row)
 
-    def _cosign(self) -> None:
-        """Have the committee's members vouch for the ledger, where there are any."""
-        if self._cosigning and self._round:
-            committee = self._gathering.committee
-            committee.missed(self._cosigning.collect(self._round.link, committee.signers))
+    def _close(self) -> None:
+        """Let the protocol do what is left once a round is in the ledger."""
+        if self._round:
+            self._protocol.close(self._round.link)
 
 
 def _started(value: T | None) -> T:

@@ -1,32 +1,28 @@
 """What a node keeps between the messages of a round, in Flower's per-run context.
 
 A deployed node handles each message in a fresh process, so everything lives in ``context.state``,
-which stays on the node. The release and the mask secrets of a round are gone as soon as they have
-served, or when the next round begins.
+which stays on the node: here what every protocol needs, and in the protocols' folders what one of
+them keeps besides, under names that begin with :data:`ROUND`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.federation.wire.codec import drop, put, take
-from fedgrpo.ground.codec import Key
-from fedgrpo.ground.errors import AdapterError, ProtocolError, SettingsError, TurnError
+from fedgrpo.ground.errors import AdapterError, SettingsError, TurnError
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.secure.committee.keys.identity import MemberKeys
-from fedgrpo.secure.masking import MaskingClient
 
-WORK = "fedgrpo.work"
-"""What the names of a committee member's records of one round begin with."""
+ROUND = "fedgrpo.round."
+"""What the names of all records begin with that are forgotten with their round."""
+RELEASE = f"{ROUND}release"
+"""Record of a release that has not left yet."""
 
-T = TypeVar("T")
+_PINS, _PLAN = "fedgrpo.pins", f"{ROUND}plan"
 
 
 @dataclass(frozen=True)
@@ -54,29 +50,6 @@ class _Release:
     """A round's release, float64, shape (size,)."""
 
     vector: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Masks:
-    """The mask secrets of a round, the bound of its release, and the size of its roster."""
-
-    client: bytes
-    bound: float
-    members: int = 0
-
-
-@dataclass(frozen=True)
-class _Signing:
-    """The private key that signs how a release is dealt."""
-
-    key: Key
-
-
-@dataclass(frozen=True)
-class _Committee:
-    """The members with whom a run began that lists none."""
-
-    members: tuple[MemberKeys, ...]
 
 
 @dataclass
@@ -121,12 +94,11 @@ class NodeMemory:
         """
         self.check_turn(round, adapter)
         self.forget_round()
-        put(self.state, _Pins(round, adapter.layout, adapter.basis_hash))
+        put(self.state, _Pins(round, adapter.layout, adapter.basis_hash), _PINS)
 
-    def keep(self, release: NDArray[np.float64], bound: float, masks: MaskingClient) -> None:
-        """Keep a round's release, float64, shape (size,), its bound, and the mask secrets."""
-        put(self.state, _Release(release))
-        put(self.state, _Masks(masks.to_bytes(), bound))
+    def keep_release(self, release: NDArray[np.float64]) -> None:
+        """Keep the round's release, float64, shape (size,), until a later message takes it."""
+        put(self.state, _Release(release), RELEASE)
 
     def keep_plan(
         self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
@@ -145,7 +117,7 @@ class NodeMemory:
             Digest of what all nodes were ordered to compute, see
             :func:`fedgrpo.federation.wire.plans.order_digest`.
         """
-        put(self.state, _Plan(run, settings, dimension, clipping_norm, order))
+        put(self.state, _Plan(run, settings, dimension, clipping_norm, order), _PLAN)
 
     def check_settings(self, settings: str) -> None:
         """Refuse settings other than those that the round began with.
@@ -178,69 +150,14 @@ class NodeMemory:
 
     @property
     def _plan(self) -> _Plan:
-        if (plan := self._find(_Plan)) is None:
+        if _PLAN not in self.state:
             raise TurnError("no round is open", cure="have the node train first")
-        return plan
+        return take(_Plan, self.state, _PLAN)
 
     @property
     def order(self) -> bytes:
         """Digest of the round's order; raises TurnError if there is none."""
         return self._plan.order
-
-    def keep_dealing(self, release: NDArray[np.float64], signing: bytes) -> None:
-        """Keep a round's release, and the private key that signs how it is dealt, 32 bytes."""
-        put(self.state, _Release(release))
-        put(self.state, _Signing(signing))
-
-    def take_signing(self) -> bytes:
-        """Return the round's signing key, once; raises ProtocolError if there is none."""
-        return self._pop(_Signing).key
-
-    def pin_committee(self, members: tuple[MemberKeys, ...]) -> None:
-        """Accept a committee that no settings list: the same for a whole run.
-
-        Raises
-        ------
-        ProtocolError
-            If it is another one.
-        """
-        named = _Committee(members)
-        if (self._find(_Committee) or named) != named:
-            raise ProtocolError(
-                "the server names another committee than earlier in this run",
-                cure="list the members in aggregation.committee and start a new run",
-            )
-        put(self.state, named)
-
-    @contextmanager
-    def masks(self) -> Iterator[MaskingClient]:
-        """Lend the round's masking client, and store what became of it whether the call succeeds or
-        is refused.
-
-        Raises
-        ------
-        ProtocolError
-            If no round is open.
-        """
-        client = MaskingClient.from_bytes(take(_Masks, self.state).client)
-        try:
-            yield client
-        finally:
-            put(self.state, replace(take(_Masks, self.state), client=client.to_bytes()))
-
-    @property
-    def bound(self) -> float:
-        """Largest absolute value of a coordinate of the release."""
-        return take(_Masks, self.state).bound
-
-    @property
-    def members(self) -> int:
-        """Members of the roster that this node accepted; 0 before."""
-        return take(_Masks, self.state).members
-
-    @members.setter
-    def members(self, count: int) -> None:
-        put(self.state, replace(take(_Masks, self.state), members=count))
 
     def take_release(self) -> NDArray[np.float64]:
         """Return the round's release, once.
@@ -250,23 +167,22 @@ class NodeMemory:
         ProtocolError
             If it was taken or there is none.
         """
-        return self._pop(_Release).vector
+        release = take(_Release, self.state, RELEASE).vector
+        drop(self.state, RELEASE)
+        return release
 
     def forget_round(self) -> None:
         """Wipe release and secrets."""
-        for kind in (_Release, _Masks, _Signing, _Plan):
-            drop(self.state, kind.__name__)
-        for name in [name for name in self.state if name.startswith(WORK)]:
+        for name in [name for name in self.state if name.startswith(ROUND)]:
             del self.state[name]
 
     @property
     def round(self) -> int:
         """The round that is open, or the last one; 0 before the first."""
-        pins = self._find(_Pins)
-        return pins.round if pins else 0
+        return take(_Pins, self.state, _PINS).round if _PINS in self.state else 0
 
     def _check_pins(self, adapter: AdapterState) -> None:
-        pins = take(_Pins, self.state)
+        pins = take(_Pins, self.state, _PINS)
         for name, before, now in (
             ("layout", pins.layout, adapter.layout),
             ("basis", pins.basis, adapter.basis_hash),
@@ -277,11 +193,3 @@ class NodeMemory:
                     f"from {before[:12]} to {now[:12]}",
                     cure="send the same frozen tensors in every round, or start a new run",
                 )
-
-    def _find(self, kind: type[T]) -> T | None:
-        return take(kind, self.state) if kind.__name__ in self.state else None
-
-    def _pop(self, kind: type[T]) -> T:
-        kept = take(kind, self.state)
-        drop(self.state, kind.__name__)
-        return kept

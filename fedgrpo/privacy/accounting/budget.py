@@ -14,7 +14,7 @@ from fedgrpo.privacy.accounting.composition import Mechanism, epsilon_gaussian
 from fedgrpo.privacy.accounting.guarantees import prompt_epsilon, round_cost
 from fedgrpo.privacy.accounting.neighbours import Neighbours, epsilon_of_replacement, neighbours_of
 from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import group_size
+from fedgrpo.settings.protocols import protocol_of
 
 LEARNS = 1.5
 """Noise-to-signal ratio R up to which a run learns: in a toy quadratic, 20 rounds at R = 1.5 left
@@ -71,8 +71,6 @@ class Cohort:
         Expected prompts of a client in a round, B, where the unit is a prompt; else 1.
     after_trimming:
         Whether noise is added once, after trimming, or by each client before it.
-    honest_peers:
-        Mates on whose noise a client relies (noise before trimming only).
 
     Raises
     ------
@@ -85,10 +83,9 @@ class Cohort:
     bucket_size: int = 1
     prompts: int = 1
     after_trimming: bool = True
-    honest_peers: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.trim >= 0, self.bucket_size >= 1, self.prompts >= 1, self.honest_peers >= 0)
+        counts = (self.trim >= 0, self.bucket_size >= 1, self.prompts >= 1)
         if not all(counts) or self.kept < 1:
             raise PrivacyError(
                 f"of {self.clients} clients, trimming {self.trim} x {self.bucket_size} at either "
@@ -102,10 +99,9 @@ class Cohort:
         return cls(
             clients=settings.federation.min_clients,
             trim=0 if settings.robust.rule == "mean" else settings.robust.trim,
-            bucket_size=group_size(settings),
+            bucket_size=protocol_of(settings).group_size(settings),
             prompts=settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1,
             after_trimming=settings.privacy.noise != "client",
-            honest_peers=settings.privacy.honest_peers,
         )
 
     @property
@@ -117,8 +113,8 @@ class Cohort:
         """R: L2 norm of a round's noise over the clipping norm, the most that a signal can have.
 
         After trimming, the mean of the kept has sensitivity C / (n-2ks), so R = z sqrt(d) / (B
-        (n-2ks)). Before it, each of them carries noise z / sqrt(1+h), and their mean R = z sqrt(d)
-        / (B sqrt((1+h) (n-2ks))); attackers hide in that noise on top.
+        (n-2ks)). Before it, each of them carries noise z, and their mean R = z sqrt(d) / (B
+        sqrt(n-2ks)); attackers hide in that noise on top.
         """
         return noise_multiplier * math.sqrt(dimension) / self._averaging
 
@@ -149,7 +145,7 @@ class Cohort:
         """What divides the noise of one sensitivity."""
         if self.after_trimming:
             return float(self.prompts * self.kept)
-        return self.prompts * math.sqrt(self.kept * (1 + self.honest_peers))
+        return self.prompts * math.sqrt(self.kept)
 
 
 def plan_budget(

@@ -10,7 +10,7 @@ from fedgrpo.ground.records import Guarantee
 from fedgrpo.privacy.accounting.composition import Mechanism, epsilon_gaussian, epsilon_subsampled
 from fedgrpo.privacy.accounting.overflow import OVERFLOW, with_overflow
 from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import group_size, noise_by, secret_threshold
+from fedgrpo.settings.protocols import protocol_of
 
 __all__ = [
     "OVERFLOW",
@@ -30,14 +30,6 @@ _TRUSTING = (
     "the server is trusted: it sees un-noised {sees}"
 )
 
-_OUTSIDER = (
-    "everybody but the committee, the server and all other clients among them; "
-    "no two members of the committee collude"
-)
-_MEMBER = "one curious committee member, who knows three of the four shares of the noise"
-
-_SEEN = {"buckets": "bucket sums", "plain": "vectors of single clients"}
-
 
 def guarantees(
     settings: Settings, rounds: int, smallest_bucket: int | None = None
@@ -53,19 +45,10 @@ def guarantees(
     Client unit: a client's contributions zeroed out in all rounds; who takes part is public, so
     sampling amplifies nothing.
 
-    Client noise. A bucket's sum is unmasked only with at least t = ``secret_threshold(size)``
-    survivors.
-
-    * h = ``honest_peers`` = 0: every client adds all the noise z itself, so even a server that
-      breaks the protocol, with every peer, sees no less.
-    * h > 0: a server that keeps to the protocol, with c = t - 1 - h of the peers. Of the at least t
-      - 1 surviving
-      peers at least h are honest, so z^2 remains of what the colluders cannot subtract. More than c
-      would not do: honest peers may be the ones who drop out. An active server could surround a
-      client with its own nodes, and then leaves it with its own z / sqrt(1 + h): choose h = 0
-      against that.
-    * The server alone, all peers honest: t noises of variance z^2 / (1 + h), so z sqrt(t / (1 +
-      h)).
+    Client noise. Every client adds all the noise z itself, so even a server that breaks the
+    protocol, with every peer, sees no less. A bucket's sum is unmasked only with at least t
+    survivors (:func:`~fedgrpo.settings.protocols.buckets.secret_threshold`), so the server alone,
+    all peers honest, faces t noises of variance z^2: z sqrt(t).
 
     Plain protocol with client noise: a group of one, so each client's own z and nothing else.
 
@@ -155,32 +138,19 @@ def check_budget(settings: Settings) -> None:
 
 def _adversaries(settings: Settings, smallest_bucket: int | None) -> list[tuple[str, float]]:
     """Adversaries with the noise multiplier that each faces, the one of max_epsilon first."""
-    privacy, least = settings.privacy, group_size(settings)
+    privacy, protocol = settings.privacy, protocol_of(settings)
+    least = protocol.group_size(settings)
     size = least if smallest_bucket is None else smallest_bucket
     if size < least:
         raise PrivacyError(
             f"a bucket of {size} is smaller than secure.bucket_size = {least}",
             cure="never sum fewer clients than secure.bucket_size",
         )
-    noise = privacy.noise_multiplier
     if privacy.unit == "none":
         return []
-    if noise_by(settings) == "committee":
-        return [(_OUTSIDER, noise), (_MEMBER, noise / 2)]
-    if privacy.noise == "server":
-        return [(_TRUSTING.format(sees=_SEEN[settings.aggregation.protocol]), noise)]
-    if size == 1:
-        return [("server that sees each client's own noised vector, with all other clients", noise)]
-    noises, needed = secret_threshold(size), 1 + privacy.honest_peers
-    if needed == 1:
-        strongest = "server colluding with all of a client's bucket peers"
-    else:
-        strongest = (
-            "honest-but-curious server colluding with at most "
-            f"{noises - needed} of a client's bucket peers"
-        )
-    alone = "honest-but-curious server alone, honest bucket peers"
-    return [(strongest, noise), (alone, noise * math.sqrt(noises / needed))]
+    if protocol.noise_place(settings) == "server":
+        return [(_TRUSTING.format(sees=protocol.sees), privacy.noise_multiplier)]
+    return protocol.adversaries(settings, size)
 
 
 def _epsilon(settings: Settings, noise_multiplier: float, rounds: int) -> float:

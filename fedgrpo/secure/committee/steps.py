@@ -20,7 +20,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fedgrpo.settings.checks import MEMBERS
+from fedgrpo.settings.protocols.committee.members import MEMBERS
 
 __all__ = ["MEMBERS", "Member", "Result", "Step"]
 

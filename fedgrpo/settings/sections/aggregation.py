@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fedgrpo.settings.sections.section import Names, Section
 
 
 class AggregationSettings(Section):
     """Who applies the robust rule, and to what."""
 
-    protocol: Literal["buckets", "committee", "plain"] = "buckets"
+    protocol: str = "buckets"
     """``buckets``: the server, to sums of at least ``secure.bucket_size`` clients under masks.
     ``committee``: four clients, to shares of each client's release; the server sees the result.
     ``plain``: the server, to each client's release, for a server that clients trust with it.

@@ -32,10 +32,6 @@ class PrivacySettings(Section):
     """
     noise_multiplier: float = 1.0
     """Noise standard deviation over L2 sensitivity, as the stated adversary sees it."""
-    honest_peers: int = 0
-    """Bucket peers on whose noise a client relies (client noise). 0 trusts nobody: each client adds
-    all of it.
-    """
     delta: float = 1e-5
     """Probability with which the guarantee may fail."""
     max_epsilon: float = 8.0

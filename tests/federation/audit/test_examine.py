@@ -17,9 +17,8 @@ import fedgrpo.ground.crypto
 from fedgrpo.federation.audit.canaries import READABLE, canary_run
 from fedgrpo.federation.audit.examine import Examination, examine
 from fedgrpo.federation.node import prompt_client
+from fedgrpo.federation.protocols import base, means
 from fedgrpo.federation.protocols.committee import plan as committee_plan
-from fedgrpo.federation.server import gathering
-from fedgrpo.federation.server import round as server_round
 from fedgrpo.federation.state import node_store
 from fedgrpo.privacy import grid, worst_epsilon
 from fedgrpo.privacy.audit import audit
@@ -86,12 +85,12 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def no_noise_by_the_server(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(server_round, "add_noise", lambda vector, std, key=None: vector)
+    patch.setattr(means, "add_noise", lambda vector, std, key=None: vector)
 
 
 def a_tenth_of_the_servers_noise(patch: pytest.MonkeyPatch) -> None:
-    honest = server_round.server_noise_std
-    patch.setattr(server_round, "server_noise_std", lambda *a, **k: honest(*a, **k) / 10)
+    honest = means.server_noise_std
+    patch.setattr(means, "server_noise_std", lambda *a, **k: honest(*a, **k) / 10)
 
 
 def no_noise_by_the_client(patch: pytest.MonkeyPatch) -> None:
@@ -100,7 +99,7 @@ def no_noise_by_the_client(patch: pytest.MonkeyPatch) -> None:
 
 def noise_for_the_mean(patch: pytest.MonkeyPatch) -> None:
     """The mistake that libraries make: z C / n where z C / (n - 2k) is needed."""
-    patch.setattr(server_round, "sensitivity", lambda rule, groups, trim, size: 1 / groups)
+    patch.setattr(means, "sensitivity", lambda rule, groups, trim, size: 1 / groups)
 
 
 def unclipped_unit(direction: Any, metrics: Any, clipping_norm: float) -> grid.GridSum:
@@ -150,7 +149,7 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("clients, server's noise, plain", no_noise_by_the_server, "0.000 times the claimed"),
     (TRUSTED, a_tenth_of_the_servers_noise, "has 0.(09|10). times the claimed"),
     (TRUSTED, noise_for_the_mean, "has 0.(5[5-9]|6[0-5]). times the claimed"),
-    (TRUSTED, one_key_for("server noise", gathering), "rounds 1 and 2 has correlation 1.00"),
+    (TRUSTED, one_key_for("server noise", base), "rounds 1 and 2 has correlation 1.00"),
     (SUMMED, no_noise_by_the_client, "0.000 times the claimed"),
     ("clients, each client's noise, plain", no_noise_by_the_client, "0.000 times the claimed"),
     (OWN, no_clipping, "contributed 3.... times what it may"),

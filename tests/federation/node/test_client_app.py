@@ -14,6 +14,8 @@ from flwr.app import Array
 from flwr.common.serde import context_from_proto, context_to_proto
 
 from fedgrpo.federation.node.gate import source_of
+from fedgrpo.federation.protocols.buckets.node import MASKS
+from fedgrpo.federation.state.memory import RELEASE
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.wire.codec import HEADER, Header, decode, encode
 from fedgrpo.federation.wire.messages import (
@@ -253,7 +255,7 @@ def test_unmasking_is_answered_once():
 def test_masking_is_answered_once_and_the_release_is_gone():
     node = Node()
     node.masked()
-    assert not {"_Release", "_Release.arrays"} & set(node.state)
+    assert not [name for name in node.state if name.startswith(RELEASE)]
     again = encode(Header(1, 1), Ciphertexts({1002: b"", 1003: b""}))
     assert node.refusal(MASK, again) is Refusal.MESSAGE
 
@@ -264,7 +266,7 @@ def test_a_refused_request_leaves_no_release_behind():
     node.ask(SHARE, encode(Header(1, 1), roster))
     forged = encode(Header(1, 1), Ciphertexts({1002: bytes(92), 1003: bytes(92)}))
     assert node.refusal(MASK, forged) is Refusal.MESSAGE
-    assert not {"_Release", "_Release.arrays"} & set(node.state)
+    assert not [name for name in node.state if name.startswith(RELEASE)]
 
 
 @pytest.mark.parametrize("kind", [SHARE, MASK, UNMASK])
@@ -284,9 +286,9 @@ def test_a_stage_without_its_round_is_refused(kind):
 def test_a_new_round_wipes_what_the_last_one_left():
     node = Node()
     first = node.trained(1)
-    before = node.state["_Masks"]["client"]
+    before = node.state[MASKS]["client"]
     second = node.trained(2)
-    assert node.state["_Masks"]["client"] != before
+    assert node.state[MASKS]["client"] != before
     assert not {key for keys in first.keys for key in (keys.sharing, keys.masking)} & {
         key for keys in second.keys for key in (keys.sharing, keys.masking)
     }
@@ -352,7 +354,7 @@ def releasing(release):
 def test_a_bad_release_without_a_unit_is_the_same_code(release):
     node = Node(client=releasing(release))
     assert node.refusal(TRAIN, node.order()) is Refusal.FAILED
-    assert not {"_Release", "_Release.arrays"} & set(node.state)
+    assert not [name for name in node.state if name.startswith(RELEASE)]
 
 
 FACTORIES = [*FAILURES, *map(releasing, NONSENSE.values())]

@@ -237,7 +237,7 @@ def test_the_bytes_foretold_are_those_of_a_real_round(
     tree["aggregation"] = {"protocol": protocol}
     tree["privacy"] = {**tree.get("privacy", {}), "noise": "server"}  # type: ignore[dict-item]
     settings = Settings.from_mapping(tree)
-    grid = CountingGrid(make_client_app(), 9, run_config=settings.to_run_config())
+    grid = CountingGrid(make_client_app(), 9, settings)
     FedGRPO(settings).start(grid, write_adapter(local_evaluator(settings).initial()))
     real = grid.traffic()
     assert found.sent_bytes == pytest.approx(real.sent, rel=0.02)

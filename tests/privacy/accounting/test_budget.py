@@ -133,8 +133,6 @@ def test_buckets_and_prompts_divide_the_noise() -> None:
 def test_each_clients_own_noise_averages_out_more_slowly() -> None:
     before = Cohort(20, 2, after_trimming=False)
     assert before.noise_to_signal(1.0, 100) == pytest.approx(10 / 4)
-    trusting = Cohort(20, 2, after_trimming=False, honest_peers=3)
-    assert trusting.noise_to_signal(1.0, 100) == pytest.approx(10 / 8)
 
 
 @hypothesis_settings(max_examples=50)

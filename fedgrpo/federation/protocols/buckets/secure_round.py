@@ -9,13 +9,14 @@ fails at a stage loses its own place; a bucket with fewer survivors than its thr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
+from fedgrpo.federation.protocols.base import Failures, Phase
+from fedgrpo.federation.protocols.means import GroupMean, GroupMeans
 from fedgrpo.federation.wire.codec import check_size, decode, encode
 from fedgrpo.federation.wire.link import Answers, Link
 from fedgrpo.federation.wire.messages import (
@@ -33,49 +34,11 @@ from fedgrpo.secure.buckets import assign_buckets
 from fedgrpo.secure.encoding import decode_sum, fraction_bits
 from fedgrpo.secure.roster import PublicKeys, Revealed, Roster
 from fedgrpo.secure.unmasking import unmask_sum
-from fedgrpo.settings.checks import secret_threshold
-
-Phase = Callable[[str], AbstractContextManager[None]]
-"""Entered with a stage's name while the stage runs."""
+from fedgrpo.settings.protocols.buckets import secret_threshold
 
 Admit = Callable[[Sequence[Set[int]]], Sequence[bool]]
 """Tells which sums over these nodes may be opened, see
 :mod:`fedgrpo.federation.protocols.openings`."""
-
-Failures = dict[int, str]
-"""Why nodes are missing."""
-
-
-@dataclass(frozen=True)
-class BucketMean:
-    """What the server learns of one bucket.
-
-    Attributes
-    ----------
-    mean:
-        float64, shape (size,): mean release over the survivors.
-    survivors:
-        Whose releases are in it.
-    step:
-        Grid on which each release was rounded before it was summed.
-    """
-
-    mean: NDArray[np.float64]
-    survivors: tuple[int, ...]
-    step: float
-
-
-@dataclass(frozen=True)
-class SecureResult:
-    """What came of a round's buckets, and why nodes are missing from it."""
-
-    means: tuple[BucketMean, ...]
-    failures: Failures
-
-    @property
-    def survivors(self) -> int:
-        """Nodes whose release is in one of the means."""
-        return sum(len(bucket.survivors) for bucket in self.means)
 
 
 @dataclass
@@ -133,7 +96,7 @@ def secure_bucket_means(
     order: bytes,
     key: bytes | None = None,
     admit: Admit = lambda sums: [True] * len(sums),
-) -> SecureResult:
+) -> GroupMeans:
     """Run the masked stages over all buckets at once.
 
     Parameters
@@ -157,7 +120,7 @@ def secure_bucket_means(
 
     Returns
     -------
-    SecureResult
+    GroupMeans
         Of the buckets that reached their threshold, exact up to half a step a coordinate.
     """
     buckets = [_Bucket(roster) for roster in make_rosters(link, participants, least, order, key)]
@@ -170,7 +133,7 @@ def secure_bucket_means(
         _admit(buckets, admit)
         revealed = _unmask(link, buckets)
         means = [_mean(bucket, revealed, plan.bound, failures) for bucket in buckets]
-    return SecureResult(tuple(mean for mean in means if mean), failures)
+    return GroupMeans(tuple(mean for mean in means if mean), failures)
 
 
 def make_rosters(
@@ -251,7 +214,7 @@ def _unmask(link: Link, buckets: Sequence[_Bucket]) -> Answers[Revealed]:
 
 def _mean(
     bucket: _Bucket, revealed: Answers[Revealed], bound: float, failures: Failures
-) -> BucketMean | None:
+) -> GroupMean | None:
     """Take the masks off one bucket, or note for each member that it is lost."""
     try:
         if not bucket.reaches(bucket.survivors):
@@ -269,4 +232,4 @@ def _mean(
         return None
     bits = fraction_bits(len(bucket.roster.members), bound)
     mean = decode_sum(total, bits) / len(bucket.survivors)
-    return BucketMean(mean, bucket.survivors, 2.0**-bits)
+    return GroupMean(mean, bucket.survivors, 2.0**-bits)

@@ -10,17 +10,19 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 
 from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
 from fedgrpo.federation.protocols.committee.messages import TOSS, Work
 from fedgrpo.federation.protocols.committee.plan import (
+    check_listed,
     committee_of,
     committee_plan,
     dealing_session,
 )
 from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
-from fedgrpo.federation.state.memory import WORK, NodeMemory
+from fedgrpo.federation.protocols.committee.seats import Place, Seat, check_seating
+from fedgrpo.federation.state.memory import ROUND, NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.codec import Header, put, take
 from fedgrpo.federation.wire.plans import release_plan
@@ -32,6 +34,7 @@ from fedgrpo.secure.committee import (
     ComponentKeys,
     Identity,
     Member,
+    MemberKeys,
     Party,
     Plan,
     admit,
@@ -40,6 +43,10 @@ from fedgrpo.secure.committee import (
 )
 from fedgrpo.secure.committee.compute.planes import Words
 from fedgrpo.settings import Settings
+
+WORK = f"{ROUND}work"
+"""What the names of a committee member's records of one round begin with."""
+_PINNED = "fedgrpo.committee"
 
 
 @dataclass
@@ -188,3 +195,45 @@ def stored_work(header: Header, context: Context) -> Work:
     if begun.round != header.round:
         raise ProtocolError("no task was begun in this round", cure="begin one")
     return begun.work
+
+
+def seated(
+    settings: Settings, memory: NodeMemory, round: int, seats: tuple[Seat, ...]
+) -> Committee:
+    """Return the committee that sits in a round, if its seats are proven and it is an agreed one.
+
+    Raises
+    ------
+    ProtocolError
+        If they are not, or it is not.
+    """
+    members = check_seating(seats, Place.of(settings, memory.run, round))
+    if settings.aggregation.committee:
+        check_listed(settings, members)
+    else:
+        _pin_committee(memory.state, members)
+    return committee_of(settings, members)
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    """The members with whom a run began that lists none."""
+
+    members: tuple[MemberKeys, ...]
+
+
+def _pin_committee(state: RecordDict, members: tuple[MemberKeys, ...]) -> None:
+    """Accept a committee that no settings list: the same for a whole run.
+
+    Raises
+    ------
+    ProtocolError
+        If it is another one.
+    """
+    named = _Pinned(members)
+    if _PINNED in state and take(_Pinned, state, _PINNED) != named:
+        raise ProtocolError(
+            "the server names another committee than earlier in this run",
+            cure="list the members in aggregation.committee and start a new run",
+        )
+    put(state, named, _PINNED)

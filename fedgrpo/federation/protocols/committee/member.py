@@ -13,8 +13,15 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.client import seated
-from fedgrpo.federation.protocols.committee.job import Job, Outcome, new_job, put_away, stored_work
+from fedgrpo.federation.protocols.committee.job import (
+    WORK,
+    Job,
+    Outcome,
+    new_job,
+    put_away,
+    seated,
+    stored_work,
+)
 from fedgrpo.federation.protocols.committee.messages import (
     ABANDON,
     AGGREGATE,
@@ -27,7 +34,7 @@ from fedgrpo.federation.protocols.committee.messages import (
 from fedgrpo.federation.protocols.committee.plan import is_direct
 from fedgrpo.federation.protocols.committee.pledges import Pledge
 from fedgrpo.federation.protocols.committee.seats import DealingKey, Place, proven_clients
-from fedgrpo.federation.state.memory import WORK, NodeMemory
+from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire.codec import Header, decode, encode, put, take
 from fedgrpo.ground.errors import MemberLostError, OpenedError, ProtocolError
 from fedgrpo.secure.committee import ReplayableMember, connect, drive, listen, loss_behind

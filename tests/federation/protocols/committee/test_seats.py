@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.federation import FedGRPO
+from fedgrpo.federation.protocols.committee import server as committee_server
 from fedgrpo.federation.protocols.committee.identity import KEY_FILE
 from fedgrpo.federation.protocols.committee.messages import Dealer, DealOrder, Work
 from fedgrpo.federation.protocols.committee.plan import write_keys
@@ -422,7 +423,8 @@ def test_members_know_a_node_by_its_first_key_also_where_the_server_has_forgotte
 ) -> None:
     federation = Listed(tmp_path, rounds=2)
     strategy = Watched(federation.settings)
-    committee = strategy._gathering.committee
+    assert isinstance(strategy._protocol, committee_server.Server)
+    committee = strategy._protocol.committee
 
     def drop(stage: str, node: int) -> bool:
         if (stage, node) == ("train", EVIL) and strategy.outcomes:

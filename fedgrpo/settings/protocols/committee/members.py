@@ -10,9 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from fedgrpo.settings import Settings
-from fedgrpo.settings.checks import MEMBER_KEYS, MEMBERS
+if TYPE_CHECKING:
+    from fedgrpo.settings.sections.tree import Tree as Settings
+
+MEMBERS = 4
+"""Members of a committee that compute a round."""
+MEMBER_KEYS = "[0-9a-f]{128}"
+"""Pattern of a member's two public keys, as ``fedgrpo committee-key`` prints them."""
 
 _GROUP, _SHOWN = 4, 32
 
@@ -35,6 +41,11 @@ def check_members(names: tuple[str, ...]) -> tuple[str, ...]:
     if 0 < len(names) < MEMBERS:
         raise ValueError(f"{len(names)} members make no committee of {MEMBERS}")
     return names
+
+
+def signing_keys(settings: Settings) -> set[str]:
+    """Signing keys (hex) of the members that the settings name."""
+    return {name[:64] for name in settings.aggregation.committee}
 
 
 def committee_problem(agreed: tuple[str, ...], settings: Settings) -> str | None:

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.app import Context, RecordDict
 from numpy import float64
 from numpy.typing import NDArray
 
+from fedgrpo.federation.protocols.base import Answering, NodeSide
+from fedgrpo.federation.protocols.committee.cosigning import vouch
 from fedgrpo.federation.protocols.committee.identity import (
     can_be_member,
     is_simulated,
     member_identity,
     own_seat,
 )
+from fedgrpo.federation.protocols.committee.job import seated
+from fedgrpo.federation.protocols.committee.member import work
 from fedgrpo.federation.protocols.committee.messages import (
     Dealer,
     DealOrder,
@@ -29,8 +34,6 @@ from fedgrpo.federation.protocols.committee.messages import (
     roster_of,
 )
 from fedgrpo.federation.protocols.committee.plan import (
-    check_listed,
-    committee_of,
     committee_plan,
     dealing_session,
     payload_of,
@@ -40,17 +43,15 @@ from fedgrpo.federation.protocols.committee.pledges import Pledges
 from fedgrpo.federation.protocols.committee.seats import (
     DealingKey,
     Place,
-    Seat,
-    check_seating,
     public_signing_key,
 )
-from fedgrpo.federation.state.memory import NodeMemory
-from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.wire.codec import Header, decode, encode
-from fedgrpo.federation.wire.messages import Tag
+from fedgrpo.federation.state.memory import ROUND, NodeMemory
+from fedgrpo.federation.state.node_store import NodeStore
+from fedgrpo.federation.wire.codec import Header, decode, drop, encode, put, take
 from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.ground.codec import Key
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure.committee import Committee, MemberKeys
+from fedgrpo.secure.committee import MemberKeys
 from fedgrpo.secure.committee import deal as split
 from fedgrpo.settings import Settings
 from fedgrpo.site import fingerprint
@@ -59,21 +60,35 @@ LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
 
 
-def finish(
-    header: Header, context: Context, settings: Settings, ask: Ask, release: NDArray[float64]
-) -> RecordDict:
-    """Keep a round's release, and answer with public keys and a tag only."""
-    store = NodeStore.of(context, settings)
-    place, node = Place.of(settings, ask.run, header.round), context.node_id
-    signing, own = store.derive("dealing", ask.plan), store.derive("node signing", ask.run)
-    NodeMemory(context.state).keep_dealing(release, signing)
-    key = DealingKey.make(signing, own, node, place)
-    seat = None
-    if can_be_member(context, settings):
-        pledge = Pledges(store, ask.run).read()
-        seat = own_seat(member_identity(context, store), pledge, place, node)
-    tag: Tag = store.tag(ask, release)
-    return encode(header, Dealer(key, seat), tag)
+_SIGNING = f"{ROUND}signing"
+
+
+@dataclass(frozen=True)
+class _Signing:
+    """The private key that signs how the round's release is dealt."""
+
+    key: Key
+
+
+class Node(NodeSide):
+    """Keeps the release until the members are known, and may be one of them."""
+
+    def __init__(self) -> None:
+        self.handlers = {"deal": deal, "committee": work, "cosign": vouch}
+
+    def answer(self, task: Answering, release: NDArray[float64]) -> RecordDict:
+        """Answer with public keys and a tag only."""
+        store, context, ask = task.store, task.context, task.ask
+        place, node = Place.of(task.settings, ask.run, task.header.round), context.node_id
+        signing, own = store.derive("dealing", ask.plan), store.derive("node signing", ask.run)
+        task.memory.keep_release(release)
+        put(context.state, _Signing(signing), _SIGNING)
+        seat = None
+        if can_be_member(context, task.settings):
+            pledge = Pledges(store, ask.run).read()
+            seat = own_seat(member_identity(context, store), pledge, place, node)
+        dealer = Dealer(DealingKey.make(signing, own, node, place), seat)
+        return encode(task.header, dealer, store.tag(ask, release))
 
 
 def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
@@ -95,7 +110,7 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
         )
     round_, clients = memory.round, roster_of(order.clients)
     committee = seated(settings, memory, round_, order.seats)
-    plan, key = release_plan(settings, *memory.plan), memory.take_signing()
+    plan, key = release_plan(settings, *memory.plan), _take_signing(context.state)
     number = _number_in(clients, key)
     committee_plan(settings, plan, len(clients))
     seating = committee.digest.hex()
@@ -108,24 +123,6 @@ def deal(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     payload = payload_of(memory.take_release(), plan)
     header = Header(context.run_id, round_)
     return encode(header, Dealt(split(payload, committee, session, number, key)))
-
-
-def seated(
-    settings: Settings, memory: NodeMemory, round: int, seats: tuple[Seat, ...]
-) -> Committee:
-    """Return the committee that sits in a round, if its seats are proven and it is an agreed one.
-
-    Raises
-    ------
-    ProtocolError
-        If they are not, or it is not.
-    """
-    members = check_seating(seats, Place.of(settings, memory.run, round))
-    if settings.aggregation.committee:
-        check_listed(settings, members)
-    else:
-        memory.pin_committee(members)
-    return committee_of(settings, members)
 
 
 def _number_in(clients: Mapping[int, bytes], private: bytes) -> int:
@@ -142,3 +139,10 @@ def _number_in(clients: Mapping[int, bytes], private: bytes) -> int:
 def shown(keys: MemberKeys) -> str:
     """Name a member by the fingerprint that policies name it by."""
     return fingerprint(write_keys(keys).hex())
+
+
+def _take_signing(state: RecordDict) -> bytes:
+    """Return the round's signing key, once; raises ProtocolError if there is none."""
+    key = take(_Signing, state, _SIGNING).key
+    drop(state, _SIGNING)
+    return key

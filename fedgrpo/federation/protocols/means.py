@@ -1,0 +1,123 @@
+"""Protocols in which the server sees means over groups: robust rule, noise, and what was read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgrpo.federation.protocols.base import (
+    Failures,
+    Round,
+    RoundOutcome,
+    ServerSide,
+    commitments_of,
+    read_result,
+)
+from fedgrpo.federation.wire.link import Answers
+from fedgrpo.federation.wire.participants import Participant
+from fedgrpo.ground.errors import CohortError
+from fedgrpo.privacy.noise import add_noise
+from fedgrpo.privacy.release import Aggregate, ReleasePlan, server_noise_std
+from fedgrpo.robust.rules import combine, sensitivity
+from fedgrpo.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    """What the server learns of one group of clients.
+
+    Attributes
+    ----------
+    mean:
+        float64, shape (size,): mean release over the survivors.
+    survivors:
+        Whose releases are in it.
+    step:
+        Grid on which each release was rounded before it was summed.
+    """
+
+    mean: NDArray[np.float64]
+    survivors: tuple[int, ...]
+    step: float
+
+
+@dataclass(frozen=True)
+class GroupMeans:
+    """What came of a round's groups, and why nodes are missing from it."""
+
+    means: tuple[GroupMean, ...]
+    failures: Failures
+
+    @property
+    def survivors(self) -> int:
+        """Nodes whose release is in one of the means."""
+        return sum(len(group.survivors) for group in self.means)
+
+
+@dataclass
+class MeansServer(ServerSide):
+    """A server that applies the robust rule itself."""
+
+    def combined(
+        self, current: Round, seen: GroupMeans, participants: Answers[Participant[T]]
+    ) -> tuple[RoundOutcome, Failures]:
+        """Apply the rule to what was seen of the participants."""
+        failures = participants.failures | seen.failures
+        with current.phase("aggregate"):
+            try:
+                aggregate = robust_aggregate(
+                    self.settings, current.plan, seen.means, self.key("server noise", current)
+                )
+            except CohortError as error:
+                return RoundOutcome(error.problem, buckets=len(seen.means)), failures
+        survivors = {node for group in seen.means for node in group.survivors}
+        outcome = RoundOutcome(
+            aggregate=aggregate,
+            finished=seen.survivors,
+            buckets=len(seen.means),
+            commitments=commitments_of(participants, survivors),
+        )
+        return outcome, failures
+
+
+def robust_aggregate(
+    settings: Settings,
+    plan: ReleasePlan,
+    groups: Sequence[GroupMean],
+    key: bytes | None = None,
+) -> Aggregate:
+    """Combine means by the robust rule, add the server's noise if it is the server's to add, and
+    read.
+
+    Adversary of server noise: whoever sees the models that are released. The server itself sees the
+    means. ``key`` (32 secret bytes) makes the noise that of a repeated round too, see
+    :func:`fedgrpo.privacy.noise.add_noise`.
+
+    Raises
+    ------
+    CohortError
+        If the rule needs more groups.
+    """
+    rule, trim = settings.robust.rule, settings.robust.trim
+    # Of shape (B, size) for no groups too, which the rule refuses with its own numbers.
+    means: NDArray[np.float64] = np.reshape([group.mean for group in groups], (-1, plan.size))
+    combined = combine(rule, means, trim)
+    if settings.privacy.unit == "none" or settings.privacy.noise == "client":
+        return read_result(settings, plan, combined)
+    # One client moves the mean over its group's survivors, so the smallest number of survivors
+    # counts.
+    smallest = min(len(group.survivors) for group in groups)
+    std = server_noise_std(
+        settings.privacy,
+        sensitivity(rule, len(groups), trim, smallest),
+        plan.expected_prompts,
+        rounding=max(group.step for group in groups) * math.sqrt(plan.size),
+    )
+    return read_result(settings, plan, add_noise(combined, std, key))

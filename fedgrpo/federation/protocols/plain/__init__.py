@@ -1,0 +1,1 @@
+"""The plain protocol: each client's release as it is."""

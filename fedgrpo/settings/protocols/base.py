@@ -1,0 +1,184 @@
+"""The questions that rooms below the federation ask of a protocol."""
+
+from __future__ import annotations
+
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedgrpo.ground.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fedgrpo.settings.sections.tree import Tree as Settings
+
+
+UNRELEASED = "it claims to have released nothing, which only an aborted round of a committee can"
+STRANGERS = "it names members of a committee that did not compute it"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A timed stage of a round on the server: its name in rows, and what a console says of it."""
+
+    name: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Noiser:
+    """Who adds the noise where it is neither the client nor the server.
+
+    Attributes
+    ----------
+    name:
+        In ``noise_by`` of a site's policy, and in the ledger.
+    words:
+        For the site's page, after "the noise is added by".
+    trust:
+        What is relied upon, as a sentence of that page.
+    """
+
+    name: str
+    words: str
+    trust: str
+
+
+class SiteLimits(typing.Protocol):
+    """What of a site's policy belongs to one protocol."""
+
+    @property
+    def least_bucket(self) -> int:
+        """Least number of clients among whose sum the site is hidden."""
+
+    @property
+    def committee(self) -> tuple[str, ...]:
+        """Keys of the members to whom the site may be dealt."""
+
+
+class Entered(typing.Protocol):
+    """What of a round's entry in the ledger depends on the protocol."""
+
+    @property
+    def aborted(self) -> str:
+        """Why the round came to nothing; empty if it did not."""
+
+    @property
+    def released(self) -> bool:
+        """Whether anything of the round can have come out."""
+
+    @property
+    def committee(self) -> tuple[str, ...]:
+        """Signing keys (hex) of the members that computed it."""
+
+
+class Protocol(ABC):
+    """One way of bringing releases together.
+
+    Attributes
+    ----------
+    name:
+        Value of ``aggregation.protocol``.
+    shows:
+        What the server is shown, for a site's page.
+    sees:
+        What a server sees un-noised that adds the noise itself; empty where it cannot.
+    trusted_server:
+        Whether the server is shown single updates, which no site allows by default.
+    phases:
+        Stages between training and the end of the round.
+    messages:
+        Names of the messages that nodes answer after training.
+    member_messages:
+        Those of them that only members of a committee are sent.
+    members:
+        Clients that compute a round's result jointly; 0 where the server does.
+    noiser:
+        Who adds the noise, where it is neither the client nor the server.
+    """
+
+    name: ClassVar[str]
+    shows: ClassVar[str]
+    sees: ClassVar[str] = ""
+    trusted_server: ClassVar[bool] = False
+    phases: ClassVar[tuple[Phase, ...]] = ()
+    messages: ClassVar[tuple[str, ...]] = ()
+    member_messages: ClassVar[tuple[str, ...]] = ()
+    members: ClassVar[int] = 0
+    noiser: ClassVar[Noiser | None] = None
+
+    def group_size(self, settings: Settings) -> int:
+        """Least number of clients in one of the vectors that the robust rule combines."""
+        return 1
+
+    def noise_place(self, settings: Settings) -> str:
+        """Who adds the noise: ``client``, ``server``, or the name of the protocol's own noiser."""
+        return self.noiser.name if self.noiser else settings.privacy.noise
+
+    def check(self, settings: Settings) -> None:
+        """Refuse settings with which no round can be run.
+
+        Raises
+        ------
+        SettingsError
+            Names them, and the cure.
+        """
+        check_cohort(settings, self.group_size(settings))
+
+    @abstractmethod
+    def adversaries(self, settings: Settings, size: int) -> list[tuple[str, float]]:
+        """Adversaries beside a trusted server, with the noise multiplier that each faces.
+
+        Parameters
+        ----------
+        settings:
+            Of a run with a privacy unit.
+        size:
+            Clients of the smallest group that was formed.
+
+        Returns
+        -------
+        list
+            The one that ``privacy.max_epsilon`` means first.
+        """
+
+    def broken(self, settings: Settings, limits: SiteLimits) -> Iterator[tuple[str, str]]:
+        """Code of a refusal and words for the site's log, for each limit that a run breaks."""
+        yield from ()
+
+    @abstractmethod
+    def page(self, limits: SiteLimits) -> Iterator[str]:
+        """Paragraphs of a site's page that explain to a lawyer what the server is shown."""
+
+    def entry_faults(self, entry: Entered, settings: Settings) -> Iterator[str]:
+        """What cannot be true of a round's entry in the ledger."""
+        if not entry.released:
+            yield UNRELEASED
+        if entry.committee:
+            yield STRANGERS
+
+
+def impossible(problem: str, cure: str) -> SettingsError:
+    """Make the error of settings that cannot go together."""
+    return SettingsError(problem, cure=cure)
+
+
+def required_clients(bucket_size: int, trim: int) -> int:
+    """Least cohort for which ``trim`` attackers can be trimmed: 2 trim + 1 groups of
+    ``bucket_size``.
+    """
+    return bucket_size * (2 * trim + 1)
+
+
+def check_cohort(settings: Settings, size: int) -> None:
+    """Refuse a cohort that is too small for the rule over groups of this size."""
+    cohort = settings.federation.min_clients
+    trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
+    if cohort < (needed := required_clients(size, trim)):
+        raise impossible(
+            f"federation.min_clients = {cohort} is too small for robust.trim = {trim} in groups "
+            f"of {size}: {needed} clients are needed",
+            f"set federation.min_clients >= {needed}, or robust.trim <= "
+            f"{max(0, (cohort // size - 1) // 2)}",
+        )
