@@ -130,6 +130,7 @@ class PromptClient:
                 waiting[lesson.judged.row.unit].append(lesson)
             for name in done & waiting.keys():
                 total += self._unit(waiting.pop(name), clipping_norm, watch)
+        assert not waiting or watch.left() <= 0, "a unit that was in time was never summed"
         return total
 
     def _unit(self, lessons: list[Lesson], clipping_norm: float, watch: Watch) -> GridSum:

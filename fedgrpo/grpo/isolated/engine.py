@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture
+
+T = TypeVar("T")
 
 RowGradients = Callable[[nn.Module, Sequence[nn.Parameter], Callable[[], Tensor], int], Tensor]
 """From model, parameters, loss and number of rows to float64 gradients, shape (R, d)."""
@@ -83,19 +86,21 @@ class Engine:
         self.settings, self.base = policy.settings, policy.adapter.base
 
     def collect(self, rows: Sequence[Row], guard: Guard) -> list[Judged]:
-        """Sample and judge, in the order given; what fails is left out and counted.
+        """Sample and judge; what fails is left out and counted.
 
-        Where time runs out, the units at the end of the order are left out: see
+        Rows come back in the order given, but for rows of a unit, which stand where its first one
+        does. Where time runs out, the units at the end of the order are left out: see
         :func:`fedgrpo.grpo.isolated.shapes.certain`.
         """
         self.reward.bind(self.policy.adapter)
-        found: list[Judged] = []
+        rows = _together(rows, lambda row: row.unit)
+        found: dict[Row, Judged] = {}
         ready: set[str] = set()
         for batch, sure in self._sampling(guard).in_time(rows, guard.left):
-            found += self._attempted(batch, guard)
+            found |= {judged.row: judged for judged in self._attempted(batch, guard)}
             ready = self._ready(rows, sure)
         _count("left out: time was over", sum(row.unit not in ready for row in rows), guard)
-        return [judged for judged in found if judged.row.unit in ready]
+        return [found[row] for row in rows if row in found and row.unit in ready]
 
     def teach(
         self, judged: Sequence[Judged], guard: Guard
@@ -108,7 +113,7 @@ class Engine:
         to come. It ends early where time runs out.
         """
         shapes = {j.row: shape for j in judged if (shape := self._shape(j))}
-        left = [j for j in judged if j.row in shapes]
+        left = _together([j for j in judged if j.row in shapes], lambda j: j.row.unit)
         pending = {j.row.unit for j in left}
         silent = [Lesson(j, None) for j in judged if j.row not in shapes]
         yield silent, {lesson.judged.row.unit for lesson in silent} - pending
@@ -212,9 +217,17 @@ class Engine:
         return self.layout.teaching(len(judged.row.ids), lengths) if lengths else None
 
     def _ready(self, rows: Sequence[Row], sure: int) -> set[str]:
-        """Units that are done for certain, if the first ``sure`` rows are."""
+        """Units that are done for certain, if the first ``sure`` rows are; those of a unit must
+        stand together.
+        """
         names = list(dict.fromkeys(row.unit for row in rows))
         return set(names if sure >= len(rows) else names[: sure // self.unit_rows])
+
+
+def _together(items: Sequence[T], unit: Callable[[T], str]) -> list[T]:
+    """Items of a unit side by side, where its first one stands: otherwise the same order."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(map(unit, items)))}
+    return sorted(items, key=lambda item: places[unit(item)])
 
 
 def _count(cause: str, times: int, guard: Guard) -> None:

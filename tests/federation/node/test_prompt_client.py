@@ -173,6 +173,61 @@ def test_rows_of_one_unit_are_clipped_together() -> None:
     assert len(which.sampled(plan(), KEY, watch)) == 30
 
 
+@pytest.mark.parametrize(("rows", "advantage"), [(2, "grpo"), (3, "rank")])
+def test_units_of_several_rows_and_widths_are_each_clipped_once_with_all_their_rows(
+    rows: int, advantage: str
+) -> None:
+    """The sum is that of the units computed alone, to the step: whatever batches rows are in."""
+    lengths = (1, 3, 9, 17, 31, 40)
+    people = [
+        PromptRow(f"{i}" * lengths[i % 6] + "=", {"answer": str(i), "who": str(i * 7 % 5)})
+        for i in range(17)
+    ]
+    changed: dict[str, Scalar] = {"grpo__entropy_weight": 0.1, "grpo__advantage": advantage}
+    which = client(people, longest=96, data__unit="who", data__unit_rows=rows, **changed)
+    assert len(which.layout.widths) > 2
+    force(which.engine.policy.adapter, start())
+    names, watch = list(which.units), Watch()
+    taken = {name: [row for row in which.rows(name, KEY) if row.ids] for name in names}
+    alone = [which.clipped_sum(taken[name], 1.0, Watch()) for name in names]
+    expected = sum(alone[1:], alone[0])
+    together = [row for name in names for row in taken[name]]
+    for order in (together, together[::-1], together[::2] + together[1::2]):
+        total = which.clipped_sum(order, 1.0, watch)
+        assert total.units == len(names)
+        for field in ("direction", "metrics", "indicator"):
+            assert np.array_equal(getattr(total, field), getattr(expected, field))
+    assert not watch.mishaps
+    assert max(map(len, taken.values())) == rows
+
+
+def test_a_unit_counts_with_all_of_its_rows_or_not_at_all_where_time_is_short() -> None:
+    """Cut off after any number of batches, what is summed is whole units."""
+    people = [PromptRow("7" * (1 + i) + "=", {"who": str(i % 8)}) for i in range(24)]
+    which = client(people, longest=32, data__unit="who", data__unit_rows=3)
+    force(which.engine.policy.adapter, start())
+    together = [row for name in which.units for row in which.rows(name, KEY)]
+    alone = {
+        name: which.clipped_sum(list(which.rows(name, KEY)), 1.0, Watch()) for name in which.units
+    }
+
+    class Short(Watch):
+        batches = 0
+
+        def left(self) -> float:
+            self.batches -= 1
+            return self.batches
+
+    for batches in range(1, 12):
+        watch = Short()
+        watch.batches = batches
+        total = which.clipped_sum(together, 1.0, watch)
+        counted = list(alone.values())[: total.units]
+        nothing = GridSum.nothing(total.direction.size, total.metrics.size)
+        assert np.array_equal(total.direction, sum(counted, nothing).direction)
+        assert total.units + sum(watch.mishaps.values()) >= 8
+
+
 def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() -> None:
     which, state = client(OTHERS), start()
     names = list(which.units)
