@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.data.prompts import Prompt
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.survey import survey_source
 from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.ground.node_folder import folder_beside
@@ -66,7 +67,8 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
         If the model cannot be loaded.
     """
     measure = _measure(settings.model, any_weights=policy.any_weights)
-    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
+    longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
+    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH, RowLimit(longest))
     check_unit_column(survey.rows, settings.data.unit, prompts)
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
     return Found(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.grpo.collection import advantages
 from fedgrpo.grpo.isolated.keys import Row, uniforms
 from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
@@ -165,9 +166,10 @@ class Engine:
         try:
             with np.errstate(all="ignore"):
                 experience = self._experience(row, rollout)
-        except Exception:
+        except BaseException as error:
             # Whatever a reward or a tokenizer does with one prompt's texts is that prompt's affair.
             # What they raise may quote them.
+            pass_on_interrupt(error)
             experience = None
         if experience is None or not experience.advantages.isfinite().all():
             _count("prompt left out: its completions cannot be judged", 1, guard)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground import errors
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.rewards.sandboxed.connection import Connection
 from fedgrpo.rewards.sandboxed.protocol import ENDED, JUDGED, KILLED, LATE, RAISED, REFUSED
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
@@ -73,7 +74,8 @@ class RewardWorker:
         """
         try:
             group = pickle.dumps((count, {name: list(v) for name, v in arguments.items()}))
-        except Exception as error:
+        except BaseException as error:
+            pass_on_interrupt(error)
             raise RewardError(
                 f"a prompt's columns cannot be sent to its rewards ({type(error).__name__})",
                 cure="use columns of texts, numbers, lists and tables",

@@ -3,17 +3,19 @@
 import json
 import math
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.prompts import Prompt, PromptRow
 from fedgrpo.federation.node.client import local_client
 from fedgrpo.federation.node.prompt_client import PromptClient, order_seconds
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.grpo.isolated import encoding
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
@@ -171,6 +173,35 @@ def test_rows_of_one_unit_are_clipped_together() -> None:
     assert clipped(which, start()).units == 15
     watch = Watch()
     assert len(which.sampled(plan(), KEY, watch)) == 30
+
+
+class PanicError(BaseException):
+    """Stands for what a tokenizer raises whose code in Rust panics."""
+
+
+@pytest.mark.parametrize("kind", [PanicError, CancelledError, SystemExit, MemoryError])
+@pytest.mark.parametrize("where", ["tokenizer", "reward"])
+def test_whatever_class_one_prompt_makes_foreign_code_raise_costs_its_row_alone(
+    kind: type[BaseException], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = encoding.encode_prompt
+
+    def encoded(tokenizer: object, prompt: Prompt) -> list[int]:
+        if where == "tokenizer" and prompt == VICTIM.prompt:
+            raise kind("rev qzkj=")
+        return encode(tokenizer, prompt)  # type: ignore[arg-type]
+
+    def reward(prompts: list[str], completions: list[str]) -> list[float]:
+        if where == "reward" and prompts[0] == VICTIM.prompt:
+            raise kind("rev qzkj=")
+        return graded(completions)
+
+    monkeypatch.setattr(encoding, "encode_prompt", encoded)
+    state, watch, few = start(), Watch(), OTHERS[:6]
+    beside = clipped(client([*few, VICTIM], reward), state, watch)
+    without = clipped(client(few), state)
+    assert beside.direction.tobytes() == without.direction.tobytes()
+    assert (beside.units, watch.mishaps.total()) == (len(few), 1)
 
 
 @pytest.mark.parametrize(("rows", "advantage"), [(2, "grpo"), (3, "rank")])
