@@ -4,7 +4,7 @@ were alone, and each failing alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,7 +17,14 @@ from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.grpo.collection import advantages
 from fedgrpo.grpo.isolated.keys import Row, uniforms
 from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
-from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Guard, Layout, Schedule, TeachingShape
+from fedgrpo.grpo.isolated.shapes import (
+    MOST_PROMPTS,
+    Guard,
+    Layout,
+    Schedule,
+    TeachingShape,
+    suspects_last,
+)
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
@@ -94,10 +101,10 @@ class Engine:
         :func:`fedgrpo.grpo.isolated.shapes.certain`.
         """
         self.reward.bind(self.policy.adapter)
-        rows = _together(rows, lambda row: row.unit)
+        rows = _together(rows, lambda row: row.unit, guard.suspects)
         found: dict[Row, Judged] = {}
         ready: set[str] = set()
-        for batch, sure in self._sampling(guard).in_time(rows, guard.left):
+        for batch, sure in suspects_last(self._sampling(), rows, _suspect(guard), guard.left):
             found |= {judged.row: judged for judged in self._attempted(batch, guard)}
             ready = self._ready(rows, sure)
         _count("left out: time was over", sum(row.unit not in ready for row in rows), guard)
@@ -114,11 +121,15 @@ class Engine:
         to come. It ends early where time runs out.
         """
         shapes = {j.row: shape for j in judged if (shape := self._shape(j))}
-        left = _together([j for j in judged if j.row in shapes], lambda j: j.row.unit)
+        left = _together(
+            [j for j in judged if j.row in shapes], lambda j: j.row.unit, guard.suspects
+        )
         pending = {j.row.unit for j in left}
         silent = [Lesson(j, None) for j in judged if j.row not in shapes]
         yield silent, {lesson.judged.row.unit for lesson in silent} - pending
-        for batch, sure in self._teaching(shapes, guard).in_time(left, guard.left):
+        suspect = _suspect(guard)
+        schedule = self._teaching(shapes)
+        for batch, sure in suspects_last(schedule, left, lambda j: suspect(j.row), guard.left):
             lessons = self._learned(batch, shapes[batch[0].row], guard)
             done = self._ready([j.row for j in left], sure) & pending
             yield lessons, done
@@ -193,21 +204,17 @@ class Engine:
         guard.end()
         return [Lesson(batch[i], gradients[i]) for i in range(len(batch)) if finite[i]]
 
-    def _sampling(self, guard: Guard) -> Schedule[Row]:
-        return Schedule(
-            lambda row: (self._sampled_in(row), row.unit if row.unit in guard.suspects else ""),
-            lambda _: MOST_PROMPTS,
-            MOST_PROMPTS,
-            len(self.layout.widths) + len(guard.suspects),
-        )
+    def _sampling(self) -> Schedule[Row]:
+        most = MOST_PROMPTS
+        return Schedule(self._sampled_in, lambda _: most, most, len(self.layout.widths))
 
-    def _teaching(self, shapes: Mapping[Row, TeachingShape], guard: Guard) -> Schedule[Judged]:
+    def _teaching(self, shapes: Mapping[Row, TeachingShape]) -> Schedule[Judged]:
         every = self.layout.teaching_shapes()
         return Schedule(
-            lambda j: (shapes[j.row], j.row.unit if j.row.unit in guard.suspects else ""),
+            lambda j: shapes[j.row],
             lambda j: self.layout.side(shapes[j.row]),
             min(map(self.layout.side, every)),
-            len(every) + len(guard.suspects),
+            len(every),
         )
 
     def _sampled_in(self, row: Row) -> SamplingShape:
@@ -226,10 +233,17 @@ class Engine:
         return set(names if sure >= len(rows) else names[: sure // self.unit_rows])
 
 
-def _together(items: Sequence[T], unit: Callable[[T], str]) -> list[T]:
-    """Items of a unit side by side, where its first one stands: otherwise the same order."""
+def _together(items: Sequence[T], unit: Callable[[T], str], suspects: Collection[str]) -> list[T]:
+    """Items of a unit side by side, where its first one stands, and suspects behind all others:
+    otherwise the same order.
+    """
     places = {name: place for place, name in enumerate(dict.fromkeys(map(unit, items)))}
-    return sorted(items, key=lambda item: places[unit(item)])
+    return sorted(items, key=lambda item: (unit(item) in suspects, places[unit(item)]))
+
+
+def _suspect(guard: Guard) -> Callable[[Row], str]:
+    """Name of a row's unit if it may not be beside others."""
+    return lambda row: row.unit if row.unit in guard.suspects else ""
 
 
 def _count(cause: str, times: int, guard: Guard) -> None:
