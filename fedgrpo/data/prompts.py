@@ -94,7 +94,7 @@ def usable_prompts(
         If the source cannot be read at all.
     """
     rows, bad = [], 0
-    for number, raw in raw_rows(source, split, limit and limit.row):
+    for number, raw in raw_rows(source, split, limit.row if limit else None):
         try:
             rows.append(as_row(raw, source, number, limit))
         except BaseException as error:

@@ -53,7 +53,7 @@ def survey_source(
     """
     refused: Counter[str] = Counter()
     rows = []
-    for number, raw in raw_rows(source, split, size and size.row):
+    for number, raw in raw_rows(source, split, size.row if size else None):
         try:
             rows.append(as_row(raw, source, number, size))
         except DataError as error:
