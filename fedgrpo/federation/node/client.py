@@ -21,7 +21,12 @@ from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.units import unit_words
 from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.figures import told_metrics
-from fedgrpo.federation.node.prompt_client import PromptClient, judging_limits, own_shapes
+from fedgrpo.federation.node.prompt_client import (
+    PromptClient,
+    judge_tokens,
+    judging_limits,
+    own_shapes,
+)
 from fedgrpo.federation.node.resident import computed, resident
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
@@ -138,6 +143,7 @@ def _prompt_client(settings: Settings, config: Mapping[str, Scalar]) -> PromptCl
         settings.reward,
         stateless=declared.stateless_rewards,
         limits=judging_limits(settings, declared),
+        most_tokens=judge_tokens(settings, declared),
     )
     limit = RowLimit(min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length))
     rows, unread = usable_node_prompts(settings, config, limit)

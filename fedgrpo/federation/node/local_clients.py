@@ -39,7 +39,11 @@ class LocalClients:
         ModelError, RewardError, AdapterError
             What cannot be loaded, or does not fit.
         """
-        from fedgrpo.federation.node.prompt_client import judging_limits, order_seconds
+        from fedgrpo.federation.node.prompt_client import (
+            judge_tokens,
+            judging_limits,
+            order_seconds,
+        )
         from fedgrpo.federation.node.resident import resident
         from fedgrpo.rewards.composite import RewardMixture
         from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
@@ -49,10 +53,19 @@ class LocalClients:
                 "this node names no prompts",
                 cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
             )
-        resident(settings, any_weights=declared.any_weights).load(adapter)
+        model = resident(settings, any_weights=declared.any_weights)
+        model.load(adapter)
         if settings.privacy.unit != "prompt":
             RewardMixture.from_settings(settings.reward)
             return 0.0
         limits = judging_limits(settings, declared)
-        isolated_mixture(settings.reward, stateless=declared.stateless_rewards, limits=limits)
-        return order_seconds(settings, declared) if declared.units else 0.0
+        reward = isolated_mixture(
+            settings.reward,
+            stateless=declared.stateless_rewards,
+            limits=limits,
+            most_tokens=judge_tokens(settings, declared),
+        )
+        if not declared.units:
+            return 0.0
+        reward.bind(model)
+        return order_seconds(settings, declared, reward)

@@ -21,7 +21,7 @@ from fedgrpo.ground.crypto import derive_key
 from fedgrpo.grpo.isolated.encoding import usable_ids
 from fedgrpo.grpo.isolated.engine import Engine, Lesson
 from fedgrpo.grpo.isolated.keys import Row, row_key
-from fedgrpo.grpo.isolated.proof import Proof, most_sampled, prove_isolation, sized_seconds
+from fedgrpo.grpo.isolated.proof import SAFETY, Proof, most_sampled, prove_isolation, sized_seconds
 from fedgrpo.grpo.isolated.shapes import Layout, step_above
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
@@ -33,7 +33,8 @@ from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.prompt_gradients import hookable, row_gradients, sampled_units
 from fedgrpo.privacy.release import METRICS, ReleasePlan, release_prompts
 from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.rewards.sandboxed.isolated import WorkerLimits
+from fedgrpo.rewards.judges.limits import question_tokens
+from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared
 
@@ -187,13 +188,31 @@ def own_shapes(settings: Settings, longest: int) -> tuple[Layout, Proof]:
     return _own_shapes(computed(settings), longest)
 
 
-def order_seconds(settings: Settings, declared: Declared) -> float:
-    """Most seconds that an order can cost at a site, by public figures."""
+def order_seconds(
+    settings: Settings, declared: Declared, reward: IsolatedMixture | None = None
+) -> float:
+    """Most seconds that an order can cost at a site, by public figures.
+
+    Parameters
+    ----------
+    reward:
+        Loaded and bound; rewards that run a model are timed, and one start of a worker anew is
+        counted. None leaves both out.
+    """
     layout, proof = own_shapes(settings, declared.longest_prompt_tokens)
     expected = settings.grpo.prompts_per_step
     prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
     judging = prompts * judging_limits(settings, declared).wall_s
-    return sized_seconds(layout, proof, prompts, settings.grpo.group_size) + judging
+    group, tokens = settings.grpo.group_size, judge_tokens(settings, declared)
+    if reward is not None:
+        judging += reward.restart_s + SAFETY * prompts * reward.model_seconds(group, tokens)
+    return sized_seconds(layout, proof, prompts, group) + judging
+
+
+def judge_tokens(settings: Settings, declared: Declared) -> int:
+    """Most tokens of a question that a reward may ask a model, by public figures."""
+    longest = min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length)
+    return question_tokens(longest, settings.grpo.max_completion_length)
 
 
 def judging_limits(settings: Settings, declared: Declared) -> WorkerLimits:

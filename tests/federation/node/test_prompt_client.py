@@ -18,11 +18,13 @@ from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated import encoding
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
+from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.model.lora import Adapter
 from fedgrpo.privacy.grid import GRID_BITS, GridSum
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
+from fedgrpo.settings import RewardSettings, Scalar, Settings
 from fedgrpo.site.declared import Declared
 from tests.crafted import force, silencer, trigger
 from tests.models import graded
@@ -184,12 +186,10 @@ class PanicError(BaseException):
 def test_whatever_class_one_prompt_makes_foreign_code_raise_costs_its_row_alone(
     kind: type[BaseException], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = encoding.encode_prompt
-
     def encoded(tokenizer: object, prompt: Prompt) -> list[int]:
         if where == "tokenizer" and prompt == VICTIM.prompt:
             raise kind("rev qzkj=")
-        return encode(tokenizer, prompt)  # type: ignore[arg-type]
+        return encode_prompt(tokenizer, prompt)  # type: ignore[arg-type]
 
     def reward(prompts: list[str], completions: list[str]) -> list[float]:
         if where == "reward" and prompts[0] == VICTIM.prompt:
@@ -242,13 +242,6 @@ def test_a_unit_counts_with_all_of_its_rows_or_not_at_all_where_time_is_short() 
         name: which.clipped_sum(list(which.rows(name, KEY)), 1.0, Watch()) for name in which.units
     }
 
-    class Short(Watch):
-        batches = 0
-
-        def left(self) -> float:
-            self.batches -= 1
-            return self.batches
-
     for batches in range(1, 12):
         watch = Short()
         watch.batches = batches
@@ -272,6 +265,35 @@ def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() 
     assert moved.units == 1
     assert length(moved) <= 1
     assert watch.mishaps["unit left out: the process died at it"] == 1
+
+
+class Short(Watch):
+    """Time for so many batches."""
+
+    batches = 10**6
+
+    def left(self) -> float:
+        self.batches -= 1
+        return self.batches
+
+
+def test_suspects_take_no_time_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed one by one they take longer, so they come last, in the order of their keys."""
+    which, watch = client(OTHERS), Short()
+    force(which.engine.policy.adapter, start())
+    names, begun = list(which.units), []
+    watch.suspects = frozenset(names[:20])
+    monkeypatch.setattr(watch, "begin", lambda batch: begun.append(list(batch)))
+    together = [row for name in names for row in which.rows(name, KEY)]
+    which.engine.collect(together, watch)
+    ordinary = begun[:-20]
+    assert begun[-20:] == [[name] for name in names[:20]]
+    assert sorted(name for batch in ordinary for name in batch) == sorted(names[20:])
+    for more in (0, 5):
+        # The clock is looked at before each batch, and once by each part that ends.
+        watch.batches = len(ordinary) + more + 1
+        judged = which.engine.collect(together, watch)
+        assert [j.row.unit for j in judged] == [*names[20:], *names[:more]]
 
 
 def test_where_time_is_over_units_are_left_out_in_the_order_of_their_keys() -> None:
@@ -309,3 +331,11 @@ def test_one_unreadable_line_costs_that_line_alone(tmp_path: Path) -> None:
 def test_an_order_is_sized_by_public_figures() -> None:
     seconds = order_seconds(settings(grpo__prompts_per_step=8), declared(units=1000))
     assert 0 < seconds < math.inf
+
+
+def test_what_rewards_take_that_run_a_model_is_sized_too() -> None:
+    asked = settings(grpo__prompts_per_step=8)
+    reward = isolated_mixture(RewardSettings(functions=("judged_grounding",)), most_tokens=1100)
+    reward.bind(own_adapter())
+    longer = order_seconds(asked, declared(units=1000), reward)
+    assert longer > order_seconds(asked, declared(units=1000))
