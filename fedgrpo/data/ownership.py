@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
 from fedgrpo.data.prompts import PromptRow, load_prompts, usable_prompts
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.tasks import generate
 from fedgrpo.data.units import check_unit_column
 from fedgrpo.ground.errors import DataError
@@ -49,9 +50,9 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
 
 
 def usable_node_prompts(
-    settings: Settings, node_config: Mapping[str, Scalar]
+    settings: Settings, node_config: Mapping[str, Scalar], limit: RowLimit
 ) -> tuple[list[PromptRow], int]:
-    """The same after the charge: usable rows, and how many are not.
+    """The same after the charge: usable rows, and how many are not, be it for their size.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def usable_node_prompts(
         If the node names no prompts, or they cannot be read at all.
     """
     if "prompts" in node_config:
-        return usable_prompts(str(node_config["prompts"]), settings.data.split)
+        return usable_prompts(str(node_config["prompts"]), settings.data.split, limit)
     return node_prompts(settings, node_config), 0
 
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import bad_row, raw_rows
 from fedgrpo.ground.chats import Chat, Prompt
 from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.mishaps import pass_on_interrupt
 
 RESERVED_COLUMNS = frozenset({"prompts", "completions", "completion_ids"})
 """Names that a reward function's own arguments have already."""
@@ -73,8 +75,10 @@ def load_prompts(source: str, split: str = "train") -> list[PromptRow]:
     return rows
 
 
-def usable_prompts(source: str, split: str = "train") -> tuple[list[PromptRow], int]:
-    """Read the prompts that can be used, and count the rows that cannot.
+def usable_prompts(
+    source: str, split: str = "train", limit: RowLimit | None = None
+) -> tuple[list[PromptRow], int]:
+    """Read the prompts that can be used, and count the rows that cannot, be it for their size.
 
     For a node after the charge: there one bad row must cost that row alone. ``fedgrpo policy
     check`` and ``fedgrpo run --dry`` name the bad rows in front of the site's own people.
@@ -85,15 +89,16 @@ def usable_prompts(source: str, split: str = "train") -> tuple[list[PromptRow], 
         If the source cannot be read at all.
     """
     rows, bad = [], 0
-    for number, raw in raw_rows(source, split):
+    for number, raw in raw_rows(source, split, limit.row if limit else None):
         try:
-            rows.append(as_row(raw, source, number))
-        except Exception:
+            rows.append(as_row(raw, source, number, limit))
+        except BaseException as error:
+            pass_on_interrupt(error)
             bad += 1
     return rows, bad
 
 
-def as_row(raw: object, source: str, number: int) -> PromptRow:
+def as_row(raw: object, source: str, number: int, limit: RowLimit | None = None) -> PromptRow:
     """Check one row and split its prompt from its columns.
 
     Raises
@@ -105,6 +110,8 @@ def as_row(raw: object, source: str, number: int) -> PromptRow:
         raise raw
     if not isinstance(raw, Mapping):
         raise bad_row(source, number, "is not an object", "write one JSON object on each line")
+    if limit:
+        _check_size(raw, source, number, limit)
     if raw.get("prompt") is None:
         raise bad_row(source, number, "has no prompt", "add a 'prompt' column: text or messages")
     if clash := sorted(RESERVED_COLUMNS & raw.keys()):
@@ -112,6 +119,13 @@ def as_row(raw: object, source: str, number: int) -> PromptRow:
         raise bad_row(source, number, problem, "rename it")
     prompt = _prompt(raw["prompt"], source, number)
     return PromptRow(prompt, {name: value for name, value in raw.items() if name != "prompt"})
+
+
+def _check_size(raw: Mapping[Any, Any], source: str, number: int, limit: RowLimit) -> None:
+    try:
+        limit.check(raw)
+    except DataError as error:
+        raise bad_row(source, number, error.problem, "shorten it or take it out") from None
 
 
 def _prompt(value: object, source: str, number: int) -> Prompt:

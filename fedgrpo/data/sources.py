@@ -6,16 +6,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from fedgrpo.ground.errors import DataError
 
 Rows = Iterable[Mapping[str, Any]]
 
+_CHUNK = 2**20
+"""Bytes that are read together of a line that is passed over."""
 
-def raw_rows(source: str, split: str) -> Iterator[tuple[int, object]]:
+
+def raw_rows(
+    source: str, split: str, most_bytes: int | None = None
+) -> Iterator[tuple[int, object]]:
     """Yield every row with its number, from 1, unchecked; in JSONL the number is that of the line,
     and in the place of a line that cannot be read stands a :class:`DataError`.
+
+    A line of more than ``most_bytes`` is not even held in memory; rows of other kinds of files are
+    made by their libraries, and held against limits afterwards.
 
     Raises
     ------
@@ -30,7 +38,7 @@ def raw_rows(source: str, split: str) -> Iterator[tuple[int, object]]:
     if path.is_dir():
         return enumerate(_read_saved(path, split), start=1)
     if path.suffix == ".jsonl":
-        return _read_jsonl(path)
+        return _read_jsonl(path, most_bytes)
     if path.suffix == ".parquet":
         return enumerate(_read_parquet(path), start=1)
     raise DataError(
@@ -40,13 +48,27 @@ def raw_rows(source: str, split: str) -> Iterator[tuple[int, object]]:
     )
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
+def _read_jsonl(path: Path, most_bytes: int | None) -> Iterator[tuple[int, object]]:
     with _readable(path), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file, most_bytes), start=1):
+            if line is None:
+                problem = f"is a line of more than {most_bytes} bytes"
+                yield number, bad_row(path, number, problem, "shorten it or take it out")
+                continue
             # Some editors begin a UTF-8 file with a byte order mark, which JSON does not allow.
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
                 yield number, _parse(text, path, number)
+
+
+def _lines(file: BinaryIO, most: int | None) -> Iterator[bytes | None]:
+    """Lines of a file; None for one that is too long."""
+    room = -1 if most is None else most + 1
+    while line := file.readline(room):
+        fits = most is None or len(line) <= most or line.endswith(b"\n")
+        yield line if fits else None
+        while not fits and line and not line.endswith(b"\n"):
+            line = file.readline(_CHUNK)
 
 
 def _parse(line: bytes, path: Path, number: int) -> object:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedgrpo.data.prompts import PromptRow, as_row
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import raw_rows
 from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError
@@ -36,8 +37,15 @@ class Survey:
         return len(self.rows) + sum(self.refused.values())
 
 
-def survey_source(source: str, split: str, measure: Callable[[Prompt], int], limit: int) -> Survey:
-    """Look at every row of a source; see :func:`survey_rows`.
+def survey_source(
+    source: str,
+    split: str,
+    measure: Callable[[Prompt], int],
+    limit: int,
+    size: RowLimit | None = None,
+) -> Survey:
+    """Look at every row of a source; see :func:`survey_rows`. Rows above ``size`` are refused
+    before anything else is done with them, as a node does.
 
     Raises
     ------
@@ -46,9 +54,9 @@ def survey_source(source: str, split: str, measure: Callable[[Prompt], int], lim
     """
     refused: Counter[str] = Counter()
     rows = []
-    for number, raw in raw_rows(source, split):
+    for number, raw in raw_rows(source, split, size.row if size else None):
         try:
-            rows.append(as_row(raw, source, number))
+            rows.append(as_row(raw, source, number, size))
         except DataError as error:
             refused[error.problem.partition(f", row {number} ")[2]] += 1
     return survey_rows(rows, measure, limit, refused)

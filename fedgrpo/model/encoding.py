@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedgrpo.ground.chats import Chat, Prompt, plain_text
 from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.mishaps import pass_on_interrupt
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | Chat) -> list[int]:
@@ -38,8 +39,9 @@ def unit_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | Chat) -> str:
         return prompt
     try:
         return _rendered(tokenizer, prompt)
-    except Exception:
+    except BaseException as error:
         # Templates are programs, and raise what they like.
+        pass_on_interrupt(error)
         return plain_text(tuple(prompt))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.rewards.registry import RewardFunction
 
 Floats = NDArray[np.float64]
@@ -79,7 +80,8 @@ class Judge:
             returned = self.function(**passed)
             # A generator runs the user's code only here.
             items = list(returned) if _is_listlike(returned) else None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            pass_on_interrupt(error)
             raise RewardError(
                 f"reward {self.name!r} raised {type(error).__name__}",
                 cure="call it by hand on a few completions, or read this process's own traceback; "

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 
-class KilledError(BaseException):
-    """Stands for SIGKILL: whoever catches it can do nothing more."""
+class KilledError(KeyboardInterrupt):
+    """Stands for SIGKILL: whoever catches it can do nothing more. Nothing but an interruption gets
+    through a node.
+    """
 
 
 class Power:

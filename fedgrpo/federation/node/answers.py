@@ -30,6 +30,7 @@ from fedgrpo.ground.errors import (
     TurnError,
     VersionError,
 )
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.site.refusals import Refusal
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ def answering(handler: Handler) -> Callable[[Message, Context], Message]:
     def answer(message: Message, context: Context) -> Message:
         try:
             content = handler(message, context)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            pass_on_interrupt(error)
             code = refusal_of(error)
             log_failure(f"{message.metadata.message_type} refused, {code}", error)
             content = encode(_header_of(message, context), Refused(code))

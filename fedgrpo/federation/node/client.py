@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.units import unit_words
 from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.figures import of_steps, told_metrics
@@ -25,6 +26,7 @@ from fedgrpo.federation.node.resident import computed, resident, use_cores
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.grpo.isolated.encoding import usable_ids
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.grpo.trainer import GRPOTrainer
@@ -75,7 +77,8 @@ class LocalClient:
         self.trainer.start_round(seed)
         try:
             delta, steps = local_update(self.trainer)
-        except Exception as error:
+        except BaseException as error:
+            pass_on_interrupt(error)
             # Rewards and tokenizers raise what they like, and may quote what they choke on.
             LOG.error("local training failed: %s", type(error).__name__, exc_info=True)
             watch.mishaps["whole contribution zero: local training failed"] += 1
@@ -123,7 +126,8 @@ def _client(
     if settings.privacy.unit == "prompt":
         return _prompt_client(settings, config, given)
     adapter, partition = resident(settings), config.get("partition-id")
-    rows, _ = given.prompts(settings, config)
+    limit = RowLimit(settings.grpo.max_prompt_length)
+    rows, _ = given.prompts(settings, config, limit)
     encoded = usable_ids(adapter.base, rows, settings.grpo.max_prompt_length)
     usable: list[PromptRow] = [row for row, ids in zip(rows, encoded, strict=True) if ids]
     mixture = given.mixture(settings)
@@ -142,7 +146,8 @@ def _prompt_client(settings: Settings, config: Mapping[str, Scalar], given: Give
         # Shapes are tried before a prompt is read.
         own_shapes(settings, declared.longest_prompt_tokens)
     mixture = given.isolated(settings, declared, judging_limits(settings, declared))
-    rows, unread = given.prompts(settings, config)
+    limit = RowLimit(min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length))
+    rows, unread = given.prompts(settings, config, limit)
     client = PromptClient(settings, resident(settings), mixture, rows, declared, unread=unread)
     LOG.info("%s", unit_words(tuple(client.units.values()), settings.data.unit))
     # Of a site the declared number counts: whether there are more units or fewer is for its own

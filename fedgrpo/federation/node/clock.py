@@ -75,7 +75,9 @@ def _outcome(work: Callable[[], T]) -> Callable[[], T]:
     try:
         result = work()
     except BaseException as error:
-        failure = error
+        # In the thread that waits, an interruption would look like its own.
+        stopped = isinstance(error, KeyboardInterrupt | GeneratorExit)
+        failure = RuntimeError(f"work raised {type(error).__name__}") if stopped else error
 
         def fail() -> T:
             raise failure

@@ -12,6 +12,7 @@ from fedgrpo.data.ownership import prompts_stamp
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import plan_hash
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Request, Site, is_simulated, refused, site_of
@@ -109,7 +110,8 @@ class Gate:
         try:
             if self.site:
                 self.site.mishaps.add(mishaps)
-        except Exception as error:  # A release must leave whatever becomes of this.
+        except BaseException as error:  # A release must leave whatever becomes of this.
+            pass_on_interrupt(error)
             LOG.error("what went wrong could not be counted: %s", type(error).__name__)
 
 

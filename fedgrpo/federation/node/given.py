@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedgrpo.data.ownership import usable_node_prompts
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import Declared
 
@@ -37,11 +38,11 @@ class Given:
     reward: RewardMixture | None = None
 
     def prompts(
-        self, settings: Settings, node_config: Mapping[str, Scalar]
+        self, settings: Settings, node_config: Mapping[str, Scalar], limit: RowLimit
     ) -> tuple[Sequence[PromptRow], int]:
         """See :func:`fedgrpo.data.ownership.usable_node_prompts`."""
         if self.rows is None:
-            return usable_node_prompts(settings, node_config)
+            return usable_node_prompts(settings, node_config, limit)
         return self.rows[int(node_config["partition-id"])], 0
 
     def digest(self, partition: int) -> str:
@@ -60,9 +61,14 @@ class Given:
         self, settings: Settings, declared: Declared, limits: WorkerLimits
     ) -> IsolatedMixture:
         """What judges one prompt's group at a time."""
+        from fedgrpo.federation.node.prompt_client import judge_tokens
         from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, isolated_mixture
 
         if self.reward:
             return IsolatedMixture(self.reward.functions, None)
-        stateless = declared.stateless_rewards
-        return isolated_mixture(settings.reward, stateless=stateless, limits=limits)
+        return isolated_mixture(
+            settings.reward,
+            stateless=declared.stateless_rewards,
+            limits=limits,
+            most_tokens=judge_tokens(settings, declared),
+        )

@@ -61,10 +61,14 @@ class LocalClients:
                 cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
             )
         use_cores(settings, node_config)
-        resident(settings, any_weights=declared.any_weights).load(adapter)
+        model = resident(settings, any_weights=declared.any_weights)
+        model.load(adapter)
         if settings.privacy.unit != "prompt":
             self.given.mixture(settings)
             return 0.0
         require_isolation(settings.grpo)
-        self.given.isolated(settings, declared, judging_limits(settings, declared))
-        return order_seconds(settings, declared) if declared.units else 0.0
+        reward = self.given.isolated(settings, declared, judging_limits(settings, declared))
+        if not declared.units:
+            return 0.0
+        reward.bind(model)
+        return order_seconds(settings, declared, reward)

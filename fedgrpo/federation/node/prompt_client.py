@@ -21,7 +21,7 @@ from fedgrpo.ground.crypto import derive_key
 from fedgrpo.grpo.isolated.encoding import usable_ids
 from fedgrpo.grpo.isolated.engine import Engine, Lesson
 from fedgrpo.grpo.isolated.keys import Row, row_key
-from fedgrpo.grpo.isolated.proof import Proof, most_sampled, prove_isolation, sized_seconds
+from fedgrpo.grpo.isolated.proof import SAFETY, Proof, most_sampled, prove_isolation, sized_seconds
 from fedgrpo.grpo.isolated.shapes import Layout, step_above
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
@@ -34,7 +34,8 @@ from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.release import ReleasePlan, release_prompts
 from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.rewards.sandboxed.isolated import WorkerLimits
+from fedgrpo.rewards.judges.limits import question_tokens
+from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
 from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
 
@@ -131,6 +132,7 @@ class PromptClient:
                 waiting[lesson.judged.row.unit].append(lesson)
             for name in done & waiting.keys():
                 total += self._unit(waiting.pop(name), clipping_norm, watch)
+        assert not waiting or watch.left() <= 0, "a unit that was in time was never summed"
         return total
 
     def _unit(self, lessons: list[Lesson], clipping_norm: float, watch: Watch) -> GridSum:
@@ -186,13 +188,31 @@ def own_shapes(settings: Settings, longest: int) -> tuple[Layout, Proof]:
     return _own_shapes(computed(settings), longest)
 
 
-def order_seconds(settings: Settings, declared: Declared) -> float:
-    """Most seconds that an order can cost at a site, by public figures."""
+def order_seconds(
+    settings: Settings, declared: Declared, reward: IsolatedMixture | None = None
+) -> float:
+    """Most seconds that an order can cost at a site, by public figures.
+
+    Parameters
+    ----------
+    reward:
+        Loaded and bound; rewards that run a model are timed, and one start of a worker anew is
+        counted. None leaves both out.
+    """
     layout, proof = own_shapes(settings, declared.longest_prompt_tokens)
     expected = settings.grpo.prompts_per_step
     prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
     judging = prompts * judging_limits(settings, declared).wall_s
-    return sized_seconds(layout, proof, prompts, settings.grpo.group_size) + judging
+    group, tokens = settings.grpo.group_size, judge_tokens(settings, declared)
+    if reward is not None:
+        judging += reward.restart_s + SAFETY * prompts * reward.model_seconds(group, tokens)
+    return sized_seconds(layout, proof, prompts, group) + judging
+
+
+def judge_tokens(settings: Settings, declared: Declared) -> int:
+    """Most tokens of a question that a reward may ask a model, by public figures."""
+    longest = min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length)
+    return question_tokens(longest, settings.grpo.max_completion_length)
 
 
 def judging_limits(settings: Settings, declared: Declared) -> WorkerLimits:

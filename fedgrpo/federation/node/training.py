@@ -38,6 +38,7 @@ from fedgrpo.federation.wire.codec import Header, check_header, decode
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.privacy.release import ReleasePlan, zero_release
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
@@ -258,7 +259,8 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
             raise LateError
     except LateError:
         mishaps[f"{_ALL_ZERO}: it came too late"] += 1
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_on_interrupt(error)
         log_failure("contribution failed", error)
         mishaps[f"{_ALL_ZERO}: {type(error).__name__}"] += 1
     else:

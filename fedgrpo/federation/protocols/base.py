@@ -22,8 +22,8 @@ from fedgrpo.federation.wire.participants import Participant
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ledger import Ledger
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.privacy.release import METRICS, Aggregate, ReleasePlan, read_aggregate
-from fedgrpo.settings import Settings
+from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate
+from fedgrpo.settings import METRICS, Settings
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.survey import survey_source
 from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.ground.chats import Prompt
@@ -74,7 +75,8 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     """
     stamp = files_stamp(prompts)
     measure = _measure(settings.model, any_weights=policy.any_weights)
-    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH)
+    longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
+    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH, RowLimit(longest))
     check_unit_column(survey.rows, settings.data.unit, prompts)
     if files_stamp(prompts) != stamp:
         raise DataError(f"{prompts} changed while it was looked at", cure="check it again")

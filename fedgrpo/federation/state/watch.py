@@ -2,8 +2,9 @@
 
 A process that dies in the middle of a round (killed for memory, say) is started anew with the same
 order. The batch that was being computed is on the node's disk then: its units are suspects, which
-are computed one by one in the same shape. A unit at which the process dies again, alone, is dead:
-it contributes nothing, and the round goes on without it.
+are computed one by one in the same shape, behind all others and in the time that those leave. A
+unit at which the process dies again, alone, is dead: it contributes nothing, and the round goes on
+without it.
 """
 
 from __future__ import annotations

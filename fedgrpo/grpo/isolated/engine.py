@@ -4,23 +4,34 @@ were alone, and each failing alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.grpo.isolated.keys import Row, uniforms
 from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
-from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Guard, Layout, Schedule, TeachingShape
+from fedgrpo.grpo.isolated.shapes import (
+    MOST_PROMPTS,
+    Guard,
+    Layout,
+    Schedule,
+    TeachingShape,
+    suspects_last,
+)
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
 from fedgrpo.grpo.judging import advantages
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.rewards.composite import RewardMixture
+
+T = TypeVar("T")
 
 RowGradients = Callable[[nn.Module, Sequence[nn.Parameter], Callable[[], Tensor], int], Tensor]
 """From model, parameters, loss and number of rows to float64 gradients, shape (R, d)."""
@@ -83,19 +94,21 @@ class Engine:
         self.settings, self.base = policy.settings, policy.adapter.base
 
     def collect(self, rows: Sequence[Row], guard: Guard) -> list[Judged]:
-        """Sample and judge, in the order given; what fails is left out and counted.
+        """Sample and judge; what fails is left out and counted.
 
-        Where time runs out, the units at the end of the order are left out: see
+        Rows come back in the order given, but for rows of a unit, which stand where its first one
+        does. Where time runs out, the units at the end of the order are left out: see
         :func:`fedgrpo.grpo.isolated.shapes.certain`.
         """
         self.reward.bind(self.policy.adapter)
-        found: list[Judged] = []
+        rows = _together(rows, lambda row: row.unit, guard.suspects)
+        found: dict[Row, Judged] = {}
         ready: set[str] = set()
-        for batch, sure in self._sampling(guard).in_time(rows, guard.left):
-            found += self._attempted(batch, guard)
+        for batch, sure in suspects_last(self._sampling(), rows, _suspect(guard), guard.left):
+            found |= {judged.row: judged for judged in self._attempted(batch, guard)}
             ready = self._ready(rows, sure)
         _count("left out: time was over", sum(row.unit not in ready for row in rows), guard)
-        return [judged for judged in found if judged.row.unit in ready]
+        return [found[row] for row in rows if row in found and row.unit in ready]
 
     def teach(
         self, judged: Sequence[Judged], guard: Guard
@@ -108,11 +121,15 @@ class Engine:
         to come. It ends early where time runs out.
         """
         shapes = {j.row: shape for j in judged if (shape := self._shape(j))}
-        left = [j for j in judged if j.row in shapes]
+        left = _together(
+            [j for j in judged if j.row in shapes], lambda j: j.row.unit, guard.suspects
+        )
         pending = {j.row.unit for j in left}
         silent = [Lesson(j, None) for j in judged if j.row not in shapes]
         yield silent, {lesson.judged.row.unit for lesson in silent} - pending
-        for batch, sure in self._teaching(shapes, guard).in_time(left, guard.left):
+        suspect = _suspect(guard)
+        schedule = self._teaching(shapes)
+        for batch, sure in suspects_last(schedule, left, lambda j: suspect(j.row), guard.left):
             lessons = self._learned(batch, shapes[batch[0].row], guard)
             done = self._ready([j.row for j in left], sure) & pending
             yield lessons, done
@@ -160,9 +177,10 @@ class Engine:
         try:
             with np.errstate(all="ignore"):
                 experience = self._experience(row, rollout)
-        except Exception:
+        except BaseException as error:
             # Whatever a reward or a tokenizer does with one prompt's texts is that prompt's affair.
             # What they raise may quote them.
+            pass_on_interrupt(error)
             experience = None
         if experience is None or not experience.advantages.isfinite().all():
             _count("prompt left out: its completions cannot be judged", 1, guard)
@@ -186,21 +204,17 @@ class Engine:
         guard.end()
         return [Lesson(batch[i], gradients[i]) for i in range(len(batch)) if finite[i]]
 
-    def _sampling(self, guard: Guard) -> Schedule[Row]:
-        return Schedule(
-            lambda row: (self._sampled_in(row), row.unit if row.unit in guard.suspects else ""),
-            lambda _: MOST_PROMPTS,
-            MOST_PROMPTS,
-            len(self.layout.widths) + len(guard.suspects),
-        )
+    def _sampling(self) -> Schedule[Row]:
+        most = MOST_PROMPTS
+        return Schedule(self._sampled_in, lambda _: most, most, len(self.layout.widths))
 
-    def _teaching(self, shapes: Mapping[Row, TeachingShape], guard: Guard) -> Schedule[Judged]:
+    def _teaching(self, shapes: Mapping[Row, TeachingShape]) -> Schedule[Judged]:
         every = self.layout.teaching_shapes()
         return Schedule(
-            lambda j: (shapes[j.row], j.row.unit if j.row.unit in guard.suspects else ""),
+            lambda j: shapes[j.row],
             lambda j: self.layout.side(shapes[j.row]),
             min(map(self.layout.side, every)),
-            len(every) + len(guard.suspects),
+            len(every),
         )
 
     def _sampled_in(self, row: Row) -> SamplingShape:
@@ -212,9 +226,24 @@ class Engine:
         return self.layout.teaching(len(judged.row.ids), lengths) if lengths else None
 
     def _ready(self, rows: Sequence[Row], sure: int) -> set[str]:
-        """Units that are done for certain, if the first ``sure`` rows are."""
+        """Units that are done for certain, if the first ``sure`` rows are; those of a unit must
+        stand together.
+        """
         names = list(dict.fromkeys(row.unit for row in rows))
         return set(names if sure >= len(rows) else names[: sure // self.unit_rows])
+
+
+def _together(items: Sequence[T], unit: Callable[[T], str], suspects: Collection[str]) -> list[T]:
+    """Items of a unit side by side, where its first one stands, and suspects behind all others:
+    otherwise the same order.
+    """
+    places = {name: place for place, name in enumerate(dict.fromkeys(map(unit, items)))}
+    return sorted(items, key=lambda item: (unit(item) in suspects, places[unit(item)]))
+
+
+def _suspect(guard: Guard) -> Callable[[Row], str]:
+    """Name of a row's unit if it may not be beside others."""
+    return lambda row: row.unit if row.unit in guard.suspects else ""
 
 
 def _count(cause: str, times: int, guard: Guard) -> None:

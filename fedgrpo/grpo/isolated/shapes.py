@@ -175,6 +175,35 @@ class Schedule(Generic[T]):
             yield batch, certain(done, self.least, self.kinds) if waiting else len(items)
 
 
+def suspects_last(
+    ordinary: Schedule[T],
+    items: Sequence[T],
+    suspect: Callable[[T], str],
+    left: Callable[[], float],
+) -> Iterator[tuple[list[T], int]]:
+    """Go through ordinary items first, then through those for which ``suspect`` has a name, of one
+    name at a time: what takes longer there takes no time from the others.
+
+    Parameters
+    ----------
+    ordinary:
+        Of the items without a name.
+    items:
+        Those with a name behind all others.
+    suspect:
+        Name of who may not be beside others; empty for most.
+    left:
+        As for :meth:`Schedule.in_time`, whose batches and figures this yields.
+    """
+    front = [item for item in items if not suspect(item)]
+    yield from ordinary.in_time(front, left)
+    singly = replace(
+        ordinary, kind=lambda item: (ordinary.kind(item), suspect(item)), least=1, kinds=0
+    )
+    for batch, sure in singly.in_time(items[len(front) :], left):
+        yield batch, len(front) + sure
+
+
 def certain(done: int, rows: int, kinds: int) -> int:
     """Items at the front of the order that ``done`` batches of a :class:`Schedule` always cover.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -18,6 +19,7 @@ from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.judges.answer_tokens import answer_tokens
 from fedgrpo.rewards.judges.forward import certainties, last_logits
+from fedgrpo.rewards.judges.limits import check_questions
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +49,11 @@ class TokenJudge:
     tokens_per_batch:
         Tokens that go through the model together, padding included.
 
+    Attributes
+    ----------
+    most_tokens:
+        That a question may have; None takes any.
+
     Raises
     ------
     RewardError
@@ -66,6 +73,7 @@ class TokenJudge:
                 cure="give the judge the Adapter, or a base model of its own",
             )
         self.at = at
+        self.most_tokens: int | None = None
         self.tokens_per_batch = tokens_per_batch
         self._given = model
         self._base = model.base if isinstance(model, Adapter) else model
@@ -123,6 +131,7 @@ class TokenJudge:
             encode_prompt(base.tokenizer, [{"role": "user", "content": text}] if is_chat else text)
             for text in questions
         ]
+        check_questions(encoded, self.most_tokens)
         flat = [token for spellings in tokens for token in spellings]
         with self.standing():
             logits = last_logits(base, encoded, flat, self.tokens_per_batch)
@@ -142,12 +151,31 @@ class TokenJudge:
             Token ids, n each.
         """
         base = self.base
+        check_questions(
+            [[*p, *c] for p, c in zip(prompts, completions, strict=True)], self.most_tokens
+        )
         with self.standing():
             found: Tensor = certainties(base, prompts, completions, self.tokens_per_batch)
         return [
             float(value) if ids else None
             for value, ids in zip(found.tolist(), completions, strict=True)
         ]
+
+    def seconds(self, tokens: int, questions: int, ends: int) -> float:
+        """Measured time for some made-up questions of so many tokens about one completion, which
+        differ in as many tokens at their ends, and for as many tokens' certainty.
+        """
+        vocabulary = len(next(self.base.model.get_input_embeddings().parameters()))
+        rng = np.random.default_rng(0)
+        shared = rng.integers(1, vocabulary, max(1, tokens - ends)).tolist()
+        asked = [shared + rng.integers(1, vocabulary, ends).tolist() for _ in range(questions)]
+        started = time.monotonic()
+        with self.standing():
+            if self.at == "policy":
+                certainties(self.base, [shared[:1]], [asked[0][1:]], self.tokens_per_batch)
+            else:
+                last_logits(self.base, asked, [0, 1], self.tokens_per_batch)
+        return time.monotonic() - started
 
     @property
     def base(self) -> BaseModel:

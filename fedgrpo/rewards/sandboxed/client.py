@@ -7,6 +7,7 @@ import pickle
 import signal
 import struct
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground import errors
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.sandboxed.connection import Connection
+from fedgrpo.ground.mishaps import pass_on_interrupt
+from fedgrpo.rewards.sandboxed.connection import START_S, Connection
 from fedgrpo.rewards.sandboxed.protocol import ENDED, JUDGED, KILLED, LATE, RAISED, REFUSED
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
 
 Floats = NDArray[np.float64]
 
+SLOWER = 4.0
+"""Times that a process may take to start again, as measured when it first started."""
 GRACE_S = 10.0
 """Time beyond a group's own limit after which the worker itself counts as hung."""
 _NO_FILES = ("PermissionError", "ModuleNotFoundError", "ImportError")
@@ -48,8 +52,17 @@ class RewardWorker:
         self.names = tuple(names)
         self.limits = limits
         self._one_at_a_time = threading.Lock()
+        started = time.monotonic()
         self._connection: Connection | None = Connection.open(self.names, limits)
         self.abstains = dict(zip(self.names, self._connection.abstains, strict=True))
+        self._start_s = min(START_S, SLOWER * (time.monotonic() - started))
+
+    @property
+    def restart_s(self) -> float:
+        """Most seconds that a group costs beyond its limit if the worker hangs at it: to notice,
+        and to start another one.
+        """
+        return GRACE_S + self._start_s
 
     def judge(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
         """Judge one prompt's completions by every function.
@@ -75,7 +88,8 @@ class RewardWorker:
         """
         try:
             group = pickle.dumps((count, {name: list(v) for name, v in arguments.items()}))
-        except Exception as error:
+        except BaseException as error:
+            pass_on_interrupt(error)
             raise RewardError(
                 f"a prompt's columns cannot be sent to its rewards ({type(error).__name__})",
                 cure="use columns of texts, numbers, lists and tables",
@@ -107,7 +121,7 @@ class RewardWorker:
     def _alive(self) -> Connection:
         if self._connection is None or not self._connection.is_alive():
             self.close()
-            self._connection = Connection.open(self.names, self.limits)
+            self._connection = Connection.open(self.names, self.limits, self._start_s)
         return self._connection
 
     def _numbers(self, answer: bytes, report: bytes, count: int) -> Floats:

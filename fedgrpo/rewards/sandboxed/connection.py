@@ -34,17 +34,19 @@ class Connection:
         self._end = weakref.finalize(self, _end, process, control, self.owner)
 
     @classmethod
-    def open(cls, names: Sequence[str], limits: WorkerLimits) -> Connection:
-        """Start a process and wait until it has loaded the functions."""
+    def open(
+        cls, names: Sequence[str], limits: WorkerLimits, start_s: float = START_S
+    ) -> Connection:
+        """Start a process and wait until it has loaded the functions, for so long at most."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             order = WorkerOrder(theirs.fileno(), os.getpid(), tuple(names), limits)
             connection = cls(_started(order), control)
-        connection._await_loading()
+        connection._await_loading(start_s)
         return connection
 
-    def _await_loading(self) -> None:
-        self.control.settimeout(START_S)
+    def _await_loading(self, start_s: float) -> None:
+        self.control.settimeout(start_s)
         try:
             message = self.control.recv(65536)
         except OSError:

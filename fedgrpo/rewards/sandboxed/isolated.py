@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.part_names import brings_code
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judges.judged import (
@@ -29,6 +31,7 @@ from fedgrpo.rewards.judges.judged import (
     ReasoningQuality,
     SelfCertainty,
 )
+from fedgrpo.rewards.judges.limits import FACT_BYTES, MOST_FACTS, check_fact_limits
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.sandboxed.client import RewardWorker
@@ -36,11 +39,13 @@ from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, sandbox_available
 from fedgrpo.rewards.verifiable.length import CosineLength
 
 if TYPE_CHECKING:
+    from fedgrpo.rewards.judges.reward_model import RewardModel
     from fedgrpo.settings import RewardSettings
 
 Floats = NDArray[np.float64]
 
 _JUDGED = (Principle, ReasoningQuality, JudgedGrounding, SelfCertainty)
+_AnyJudged = Principle | ReasoningQuality | JudgedGrounding | SelfCertainty
 
 __all__ = ["IsolatedMixture", "WorkerLimits", "isolated_mixture", "runs_model"]
 
@@ -87,12 +92,27 @@ class IsolatedMixture(RewardMixture):
         return super().__call__(prompts, completions, columns)
 
     def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
+        if any(isinstance(_innermost(j.function), JudgedGrounding) for j in self._judges):
+            check_fact_limits(arguments.get("facts", ()))
         apart = iter(self._worker.judge(arguments, count) if self._worker else ())
         rows = [
             next(apart) if judge.name in self._apart else judge(arguments, count)
             for judge in self._judges
         ]
         return np.stack(rows)
+
+    def model_seconds(self, group: int, tokens: int) -> float:
+        """Measured time that the functions which run a model take for one prompt's group at the
+        most: all its questions are ``tokens`` long, and all rows have all the facts they may.
+
+        The mixture must be bound.
+        """
+        return group * sum(_measured(judge.function, tokens) for judge in self._judges)
+
+    @property
+    def restart_s(self) -> float:
+        """Most seconds to make the worker anew once it hung; 0 without one."""
+        return self._worker.restart_s if self._worker else 0.0
 
     def close(self) -> None:
         """End the worker process, if there is one; another call would start it again."""
@@ -115,6 +135,7 @@ def isolated_mixture(
     *,
     stateless: Collection[str] = (),
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008 - frozen
+    most_tokens: int | None = None,
 ) -> IsolatedMixture:
     """Load the functions that the settings name, each where it may judge.
 
@@ -129,6 +150,8 @@ def isolated_mixture(
         process.
     limits:
         Of one prompt's group, over all functions that judge apart.
+    most_tokens:
+        Of a question to a model; see :func:`fedgrpo.rewards.judges.limits.question_tokens`.
 
     Raises
     ------
@@ -140,7 +163,7 @@ def isolated_mixture(
     here = {
         name: function
         for name in reward.functions
-        if name in stateless or ":" not in name
+        if name in stateless or not brings_code(name)
         for function in (load_reward(name),)
         if name in stateless or runs_model(name, function)
     }
@@ -152,6 +175,9 @@ def isolated_mixture(
             cure="use Linux on x86-64 or aarch64; or name it in the site's policy, if it keeps "
             "nothing between calls: stateless_rewards",
         )
+    for function in map(_innermost, here.values()):
+        if _is_judged(function):
+            cast(_AnyJudged, function).judge.most_tokens = most_tokens
     worker = _worker(apart, limits, os.getcwd(), tuple(sys.path)) if apart else None
     stand_ins = {name: _Apart(worker.abstains[name]) for name in apart} if worker else {}
     judges: Mapping[str, RewardFunction] = {**here, **stand_ins}
@@ -169,8 +195,7 @@ def runs_model(name: str, function: RewardFunction) -> bool:
     RewardError
         If it is another one that wants to be lent the trainer's model, which a worker has not.
     """
-    if type(function) is CosineLength:
-        return runs_model(name, function.correct)
+    function = _innermost(function)
     if _is_judged(function) or _is_reward_model(function):
         return True
     if hasattr(function, "bind"):
@@ -180,6 +205,25 @@ def runs_model(name: str, function: RewardFunction) -> bool:
             "policy, if it keeps nothing between calls: stateless_rewards",
         )
     return False
+
+
+def _innermost(function: RewardFunction) -> RewardFunction:
+    """What judges inside of a reward that only looks at lengths."""
+    return _innermost(function.correct) if type(function) is CosineLength else function
+
+
+def _measured(function: RewardFunction, tokens: int) -> float:
+    """Seconds for one completion at its limits; 0 for a function that runs no model."""
+    function = _innermost(function)
+    if _is_reward_model(function):
+        # Truncated at its own limit.
+        text, started = "a 1 " * cast("RewardModel", function).max_length, time.monotonic()
+        function([text], [text])
+        return time.monotonic() - started
+    if not _is_judged(function):
+        return 0.0
+    facts = MOST_FACTS if isinstance(function, JudgedGrounding) else 1
+    return cast(_AnyJudged, function).judge.seconds(tokens, facts, FACT_BYTES)
 
 
 def _is_judged(function: RewardFunction) -> bool:

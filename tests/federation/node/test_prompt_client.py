@@ -3,24 +3,28 @@
 import json
 import math
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.prompts import Prompt, PromptRow
 from fedgrpo.federation.node.client import local_client
 from fedgrpo.federation.node.prompt_client import PromptClient, order_seconds
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.grpo.isolated import encoding
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
+from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.model.lora import Adapter
 from fedgrpo.privacy.grid import GRID_BITS, GridSum
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
+from fedgrpo.settings import RewardSettings, Scalar, Settings
 from fedgrpo.site.declared import Declared
 from tests.crafted import force, silencer, trigger
 from tests.models import graded
@@ -175,6 +179,81 @@ def test_rows_of_one_unit_are_clipped_together() -> None:
     assert len(which.sampled(plan(), KEY, watch)) == 30
 
 
+class PanicError(BaseException):
+    """Stands for what a tokenizer raises whose code in Rust panics."""
+
+
+@pytest.mark.parametrize("kind", [PanicError, CancelledError, SystemExit, MemoryError])
+@pytest.mark.parametrize("where", ["tokenizer", "reward"])
+def test_whatever_class_one_prompt_makes_foreign_code_raise_costs_its_row_alone(
+    kind: type[BaseException], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoded(tokenizer: object, prompt: Prompt) -> list[int]:
+        if where == "tokenizer" and prompt == VICTIM.prompt:
+            raise kind("rev qzkj=")
+        return encode_prompt(tokenizer, prompt)  # type: ignore[arg-type]
+
+    def reward(prompts: list[str], completions: list[str]) -> list[float]:
+        if where == "reward" and prompts[0] == VICTIM.prompt:
+            raise kind("rev qzkj=")
+        return graded(completions)
+
+    monkeypatch.setattr(encoding, "encode_prompt", encoded)
+    state, watch, few = start(), Watch(), OTHERS[:6]
+    beside = clipped(client([*few, VICTIM], reward), state, watch)
+    without = clipped(client(few), state)
+    assert beside.direction.tobytes() == without.direction.tobytes()
+    assert (beside.units, watch.mishaps.total()) == (len(few), 1)
+
+
+@pytest.mark.parametrize(("rows", "advantage"), [(2, "grpo"), (3, "rank")])
+def test_units_of_several_rows_and_widths_are_each_clipped_once_with_all_their_rows(
+    rows: int, advantage: str
+) -> None:
+    """The sum is that of the units computed alone, to the step: whatever batches rows are in."""
+    lengths = (1, 3, 9, 17, 31, 40)
+    people = [
+        PromptRow(f"{i}" * lengths[i % 6] + "=", {"answer": str(i), "who": str(i * 7 % 5)})
+        for i in range(17)
+    ]
+    changed: dict[str, Scalar] = {"grpo__entropy_weight": 0.1, "grpo__advantage": advantage}
+    which = client(people, longest=96, data__unit="who", data__unit_rows=rows, **changed)
+    assert len(which.layout.widths) > 2
+    force(which.engine.policy.adapter, start())
+    names, watch = list(which.units), Watch()
+    taken = {name: [row for row in which.rows(name, KEY) if row.ids] for name in names}
+    alone = [which.clipped_sum(taken[name], 1.0, Watch()) for name in names]
+    expected = sum(alone[1:], alone[0])
+    together = [row for name in names for row in taken[name]]
+    for order in (together, together[::-1], together[::2] + together[1::2]):
+        total = which.clipped_sum(order, 1.0, watch)
+        assert total.units == len(names)
+        for field in ("direction", "metrics", "indicator"):
+            assert np.array_equal(getattr(total, field), getattr(expected, field))
+    assert not watch.mishaps
+    assert max(map(len, taken.values())) == rows
+
+
+def test_a_unit_counts_with_all_of_its_rows_or_not_at_all_where_time_is_short() -> None:
+    """Cut off after any number of batches, what is summed is whole units."""
+    people = [PromptRow("7" * (1 + i) + "=", {"who": str(i % 8)}) for i in range(24)]
+    which = client(people, longest=32, data__unit="who", data__unit_rows=3)
+    force(which.engine.policy.adapter, start())
+    together = [row for name in which.units for row in which.rows(name, KEY)]
+    alone = {
+        name: which.clipped_sum(list(which.rows(name, KEY)), 1.0, Watch()) for name in which.units
+    }
+
+    for batches in range(1, 12):
+        watch = Short()
+        watch.batches = batches
+        total = which.clipped_sum(together, 1.0, watch)
+        counted = list(alone.values())[: total.units]
+        nothing = GridSum.nothing(total.direction.size, total.metrics.size)
+        assert np.array_equal(total.direction, sum(counted, nothing).direction)
+        assert total.units + sum(watch.mishaps.values()) >= 8
+
+
 def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() -> None:
     which, state = client(OTHERS), start()
     names = list(which.units)
@@ -188,6 +267,35 @@ def test_dead_units_are_left_out_and_suspects_computed_alone_to_the_same_bits() 
     assert moved.units == 1
     assert length(moved) <= 1
     assert watch.mishaps["unit left out: the process died at it"] == 1
+
+
+class Short(Watch):
+    """Time for so many batches."""
+
+    batches = 10**6
+
+    def left(self) -> float:
+        self.batches -= 1
+        return self.batches
+
+
+def test_suspects_take_no_time_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed one by one they take longer, so they come last, in the order of their keys."""
+    which, watch = client(OTHERS), Short()
+    force(which.engine.policy.adapter, start())
+    names, begun = list(which.units), []
+    watch.suspects = frozenset(names[:20])
+    monkeypatch.setattr(watch, "begin", lambda batch: begun.append(list(batch)))
+    together = [row for name in names for row in which.rows(name, KEY)]
+    which.engine.collect(together, watch)
+    ordinary = begun[:-20]
+    assert begun[-20:] == [[name] for name in names[:20]]
+    assert sorted(name for batch in ordinary for name in batch) == sorted(names[20:])
+    for more in (0, 5):
+        # The clock is looked at before each batch, and once by each part that ends.
+        watch.batches = len(ordinary) + more + 1
+        judged = which.engine.collect(together, watch)
+        assert [j.row.unit for j in judged] == [*names[20:], *names[:more]]
 
 
 def test_where_time_is_over_units_are_left_out_in_the_order_of_their_keys() -> None:
@@ -225,3 +333,11 @@ def test_one_unreadable_line_costs_that_line_alone(tmp_path: Path) -> None:
 def test_an_order_is_sized_by_public_figures() -> None:
     seconds = order_seconds(settings(grpo__prompts_per_step=8), declared(units=1000))
     assert 0 < seconds < math.inf
+
+
+def test_what_rewards_take_that_run_a_model_is_sized_too() -> None:
+    asked = settings(grpo__prompts_per_step=8)
+    reward = isolated_mixture(RewardSettings(functions=("judged_grounding",)), most_tokens=1100)
+    reward.bind(own_adapter())
+    longer = order_seconds(asked, declared(units=1000), reward)
+    assert longer > order_seconds(asked, declared(units=1000))

@@ -49,6 +49,10 @@ SHOWN: dict[str, Scalar] = {
 SECRET_DELTA = np.full(DIMENSION, 0.3)
 
 
+class PanicError(BaseException):
+    """Stands for what code in Rust raises where it panics."""
+
+
 @dataclass
 class Client:
     """Takes some time on the test's clock, fails or not, and may be sized before the charge."""
@@ -225,11 +229,23 @@ def test_work_that_hangs_is_left_behind() -> None:
         clock.run({}.popitem, clock.now() + 10)
 
 
+def test_an_interruption_of_left_work_is_a_failure_like_any_other() -> None:
+    """Nobody interrupts that thread: what looks like it was raised by what reads prompts."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    clock = SystemClock()
+    with pytest.raises(RuntimeError, match="work raised KeyboardInterrupt"):
+        clock.run(interrupted, clock.now() + 10)
+
+
 # One kind of answer -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "failure", [KeyError("a prompt"), MemoryError(), SystemExit(), RewardError("r")]
+    "failure",
+    [KeyError("a prompt"), MemoryError(), SystemExit(), RewardError("r"), PanicError("a prompt")],
 )
 def test_a_failure_after_the_charge_is_a_release_at_its_time(
     tmp_path: Path, failure: BaseException, caplog: pytest.LogCaptureFixture
