@@ -35,6 +35,7 @@ from fedgrpo.privacy.release import ReleasePlan, release_prompts
 from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.judges.limits import question_tokens
+from fedgrpo.rewards.sandboxed.client import GRACE_S
 from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
 from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
@@ -223,7 +224,9 @@ def judging_limits(settings: Settings, declared: Declared) -> WorkerLimits:
         return WorkerLimits()
     expected = settings.grpo.prompts_per_step
     prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
-    seconds = min(WorkerLimits().wall_s, declared.answer_after_s / 2 / max(prompts, 1))
+    # Noticing that a worker hangs is in this half, too, where it has room.
+    half = max(declared.answer_after_s / 4, declared.answer_after_s / 2 - GRACE_S)
+    seconds = min(WorkerLimits().wall_s, half / max(prompts, 1))
     return WorkerLimits(cpu_s=max(1, math.ceil(seconds)), wall_s=max(seconds, 0.05))
 
 

@@ -23,7 +23,7 @@ from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
 
 Floats = NDArray[np.float64]
 
-SLOWER = 4.0
+SLOWER = 2.0
 """Times that a process may take to start again, as measured when it first started."""
 GRACE_S = 10.0
 """Time beyond a group's own limit after which the worker itself counts as hung."""
