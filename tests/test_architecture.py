@@ -29,6 +29,8 @@ from tests.rooms import (
 LAYERS = """
     ground
     settings
+    settings.protocols
+    settings.protocols.committee
     attacks
     robust
     report
