@@ -28,6 +28,9 @@ from tests.rooms import (
 
 LAYERS = """
     ground
+    settings.protocols.base
+    settings.protocols.committee
+    settings.protocols
     settings
     attacks
     robust
@@ -85,13 +88,19 @@ UPWARDS = {
     ("ground", "settings"),
     ("ground", "site"),
     ("settings", "grpo"),
+    # For types only, as in settings.checks, from which these came.
+    ("settings.protocols.base", "settings"),
+    ("settings.protocols.committee", "settings"),
+    ("settings.protocols", "settings"),
     ("grpo.methods.credit", "grpo"),
     ("grpo.methods.guidance", "grpo"),
 }
 """Arrows that still run up."""
 
 CIRCLES = {
-    "settings settings.checks",
+    "settings settings.checks settings.protocols settings.protocols.base "
+    "settings.protocols.buckets settings.protocols.committee settings.protocols.committee.members "
+    "settings.protocols.plain",
     "rewards.judges.judged rewards.judges.token_judge",
     "grpo.collection grpo.methods.guidance grpo.methods.guidance.base "
     "grpo.methods.guidance.contexts grpo.methods.guidance.critique",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Context, RecordDict
 
@@ -19,9 +19,16 @@ from fedgrpo.federation.protocols.committee.plan import (
     committee_of,
     committee_plan,
     dealing_session,
+    is_direct,
 )
 from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
-from fedgrpo.federation.protocols.committee.seats import Place, Seat, check_seating
+from fedgrpo.federation.protocols.committee.seats import (
+    DealingKey,
+    Place,
+    Seat,
+    check_seating,
+    proven_clients,
+)
 from fedgrpo.federation.state.memory import ROUND, NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.codec import Header, put, take
@@ -114,6 +121,11 @@ class Job:
         return Party(self.index, self.identity, self.committee, self.attempt)
 
     @property
+    def is_direct(self) -> bool:
+        """Whether members reach each other without the server."""
+        return is_direct(self.settings)
+
+    @property
     def seating(self) -> str:
         """Name of the four members that sit in the round."""
         return self.committee.digest.hex()
@@ -174,6 +186,49 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
         asked,
         memory.order,
     )
+
+
+def begun_job(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
+    """Take on a task, once.
+
+    Raises
+    ------
+    ProtocolError
+        If this node is no member, a seat is not proven, or the attempt or its inputs are not new.
+    """
+    memory = NodeMemory(context.state)
+    seated(settings, memory, header.round, asked.seats)
+    job = new_job(asked, header, context, settings)
+    _check_attempt(asked, job.index, context.node_id)
+    place, proven = Place.of(settings, memory.run, header.round), dict[int, DealingKey]()
+
+    # On disk before anything is sent: whatever becomes of the attempt, it is not made again.
+    def pledged(pledge: Pledge) -> Pledge:
+        if asked.task == TOSS:
+            return pledge.tossing(asked.attempt, header.round, job.seating)
+        proven.update(proven_clients(asked.clients, place, pledge.pins))
+        return pledge.computing(asked.attempt, header.round, job.seating).seeing(proven)
+
+    job.pledges.make(pledged)
+    # Who is not proven has dealt nothing: all members see it alike, and go on without it.
+    dealt = {number: parts for number, parts in asked.dealt.items() if number in proven}
+    job.work = replace(asked, dealt=dealt)
+    put_away(job, context)
+    return job
+
+
+def _check_attempt(asked: Work, index: int, node: int) -> None:
+    """Refuse an attempt in which this member's seat is elsewhere, or which a member has had."""
+    if asked.seats[index].node != node:
+        raise ProtocolError(
+            f"this member's seat is at node {asked.seats[index].node}, and this is node {node}",
+            cure="give each node keys of its own",
+        )
+    if (last := max(seat.attempt for seat in asked.seats)) >= asked.attempt:
+        raise ProtocolError(
+            f"attempt {asked.attempt} is not after a member's attempt {last}",
+            cure="number attempts as the members say",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ clients whose keys their nodes have signed; it says nothing in clear but what wa
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flwr.app import Context, RecordDict
 
@@ -17,9 +17,8 @@ from fedgrpo.federation.protocols.committee.job import (
     WORK,
     Job,
     Outcome,
+    begun_job,
     new_job,
-    put_away,
-    seated,
     stored_work,
 )
 from fedgrpo.federation.protocols.committee.messages import (
@@ -31,9 +30,6 @@ from fedgrpo.federation.protocols.committee.messages import (
     Progress,
     Work,
 )
-from fedgrpo.federation.protocols.committee.plan import is_direct
-from fedgrpo.federation.protocols.committee.pledges import Pledge
-from fedgrpo.federation.protocols.committee.seats import DealingKey, Place, proven_clients
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire.codec import Header, decode, encode, put, take
 from fedgrpo.ground.errors import MemberLostError, OpenedError, ProtocolError
@@ -76,8 +72,8 @@ def work(content: RecordDict, context: Context, settings: Settings) -> RecordDic
 
 def _work(asked: Work, header: Header, context: Context, settings: Settings) -> Progress:
     if asked.task in (TOSS, AGGREGATE):
-        job = _begin(asked, header, context, settings)
-        if is_direct(settings):
+        job = begun_job(asked, header, context, settings)
+        if job.is_direct:
             return _directly(job, context)
         member = _relayed(job)
         post = member.begin()
@@ -90,43 +86,6 @@ def _work(asked: Work, header: Header, context: Context, settings: Settings) -> 
     if asked.task != GO_ON:
         raise ProtocolError("unknown task of a member", cure="install the same version everywhere")
     return _hear(live, asked.post, context)
-
-
-def _begin(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
-    """Take on a task, once."""
-    memory = NodeMemory(context.state)
-    seated(settings, memory, header.round, asked.seats)
-    job = new_job(asked, header, context, settings)
-    _check_attempt(asked, job.index, context.node_id)
-    place, proven = Place.of(settings, memory.run, header.round), dict[int, DealingKey]()
-
-    # On disk before anything is sent: whatever becomes of the attempt, it is not made again.
-    def pledged(pledge: Pledge) -> Pledge:
-        if asked.task == TOSS:
-            return pledge.tossing(asked.attempt, header.round, job.seating)
-        proven.update(proven_clients(asked.clients, place, pledge.pins))
-        return pledge.computing(asked.attempt, header.round, job.seating).seeing(proven)
-
-    job.pledges.make(pledged)
-    # Who is not proven has dealt nothing: all members see it alike, and go on without it.
-    dealt = {number: parts for number, parts in asked.dealt.items() if number in proven}
-    job.work = replace(asked, dealt=dealt)
-    put_away(job, context)
-    return job
-
-
-def _check_attempt(asked: Work, index: int, node: int) -> None:
-    """Refuse an attempt in which this member's seat is elsewhere, or which a member has had."""
-    if asked.seats[index].node != node:
-        raise ProtocolError(
-            f"this member's seat is at node {asked.seats[index].node}, and this is node {node}",
-            cure="give each node keys of its own",
-        )
-    if (last := max(seat.attempt for seat in asked.seats)) >= asked.attempt:
-        raise ProtocolError(
-            f"attempt {asked.attempt} is not after a member's attempt {last}",
-            cure="number attempts as the members say",
-        )
 
 
 def _relayed(job: Job) -> Relayed:
@@ -241,7 +200,7 @@ def _resume(header: Header, context: Context, settings: Settings) -> _Live:
 
 
 def _remake(job: Job) -> _Live:
-    if is_direct(job.settings):  # The same masks would serve a second time.
+    if job.is_direct:  # The same masks would serve a second time.
         raise ProtocolError(
             "asked to go on with what was begun over direct links", cure="begin another attempt"
         )
