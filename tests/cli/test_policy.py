@@ -153,7 +153,8 @@ def test_prompts_that_change_while_they_are_looked_at_get_no_stamp(
 ) -> None:
     file = prompts("a=", "b=")
     monkeypatch.setattr(
-        "fedgrpo.federation.rehearsal.prompt_check.check_unit_column", lambda *_: prompts("a=", "b=", "c=")
+        "fedgrpo.federation.rehearsal.prompt_check.check_unit_column",
+        lambda *_: prompts("a=", "b=", "c="),
     )
     assert "changed while it was looked at" in run("check", "--prompts", file, code=2)
     assert stamp() is None
