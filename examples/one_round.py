@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from fedgrpo.attacks import apply_attack
 from fedgrpo.federation.server.optimisers import OptimiserState, server_step
 from fedgrpo.privacy import (
-    METRICS,
     ReleasePlan,
     add_noise,
     client_noise_std,
@@ -40,7 +39,7 @@ from fedgrpo.secure import (
     fraction_bits,
     unmask_sum,
 )
-from fedgrpo.settings import PrivacySettings, ServerSettings
+from fedgrpo.settings import METRICS, PrivacySettings, ServerSettings
 from fedgrpo.settings.protocols.buckets import secret_threshold
 
 CLIENTS, PROMPTS, DIMENSION = 12, 200, 32

@@ -28,6 +28,8 @@ from tests.rooms import (
 
 LAYERS = """
     ground
+    settings.bounds
+    settings.sections
     settings.protocols.base
     settings.protocols.committee
     settings.protocols
@@ -49,10 +51,11 @@ LAYERS = """
     rewards.judges
     rewards
     rewards.sandboxed
+    grpo.rollout
     grpo.learning.losses
     grpo.learning.advantages
-    grpo.rollout
     grpo.learning
+    grpo.judging
     grpo.methods
     grpo.methods.credit
     grpo.methods.guidance
@@ -84,44 +87,22 @@ LAYERS = """
 """From the lowest: nothing imports what stands below it here. A room that is named together with
 its inner rooms stands for the files that lie directly in it."""
 
-UPWARDS = {
-    ("ground", "settings"),
-    ("ground", "site"),
-    ("settings", "grpo"),
-    # For types only, as in settings.checks, from which these came.
-    ("settings.protocols.base", "settings"),
-    ("settings.protocols.committee", "settings"),
-    ("settings.protocols", "settings"),
-    ("grpo.methods.credit", "grpo"),
-    ("grpo.methods.guidance", "grpo"),
-}
-"""Arrows that still run up."""
-
-CIRCLES = {
-    "settings settings.checks settings.protocols settings.protocols.base "
-    "settings.protocols.buckets settings.protocols.committee settings.protocols.committee.members "
-    "settings.protocols.plain",
-    "rewards.judges.judged rewards.judges.token_judge",
-    "grpo.collection grpo.methods.guidance grpo.methods.guidance.base "
-    "grpo.methods.guidance.contexts grpo.methods.guidance.critique",
-}
-"""Modules that still import each other."""
-
 MOST_CHILDREN, MOST_ARROWS = 13, 20
 CROWDED = {
-    "cli": (15, 26),
-    "federation": (9, 23),
+    "cli": (14, 25),
+    "federation": (9, 25),
     "federation.protocols.committee": (12, 35),
-    "grpo": (10, 22),
+    "ground": (14, 13),
+    "grpo": (11, 25),
     "ledger": (10, 21),
-    "report": (13, 25),
+    "report": (15, 25),
     "secure.committee.compute": (12, 28),
-    "site": (12, 24),
+    "site": (13, 27),
 }
 """Children and arrows of rooms that still have more."""
 
-MOST_ARROWS_OF_THE_HOUSE = 39
-"""Between rooms of the outermost floor, besides those onto settings and ground. To become 30."""
+MOST_ARROWS_OF_THE_HOUSE = 30
+"""Between rooms of the outermost floor, besides those onto settings and ground."""
 
 WITHOUT_TORCH = ["ground", "attacks", "robust", "report", "site", "data", "ledger", "secure"]
 PUBLIC_FLOWER = ["flwr.app", "flwr.clientapp", "flwr.serverapp"]
@@ -165,11 +146,11 @@ def test_every_room_has_its_layer() -> None:
 
 
 def test_arrows_run_downwards() -> None:
-    assert set(upwards()) == UPWARDS
+    assert not set(upwards())
 
 
 def test_no_modules_import_each_other() -> None:
-    assert {" ".join(map(short, circle)) for circle in circles(graph())} == CIRCLES
+    assert not [" ".join(map(short, circle)) for circle in circles(graph())]
 
 
 @pytest.mark.parametrize("room", rooms()[1:], ids=short)

@@ -1,6 +1,7 @@
 """Presets: they fill what is not set, travel whole, and learn."""
 
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from fedgrpo.federation.simulation.app_bundle import to_toml
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
 from fedgrpo.settings import FROM_PRESET, GRPOSettings, Settings
+from fedgrpo.settings.scenario import settings_from
 from tests.flat import flatten
 from tests.models import graded, tiny_trainer
 
@@ -112,6 +114,46 @@ def test_a_new_preset_is_one_registered_row() -> None:
         assert (grpo.advantage, grpo.loss, grpo.clip_high) == ("rank", "gspo", 0.02)
     finally:
         del PRESETS._entries["mine"]
+
+
+PRESETS_OF_A_FILE = """
+from fedgrpo.grpo import Preset
+mine = Preset("Mine", "", "rank", "gspo", clip_low=0.01, clip_high=0.02)
+def made(*, clip: float = 0.1) -> Preset:
+    return Preset("Made", "", "rank", "gspo", clip_low=clip, clip_high=clip)
+def number() -> int:
+    return 7
+"""
+
+
+def of_file(folder: Path, name: str) -> GRPOSettings:
+    (folder / "mine.py").write_text(PRESETS_OF_A_FILE)
+    return settings_from(
+        {"privacy.unit": "none", "grpo.preset": f"mine.py:{name}", "grpo.clip_low": 0.3}, folder
+    ).grpo
+
+
+@pytest.mark.parametrize(
+    ("name", "clip_high"), [("mine", 0.02), ("made", 0.1), ("made(clip=0.4)", 0.4)]
+)
+def test_a_file_has_a_preset_or_a_function_that_makes_one(
+    tmp_path: Path, name: str, clip_high: float
+) -> None:
+    grpo = of_file(tmp_path, name)
+    assert (grpo.loss, grpo.clip_low, grpo.clip_high) == ("gspo", 0.3, clip_high)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("number", "returns a int"),
+        ("mine(clip=0.4)", "there is no option 'clip'"),
+        ("made(clip='a')", "valid number"),
+    ],
+)
+def test_what_is_no_preset_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        of_file(tmp_path, name)
 
 
 def resampler(max_resamples: int) -> GRPOTrainer:
