@@ -28,7 +28,7 @@ from fedgrpo.secure.committee.compute.circuits import CIRCUITS
 from fedgrpo.secure.committee.compute.costs import choose_circuit
 from fedgrpo.secure.committee.compute.plan import Plan
 from fedgrpo.secure.committee.compute.planes import Words, slice_planes
-from fedgrpo.secure.committee.keys.identity import ComponentKeys, clients
+from fedgrpo.secure.committee.keys.identity import ComponentKeys, keepers
 from fedgrpo.secure.committee.links.in_process import run
 from fedgrpo.secure.committee.round import Opened, aggregate, bind, draw_noise
 from fedgrpo.secure.committee.sharing.encoding import Encoding
@@ -84,8 +84,8 @@ def committee(plan: Plan, values: NDArray[np.int64]) -> dict[str, object]:
         return message
 
     def member(index: int) -> Member[tuple[Opened, ...]]:
-        keys = ComponentKeys({m: secrets[m] for m in clients(index)})
-        held = {m: components[m] for m in clients(index)}
+        keys = ComponentKeys({m: secrets[m] for m in keepers(index)})
+        held = {m: components[m] for m in keepers(index)}
         return aggregate(index, keys, session, [plan], held)
 
     start = time.process_time()
