@@ -71,7 +71,7 @@ def test_two_rounds_add_up(in_order):
 def test_metrics_arrive_through_the_masked_sum():
     federation = Federation(make_settings())
     strategy = federation.run()
-    assert strategy.history[-1].reward == pytest.approx(0.75, abs=1e-6)
+    assert strategy.history[-1].metrics["reward"] == pytest.approx(0.75, abs=1e-6)
 
 
 def test_nothing_of_one_node_leaves_in_clear():
