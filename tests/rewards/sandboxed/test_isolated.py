@@ -346,7 +346,7 @@ def test_symbolic_match_judges_apart_and_a_tower_of_powers_costs_one_completion(
     monkeypatch.setattr("fedgrpo.rewards.verifiable.symbolic.TIMEOUT_S", symbolic.TIMEOUT_S)
     pytest.importorskip("math_verify", reason="needs fedgrpo[symbolic]")
     (tmp_path / "quick.py").write_text(
-        "from fedgrpo.rewards import symbolic\n"
+        "from fedgrpo.rewards.verifiable import symbolic\n"
         "symbolic.TIMEOUT_S = 0.2\n"
         "match = symbolic.symbolic_match\n"
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.verifiable import grounding
+from fedgrpo.rewards import grounding
 
 FACTS = ["The tower is 324 metres tall.", "It was built in 1889 by Eiffel."]
 

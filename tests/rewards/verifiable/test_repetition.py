@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards import repetition_penalty
-from fedgrpo.rewards.verifiable import repetition
+from fedgrpo.rewards import repetition, repetition_penalty
 
 
 def test_the_share_of_repeated_runs_is_taken_off() -> None:
