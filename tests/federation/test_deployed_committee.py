@@ -82,6 +82,7 @@ def connected(port):
 
 
 @pytest.mark.flower
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S + 120)
 def test_a_listed_supernode_takes_the_seat_of_one_that_was_killed(tmp_path):
     home, logs, run_dir = tmp_path / "home", tmp_path / "logs", tmp_path / "run"

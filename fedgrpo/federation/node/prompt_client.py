@@ -35,7 +35,6 @@ from fedgrpo.privacy.release import ReleasePlan, release_prompts
 from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.judges.limits import question_tokens
-from fedgrpo.rewards.sandboxed.client import GRACE_S
 from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
 from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
@@ -217,16 +216,14 @@ def judge_tokens(settings: Settings, declared: Declared) -> int:
 
 
 def judging_limits(settings: Settings, declared: Declared) -> WorkerLimits:
-    """What one prompt's group may cost its rewards: half of the time until the answer, shared out
-    among as many prompts as that is sized for.
+    """What one prompt's group may cost its rewards: a quarter of the time until the answer, shared
+    out among as many prompts as that is sized for.
     """
     if not (declared.units and declared.answer_after_s):
         return WorkerLimits()
     expected = settings.grpo.prompts_per_step
     prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
-    # Noticing that a worker hangs is in this half, too, where it has room.
-    half = max(declared.answer_after_s / 4, declared.answer_after_s / 2 - GRACE_S)
-    seconds = min(WorkerLimits().wall_s, half / max(prompts, 1))
+    seconds = min(WorkerLimits().wall_s, declared.answer_after_s / 4 / max(prompts, 1))
     return WorkerLimits(cpu_s=max(1, math.ceil(seconds)), wall_s=max(seconds, 0.05))
 
 
