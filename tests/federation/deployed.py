@@ -48,9 +48,11 @@ largest_epsilon = 1e6
 
 
 def answers_after(nodes):
-    """Seconds after which nodes answer: half are for judging, in the others each loads torch."""
+    """Seconds after which nodes answer: five eighths are for judging and encoding, in the others
+    each loads torch.
+    """
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return round((30 + 5 * nodes) * min(max(busy, 1), 3))
+    return round((40 + 7 * nodes) * min(max(busy, 1), 3))
 
 
 def environment(home, port, root_certificate=None):
