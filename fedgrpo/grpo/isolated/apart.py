@@ -63,7 +63,7 @@ class Limits:
 
 def can_fork() -> bool:
     """Tell whether a child's clock can be read, and a child be kept from outliving this process."""
-    return sys.platform.startswith("linux")
+    return sys.platform.startswith("linux") and os.path.exists("/proc/self/schedstat")
 
 
 def answers_apart(work: Work, count: int, limits: Limits) -> list[bytes | None] | None:
@@ -147,9 +147,10 @@ class _Child:
         self.read += more
 
     def _cpu_s(self) -> float:
-        # The kernel's number for the clock of a process: see clock_getcpuclockid(3).
+        # Of its first thread: libraries may start others of their own in every forked process.
         try:
-            return time.clock_gettime((~self.number << 3) | 2)
+            with open(f"/proc/{self.number}/task/{self.number}/schedstat", "rb") as file:
+                return int(file.read().split()[0]) / 1e9
         except OSError as error:
             raise _LostError from error
 
@@ -197,6 +198,9 @@ def _settle(pipe: int, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     die_with(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
     last = max(map(int, os.listdir("/proc/self/fd")))
     os.closerange(3, pipe)
     os.closerange(pipe + 1, last + 1)
