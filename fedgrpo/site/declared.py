@@ -58,14 +58,18 @@ def declared_by(node_config: Mapping[str, Scalar], settings: Settings) -> Declar
     PolicyError
         If there is a policy and it cannot be read.
     """
-    longest = settings.grpo.max_prompt_length
     if is_simulated(node_config):
+        longest = settings.grpo.max_prompt_length
         return Declared(0, longest, (), 0.0, any_weights=False)
     site = site_of(node_config)
-    policy = site.policy if site else Policy()
+    return declared_in(site.policy if site else Policy(), settings)
+
+
+def declared_in(policy: Policy, settings: Settings) -> Declared:
+    """What a policy declares for a run."""
     return Declared(
         units=policy.prompts_declared,
-        longest_prompt_tokens=policy.longest_prompt_tokens or longest,
+        longest_prompt_tokens=policy.longest_prompt_tokens or settings.grpo.max_prompt_length,
         stateless_rewards=policy.stateless_rewards,
         answer_after_s=policy.answer_after_s,
         any_weights=policy.any_weights,

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.federation.rehearsal import prompt_check
+from fedgrpo.grpo.isolated.apart import can_fork
 from fedgrpo.privacy import worst_epsilon
 from fedgrpo.settings import Settings
 from fedgrpo.site import Site, SpendingFile
@@ -185,6 +186,19 @@ def test_rows_that_cannot_be_read_are_told_without_their_text() -> None:
     said = run("check", "--prompts", prompts("a=", "", 7, 8), code=2)
     assert "1 rows cannot be used: each has an empty prompt" in said
     assert "2 rows cannot be used: each has a prompt of type int" in said
+    assert stamp() is None
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes cannot be forked safely here")
+def test_rows_that_a_tokenizer_never_ends_with_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoded(tokenizer: object, prompt: str) -> list[int]:
+        while prompt == "loop=":
+            pass
+        return [1]
+
+    monkeypatch.setattr("fedgrpo.model.encoding.encode_prompt", encoded)
+    said = run("check", "--prompts", prompts("a=", "loop=", "b="), code=2)
+    assert "1 rows cannot be used: each takes the model's template or tokenizer longer" in said
     assert stamp() is None
 
 

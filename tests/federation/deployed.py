@@ -48,11 +48,11 @@ largest_epsilon = 1e6
 
 
 def answers_after(nodes):
-    """Seconds after which nodes answer: a quarter is for judging, and each has to load torch and to
-    try its shapes, all at the same time.
+    """Seconds after which nodes answer: three eighths are for judging and encoding, and each has to
+    load torch and to try its shapes, all at the same time.
     """
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-    return round((30 + 10 * nodes) * min(max(busy, 1), 3))
+    return round((40 + 12 * nodes) * min(max(busy, 1), 3))
 
 
 def environment(home, port, root_certificate=None):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from fedgrpo.federation.node.figures import of_groups, told_metrics
 from fedgrpo.federation.node.resident import computed, resident
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
-from fedgrpo.grpo.isolated.encoding import usable_ids
+from fedgrpo.grpo.isolated.apart import Limits
+from fedgrpo.grpo.isolated.encoding import encodings
 from fedgrpo.grpo.isolated.engine import Engine, Lesson
 from fedgrpo.grpo.isolated.keys import Row, row_key
 from fedgrpo.grpo.isolated.proof import SAFETY, Proof, most_sampled, prove_isolation, sized_seconds
@@ -26,7 +27,6 @@ from fedgrpo.grpo.isolated.shapes import Layout, step_above
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
-from fedgrpo.model.encoding import unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.privacy.accounting.guarantees import OVERFLOW
@@ -40,6 +40,9 @@ from fedgrpo.settings import METRICS, Settings
 from fedgrpo.site.declared import Declared
 
 Floats = NDArray[np.float64]
+
+_FASTEST_ROW_S, _SLOWEST_ROW_S = 0.02, 2.0
+"""CPU seconds in which every row can be encoded, and that none needs."""
 
 
 class PromptClient:
@@ -82,9 +85,11 @@ class PromptClient:
         require_isolation(settings.grpo)
         self.settings, self.declared, self.unread = settings, declared, unread
         longest = min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length)
-        self.ids = usable_ids(adapter.base, rows, longest)
-        render = partial(unit_text, adapter.base.tokenizer)
-        self.units = {unit.name: unit for unit in units_of(rows, settings.data.unit, render)}
+        limits = encoding_limits(declared) if declared.units else None
+        found = encodings(adapter.base, rows, longest, limits)
+        read = [found.of(row.prompt) for row in rows]
+        self.ids, self.late = [row.ids for row in read], sum(row.late for row in read)
+        self.units = {unit.name: unit for unit in units_of(rows, settings.data.unit, found.text)}
         if not declared.units:
             # A simulated node is its own site, and need not keep its longest prompt to itself.
             own = max((len(ids) for ids in self.ids if ids), default=1)
@@ -102,6 +107,8 @@ class PromptClient:
         self.engine.policy.adapter.load(adapter)
         if self.unread:
             watch.mishaps["row of the source cannot be read"] += self.unread
+        if self.late:
+            watch.mishaps["row takes too long to encode"] += self.late
         rows = self.sampled(plan, key, watch)
         total = self.clipped_sum(rows, plan.clipping_norm, watch)
         return release_prompts(total, plan, derive_key(key, "noise"))
@@ -204,9 +211,21 @@ def order_seconds(
     prompts = most_sampled(declared.units, expected, OVERFLOW) * settings.data.unit_rows
     judging = prompts * judging_limits(settings, declared).wall_s
     group, tokens = settings.grpo.group_size, judge_tokens(settings, declared)
+    encoding = encoding_limits(declared).all_s if declared.answer_after_s else 0.0
     if reward is not None:
         judging += reward.restart_s + SAFETY * prompts * reward.model_seconds(group, tokens)
-    return sized_seconds(layout, proof, prompts, group) + judging
+    return encoding + sized_seconds(layout, proof, prompts, group) + judging
+
+
+def encoding_limits(declared: Declared) -> Limits:
+    """What rows may cost a model's template and tokenizer: an eighth of the time until the answer,
+    of which half is shared out among as many as the site declares, and half is for new processes.
+    """
+    if not declared.answer_after_s:
+        return Limits(_SLOWEST_ROW_S, math.inf)
+    share = declared.answer_after_s / 8
+    row = share / (2 * max(declared.units, 1))
+    return Limits(min(_SLOWEST_ROW_S, max(_FASTEST_ROW_S, row)), share)
 
 
 def judge_tokens(settings: Settings, declared: Declared) -> int:

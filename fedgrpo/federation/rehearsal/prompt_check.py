@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.data.row_limits import RowLimit
-from fedgrpo.data.survey import survey_source
+from fedgrpo.data.survey import Survey, survey_source
 from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError
-from fedgrpo.settings import ModelSettings, Scalar, Settings
+from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy, Refusal, declared_by
 from fedgrpo.site.checked import Checked, files_stamp, keep_checked, looked_at, proposed
-from fedgrpo.site.declared import FINISH_S
+from fedgrpo.site.declared import FINISH_S, declared_in
 from fedgrpo.site.node_folder import folder_beside
 
 _ANY_LENGTH = 10**9
+_SLOW = "takes the model's template or tokenizer longer than a node waits"
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
         If the model cannot be loaded.
     """
     stamp = files_stamp(prompts)
-    measure = _measure(settings.model, any_weights=policy.any_weights)
     longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
-    survey = survey_source(prompts, settings.data.split, measure, _ANY_LENGTH, RowLimit(longest))
+    rows = survey_source(prompts, settings.data.split, _one, _ANY_LENGTH, RowLimit(longest))
+    survey = _measured(rows, settings, policy)
     check_unit_column(survey.rows, settings.data.unit, prompts)
     if files_stamp(prompts) != stamp:
         raise DataError(f"{prompts} changed while it was looked at", cure="check it again")
@@ -93,14 +95,50 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     )
 
 
-def _measure(model: ModelSettings, *, any_weights: bool) -> Callable[[Prompt], int]:
+def _one(_: Prompt) -> int:
+    """A length for a prompt that is yet to be measured."""
+    return 1
+
+
+def _measured(survey: Survey, settings: Settings, policy: Policy) -> Survey:
+    """Measure rows, and tell those apart that the model's tokenizer takes too long over."""
+    lengths = _lengths([row.prompt for row in survey.rows], settings, policy)
+    fine = [i for i, length in enumerate(lengths) if length]
+    refused = Counter(survey.refused)
+    refused[_SLOW] += lengths.count(None)
+    refused["has no token"] += lengths.count(0)
+    rows = tuple(survey.rows[i] for i in fine)
+    return Survey(rows, tuple(lengths[i] or 0 for i in fine), dict(+refused))
+
+
+def _lengths(prompts: Sequence[Prompt], settings: Settings, policy: Policy) -> list[int | None]:
+    """Tokens of each prompt; None where a node would not wait for it."""
+    from fedgrpo.federation.node.prompt_client import encoding_limits
+    from fedgrpo.grpo.isolated.apart import Limits, answers_apart, can_fork
     from fedgrpo.model.base import load_base
     from fedgrpo.model.encoding import encode_prompt
     from fedgrpo.model.quiet import quiet_loading
 
     with quiet_loading():
-        tokenizer = load_base(model, any_weights=any_weights).tokenizer
-    return lambda prompt: len(encode_prompt(tokenizer, prompt))
+        base = load_base(settings.model, any_weights=policy.any_weights)
+
+    def length(number: int) -> int:
+        return len(encode_prompt(base.tokenizer, prompts[number]))
+
+    def told(number: int) -> bytes:
+        try:
+            return b"%d" % length(number)
+        except Exception:
+            return b""
+
+    row_s = encoding_limits(declared_in(policy, settings)).item_s
+    answers = answers_apart(told, len(prompts), Limits(row_s, math.inf)) if can_fork() else None
+    if answers is None:
+        return [length(number) for number in range(len(prompts))]
+    # What a prompt raises is raised here, in front of the people whose it is.
+    return [
+        None if answer is None else int(answer or length(i)) for i, answer in enumerate(answers)
+    ]
 
 
 def problems(found: Found, policy: Policy) -> Iterator[str]:

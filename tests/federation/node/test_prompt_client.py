@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 
 from fedgrpo.data.prompts import Prompt, PromptRow
+from fedgrpo.federation.node import prompt_client
 from fedgrpo.federation.node.client import local_client
-from fedgrpo.federation.node.prompt_client import PromptClient, order_seconds
+from fedgrpo.federation.node.prompt_client import PromptClient, encoding_limits, order_seconds
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated import encoding
+from fedgrpo.grpo.isolated.apart import Limits, can_fork
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import load_base
 from fedgrpo.model.encoding import encode_prompt
@@ -204,6 +207,39 @@ def test_whatever_class_one_prompt_makes_foreign_code_raise_costs_its_row_alone(
     without = clipped(client(few), state)
     assert beside.direction.tobytes() == without.direction.tobytes()
     assert (beside.units, watch.mishaps.total()) == (len(few), 1)
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes cannot be forked safely here")
+def test_at_a_site_a_prompt_that_a_tokenizer_never_ends_with_costs_its_row_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def encoded(tokenizer: object, prompt: Prompt) -> list[int]:
+        while prompt == VICTIM.prompt:
+            pass
+        return encode_prompt(tokenizer, prompt)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encoding, "encode_prompt", encoded)
+    monkeypatch.setattr(prompt_client, "_SLOWEST_ROW_S", 0.05)
+    mixture = RewardMixture([("graded", graded, 1.0)])
+    site, few, watch = declared(units=1000), OTHERS[:6], Watch()
+    beside = PromptClient(settings(), own_adapter(), mixture, [VICTIM, *few], site)
+    without = PromptClient(settings(), own_adapter(), mixture, few, site)
+    released = beside.contribute(start(), plan(), 1, KEY, watch)
+    assert released.tobytes() == without.contribute(start(), plan(), 1, KEY, Watch()).tobytes()
+    assert watch.mishaps["row takes too long to encode"] == 1
+
+
+def test_time_for_encoding_is_a_share_of_the_answers_and_finds_room_for_every_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = replace(declared(units=200), answer_after_s=240.0)
+    limits = encoding_limits(site)
+    assert limits.all_s == 30.0
+    assert limits.item_s * site.units <= limits.all_s / 2
+    assert encoding_limits(replace(site, units=10**6)).item_s == 0.02
+    sized = order_seconds(settings(), site)
+    monkeypatch.setattr(prompt_client, "encoding_limits", lambda _: Limits(1.0, 1030.0))
+    assert order_seconds(settings(), site) - sized == pytest.approx(1000.0)
 
 
 @pytest.mark.parametrize(("rows", "advantage"), [(2, "grpo"), (3, "rank")])
