@@ -68,14 +68,18 @@ def can_fork() -> bool:
 
 def answers_apart(work: Work, count: int, limits: Limits) -> list[bytes | None] | None:
     """Answers for the items 0 to ``count`` - 1, None for one that is above its limit or at which
-    the child dies. None in place of them all if no child can be had at all.
+    the child dies twice. None in place of them all if no child can be had at all.
     """
-    end, answers = time.monotonic() + limits.all_s, list[bytes | None]()
+    end, answers, died_at = time.monotonic() + limits.all_s, list[bytes | None](), -1
     while len(answers) < count and time.monotonic() < end:
         child = _started(work, len(answers), count)
         if child is None:
             break
-        answers += child.answers(count - len(answers), limits, end)
+        more, died = child.answers(count - len(answers), limits, end)
+        answers += more
+        again = died and died_at == len(answers)
+        answers += [None] * again
+        died_at = len(answers) if died and not again else -1
     if count and not answers:
         return None
     return [*answers, *[None] * (count - len(answers))]
@@ -83,6 +87,10 @@ def answers_apart(work: Work, count: int, limits: Limits) -> list[bytes | None] 
 
 class _LostError(Exception):
     """The child took too long, or died."""
+
+
+class _DiedError(_LostError):
+    """It died."""
 
 
 @dataclass
@@ -93,17 +101,21 @@ class _Child:
     pipe: int
     read: bytearray = field(default_factory=bytearray)
 
-    def answers(self, count: int, limits: Limits, end: float) -> list[bytes | None]:
-        """Its answers up to the first that is lost, which is None; the child's end."""
-        answers = list[bytes | None]()
+    def answers(self, count: int, limits: Limits, end: float) -> tuple[list[bytes | None], bool]:
+        """Its answers up to the first that takes too long, which is None, or up to its death, and
+        whether it died: a library's thread may be at fault, so that item is tried again.
+        """
+        answers, died = list[bytes | None](), False
         try:
             while len(answers) < count:
                 answers.append(self.answer(limits, end))
+        except _DiedError:
+            died = True
         except _LostError:
             answers.append(None)
         finally:
             self.end()
-        return answers
+        return answers, died
 
     def answer(self, limits: Limits, end: float) -> bytes:
         """Wait for the next one.
@@ -143,7 +155,7 @@ class _Child:
     def _fill(self) -> None:
         more = os.read(self.pipe, 2**16)
         if not more:
-            raise _LostError
+            raise _DiedError
         self.read += more
 
     def _cpu_s(self) -> float:
