@@ -48,7 +48,7 @@ class PromptCanaries(PromptClient):
 
     def __init__(self, settings: Settings, planted: Coins, models: list[Floats]) -> None:
         rows = [PromptRow(f"canary {number}") for number in range(planted.size)]
-        self.settings, self.unread = settings, 0
+        self.settings, self.unread, self.late = settings, 0, 0
         self.declared = Declared(planted.size, 1, (), 0.0, any_weights=False)
         self.units = {unit.name: unit for unit in units_of(rows)}
         self.ids = [(0,)] * planted.size
