@@ -20,7 +20,7 @@ from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.units import unit_words
 from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.figures import of_steps, told_metrics
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
 from fedgrpo.federation.node.prompt_client import PromptClient, judging_limits, own_shapes
 from fedgrpo.federation.node.resident import computed, resident, use_cores
 from fedgrpo.federation.state.watch import Watch
@@ -38,8 +38,6 @@ from fedgrpo.site.declared import declared_by
 Floats = NDArray[np.float64]
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
-GIVEN_NOTHING = Given()
-"""Settings and node configuration say everything."""
 
 
 class LocalClient:

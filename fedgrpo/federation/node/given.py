@@ -72,3 +72,7 @@ class Given:
             limits=limits,
             most_tokens=judge_tokens(settings, declared),
         )
+
+
+GIVEN_NOTHING = Given()
+"""Everything as settings and node say: one object, so that clients of a process are found again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedgrpo.federation.interfaces import Client
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
 from fedgrpo.ground.errors import DataError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Scalar, Settings
@@ -24,7 +24,7 @@ class LocalClients:
     """
 
     def __init__(self, given: Given | None = None) -> None:
-        self.given = given or Given()
+        self.given = given or GIVEN_NOTHING
 
     def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
         """See :data:`fedgrpo.federation.interfaces.ClientFactory`."""

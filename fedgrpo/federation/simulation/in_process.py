@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedgrpo.federation.node.client_app import make_client_app
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
 from fedgrpo.federation.node.local_clients import LocalClients
 from fedgrpo.federation.server.app import Model, local_model, serve
 from fedgrpo.federation.server.strategy import FedGRPO
@@ -71,7 +71,7 @@ def run_in_process(
         If the run began and failed, and a run directory can resume it.
     """
     model = model or local_model()
-    grid = _grid(settings, run_dir, given or Given())
+    grid = _grid(settings, run_dir, given or GIVEN_NOTHING)
     if run_dir is None:
         made = strategy(settings, evaluator=model.evaluator(settings), callbacks=callbacks)
         made.start(grid, write_adapter(model.initial(settings)))

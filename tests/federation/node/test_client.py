@@ -9,6 +9,7 @@ import pytest
 from fedgrpo.data.ownership import evaluation_prompts, node_prompts
 from fedgrpo.federation.node.client import local_client
 from fedgrpo.federation.node.figures import scaled_metrics
+from fedgrpo.federation.node.local_clients import LocalClients
 from fedgrpo.federation.server.evaluator import LocalEvaluator
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
@@ -199,3 +200,11 @@ def test_a_reward_that_always_fails_leaves_the_noise_alone(tmp_path: Path) -> No
 def test_every_adapter_kind_trains_under_prompt_level_privacy(kind: str) -> None:
     settings = make(adapter__kind=kind, privacy__noise="server")
     assert np.linalg.norm(contribution(settings, NODE)) > 0.05
+
+
+def test_a_process_makes_its_clients_once_and_not_for_every_message() -> None:
+    """What each message's own factory makes is found again, prompts and their tokens with it."""
+    chosen = make()
+    node: dict[str, Scalar] = {"partition-id": 0, "num-partitions": 3}
+    first = LocalClients()(chosen, node)
+    assert LocalClients()(chosen, node) is first
