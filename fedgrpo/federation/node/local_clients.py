@@ -46,8 +46,8 @@ class LocalClients:
         DataError
             If the node names no prompts.
         SettingsError
-            If the algorithm lets prompts weigh on each other where one of them is to be hidden.
-            If its number of threads is none.
+            If the algorithm lets prompts weigh on each other where one of them is to be hidden, or
+            the node's number of threads is none.
         ModelError, RewardError, AdapterError
             What cannot be loaded, or does not fit.
         """
