@@ -1,7 +1,7 @@
 """The decode loop: one step, whose whole state stands in buffers, again and again.
 
-On a CPU rows that ended leave the batch as soon as a quarter has; on a GPU, where a batch of one size
-is a graph that was captured once, those that are left move into the next smaller size.
+On a CPU rows that ended leave the batch as soon as a quarter has; on a GPU, where a batch of one
+size is a graph that was captured once, those that are left move into the next smaller size.
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ class FixedLayer(DynamicLayer):
     rows, columns:
         R and L.
     slot:
-        int64, shape (1,): the column that the next token takes. It is shared with the layer's owner,
-        who moves it on.
+        int64, shape (1,): the column that the next token takes. The layer's owner moves it on.
     """
 
     def __init__(self, like: DynamicLayer, rows: int, columns: int, slot: Tensor) -> None:
