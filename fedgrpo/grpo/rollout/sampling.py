@@ -148,10 +148,19 @@ def sample_mixture(
             at_once, is_halved = _halved(model, len(chosen), again=is_halved), True
         else:
             left = left[len(chosen) :]
+    return as_rollout(contexts[0], tokens, logps, plan)
+
+
+def as_rollout(
+    prompts: Sequence[Sequence[int]], tokens: Tensor, logps: Tensor, plan: SamplingPlan
+) -> Rollout:
+    """A rollout of tokens, int64, and log-probabilities, float32, of shape (P*G, T) on the CPU;
+    whatever stands behind an end token is put away.
+    """
     is_end = torch.isin(tokens, torch.tensor(plan.eos_ids))
     mask = is_end.cumsum(1) - is_end.long() == 0
     return Rollout(
-        tuple(map(tuple, contexts[0])),
+        tuple(map(tuple, prompts)),
         tokens.masked_fill(~mask, plan.pad_id),
         logps.masked_fill(~mask, 0.0),
         mask,
