@@ -13,7 +13,7 @@ from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
-from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
+from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Scalar, Settings
 from tests.models import graded, rows, stirred
 
 NAME = f"{Path(__file__).parents[3]}/examples/my_parts.py:ByGenerate"
@@ -81,11 +81,11 @@ def test_what_does_not_fit_is_refused() -> None:
     ("key", "value"),
     [("engine", "e.py:f"), ("memory_gb", 1.0), ("gradient_checkpointing", True)],
 )
-def test_prompt_level_privacy_takes_none_of_it(key: str, value: object) -> None:
+def test_prompt_level_privacy_takes_none_of_it(key: str, value: Scalar) -> None:
     with pytest.raises(
         FedGRPOError, match=rf"grpo\.{key}.* cannot go with privacy.unit = 'prompt'"
     ):
-        Settings.model_validate({"grpo": {key: value}, "privacy": {"unit": "prompt"}})
+        Settings.from_run_config({f"grpo.{key}": value, "privacy.unit": "prompt"})
 
 
 def test_gradient_checkpointing_changes_no_figure_of_an_update() -> None:
