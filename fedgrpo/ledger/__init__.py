@@ -10,7 +10,7 @@ from fedgrpo.ledger.entries import End, Entry, Head, RoundEntry
 from fedgrpo.ledger.merkle import MerkleTree
 from fedgrpo.ledger.replay import Replay, replay
 from fedgrpo.ledger.verify import KnownRoot, Verdict, hash_file, verify
-from fedgrpo.ledger.witness import Expected, Witness
+from fedgrpo.ledger.witness import Expected, Signed, Witness
 from fedgrpo.ledger.writer import FILE, Ledger
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "MerkleTree",
     "Replay",
     "RoundEntry",
+    "Signed",
     "Verdict",
     "Witness",
     "add_cosignature",
