@@ -29,24 +29,14 @@ from fedgrpo.ledger.replay import Replay
 
 @dataclass(frozen=True)
 class Expected:
-    """What a witness knows of a run from elsewhere than the ledger.
-
-    Attributes
-    ----------
-    run:
-        Its name.
-    fingerprint:
-        Of its settings.
-    round:
-        The last one in which this member was ordered to compute; 0 if there was none.
-    order:
-        Digest of what it was ordered then, see :func:`fedgrpo.ledger.entries.order_digest`.
-    """
+    """What a witness knows of a run from elsewhere than the ledger."""
 
     run: str
     fingerprint: str
     round: int = 0
+    """The last one in which this member was ordered to compute; 0 if there was none."""
     order: bytes = b""
+    """Digest of what it was ordered then, see :func:`fedgrpo.ledger.entries.order_digest`."""
 
     def check(self, entry: Entry) -> None:
         """Refuse an entry that tells of another order than this member followed.

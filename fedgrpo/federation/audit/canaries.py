@@ -76,18 +76,13 @@ def canary_run(settings: Settings, planted: Coins) -> Floats:
 class _View:
     """What the adversary sees: released models, and releases themselves where the noise is each
     client's own and others' would be added to it.
-
-    Attributes
-    ----------
-    models:
-        The global adapter before each round, and after the last.
-    releases:
-        ``(round, place of the client) -> its release``, in the update's own units.
     """
 
     settings: Settings
     models: list[Floats] = field(default_factory=list)
+    """The global adapter before each round, and after the last."""
     releases: dict[tuple[int, int], Floats] = field(default_factory=dict)
+    """``(round, place of the client) -> its release``, in the update's own units."""
 
     def overhear(self, stage: str, node: int, reply: Message) -> Message:
         """Keep a release on its way to the server."""

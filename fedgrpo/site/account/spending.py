@@ -76,21 +76,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class History:
-    """What a spending file holds.
-
-    Attributes
-    ----------
-    entries:
-        Every release, oldest first.
-    torn:
-        Bytes of a torn last line that no entry stands for yet.
-    head:
-        Hash of the last line.
-    """
+    """What a spending file holds."""
 
     entries: tuple[Entry, ...] = ()
+    """Every release, oldest first."""
     torn: bytes = b""
+    """Bytes of a torn last line that no entry stands for yet."""
     head: str = START
+    """Hash of the last line."""
 
     @property
     def counted(self) -> tuple[Entry, ...]:
@@ -115,12 +108,8 @@ class SpendingFile:
         self.path = path
 
     def read(self) -> History:
-        """Read everything that was spent.
-
-        Raises
-        ------
-        PolicyError
-            If the file cannot be read, or a line was changed.
+        """Read everything that was spent; raises PolicyError if the file cannot be read, or a line
+        was changed.
         """
         if not self.path.exists():
             return History()
@@ -135,8 +124,6 @@ class SpendingFile:
 
         Parameters
         ----------
-        entry:
-            The release.
         admit:
             Called with all releases, this one included, and raises if they are too much.
 
@@ -179,12 +166,8 @@ class SpendingFile:
 
 
 def parse(content: bytes) -> History:
-    """Read the bytes of a spending file.
-
-    Raises
-    ------
-    PolicyError
-        If a line is not what it was when it was written.
+    """Read the bytes of a spending file; raises PolicyError if a line is not what it was when it
+    was written.
     """
     entries: list[Entry] = []
     head, torn = START, b""

@@ -42,12 +42,8 @@ class _Event:
 
 
 def listen(address: str) -> socket.socket:
-    """Open the port that the other members dial, at ``host:port``; port 0 picks a free one.
-
-    Raises
-    ------
-    ProtocolError
-        If the port cannot be opened.
+    """Open the port that the other members dial, at ``host:port``; port 0 picks a free one. Raises
+    ProtocolError if the port cannot be opened.
     """
     host, _, port = address.rpartition(":")
     try:
