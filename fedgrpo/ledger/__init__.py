@@ -7,7 +7,6 @@ from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature, cosign
 from fedgrpo.ledger.commitments import commitment
 from fedgrpo.ledger.cosignatures import add_cosignature
 from fedgrpo.ledger.entries import End, Entry, Head, RoundEntry
-from fedgrpo.ledger.merkle import MerkleTree
 from fedgrpo.ledger.replay import Replay, replay
 from fedgrpo.ledger.verify import KnownRoot, Verdict, hash_file, verify
 from fedgrpo.ledger.witness import Expected, Signed, Witness
@@ -23,7 +22,6 @@ __all__ = [
     "Head",
     "KnownRoot",
     "Ledger",
-    "MerkleTree",
     "Replay",
     "RoundEntry",
     "Signed",
