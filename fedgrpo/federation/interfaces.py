@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedgrpo.site.declared import Declared
 
 if TYPE_CHECKING:
     from fedgrpo.federation.state.watch import Watch
+    from fedgrpo.report.records import Sample
 
 
 class Client(Protocol):
@@ -103,11 +104,17 @@ class Evaluation:
         Mean reward of completions sampled at the training temperature, and of the most likely ones.
     kl_base:
         KL divergence (nats) of the adapter from the initial one.
+    rewards:
+        Mean of each reward function by name, ``sampled`` and ``greedy``.
+    samples:
+        A few of the server's own held-out prompts with completions, for its own disk.
     """
 
     sampled: float
     greedy: float
     kl_base: float
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
 
 
 class Evaluator(Protocol):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.dry_run import histogram
+from fedgrpo.report.console.dry_run import histogram
 from fedgrpo.report.training import (
     EvaluationRow,
     Rewards,

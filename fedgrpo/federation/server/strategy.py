@@ -414,6 +414,8 @@ class FedGRPO(Strategy):
             self.state = state.finished(clock.round, outcome.dropped, skipped=skipped)
         else:
             entry = self._journal.head(before)
+        if evaluation and self._writer:
+            self._writer.samples(clock.round, evaluation.samples)
         self._journal.commit(self._state, row, entry)
         self.history += (row,)
         self._close()
