@@ -36,6 +36,12 @@ LAYERS = """
     settings
     attacks
     robust
+    report.records
+    report.reader
+    report.writer
+    report.figures
+    report.plots
+    report.console
     report
     privacy.accounting
     site
@@ -44,6 +50,7 @@ LAYERS = """
     model
     privacy
     ledger
+    report.page
     rewards.registry
     rewards.groups
     rewards.judge
@@ -95,7 +102,6 @@ CROWDED = {
     "ground": (14, 13),
     "grpo": (11, 25),
     "ledger": (10, 21),
-    "report": (15, 25),
     "secure.committee.compute": (12, 28),
     "site": (13, 27),
 }

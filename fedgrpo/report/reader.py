@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import lines
 from fedgrpo.ground.records import Record, from_json
 from fedgrpo.ground.run_files import COMPLETIONS, METRICS, SNAPSHOT, STATUS, SUMMARY
 from fedgrpo.report.records import RoundRow, SampleRow, Status, Summary
+from fedgrpo.settings import Settings
 
 R = TypeVar("R", bound=Record)
 
@@ -57,7 +57,7 @@ class Run:
     status, summary:
         None as long as there is none.
     settings:
-        Dotted keys as they were noted; empty where nothing was.
+        Without the ``run`` section; None where they were not noted, or by another version.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class Run:
     samples: list[SampleRow]
     status: Status | None
     summary: Summary | None
-    settings: Mapping[str, Any]
+    settings: Settings | None
 
 
 def read_run(run_dir: Path) -> Run:
@@ -86,21 +86,13 @@ def read_run(run_dir: Path) -> Run:
     return Run(run_dir.resolve(), rows, read_samples(run_dir), *found)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> Settings | None:
     try:
-        tree = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        return _dotted("", tree)
-    except (OSError, ValueError, AttributeError):
-        raise RunError(f"{path} cannot be read", cure="read a run unchanged") from None
-
-
-def _dotted(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _dotted(f"{prefix}{key}.", value) if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        tree = dict(json.loads(path.read_text("utf-8")))
+        tree.pop("command", None)
+        return Settings.from_mapping(tree)
+    except (OSError, ValueError, TypeError, SettingsError):
+        return None
 
 
 def _record(kind: type[R], path: Path) -> R | None:

@@ -76,6 +76,8 @@ class RoundRow(Record):
     """Held-out mean of each reward function by name, ``sampled`` and ``greedy``."""
     held_out_by: dict[str, dict[str, float]] = field(default_factory=dict)
     """Held-out accuracy of each group of prompts by name, ``sampled`` and ``greedy``."""
+    bytes: dict[str, int] = field(default_factory=dict)
+    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
     warnings: list[str] = field(default_factory=list)
     """What kept a trainer from learning, with the cure; told once, after this step."""
 

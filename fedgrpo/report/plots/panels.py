@@ -81,7 +81,7 @@ def _learnt(sampled: Sequence[float], greedy: Sequence[float]) -> str:
         for name, values in (("sampled", sampled), ("greedy", greedy))
         if len(values) > 1
     ]
-    return "Held-out accuracy" + (f": {', '.join(changes)}" if changes else " and reward")
+    return "Held-out reward" + (f": {', '.join(changes)}" if changes else ", and in training")
 
 
 def privacy(axes: Axes, rows: Rows) -> None:
