@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
@@ -26,6 +27,7 @@ from fedgrpo.report.records import (
     best_evaluation,
 )
 from fedgrpo.report.run_directory import choose
+from fedgrpo.report.trackers import Tracked, check_trackers, tracking
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario
@@ -97,14 +99,19 @@ def train(
         base=cwd,
         command="train",
     )
+    check_trackers(settings.run.report_to)
     parts = prepare(settings)
     with chosen.claim(settings):
         session = Session(parts, RunWriter(chosen.path), tuple(callbacks))
+        tracked = Tracked(chosen.path, settings.to_run_config())
         session.carry_on()
         verb = "resumes" if parts.trainer.steps_done else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
-        with shown(chosen.path, parts.steps, console, show_completions=show_completions):
+        with (
+            tracking(settings.run.report_to, tracked) as session.trackers,
+            shown(chosen.path, parts.steps, console, show_completions=show_completions),
+        ):
             session.run()
             session.writer.summary(summarise(settings, parts, session.writer.rows()))
         report(chosen.path, console)
@@ -132,6 +139,7 @@ class Session:
     parts: Preparation
     writer: RunWriter
     callbacks: tuple[object, ...] = ()
+    trackers: tuple[object, ...] = ()
     best: float = float("-inf")
     """Largest held-out reward so far, sampled."""
     told: set[str] = field(default_factory=set)
@@ -197,6 +205,7 @@ class Session:
             row = self._measure(row)
         self.warnings = []
         self.writer.row(row)
+        tell(self.trackers, "on_round", row)
         if row.sampled is not None or step % STATE_EVERY == 0:
             self._save()
 
