@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import isfinite, isnan
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.records import Sample
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.rollout.experience import nanmean
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.lora import Adapter
-from fedgrpo.report.records import Sample
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.settings import GRPOSettings
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fedgrpo.ground.records import Guarantee, Record
+from fedgrpo.ground.records import Guarantee, Record, Sample
 from fedgrpo.settings.protocols import PROTOCOLS
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
@@ -85,18 +85,6 @@ class RoundRow(Record):
     def alone(self) -> bool:
         """Whether no federation took this round: it is a step of training alone."""
         return self.clipping_norm is None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A held-out prompt with a completion. Private, as prompts are."""
-
-    prompt: str | list[dict[str, str]]
-    completion: str
-    reward: float
-    """Weighted."""
-    rewards: dict[str, float | None]
-    """By function. None where it does not apply."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedgrpo.ground.files import lines, owner_only, replace_file
-from fedgrpo.ground.records import from_json, to_json
+from fedgrpo.ground.records import Sample, from_json, to_json
 from fedgrpo.ground.run_files import COMPLETIONS, METRICS, STATUS, SUMMARY
 from fedgrpo.report.reader import read_rows, read_status
-from fedgrpo.report.records import RoundRow, Sample, SampleRow, State, Status, Summary
+from fedgrpo.report.records import RoundRow, SampleRow, State, Status, Summary
 
 WAITING = "waiting"
 """The phase before a round in which the server waits for nodes."""

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.records import Sample
 from fedgrpo.report import LiveView, RunWriter, follow
 from fedgrpo.report.console.completions import completions_table
 from fedgrpo.report.console.dry_run import histogram
 from fedgrpo.report.plots import draw, plot_run
-from fedgrpo.report.records import Sample, SampleRow, best_evaluation
+from fedgrpo.report.records import SampleRow, best_evaluation
 from fedgrpo.report.wording import plain_line
 from tests.report.alone import SUMMARY, step, steps, write
 

@@ -3,6 +3,7 @@
 The page is one file that needs no network and runs no script. Whatever comes from a run is escaped.
 """
 
-from fedgrpo.report.page.writing import write_page
+from fedgrpo.report.page.ledgers import CheckedLedger
+from fedgrpo.report.page.writing import render, write_page
 
-__all__ = ["write_page"]
+__all__ = ["CheckedLedger", "render", "write_page"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from fedgrpo.report.figures import Series, by_name, metric, rewards_in_training, series
-from fedgrpo.report.page.record import Record
+from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.reader import Run
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.wording import short_name, unit_of
@@ -47,7 +47,7 @@ class Shown:
 
     name: str
     run: Run
-    record: Record | None
+    ledger: CheckedLedger | None
     colour: str
 
     @property
@@ -195,7 +195,7 @@ def _small(runs: Sequence[Shown]) -> Iterator[Chart]:
 
 def _epsilon(runs: Sequence[Shown]) -> Iterator[Line]:
     for shown in runs:
-        found = shown.record.epsilon if shown.record else {}
+        found = shown.ledger.epsilon if shown.ledger else {}
         for place, (adversary, points) in enumerate(found.items()):
             colour = shown.colour if len(runs) > 1 else COLOURS[place % len(COLOURS)]
             dash = DASHES[place % len(DASHES)] if len(runs) > 1 else "solid"

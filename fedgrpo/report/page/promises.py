@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fedgrpo.ground.records import Guarantee
-from fedgrpo.report.page.record import Record
+from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.reader import Run
-from fedgrpo.robust.rules import RULES
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
 
@@ -27,11 +26,11 @@ class Promises:
     open: Sequence[str]
 
 
-def promises(run: Run, record: Record | None) -> Promises:
+def promises(run: Run, ledger: CheckedLedger | None) -> Promises:
     """Put together what a run's settings, its summary and its ledger allow to be said."""
     if run.rows[-1].alone:
         return Promises([], [*_ALONE])
-    held = run.summary.privacy if run.summary else list(record.spent if record else ())
+    held = run.summary.privacy if run.summary else list(ledger.spent if ledger else ())
     settings = run.settings
     kept, left = [_hidden(one, settings) for one in held], []
     if not held:
@@ -43,8 +42,8 @@ def promises(run: Run, record: Record | None) -> Promises:
         kept += _shown(settings, private=bool(held))
         (kept if _withstands(settings) else left).append(_robust(run, settings))
         left += _trust(settings)
-    if record is not None:
-        (kept if record.fits else left).append(record.words)
+    if ledger is not None:
+        (kept if ledger.fits else left).append(ledger.words)
     return Promises(kept, [*left, *_OPEN])
 
 
@@ -86,7 +85,7 @@ def _shown(settings: Settings, *, private: bool) -> Iterator[str]:
 
 
 def _withstands(settings: Settings) -> bool:
-    return RULES[settings.robust.rule].robust and settings.robust.trim > 0
+    return settings.robust.rule != "mean" and settings.robust.trim > 0
 
 
 def _robust(run: Run, settings: Settings) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from fedgrpo.ground.run_files import COMPARISON, PAGE
 from fedgrpo.report.console import warnings
 from fedgrpo.report.page.charts import COLOURS, Shown, charts
 from fedgrpo.report.page.drawing import draw_chart, draw_cohort, draw_phases
+from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.page.promises import Promises, promises
-from fedgrpo.report.page.record import read_record
 from fedgrpo.report.reader import Run
 from fedgrpo.report.records import SampleRow
 from fedgrpo.report.wording import duration, number, prompt_words, unit_of
 from fedgrpo.settings import Settings
 
 
-def write_page(runs: Sequence[Run]) -> Path:
+def write_page(runs: Sequence[Run], ledgers: Sequence[CheckedLedger | None]) -> Path:
     """Write ``report.html`` of a run, or ``comparison.html`` of several, beside the first picture.
 
     The page shows held-out prompts with their completions: its owner alone may read it.
@@ -34,6 +35,8 @@ def write_page(runs: Sequence[Run]) -> Path:
     ----------
     runs:
         At least one.
+    ledgers:
+        Of each run, None where it has none.
 
     Returns
     -------
@@ -41,16 +44,15 @@ def write_page(runs: Sequence[Run]) -> Path:
         The page.
     """
     path = runs[0].path / (PAGE if len(runs) == 1 else COMPARISON)
-    replace_file(path, render(runs).encode(), mode=0o600)
+    replace_file(path, render(runs, ledgers).encode(), mode=0o600)
     return path
 
 
-def render(runs: Sequence[Run]) -> str:
+def render(runs: Sequence[Run], ledgers: Sequence[CheckedLedger | None]) -> str:
     """The page as text."""
-    named = zip(_names(runs), runs, strict=True)
     shown = [
-        Shown(name, run, read_record(run.path), COLOURS[place % len(COLOURS)])
-        for place, (name, run) in enumerate(named)
+        Shown(name, run, ledger, colour)
+        for name, run, ledger, colour in zip(_names(runs), runs, ledgers, cycle(COLOURS))
     ]
     pages = Environment(
         loader=PackageLoader("fedgrpo.report.page", "."),
@@ -91,7 +93,7 @@ def _column(shown: Shown) -> Column:
         _sentence(run),
         run.summary is not None,
         list(dict.fromkeys(warnings(run.rows))),
-        promises(run, shown.record),
+        promises(run, shown.ledger),
         list(_completions(run.samples)),
         Markup(draw_phases(run.rows)),
         "" if run.rows[-1].alone else Markup(draw_cohort(run.rows)),
