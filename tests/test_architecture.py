@@ -78,6 +78,7 @@ LAYERS = """
     federation.protocols.committee
     federation.node
     federation.server
+    federation.simulation.batched
     federation.simulation
     federation.rehearsal
     federation.audit

@@ -24,14 +24,14 @@ from fedgrpo.attacks.faults import faults_of
 from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.attacks.poison import Poison, poison_of
 from fedgrpo.data.row_limits import RowLimit
-from fedgrpo.federation.batched import prompts, updates
-from fedgrpo.federation.batched.completions import Answer
-from fedgrpo.federation.batched.poisoning import PoisonedMixture, poisoned_rows
 from fedgrpo.federation.node.client import LocalClient, local_client, mixed
 from fedgrpo.federation.node.given import Given
 from fedgrpo.federation.node.prompt_client import judging_limits
 from fedgrpo.federation.node.resident import resident, use_cores
 from fedgrpo.federation.node.unit_rows import UnitRows
+from fedgrpo.federation.simulation.batched import prompts, updates
+from fedgrpo.federation.simulation.batched.completions import Answer
+from fedgrpo.federation.simulation.batched.poisoning import PoisonedMixture, poisoned_rows
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.grpo.learning.isolation import require_isolation
@@ -72,7 +72,8 @@ class BatchedClients:
     Parameters
     ----------
     settings:
-        The run's; :func:`fedgrpo.federation.batched.coverage.left_out` has nothing against them.
+        The run's, such that a batch can compute them:
+        :func:`fedgrpo.federation.simulation.batched.coverage.left_out`.
     given:
         Prompts and reward that this process has already.
     secret:
@@ -121,8 +122,11 @@ class BatchedClients:
             [found[i].release for i in found if (i < attackers) == own] for own in (True, False)
         ]
         own, honest = (np.reshape(some, (-1, plan.size)) for some in rows)
-        parts = (np.reshape(some, (-1, plan.size)) for some in (own, honest))
-        return Insight(*parts, None if last is None else last * plan.update_scale)
+        return Insight(
+            np.reshape(own, (-1, plan.size)),
+            np.reshape(honest, (-1, plan.size)),
+            None if last is None else last * plan.update_scale,
+        )
 
     def answers(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> dict[int, Answer]:
         """What every client that does not drop out releases in a round, by its number."""
@@ -147,13 +151,14 @@ class BatchedClients:
         if plan.unit == "prompt":
             seed = derive_key(self.secret, "completions", name)
             policy.generator.manual_seed(int.from_bytes(seed[:8], "big") >> 1)
-            pupils = {number: self._pupil(number) for number in there}
+            pupils = {number: self.pupil(number) for number in there}
             return prompts.released(settings, policy, pupils, keys, plan)
         policy.generator.manual_seed(mixed(settings.seed, round))
-        learners = {number: self._learner(number) for number in there}
+        learners = {number: self.learner(number) for number in there}
         return updates.released(policy, learners, keys, adapter, plan, round)
 
-    def _pupil(self, number: int) -> prompts.Pupil:
+    def pupil(self, number: int) -> prompts.Pupil:
+        """One of the clients under prompt-level privacy."""
         if number not in self._clients:
             settings, config = self.settings, self._config(number)
             declared, base = declared_by(config, settings), resident(settings).base
@@ -168,7 +173,8 @@ class BatchedClients:
         assert isinstance(found, prompts.Pupil)
         return found
 
-    def _learner(self, number: int) -> updates.Learner:
+    def learner(self, number: int) -> updates.Learner:
+        """One of the clients without it."""
         if number not in self._clients:
             settings, config, poison = self.settings, self._config(number), self._poison(number)
             given = self.given

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from fedgrpo.attacks.poison import Poison
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.batched.completions import Answer, Encoded, sampled_together
-from fedgrpo.federation.batched.poisoning import forced
 from fedgrpo.federation.node.client import LocalClient
+from fedgrpo.federation.simulation.batched.completions import Answer, Encoded, sampled_together
+from fedgrpo.federation.simulation.batched.poisoning import forced
 from fedgrpo.federation.state.watch import Watch
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt
