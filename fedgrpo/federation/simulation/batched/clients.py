@@ -24,15 +24,15 @@ from fedgrpo.attacks.faults import faults_of
 from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.attacks.poison import Poison, poison_of
 from fedgrpo.data.row_limits import RowLimit
-from fedgrpo.federation.node.client import LocalClient, local_client, mixed
-from fedgrpo.federation.node.given import Given
-from fedgrpo.federation.node.prompt_client import judging_limits
-from fedgrpo.federation.node.resident import resident, use_cores
-from fedgrpo.federation.node.unit_rows import UnitRows
+from fedgrpo.federation.node.clients.client import LocalClient, local_client, mixed
+from fedgrpo.federation.node.clients.given import Given
+from fedgrpo.federation.node.clients.prompt_client import judging_limits
+from fedgrpo.federation.node.clients.resident import resident, use_cores
+from fedgrpo.federation.node.clients.unit_rows import UnitRows
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.simulation.batched import prompts, updates
 from fedgrpo.federation.simulation.batched.completions import Answer
 from fedgrpo.federation.simulation.batched.poisoning import PoisonedMixture, poisoned_rows
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
@@ -58,7 +58,7 @@ class _Asked:
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Client`."""
+        """See :class:`fedgrpo.federation.node.clients.interfaces.Client`."""
         del key
         answer = self.engine.answers(adapter, plan, round)[self.number]
         watch.mishaps.update(answer.mishaps)
@@ -90,7 +90,7 @@ class BatchedClients:
     _clients: dict[int, prompts.Pupil | updates.Learner] = field(default_factory=dict, repr=False)
 
     def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> _Asked:
-        """See :data:`fedgrpo.federation.interfaces.ClientFactory`."""
+        """See :data:`fedgrpo.federation.node.clients.interfaces.ClientFactory`."""
         return _Asked(self, int(node_config["partition-id"]))
 
     def prepare(
@@ -100,7 +100,7 @@ class BatchedClients:
         adapter: AdapterState,
         declared: Declared,
     ) -> float:
-        """See :class:`fedgrpo.federation.interfaces.PreparingFactory`.
+        """See :class:`fedgrpo.federation.node.clients.interfaces.PreparingFactory`.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class BatchedClients:
         return 0.0
 
     def insight(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> Insight:
-        """See :class:`fedgrpo.federation.interfaces.TellingFactory`."""
+        """See :class:`fedgrpo.federation.node.clients.interfaces.TellingFactory`."""
         found, last = self.answers(adapter, plan, round), self.last()
         attackers = self.settings.simulation.byzantine
         rows = [

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from fedgrpo.attacks.poison import Poison
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.node.figures import of_groups, told_metrics
-from fedgrpo.federation.node.unit_rows import UnitRows, share_of
+from fedgrpo.federation.node.clients.figures import of_groups, told_metrics
+from fedgrpo.federation.node.clients.unit_rows import UnitRows, share_of
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.simulation.batched.completions import Answer, part, sampled_together
 from fedgrpo.federation.simulation.batched.lessons import gradients
 from fedgrpo.federation.simulation.batched.poisoning import forced
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.mishaps import pass_on_interrupt
-from fedgrpo.grpo.judging import advantages
+from fedgrpo.grpo.learning.judging import advantages
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from fedgrpo.attacks.poison import Poison
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.node.client import LocalClient
+from fedgrpo.federation.node.clients.client import LocalClient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.simulation.batched.completions import Answer, Encoded, sampled_together
 from fedgrpo.federation.simulation.batched.poisoning import forced
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt
 from fedgrpo.grpo.rollout.policy import Policy, Sampled

@@ -11,15 +11,15 @@ import torch
 
 import fedgrpo
 from fedgrpo.attacks import Insight
-from fedgrpo.federation.node.client import LocalClient, local_client
-from fedgrpo.federation.node.given import Given
-from fedgrpo.federation.node.prompt_client import PromptClient
-from fedgrpo.federation.node.resident import resident
+from fedgrpo.federation.node.clients.client import LocalClient, local_client
+from fedgrpo.federation.node.clients.given import Given
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.resident import resident
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.simulation.batched import prompts, updates
 from fedgrpo.federation.simulation.batched.clients import BatchedClients
 from fedgrpo.federation.simulation.batched.completions import sampled_together
 from fedgrpo.federation.simulation.batched.coverage import engine_words, left_out
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated.engine import Judged
 from fedgrpo.grpo.rollout.policy import Policy
