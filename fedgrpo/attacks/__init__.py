@@ -8,6 +8,7 @@ from fedgrpo.attacks.attacks import (
 )
 from fedgrpo.attacks.faults import Faults, faults_of
 from fedgrpo.attacks.knowledge import Insight, Knowledge
+from fedgrpo.attacks.poison import Poison, poison_of, poisons
 
 __all__ = [
     "ATTACKS",
@@ -15,7 +16,10 @@ __all__ = [
     "Faults",
     "Insight",
     "Knowledge",
+    "Poison",
     "apply_attack",
     "faults_of",
+    "poison_of",
+    "poisons",
     "register_attack",
 ]

@@ -14,6 +14,9 @@ from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.settings import GRPOSettings
 
+MOST_VALUES = 24
+"""Values of a column that are reported by themselves."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -89,6 +92,22 @@ class HeldOut:
     def drift(self, answers: Answers) -> float:
         """Mean k3 divergence in nats a token from the reference, on completions just sampled."""
         return self.policy.divergence(answers.rollout, range(len(answers.rollout.tokens)))
+
+    def by(self, column: str, answers: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
+        """Mean reward of the prompts with each value of a column, for each kind of answers by its
+        name; empty where there is no such column, or it has too many values to be read.
+        """
+        values = [row.columns.get(column) for row in self.collector.rows]
+        places: dict[str, list[int]] = {}
+        for place, value in enumerate(values):
+            if value is not None:
+                places.setdefault(str(value), []).append(place)
+        if len(places) > MOST_VALUES:
+            return {}
+        return {
+            value: {name: float(a.rewards.total[own].mean()) for name, a in answers.items()}
+            for value, own in sorted(places.items())
+        }
 
     def _answers(self, temperature: float) -> Answers:
         self.policy.generator.manual_seed(self.seed)

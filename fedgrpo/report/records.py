@@ -5,7 +5,7 @@ The records hold figures only, never a prompt, a completion or anything of a sin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fedgrpo.ground.records import Guarantee, Record
@@ -60,6 +60,10 @@ class RoundRow(Record):
     """KL divergence (nats) of the global adapter from the start."""
     members: int | None
     """Committee members that computed the result: 4, or 3 after one was lost."""
+    held_out_by: dict[str, dict[str, float]]
+    """Held-out accuracy of each task, or of each value of ``evaluation.by``: ``sampled`` and
+    ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
+    """
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class RewardSummary(Record):
     end: float
     greedy_start: float
     greedy_end: float
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same four, ``start`` to ``greedy_end``, of each value of ``evaluation.by``."""
 
 
 @dataclass(frozen=True)

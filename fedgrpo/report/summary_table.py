@@ -47,6 +47,10 @@ def print_summary(
     achieved: list[Row] = [
         ("Held-out accuracy, sampled", _change(reward.start, reward.end)),
         ("Held-out accuracy, greedy", _change(reward.greedy_start, reward.greedy_end)),
+        *(
+            (f"  {value}, sampled", _change(each["start"], each["end"]))
+            for value, each in reward.by.items()
+        ),
     ]
     cost: list[Row] = [
         ("Rounds", f"{summary.rounds}, {summary.skipped_rounds or 'none'} skipped"),

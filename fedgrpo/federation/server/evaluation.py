@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fedgrpo.model.adapter import AdapterState
@@ -18,11 +18,14 @@ class Evaluation:
         Mean reward of completions sampled at the training temperature, and of the most likely ones.
     kl_base:
         KL divergence (nats) of the adapter from the initial one.
+    by:
+        Mean reward of each value of ``evaluation.by``, ``sampled`` and ``greedy``.
     """
 
     sampled: float
     greedy: float
     kl_base: float
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):

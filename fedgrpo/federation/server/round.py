@@ -115,6 +115,7 @@ def make_row(
         sampled=evaluation.sampled if evaluation else None,
         greedy=evaluation.greedy if evaluation else None,
         kl_base=evaluation.kl_base if evaluation else None,
+        held_out_by=evaluation.by if evaluation else {},
     )
 
 
