@@ -93,6 +93,7 @@ LAYERS = """
     federation.node.clients
     federation.node
     federation.server
+    federation.simulation.batched
     federation.simulation
     federation.rehearsal
     federation.audit

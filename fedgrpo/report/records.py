@@ -75,7 +75,9 @@ class RoundRow(Record):
     held_out_rewards: dict[str, dict[str, float]] = field(default_factory=dict)
     """Held-out mean of each reward function by name, ``sampled`` and ``greedy``."""
     held_out_by: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Held-out accuracy of each group of prompts by name, ``sampled`` and ``greedy``."""
+    """Held-out accuracy of each task, or of each value of ``evaluation.by``: ``sampled`` and
+    ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
+    """
     bytes: dict[str, int] = field(default_factory=dict)
     """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
     warnings: list[str] = field(default_factory=list)
@@ -102,6 +104,8 @@ class RewardSummary(Record):
     end: float
     greedy_start: float
     greedy_end: float
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same four, ``start`` to ``greedy_end``, of each value of ``evaluation.by``."""
 
 
 @dataclass(frozen=True)

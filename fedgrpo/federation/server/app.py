@@ -80,7 +80,7 @@ def serve(
     grid: Grid,
     settings: Settings,
     run_dir: Path,
-    strategy: type[FedGRPO] = FedGRPO,
+    strategy: Callable[..., FedGRPO] = FedGRPO,
     model: Model | None = None,
     callbacks: Sequence[object] = (),
 ) -> FedGRPO:
@@ -140,7 +140,7 @@ def local_model() -> Model:
 def _strategy(
     settings: Settings,
     writer: RunWriter,
-    strategy_type: type[FedGRPO],
+    strategy_type: Callable[..., FedGRPO],
     model: Model,
     callbacks: Sequence[object],
 ) -> FedGRPO:
@@ -203,6 +203,7 @@ def summarise(
             end=last.sampled or 0.0,
             greedy_start=first.greedy or 0.0,
             greedy_end=last.greedy or 0.0,
+            by=_by(first, last),
         ),
         rounds=rows[-1].round,
         wall_s=wall_s,
@@ -217,6 +218,21 @@ def summarise(
         settings=settings.fingerprint(),
         version=VERSION,
     )
+
+
+def _by(first: RoundRow, last: RoundRow) -> dict[str, dict[str, float]]:
+    """Held-out accuracy before and after, of each value that both tell."""
+    begun, ended = first.held_out_by, last.held_out_by
+    return {
+        value: {
+            "start": begun[value]["sampled"],
+            "end": ended[value]["sampled"],
+            "greedy_start": begun[value]["greedy"],
+            "greedy_end": ended[value]["greedy"],
+        }
+        for value in begun
+        if value in ended
+    }
 
 
 def _draw(run_dir: Path) -> None:

@@ -57,6 +57,8 @@ def _achieved(summary: Summary) -> Iterator[Row]:
         greedy.append(f", {number(alone.best_greedy)} at the best step", style="dim")
     yield "Held-out, sampled", sampled
     yield "Held-out, greedy", greedy
+    for value, each in reward.by.items():
+        yield f"  {value}, sampled", _change(each["start"], each["end"])
     if alone:
         yield "Best adapter", f"after step {alone.best_step}, by the sampled reward"
 
