@@ -3,18 +3,23 @@
 from fedgrpo.attacks.attacks import (
     ATTACKS,
     Attack,
-    Knowledge,
     apply_attack,
     register_attack,
 )
 from fedgrpo.attacks.faults import Faults, faults_of
+from fedgrpo.attacks.knowledge import Insight, Knowledge
+from fedgrpo.attacks.poison import Poison, poison_of, poisons
 
 __all__ = [
     "ATTACKS",
     "Attack",
     "Faults",
+    "Insight",
     "Knowledge",
+    "Poison",
     "apply_attack",
     "faults_of",
+    "poison_of",
+    "poisons",
     "register_attack",
 ]

@@ -16,11 +16,12 @@ from typing import Any
 from rich.console import Console
 
 from fedgrpo.data.prompts import PromptRow, as_row
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.federation.server.app import Model, local_model
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.server.evaluator import LocalEvaluator
 from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.batched.coverage import check_attack
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
@@ -85,6 +86,7 @@ def simulate(
     """
     read, given = _read(settings, clients, reward)
     preflight(read, given)
+    check_attack(read, in_process=in_process)
     rows = _held_out(read, given, held_out)
     if not in_process:
         _check_portable(given, rows, strategy, directory)
