@@ -85,6 +85,7 @@ LAYERS = """
     federation.server
     federation.simulation.batched
     federation.simulation
+    federation.sweep
     federation.rehearsal
     federation.audit
     federation

@@ -72,7 +72,7 @@ class LocalEvaluator:
 
 @lru_cache(maxsize=1)
 def local_evaluator(settings: Settings) -> LocalEvaluator:
-    """Load the base model for the server, on all of its cores or as many as OMP_NUM_THREADS says."""
+    """Load the base model for the server, on as many cores as OMP_NUM_THREADS says, or all."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     return LocalEvaluator(settings)
 
