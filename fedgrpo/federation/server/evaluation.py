@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fedgrpo.ground.records import Sample
 from fedgrpo.model.adapter import AdapterState
 
 
@@ -18,6 +20,10 @@ class Evaluation:
         Mean reward of completions sampled at the training temperature, and of the most likely ones.
     kl_base:
         KL divergence (nats) of the adapter from the initial one.
+    rewards:
+        Mean of each reward function by name, ``sampled`` and ``greedy``.
+    samples:
+        A few of the server's own held-out prompts with completions, for its own disk.
     by:
         Mean reward of each value of ``evaluation.by``, ``sampled`` and ``greedy``.
     """
@@ -25,6 +31,8 @@ class Evaluation:
     sampled: float
     greedy: float
     kl_base: float
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
     by: dict[str, dict[str, float]] = field(default_factory=dict)
 
 

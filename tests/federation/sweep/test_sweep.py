@@ -83,7 +83,10 @@ def test_a_sweep_is_rows_by_columns_by_seeds(tmp_path: Path) -> None:
         ('scenario = "small.toml"\nseed = [1]', "seed is no key"),
         ("seeds = [1]", "names no scenario"),
         ('scenario = "small.toml"\nreference = "x"', "reference = 'x'"),
-        ('scenario = "small.toml"\n[rows]\na = { "robust.rulle" = "mean" }', "a: unknown setting robust.rulle"),
+        (
+            'scenario = "small.toml"\n[rows]\na = { "robust.rulle" = "mean" }',
+            "a: unknown setting robust.rulle",
+        ),
         ('scenario = "small.toml"\nrows = 3', "rows are no tables"),
     ],
 )
