@@ -99,7 +99,7 @@ def table(sweep: Sweep, lines: Sequence[Line], figure: str = "sampled") -> str:
         cells = []
         for column in sweep.columns:
             words = _words(found[row, column], 3)
-            loss = _words(lost.get((row, column), []), 0)
+            loss = _words(lost.get((row, column), []), 1)
             versus = lost and row != sweep.reference and loss != "-"
             cells.append(f"{words}, -{loss} %".replace("--", "+") if versus else words)
         made.append(f"| {row} | {' | '.join(cells)} |")

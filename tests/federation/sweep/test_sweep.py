@@ -106,8 +106,8 @@ def test_the_table_has_means_errors_and_paired_losses(tmp_path: Path) -> None:
     assert table[0] == "| sampled | mean | median |"
     assert table[2] == "| none | 0.600 ± 0.000 | 0.600 ± 0.000 |"
     # Losses of 50 and 25 %.
-    assert table[3].startswith("| reverse | 0.450 ± 0.050, -38 ± 12 % |")
-    assert "0.400*, -50* %" in results.table(sweep, [x for x in read if x["seed"] == "0"])
+    assert table[3].startswith("| reverse | 0.450 ± 0.050, -37.5 ± 12.5 % |")
+    assert "0.400*, -50.0* %" in results.table(sweep, [x for x in read if x["seed"] == "0"])
     with pytest.raises(SettingsError, match="no run tells 'height'"):
         results.table(sweep, read, "height")
 
