@@ -12,7 +12,9 @@ from fedgrpo.cli.budget import budget
 from fedgrpo.cli.calibrate import calibrate
 from fedgrpo.cli.committee_key import committee_key
 from fedgrpo.cli.dry_run import dry_run
+from fedgrpo.cli.node import node
 from fedgrpo.cli.report import report
+from fedgrpo.cli.server import server
 from fedgrpo.cli.settings import settings
 from fedgrpo.cli.simulate import simulate
 from fedgrpo.cli.train import train
@@ -32,6 +34,8 @@ app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
 app.command("committee-key")(committee_key)
+app.command("server")(server)
+app.command("node")(node)
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")
 
