@@ -277,7 +277,9 @@ def _beating(client: Any) -> Iterator[None]:
             sender.stop()
 
 
-def answer_message(client: Any, app: ClientApp, failed: Callable[[BaseException], None]) -> None:
+def answer_message(
+    client: Any, app: Callable[[], ClientApp], failed: Callable[[BaseException], None]
+) -> None:
     """Have a site's app answer one message. What the bundle brings is neither unpacked nor read.
 
     Parameters
@@ -285,7 +287,7 @@ def answer_message(client: Any, app: ClientApp, failed: Callable[[BaseException]
     client:
         Of the task.
     app:
-        Installed at the site.
+        Loads the one that is installed at the site; meanwhile, the task is alive.
     failed:
         Gets what the app raised, which stays at the site.
     """
@@ -298,7 +300,7 @@ def answer_message(client: Any, app: ClientApp, failed: Callable[[BaseException]
     with _beating(client):
         message, context, _, _ = pull_task_input(client)
         try:
-            reply = app(message=message, context=context)
+            reply = app()(message=message, context=context)
         except Exception as error:
             failed(error)
             reply = Message(Error(code=0, reason=APP_FAILED), reply_to=message)
@@ -306,7 +308,7 @@ def answer_message(client: Any, app: ClientApp, failed: Callable[[BaseException]
         push_task_output(client, context, SubStatus.COMPLETED, "")
 
 
-def serve_run(client: Any, app: ServerApp) -> None:
+def serve_run(client: Any, app: Callable[[], ServerApp]) -> None:
     """Have the operator's installed app serve one run. Of the bundle, settings alone are read."""
     from flwr.common.config import get_fused_config_from_fab
     from flwr.common.serde import context_from_proto, fab_from_proto, run_from_proto
@@ -325,7 +327,7 @@ def serve_run(client: Any, app: ServerApp) -> None:
         with _logs_of(client, run.run_id), _outcome_of(client):
             fab = fab_from_proto(given.fab)
             context.run_config = get_fused_config_from_fab(fab.content, run)
-            app(grid=grid, context=context)
+            app()(grid=grid, context=context)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,6 @@ class Gateway:
         elif path in FLEET and scope["method"] == "POST":
             await self._fleet(path, scope, receive, send)
         else:
-            self._strangers.take(_address(scope), time.monotonic())
             raise NOT_FOUND
 
     async def _fleet(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +97,8 @@ class Gateway:
             name.decode(): headers[name].decode("latin-1") for name in PASSED_IN if name in headers
         }
         async with self._inner.asked(path, passed, body, size) as answer:
+            if answer.status_code == httpx.codes.UNAUTHORIZED:
+                self._roster.forget(credentials.shown(headers).key)
             await _pass_on(answer, send)
 
     async def _node(self, scope: Scope, headers: Headers) -> int:

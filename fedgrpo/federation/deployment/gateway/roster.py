@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
-FRESH_S = 2.0
-"""A key is asked about again after so long: then at the latest, one that was revoked is refused
-here. The SuperLink refuses it from the next request on."""
+FRESH_S, AT_LEAST_S = 30.0, 1.0
+"""Nodes are asked for after so long, and for a key that is not among them after so little: however
+many strangers ask. A key that was revoked is refused from the next request on, by the SuperLink."""
 
 
 class Roster:
@@ -25,16 +26,14 @@ class Roster:
     def __init__(self, ask: Callable[[], Awaitable[Mapping[bytes, int]]]) -> None:
         self._ask = ask
         self._nodes: Mapping[bytes, int] = {}
-        self._asked = -FRESH_S
+        self._asked = -math.inf
         self._lock = asyncio.Lock()
 
     async def node(self, key: bytes) -> int:
-        """Id of the node with a key; raises RefusedError if none has it.
-
-        However many strangers ask, the SuperLink is asked once in ``FRESH_S``.
-        """
+        """Id of the node with a key; raises RefusedError if none has it."""
         async with self._lock:
-            if time.monotonic() - self._asked > FRESH_S:
+            age_s = time.monotonic() - self._asked
+            if age_s > (FRESH_S if key in self._nodes else AT_LEAST_S):
                 self._nodes = await self._ask()
                 self._asked = time.monotonic()
         if key not in self._nodes:
@@ -45,3 +44,7 @@ class Roster:
                 "if he did just now, try again in some seconds",
             )
         return self._nodes[key]
+
+    def forget(self, key: bytes) -> None:
+        """Ask again, before the node with this key is let through."""
+        self._nodes = {known: node for known, node in self._nodes.items() if known != key}
