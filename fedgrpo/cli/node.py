@@ -28,8 +28,8 @@ def node(
     """
     with explained():
         from fedgrpo.federation.deployment.log import log_to_stderr
-        from fedgrpo.federation.deployment.site import run_node
-        from fedgrpo.federation.deployment.site_file import SiteFile
+        from fedgrpo.federation.deployment.site.node import run_node
+        from fedgrpo.federation.deployment.site.site_file import SiteFile
 
         log_to_stderr()
         run_node(SiteFile.read(file), no_policy=no_policy)

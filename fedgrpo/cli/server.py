@@ -41,9 +41,9 @@ def server(
     Runs are submitted on this machine, with the command that is printed.
     """
     with explained():
-        from fedgrpo.federation.deployment import apps
+        from fedgrpo.federation.deployment.executor import apps
         from fedgrpo.federation.deployment.log import log_to_stderr
-        from fedgrpo.federation.deployment.operator import Operator, serve
+        from fedgrpo.federation.deployment.operator.serving import Operator, serve
 
         log_to_stderr()
         certificate = certificate or state / "server.pem"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.data.tasks import generate
-from fedgrpo.federation.simulation.app_bundle import to_toml
+from fedgrpo.federation.wire.app_bundle import to_toml
 from tests.federation.deployment.operated import Server, end, environment, fedgrpo, until
 
 ROOT = Path(__file__).parents[2]

@@ -53,7 +53,6 @@ def hostile_bundle(federation):
     bundle = federation.server.state / "fedgrpo-app"
     taken = f"open({str(federation.folder / 'taken')!r}, 'w').write('here')\napp = None\n"
     for side in ("clients", "server"):
-        (bundle / side / "__init__.py").write_text(taken)
         (bundle / side / "app.py").write_text(taken)
     return bundle
 

@@ -12,10 +12,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation, Evaluator
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
     RoundClock,

@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from fedgrpo.federation.node.client_app import make_client_app
-from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
-from fedgrpo.federation.node.local_clients import LocalClients
+from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given
+from fedgrpo.federation.node.clients.local_clients import LocalClients
 from fedgrpo.federation.server.app import Model, local_model, serve
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.local_grid import LocalGrid

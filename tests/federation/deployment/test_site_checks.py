@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
-from fedgrpo.federation.deployment.site_checks import check_site
+from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.ground.errors import DataError, PolicyError, RunError
 from tests.federation.deployed import POLICY, check_prompts, write_prompts
 
