@@ -98,7 +98,7 @@ class Gateway:
         }
         async with self._inner.asked(path, passed, body, size) as answer:
             if answer.status_code == httpx.codes.UNAUTHORIZED:
-                self._roster.forget(credentials.shown(headers).key)
+                self._roster.doubt()
             await _pass_on(answer, send)
 
     async def _node(self, scope: Scope, headers: Headers) -> int:

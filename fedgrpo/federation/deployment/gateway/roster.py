@@ -45,6 +45,7 @@ class Roster:
             )
         return self._nodes[key]
 
-    def forget(self, key: bytes) -> None:
-        """Ask again, before the node with this key is let through."""
-        self._nodes = {known: node for known, node in self._nodes.items() if known != key}
+    def doubt(self) -> None:
+        """Ask again when the next one comes: the SuperLink has refused one who is known here."""
+        if time.monotonic() - self._asked > AT_LEAST_S:
+            self._asked = -math.inf
