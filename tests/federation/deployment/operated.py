@@ -153,7 +153,7 @@ class Server:
         for raw in requests:
             try:
                 line.sendall(raw)
-                status, closed = _one(line)
+                status, closed = one(line)
             except OSError:
                 status, closed = 0, True
             found.append(status)
@@ -170,7 +170,7 @@ class Server:
         return self.ask(f"/v1/fleet/{name}".encode(), headers=headers, body=body)
 
 
-def _one(line):
+def one(line):
     """Read one answer: its status, and whether the server will close the connection."""
     found = b""
     while b"\r\n\r\n" not in found:

@@ -17,7 +17,7 @@ from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.serve import listen, server
 from fedgrpo.ground.errors import RunError
 from tests.federation.certificates import superlink_files
-from tests.federation.deployment.operated import heard, parts, written
+from tests.federation.deployment.operated import heard, one, parts, written
 
 GONE = "127.0.0.1:9"
 
@@ -69,7 +69,7 @@ def test_a_body_that_nobody_wants_is_not_waited_for(port, files):
 def test_a_second_request_that_never_ends_is_hung_up_on_too(port, files):
     with connect(port, files) as line:
         line.sendall(written(b"/nowhere", b"GET", keep=True))
-        assert line.recv(1 << 16).startswith(b"HTTP/1.1 404")
+        assert one(line) == (404, False)
         line.sendall(HEAD)
         assert heard(line) == b""
 
@@ -78,14 +78,14 @@ def test_requests_in_a_row_are_answered_in_a_row(port, files):
     with connect(port, files) as line:
         for _ in range(30):
             line.sendall(written(b"/hello", b"GET", keep=True))
-            assert line.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            assert one(line) == (200, False)
 
 
 def asked(gateway, path, headers=()):
     """Status and words of a request, without a network."""
     scope = {
-        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": headers,
-        "query_string": b"", "client": ("192.0.2.1", 5),
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+        "headers": headers, "query_string": b"", "client": ("192.0.2.1", 5),
     }  # fmt: skip
     said = []
 

@@ -49,7 +49,7 @@ def test_more_units_than_declared_stop_the_start(folder):
     check_prompts(folder / "prompts.jsonl")
     policy = (folder / "policy.toml").read_text().replace("declared = 40", "declared = 20")
     (folder / "policy.toml").write_text(policy)
-    with pytest.raises(PolicyError, match="prompts_declared = 20"):
+    with pytest.raises(DataError, match="prompts_declared = 20"):
         check(folder)
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedgrpo.ground.errors import DataError, PolicyError, RunError
+from fedgrpo.ground.errors import DataError, RunError
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy, Site
-from fedgrpo.site.checked import files_stamp, read_checked
-from fedgrpo.site.node_folder import node_folder
+from fedgrpo.site.checked import check_unchanged, files_stamp
 from fedgrpo.site.site import find_policy
 
 
@@ -38,7 +37,7 @@ def check_site(config: Mapping[str, Scalar], *, no_policy: bool, own_app: bool) 
         if not own_app:
             raise DataError("this node names no prompts", cure="name them: --prompts FILE")
     elif policy:
-        _check_prompts(config, policy)
+        check_unchanged(config, Settings(), policy)
     else:
         files_stamp(str(config["prompts"]))
 
@@ -57,23 +56,3 @@ def _policy(config: Mapping[str, Scalar], *, no_policy: bool) -> Policy | None:
     site = Site.open(path)
     site.spending.read()
     return site.policy
-
-
-def _check_prompts(config: Mapping[str, Scalar], policy: Policy) -> None:
-    prompts, folder = str(config["prompts"]), node_folder(config, Settings())
-    files = files_stamp(prompts)
-    found = read_checked(folder) if folder else None
-    if found is None or found.files != files:
-        what = "were never checked" if found is None else "have changed since they were checked"
-        where = f" --state {folder}" if "state" in config else ""
-        raise DataError(
-            f"the prompts {prompts} {what}",
-            cure=f"fedgrpo policy check {find_policy(config)} SCENARIO --prompts {prompts}{where}",
-        )
-    most = max(found.units.values(), default=0)
-    if most > policy.prompts_declared > 0:
-        raise PolicyError(
-            f"there are {most} units, more than prompts_declared = {policy.prompts_declared}",
-            code="declared",
-            cure=f"raise it, and check {prompts} again",
-        )
