@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 
 import pytest
@@ -17,7 +19,7 @@ from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.serve import listen, server
 from fedgrpo.ground.errors import RunError
 from tests.federation.certificates import superlink_files
-from tests.federation.deployment.operated import heard, one, parts, written
+from tests.federation.deployment.operated import ROOT, heard, one, parts, written
 
 GONE = "127.0.0.1:9"
 
@@ -31,8 +33,13 @@ def files(tmp_path):
 def port(files, monkeypatch):
     """A gateway that waits a fraction of a second for a request's head."""
     monkeypatch.setattr(serve, "HEAD_S", 0.4)
+    with listening_gateway(files) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def listening_gateway(files):
     gateway = server(Gateway(Inner(GONE, str(files[0]), "secret")), files[1], files[2])
-    gateway.install_signal_handlers = lambda: None
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=gateway.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -141,3 +148,15 @@ def test_a_handshake_by_older_tls_fails(port, files):
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         trust.wrap_socket(line, server_hostname="localhost")
+
+
+def test_the_documented_certificates_are_taken_on_both_sides(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl")
+    blocks = (ROOT / "docs" / "deployment.md").read_text().split("```bash\n")
+    (recipe,) = (block.partition("```")[0] for block in blocks if block.startswith("openssl"))
+    commands = recipe.replace("fed.example", "localhost")
+    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True, capture_output=True)
+    ca, certificate, key = (tmp_path / name for name in ("ca.crt", "server.pem", "server.key"))
+    with listening_gateway((ca, certificate, key)) as port, connect(port, [ca]) as line:
+        assert line.version() == "TLSv1.3"
