@@ -7,7 +7,14 @@ import asyncio
 import pytest
 
 from fedgrpo.federation.deployment.gateway import bodies
-from fedgrpo.federation.deployment.gateway.rates import MOST_SEEN, MOST_SENDERS, Once, Rate, Rates
+from fedgrpo.federation.deployment.gateway.rates import (
+    MOST_SEEN,
+    MOST_SENDERS,
+    InFlight,
+    Once,
+    Rate,
+    Rates,
+)
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 
@@ -96,6 +103,18 @@ def test_a_million_senders_need_no_more_memory_than_some():
     for sender in range(10 * MOST_SENDERS):
         rates.take(sender, 0.0)
     assert len(rates._buckets) <= MOST_SENDERS
+
+
+def test_a_sender_has_some_requests_under_way_and_no_more():
+    under_way = InFlight(2)
+    with under_way.one("a"), under_way.one("a"):
+        with pytest.raises(RefusedError), under_way.one("a"):
+            raise NotImplementedError
+        with under_way.one("b"):
+            pass
+    with under_way.one("a"):
+        assert len(under_way._under_way) == 1
+    assert not under_way._under_way
 
 
 def test_what_was_shown_is_refused_while_it_could_serve():

@@ -17,7 +17,7 @@ from fedgrpo.federation.deployment.flower_internals import AGE_S, read_pushed
 from fedgrpo.federation.deployment.gateway import bodies, credentials
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, PUSH
-from fedgrpo.federation.deployment.gateway.rates import Once, Rate, Rates
+from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import NOT_FOUND, RefusedError
 from fedgrpo.federation.deployment.gateway.roster import Roster
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
@@ -27,6 +27,8 @@ LOG = logging.getLogger(__name__)
 STRANGER, NODE = Rate(20, 200), Rate(300, 3000)
 """How often an address may ask without a valid key, and a node. Nodes behind one address share the
 former in their first requests only: what is found valid is not counted there."""
+AT_ONCE = 8
+"""Requests of a node at one time. Flower's own sends two objects, a heartbeat and a question."""
 READ_S = 120.0
 """Longest that a node may take to read a piece of an answer."""
 PASSED_IN = (
@@ -56,6 +58,7 @@ class Gateway:
         self._inner = inner
         self._roster = Roster(inner.nodes)
         self._strangers, self._nodes = Rates(STRANGER), Rates(NODE)
+        self._under_way = InFlight(AT_ONCE)
         self._once = Once(AGE_S[1] - AGE_S[0])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +91,12 @@ class Gateway:
     async def _fleet(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         node = await self._node(scope, headers)
+        with self._under_way.one(node):
+            await self._forward(path, headers, node, receive, send)
+
+    async def _forward(
+        self, path: bytes, headers: Headers, node: int, receive: Receive, send: Send
+    ) -> None:
         size = bodies.declared_size(headers, FLEET[path])
         body: bytes | AsyncIterator[bytes] = bodies.pieces(receive, size)
         if path == PUSH:

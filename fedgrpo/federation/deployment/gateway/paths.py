@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _SMALL = 1 << 16
-_LISTS = 1 << 24
+_LISTS = 1 << 22
 _OBJECTS = 1 << 27
 
 PUSH = b"/v1/fleet/push-messages"

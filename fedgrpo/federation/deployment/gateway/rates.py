@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
@@ -65,6 +66,32 @@ class Rates:
                 f"more than {self._rate.a_second:g} requests a second",
                 cure="wait; one node a key",
             )
+
+
+class InFlight:
+    """Requests of each sender that are under way: what one can have in memory at once.
+
+    Parameters
+    ----------
+    most:
+        Of each.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def one(self, sender: Hashable) -> Iterator[None]:
+        """Count a request while it lasts; raises RefusedError if it is one too many."""
+        if self._under_way[sender] >= self._most:
+            raise RefusedError(429, f"more than {self._most} requests at once", cure="wait")
+        self._under_way[sender] += 1
+        try:
+            yield
+        finally:
+            self._under_way[sender] -= 1
+            self._under_way += Counter()  # Forgets those at zero.
 
 
 class Once:
