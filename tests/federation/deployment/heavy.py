@@ -10,6 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedgrpo.federation.deployment.flower_internals import APP_FAILED
+
 BYTES = 100_000_000
 
 client_app = ClientApp()
@@ -24,6 +26,11 @@ def query(message: Message, context: Context) -> Message:
     return Message(back, reply_to=message)
 
 
+@client_app.query("failing")
+def failing(message: Message, context: Context) -> Message:
+    raise ValueError(f"{context.node_config['prompts']} has 40 rows")
+
+
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     array = np.random.default_rng(0).integers(0, 255, BYTES, dtype=np.uint8)
@@ -35,6 +42,8 @@ def main(grid: Grid, context: Context) -> None:
     assert reply.content["digest"]["digest"] == digest
     (back,) = reply.content["adapter"].values()
     assert np.array_equal(back.numpy(), array[::-1])
+    (failed,) = grid.send_and_receive([_failing(node)], timeout=500)
+    assert failed.error.reason == APP_FAILED, "a site's path or count has left it"
     Path(str(context.run_config["run.directory"])).write_text(digest)
 
 
@@ -50,3 +59,7 @@ def _nodes(grid):
     while not (nodes := list(grid.get_node_ids())):
         time.sleep(0.5)
     return nodes
+
+
+def _failing(node):
+    return Message(RecordDict(), dst_node_id=node, message_type="query.failing")

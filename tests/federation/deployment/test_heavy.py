@@ -27,7 +27,7 @@ def forget_peak(process):
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_100_mb_cross_the_gateway_in_bounded_memory_by_apps_that_each_side_names(tmp_path):
-    """Each way: to the node and back."""
+    """Each way; and what a site's app raises stays at the site."""
     arrived = tmp_path / "arrived"
     with Federation(tmp_path, "--app", f"{APPS}:server_app") as federation:
         site = federation.site(f"answer_after_s = 600.0\n{POLICY}", f'app = "{APPS}:client_app"\n')

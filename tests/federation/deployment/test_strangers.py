@@ -62,6 +62,20 @@ def test_a_site_listens_at_no_port(node):
     assert listened(node.process) == []
 
 
+def test_no_socket_of_either_side_is_open_to_other_users(server, node):
+    """Linux's abstract sockets have no permissions, and those of files have their folders'."""
+    links = [
+        str(link.laddr)
+        for process in (server.process, node.process)
+        for one in family(process)
+        for link in one.net_connections("unix")
+        if link.laddr
+    ]
+    assert links
+    assert all(path.startswith("/") for path in links)
+    assert {stat.S_IMODE(Path(path).parent.stat().st_mode) & 0o077 for path in links} == {0}
+
+
 def test_a_server_listens_at_its_own_port_and_one_of_loopback(server):
     ports = listened(server.process)
     assert server.port in ports

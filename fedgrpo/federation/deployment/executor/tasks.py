@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.util
 import time
 from typing import Any
 
@@ -32,6 +33,8 @@ def main() -> None:
     said = told()
     log_to_stderr()
     runtime, kind = Runtime(**said["runtime"]), said["kind"]
+    # In Python 3.11.0 the socket of a fork server was open to every user (CVE-2022-42919).
+    multiprocessing.util.abstract_sockets_supported = False  # type: ignore[misc]
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([task.__name__, said["app"].partition(":")[0]])
     running: list[Any] = []
