@@ -41,7 +41,7 @@ def test_a_committees_settings():
     lines = [line for line in lines if line]
     assert len(lines) == 5
     for number, line in enumerate(lines):
-        whole = f"{number:0128x}{line[line.index('@') :]}"
+        whole = f"{number + 1}" * 128 + line[line.index("@") :]
         shown["aggregation.committee"] = shown["aggregation.committee"].replace(line, whole)
     found = Settings.from_run_config(shown | {"federation.min_clients": 5})
     assert len(found.aggregation.committee) == 5
