@@ -284,6 +284,7 @@ def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
     watch = Watch(task.store, task.ask.plan, task.deadline)
     key, round_ = task.store.key(task.ask), task.ask.round
     try:
+        task.gate.check_unchanged()
         client = node.factory(task.settings, task.context.node_config)
         release = client.contribute(task.order.adapter, task.plan, round_, key, watch)
     finally:

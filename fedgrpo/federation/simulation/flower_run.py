@@ -11,13 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedgrpo.federation.simulation.app_bundle import find_app, stage_app
 from fedgrpo.federation.simulation.local_superlink import (
     LOG,
     LocalSuperLink,
     RunState,
     local_superlink,
 )
+from fedgrpo.federation.wire.app_bundle import find_app, stage_app
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import RunFailedError
 from fedgrpo.report.console import follow
