@@ -62,6 +62,24 @@ def _check_prompt_unit(settings: Settings) -> None:
             "'prompt', which samples prompts by independent coins, not by their rewards",
             "set grpo.max_resamples = 0",
         )
+    if settings.grpo.engine != "own":
+        raise impossible(
+            f"grpo.engine = {settings.grpo.engine!r} cannot go with privacy.unit = 'prompt': it "
+            "has not passed the test that prompts cannot change a bit of each other",
+            "set grpo.engine = 'own', or privacy.unit = 'client'",
+        )
+    if settings.grpo.gradient_checkpointing:
+        raise impossible(
+            "grpo.gradient_checkpointing cannot go with privacy.unit = 'prompt', whose gradients "
+            "are taken in shapes that were tried without it",
+            "leave it out, and lower grpo.tokens_per_batch where memory is short",
+        )
+    if settings.grpo.memory_gb:
+        raise impossible(
+            f"grpo.memory_gb = {settings.grpo.memory_gb} cannot go with privacy.unit = 'prompt', "
+            "whose shapes follow from public figures, not from memory",
+            "leave it out, and lower grpo.tokens_per_batch where memory is short",
+        )
     if settings.grpo.prompts_per_step > settings.data.min_prompts:
         raise impossible(
             f"grpo.prompts_per_step = {settings.grpo.prompts_per_step} is more than "

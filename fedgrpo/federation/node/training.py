@@ -54,6 +54,7 @@ from fedgrpo.privacy.release import ReleasePlan, zero_release
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
 from fedgrpo.site.refusals import Refusal, refused
+from fedgrpo.site.site import is_simulated
 
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
@@ -281,7 +282,8 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
 
 def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
     """Have the client contribute. From here on, prompts are read."""
-    watch = Watch(task.store, task.ask.plan, task.deadline)
+    own = not is_simulated(task.context.node_config)
+    watch = Watch(task.store, task.ask.plan, task.deadline, durable=own)
     key, round_ = task.store.key(task.ask), task.ask.round
     try:
         task.gate.check_unchanged()
