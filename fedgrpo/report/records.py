@@ -77,7 +77,9 @@ class RoundRow(Record):
     held_out_by: dict[str, dict[str, float]] = field(default_factory=dict)
     """Held-out accuracy of each group of prompts by name, ``sampled`` and ``greedy``."""
     bytes: dict[str, int] = field(default_factory=dict)
-    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
+    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them.
+    After a kill those of the last attempt, which may need fewer.
+    """
     warnings: list[str] = field(default_factory=list)
     """What kept a trainer from learning, with the cure; told once, after this step."""
 

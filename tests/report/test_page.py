@@ -197,7 +197,14 @@ def test_settings_of_another_version_are_left_out(tmp_path: Path) -> None:
     assert "They were not noted, or by another version" in page(folder).text
 
 
-@pytest.mark.parametrize("count", [1, 2, 300])
+def test_of_many_groups_the_lowest_have_charts_and_all_are_in_the_table(tmp_path: Path) -> None:
+    by = {f"group {n}": {"sampled": n / 20, "greedy": 0.5} for n in range(20)}
+    text = page(federation(tmp_path / "run", [replace(row, held_out_by=by) for row in run(2)])).text
+    assert all(f"Held-out, group {n}" in text for n in range(20))
+    assert [n for n in range(20) if f"Held-out: group {n} " in text] == list(range(6))
+
+
+@pytest.mark.parametrize("count", [1, 100])
 def test_any_length_of_run_has_a_page(tmp_path: Path, count: int) -> None:
     found = page(federation(tmp_path / "run", [round_row(n) for n in range(1, count + 1)]))
     assert f"{count} rounds" in found.text
