@@ -79,7 +79,9 @@ class RoundRow(Record):
     ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
     """
     bytes: dict[str, int] = field(default_factory=dict)
-    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
+    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them.
+    After a kill those of the last attempt, which may need fewer.
+    """
     warnings: list[str] = field(default_factory=list)
     """What kept a trainer from learning, with the cure; told once, after this step."""
 
