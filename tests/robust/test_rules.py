@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.robust import combine, register_rule, rules, sensitivity
+from fedgrpo.robust import combine, coordinates, register_rule, rules, sensitivity
 
 Matrix = NDArray[np.float64]
 BUILT_IN = ("trimmed_mean", "median", "mean")
@@ -60,7 +60,7 @@ def test_sorting_network_sorts_every_input_of_zeros_and_ones(count: int) -> None
     block = ((np.arange(2**count) >> np.arange(count)[:, None]) & 1).astype(np.float64)
     for trim in range((count + 1) // 2):
         middle = np.sort(block, axis=0)[trim : count - trim]
-        np.testing.assert_array_equal(np.stack(rules._middle_rows(block, trim)), middle)
+        np.testing.assert_array_equal(np.stack(coordinates._middle_rows(block, trim)), middle)
 
 
 @given(cohorts(), st.sampled_from(BUILT_IN), st.randoms(use_true_random=False))
