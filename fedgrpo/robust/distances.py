@@ -44,7 +44,9 @@ def nnm_trimmed_mean(means: Vectors, trim: int, public: Public) -> Vectors:
 @register_rule(
     "multi_krum",
     whole=True,
-    words=lambda count, trim: f"the {count - trim} with the nearest neighbours kept",
+    words=lambda count, trim, keep=0: (
+        f"the {keep or count - trim} with the nearest neighbours kept"
+    ),
 )
 def multi_krum(means: Vectors, trim: int, public: Public, *, keep: int = 0) -> Vectors:
     """Multi-Krum (arXiv 1703.02757): mean of those with the least sum of squared distances to
@@ -66,16 +68,23 @@ def multi_krum(means: Vectors, trim: int, public: Public, *, keep: int = 0) -> V
 
 @register_rule("geometric_median", whole=True)
 def geometric_median(means: Vectors, trim: int, public: Public) -> Vectors:
-    """The point of least summed distance, by Weiszfeld's smoothed iteration (arXiv 1912.13445)."""
+    """The point of least summed distance (arXiv 1912.13445), by Weiszfeld's iteration, which leaves
+    a vector that it meets and that is not the median by Vardi's and Zhang's step
+    (doi 10.1073/pnas.97.4.1423).
+    """
     updates, figures = _apart(means, public)
     centre = middle_mean(updates, (len(means) - 1) // 2)
-    floor = _LEAST * max(float(np.abs(updates).max(initial=0.0)), 1e-300)
+    floor = max(_LEAST * float(np.abs(updates).max(initial=0.0)), 1e-290)
     for _ in range(_STEPS):
-        weights = 1 / np.maximum(_lengths(updates - centre), floor)
-        moved = (weights / weights.sum()) @ updates
-        close = np.linalg.norm(moved - centre) <= _CLOSE * np.linalg.norm(centre)
-        centre = moved
-        if close:
+        gaps = updates - centre
+        lengths = _lengths(gaps)
+        weights = np.where(lengths > floor, 1 / np.maximum(lengths, floor), 0.0)
+        pull, met = weights @ gaps, np.count_nonzero(lengths <= floor)
+        if (strength := float(np.linalg.norm(pull))) <= met:
+            break
+        step = (1 - met / strength) * pull / weights.sum()
+        centre = centre + step
+        if np.linalg.norm(step) <= _CLOSE * np.linalg.norm(centre):
             break
     return np.concatenate([centre, middle_mean(figures, trim)])
 
@@ -87,7 +96,7 @@ _STEPS, _CLOSE = 1000, 1e-10
     "centred_clipping",
     whole=True,
     history=True,
-    words=lambda *_: "each clipped around the last aggregate",
+    words=lambda *_, **__: "each clipped around the last aggregate",
 )
 def centred_clipping(
     means: Vectors, trim: int, public: Public, *, radius: float = 0.0, steps: int = 3

@@ -62,7 +62,7 @@ class Rule:
     trimmed: Callable[[int, int], int] | None = None
     whole: bool = False
     history: bool = False
-    words: Callable[[int, int], str] | None = None
+    words: Callable[..., str] | None = None
 
 
 RULES: Registry[Rule] = Registry("robust.rule", kind=Rule)
@@ -75,7 +75,7 @@ def declare_rule(
     trimmed: Callable[[int, int], int] | None = None,
     whole: bool = False,
     history: bool = False,
-    words: Callable[[int, int], str] | None = None,
+    words: Callable[..., str] | None = None,
 ) -> Callable[[Combined], Combined]:
     """Say of the decorated rule what settings that name it with its file must know.
 
@@ -94,7 +94,7 @@ def declare_rule(
     history:
         Whether it uses ``Public.last``, which the server then keeps.
     words:
-        ``(buckets, trim) -> text``: what it did beyond its name, for summaries.
+        ``(buckets, trim, **options) -> text``: what it did beyond its name, for summaries.
     """
     declared = Rule(_nothing, robust, trimmed, whole, history, words)
 
@@ -130,8 +130,9 @@ def describe(rule: str, buckets: int, trim: int) -> str:
     name = part_name(rule).replace("_", " ")
     if not buckets:
         return f"{name}, never applied"
-    words = RULES[rule].words
-    said = words(buckets, trim) if words else ""
+    chosen = RULES[rule]
+    options = getattr(chosen.combination, "keywords", {})
+    said = chosen.words(buckets, trim, **options) if chosen.words else ""
     return f"{name} of {buckets} group means" + (f", {said}" if said else "")
 
 
