@@ -91,6 +91,8 @@ class RoundEntry(Record):
     """Ed25519 keys (hex) of the four members of the committee that sat in the round and computed
     the result, in the order of the settings' list.
     """
+    radius: float = 0.0
+    """Of the ball that norms were checked against, in units of a release; 0 for none."""
     released: bool = True
     """Whether anything of the round can have come out; a round of a committee that opened nothing
     does not count for epsilon.

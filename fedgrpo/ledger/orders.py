@@ -9,7 +9,7 @@ from fedgrpo.ledger.entries import RoundEntry
 
 
 def order_digest(
-    settings: str, model: str, basis: str, adapter: str, clipping_norm: float
+    settings: str, model: str, basis: str, adapter: str, clipping_norm: float, radius: float
 ) -> bytes:
     """SHA-256 (32 bytes) of a round's order.
 
@@ -22,13 +22,15 @@ def order_digest(
         with.
     clipping_norm:
         L2 norm C of the round.
+    radius:
+        Of the ball that norms are checked against; 0 for none.
     """
-    parts = [settings, [adapter, basis, model], clipping_norm]
+    parts = [settings, [adapter, basis, model], clipping_norm, *([radius] if radius else [])]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 def entered_order(entry: RoundEntry) -> bytes:
     """Return the digest of the order that a ledger's entry tells of."""
     return order_digest(
-        entry.settings, entry.model, entry.basis, entry.adapter, entry.clipping_norm
+        entry.settings, entry.model, entry.basis, entry.adapter, entry.clipping_norm, entry.radius
     )

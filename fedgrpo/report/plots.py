@@ -86,7 +86,7 @@ def _outcome(summary: Summary | None) -> list[str]:
         return []
     return [
         _promise(summary),
-        f"{summary.robust.words}, trim {summary.robust.trim}",
+        summary.robust.words.replace(", ", ",\n", 1),
         f"{summary.dropped} node dropouts",
         f"{summary.wall_s / 60:.1f} min, {summary.overhead_share:.0%} overhead",
     ]

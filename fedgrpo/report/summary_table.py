@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedgrpo.ground.run_files import METRICS, REPORT, SUMMARY
-from fedgrpo.report.records import RobustSummary, Summary
+from fedgrpo.report.records import Summary
 from fedgrpo.report.training import (
     ADAPTER,
     BEST_ADAPTER,
@@ -52,7 +52,7 @@ def print_summary(
         ("Rounds", f"{summary.rounds}, {summary.skipped_rounds or 'none'} skipped"),
         ("Dropped nodes", f"{summary.dropped} over all rounds"),
         ("Wall time", f"{duration(summary.wall_s)}, {_overhead(summary)}"),
-        ("Robust rule", _rule(summary.robust)),
+        ("Robust rule", summary.robust.words),
     ]
     files = {"Picture": REPORT, "Rows, one a round": METRICS, "Summary": SUMMARY}
     found = {name: run_dir / file for name, file in files.items()} if run_dir else {}
@@ -118,13 +118,6 @@ def _best(rewards: Rewards) -> Text:
 
 def _overhead(summary: Summary) -> str:
     return f"{summary.overhead_share:.0%} of it neither training nor evaluation".replace("%", " %")
-
-
-def _rule(robust: RobustSummary) -> str:
-    text = robust.words
-    count = "" if robust.trim == 1 else f"{robust.trim} "
-    dropped = f", each coordinate without its {count}lowest and {count}highest"
-    return text + (dropped if robust.trim else "")
 
 
 def _privacy(summary: Summary) -> Iterator[Row]:
