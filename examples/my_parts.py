@@ -120,8 +120,7 @@ def sign_step(
 
 def little_is_enough(vector: Floats, knowledge: Knowledge, *, z: float = 1.0) -> Floats:
     """An attack: colluders hide z standard deviations from their own mean (arXiv 1902.06156)."""
-    honest = np.stack(knowledge.honest)
-    return np.asarray(honest.mean(axis=0) - z * honest.std(axis=0))
+    return np.asarray(knowledge.own.mean(axis=0) - z * knowledge.own.std(axis=0))
 
 
 # In scenarios, which fill it in: no node ever reads it.

@@ -3,16 +3,17 @@
 from fedgrpo.attacks.attacks import (
     ATTACKS,
     Attack,
-    Knowledge,
     apply_attack,
     register_attack,
 )
 from fedgrpo.attacks.faults import Faults, faults_of
+from fedgrpo.attacks.knowledge import Insight, Knowledge
 
 __all__ = [
     "ATTACKS",
     "Attack",
     "Faults",
+    "Insight",
     "Knowledge",
     "apply_attack",
     "faults_of",

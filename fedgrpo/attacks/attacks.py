@@ -8,52 +8,27 @@ room's tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.attacks.knowledge import Knowledge
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.ground.parts import Registry
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What an attacker knows beside its own vector."""
-
-    boost: float
-    """Factor by which it enlarges what it sends."""
-    previous: Floats | None
-    """The last aggregate that it saw, of its own vector's shape; None in the first round."""
-    round: int
-    """Current round, from 1."""
-    honest: tuple[Floats, ...] = ()
-    """What colluders would have sent honestly in this round, of its own vector's shape: its own
-    vector, and those of the attackers before it in the same process. In one process the last
-    attacker knows all; Flower's workers each know a part."""
-
-
 Attack = Callable[..., Floats]
 """``(vector, knowledge, **options) -> sent``: a pure function from the honest vector to the one
-that is sent, of the same shape.
+that is sent, of the same shape. Options are keywords with a default.
 """
 
 ATTACKS: Registry[Attack] = Registry("simulation.attack")
 register_attack = ATTACKS.register
 
 
-def apply_attack(
-    name: str,
-    vector: Floats,
-    *,
-    boost: float,
-    previous: Floats | None,
-    round: int,
-    honest: Sequence[Floats] = (),
-) -> Floats:
+def apply_attack(name: str, vector: Floats, knowledge: Knowledge) -> Floats:
     """Return what an attacker sends in place of its honest vector.
 
     Parameters
@@ -61,19 +36,13 @@ def apply_attack(
     name:
         What ``simulation.attack`` names.
     vector:
-        float64, shape (n,): what the client would send honestly. It is not changed.
-    boost:
-        Factor by which the attacker enlarges.
-    previous:
-        float64, shape (n,): the last aggregate that the attacker saw, or None.
-    round:
-        Current round, from 1.
-    honest:
-        Honest vectors of the colluders that it knows of, its own included; none are its own alone.
+        float64, shape (size,): what the client would send honestly. It is not changed.
+    knowledge:
+        What it knows.
 
     Returns
     -------
-    ndarray of float64, shape (n,)
+    ndarray of float64, shape (size,)
         A new array.
 
     Raises
@@ -81,16 +50,11 @@ def apply_attack(
     SettingsError
         If there is no such attack.
     AdapterError
-        If ``previous``, or what the attack returns, has another shape than ``vector``.
+        If what is known, or what the attack returns, has another shape than goes with ``vector``.
     """
     attack = ATTACKS[name]
-    if previous is not None and previous.shape != vector.shape:
-        raise AdapterError(
-            f"the last aggregate has shape {previous.shape}, the own vector {vector.shape}",
-            cure="keep the aggregate of this run's adapter",
-        )
-    known = Knowledge(boost, previous, round, tuple(honest) or (vector,))
-    sent = np.asarray(attack(vector, known), dtype=np.float64)
+    knowledge.check(vector.size)
+    sent = np.array(attack(vector, knowledge), dtype=np.float64)
     if sent.shape != vector.shape:
         raise AdapterError(
             f"simulation.attack = {name!r} returned shape {sent.shape}, not {vector.shape}",
@@ -118,10 +82,10 @@ def _against_last(vector: Floats, knowledge: Knowledge) -> Floats:
     Colluders who do this agree without talking to each other. Before there is a step, the own
     update is reversed.
     """
-    if knowledge.previous is None:
+    if knowledge.step is None:
         return _reverse_boost(vector, knowledge)
     spread = float(vector.std())
-    return -knowledge.boost * spread * np.sign(knowledge.previous)
+    return -knowledge.boost * spread * np.sign(knowledge.step)
 
 
 @register_attack("collude")
@@ -133,7 +97,7 @@ def _collude(vector: Floats, knowledge: Knowledge) -> Floats:
     beyond the honest range no other vector bends it further against the last step. Before there is
     a step, everything is pushed one way.
     """
-    signs = np.ones_like(vector) if knowledge.previous is None else -np.sign(knowledge.previous)
+    signs = np.ones_like(vector) if knowledge.step is None else -np.sign(knowledge.step)
     pushed: Floats = knowledge.boost / np.sqrt(vector.size) * signs
     return pushed
 

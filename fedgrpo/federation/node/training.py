@@ -24,10 +24,17 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory
+from fedgrpo.attacks.knowledge import Insight
+from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory, TellingFactory
 from fedgrpo.federation.node.answers import log_failure
 from fedgrpo.federation.node.clock import Clock, LateError
-from fedgrpo.federation.node.faults import attack, honest_vectors, simulated_faults
+from fedgrpo.federation.node.faults import (
+    attack,
+    honest_vectors,
+    knowledge,
+    last_step,
+    simulated_faults,
+)
 from fedgrpo.federation.node.gate import Gate
 from fedgrpo.federation.protocols import node_side
 from fedgrpo.federation.protocols.base import Answering
@@ -236,7 +243,7 @@ def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
         return paid.kept
     release = _held(task, _computed(task, node, in_time=paid.in_time))
     if byzantine:
-        release = _attacked(task, release)
+        release = _attacked(task, node, release)
     task.store.keep(task.ask, release)
     return release
 
@@ -305,13 +312,28 @@ def _checked(release: Release, size: int) -> Release:
     return release
 
 
-def _attacked(task: Task, release: Release) -> Release:
+def _attacked(task: Task, node: Node, release: Release) -> Release:
     """What a simulated attacker sends in the place of its release."""
-    before = task.store.adapter_before(task.ask, task.order.adapter.vector)
+    ask, adapter, plan = task.ask, task.order.adapter, task.plan
+    before = task.store.adapter_before(ask, adapter.vector)
+    known = knowledge(
+        task.settings,
+        plan,
+        ask.round,
+        _insight(task, node, release),
+        first=task.store.first_release(ask, release),
+        step=last_step(adapter, before, release.size),
+    )
+    return attack(task.settings, release, plan.bound, known)
+
+
+def _insight(task: Task, node: Node, release: Release) -> Insight:
+    """What attackers are told of others: all, or what those of this process have met."""
+    if isinstance(node.factory, TellingFactory):
+        return node.factory.insight(task.order.adapter, task.plan, task.ask.round)
     order = f"{task.ask.run}/{task.ask.round}/".encode() + task.digest
-    honest = honest_vectors(order, task.context.node_config, release)
-    bound, adapter = task.plan.bound, task.order.adapter
-    return attack(task.settings, release, bound, adapter, before, task.ask.round, honest)
+    own = np.stack(honest_vectors(order, task.context.node_config, release))
+    return Insight(own, honest=own[:0], last=None)
 
 
 def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:

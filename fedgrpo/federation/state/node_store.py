@@ -98,6 +98,14 @@ class _Secret:
     key: Key
 
 
+@dataclass(frozen=True)
+class _First:
+    """The first release that a simulated attacker would have made in a run, had it been honest."""
+
+    round: int
+    release: NDArray[np.float64]
+
+
 class Shelf(Protocol):
     """Where notes are kept by name, each replaced whole."""
 
@@ -293,3 +301,15 @@ class NodeStore:
         before = kept.now if kept else None
         self._shelf.write(f"adapters-{ask.run}", _Adapters(ask.round, vector, before))
         return before
+
+    def first_release(self, ask: Ask, release: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what a simulated attacker would have sent honestly in its first round of the run,
+        and keep ``release`` if this is it.
+
+        None in that round, also when it is repeated.
+        """
+        kept = self._shelf.read(_First, f"first-{ask.run}")
+        if kept is None:
+            self._shelf.write(f"first-{ask.run}", _First(ask.round, release))
+            return None
+        return kept.release if kept.round < ask.round else None
