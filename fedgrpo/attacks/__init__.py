@@ -1,9 +1,12 @@
 """Faults among simulated clients: attackers, and those that drop out. No part of a deployment."""
 
+from fedgrpo.attacks import blind, everybody, own
 from fedgrpo.attacks.attacks import (
     ATTACKS,
+    EVERYBODY,
     Attack,
     apply_attack,
+    check_attack,
     register_attack,
 )
 from fedgrpo.attacks.faults import Faults, faults_of
@@ -11,11 +14,16 @@ from fedgrpo.attacks.knowledge import Insight, Knowledge
 
 __all__ = [
     "ATTACKS",
+    "EVERYBODY",
     "Attack",
     "Faults",
     "Insight",
     "Knowledge",
     "apply_attack",
+    "blind",
+    "check_attack",
+    "everybody",
     "faults_of",
+    "own",
     "register_attack",
 ]
