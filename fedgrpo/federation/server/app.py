@@ -81,7 +81,7 @@ def serve(
     grid: Grid,
     settings: Settings,
     run_dir: Path,
-    strategy: type[FedGRPO] = FedGRPO,
+    strategy: Callable[..., FedGRPO] = FedGRPO,
     model: Model | None = None,
     callbacks: Sequence[object] = (),
 ) -> FedGRPO:
@@ -140,7 +140,7 @@ def local_model() -> Model:
 def _strategy(
     settings: Settings,
     writer: RunWriter,
-    strategy_type: type[FedGRPO],
+    strategy_type: Callable[..., FedGRPO],
     model: Model,
     callbacks: Sequence[object],
 ) -> FedGRPO:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
 
 from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.protocols import server_side
@@ -216,6 +218,13 @@ class FedGRPO(Strategy):
         self._run_rounds(range(state.progress.round, last + 1))
         self._run.result.arrays = write_adapter(self._state.adapter)
         return self._run.result
+
+    @property
+    def last(self) -> NDArray[np.float64] | None:
+        """The last aggregated delta that this process released, shape (d,), in its own units."""
+        outcome = self._round.outcome if self._round else None
+        aggregate = outcome.aggregate if outcome else None
+        return None if aggregate is None else aggregate.delta
 
     @property
     def ended(self) -> bool:
