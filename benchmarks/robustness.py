@@ -6,8 +6,8 @@ is not run again, so the same command goes on where it was stopped.
 
 Usage::
 
-    python -m benchmarks.robustness [--minutes 60] [--workers 2] [--stages screen,worst]
-    python -m benchmarks.robustness_table    # each rule's worst attacks, and heat maps
+    python benchmarks/robustness.py [--minutes 60] [--workers 2] [--stages screen,worst]
+    python benchmarks/robustness_table.py    # each rule's worst attacks, and heat maps
 
 ``--minutes`` are CPU minutes of all workers together. A cell of 12 rounds takes about 15 CPU
 seconds. One seed is a sketch: the spread of one configuration over seeds is 0.035 to 0.05.

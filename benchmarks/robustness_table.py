@@ -1,6 +1,6 @@
 """What ``benchmarks/robustness.py`` measured: a table of each rule's worst attacks, and heat maps.
 
-Usage: ``python -m benchmarks.robustness_table``; the heat maps are written beside the CSV.
+Usage: ``python benchmarks/robustness_table.py``; the heat maps are written beside the CSV.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import fields
 
-from benchmarks.robustness import ALONE, CSV, RULES, SETTINGS, Cell, Row, finished
+from robustness import ALONE, CSV, RULES, SETTINGS, Cell, Row, finished
 
 
 def losses(rows: list[Row], base: str = "none") -> dict[tuple[str, ...], list[float]]:

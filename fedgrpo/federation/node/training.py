@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -330,7 +330,12 @@ def _attacked(task: Task, node: Node, release: Release) -> Release:
 def _insight(task: Task, node: Node, release: Release) -> Insight:
     """What attackers are told of others: all, or what those of this process have met."""
     if isinstance(node.factory, TellingFactory):
-        return node.factory.insight(task.order.adapter, task.plan, task.ask.round)
+        told = node.factory.insight(task.order.adapter, task.plan, task.ask.round)
+        own, honest = (
+            np.reshape([_held(task, one) for one in rows], rows.shape)
+            for rows in (told.own, told.honest)
+        )
+        return replace(told, own=own, honest=honest)
     order = f"{task.ask.run}/{task.ask.round}/".encode() + task.digest
     own = np.stack(honest_vectors(order, task.context.node_config, release))
     return Insight(own, honest=own[:0], last=None)
