@@ -33,7 +33,7 @@ CASES = [
 NOISE = (
     ("fedgrpo.federation.server.round", "server_noise_std"),
     ("fedgrpo.federation.wire.plans", "client_noise_std"),
-    ("fedgrpo.federation.protocols.committee.plan", "noise_steps"),
+    ("fedgrpo.federation.protocols.committee.convening.plan", "noise_steps"),
 )
 """Who says how much noise there is."""
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fedgrpo.attacks.knowledge import Knowledge
 from fedgrpo.ground.errors import AdapterError, SettingsError
-from fedgrpo.ground.part_names import part_name
 from fedgrpo.ground.parts import Registry
+from fedgrpo.ground.parts.names import part_name
 
 Floats = NDArray[np.float64]
 

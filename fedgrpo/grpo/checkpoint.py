@@ -22,7 +22,7 @@ import torch
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.grpo.best import WINDOW, BestAdapter, BestKeeper
+from fedgrpo.grpo.learning.best import WINDOW, BestAdapter, BestKeeper
 from fedgrpo.grpo.learning.health import HISTORY
 from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics
 from fedgrpo.grpo.rollout.experience import Experience

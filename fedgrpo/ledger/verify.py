@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.ground.errors import LedgerError, PrivacyError, RunError, SettingsError
-from fedgrpo.ground.part_names import part_name
+from fedgrpo.ground.parts.names import part_name
 from fedgrpo.ground.records import Guarantee
 from fedgrpo.ground.run_files import ADAPTER, SUMMARY
 from fedgrpo.ledger.checkpoints import Checkpoint

@@ -15,9 +15,16 @@ from typing import Any
 
 from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger.checkpoints import Cosignature, cosign
-from fedgrpo.ledger.entries import Entry, Head, RoundEntry, canonical, from_tree, to_tree
+from fedgrpo.ledger.entries import (
+    Entry,
+    Head,
+    RoundEntry,
+    canonical,
+    entered_order,
+    from_tree,
+    to_tree,
+)
 from fedgrpo.ledger.merkle import MerkleTree
-from fedgrpo.ledger.orders import entered_order
 from fedgrpo.ledger.replay import Replay
 
 
@@ -34,7 +41,7 @@ class Expected:
     round:
         The last one in which this member was ordered to compute; 0 if there was none.
     order:
-        Digest of what it was ordered then, see :func:`fedgrpo.ledger.orders.order_digest`.
+        Digest of what it was ordered then, see :func:`fedgrpo.ledger.entries.order_digest`.
     """
 
     run: str

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.ground.part_names import part_name
 from fedgrpo.ground.parts import Registry
+from fedgrpo.ground.parts.names import part_name
 
 Vectors = NDArray[np.float64]
 Combination = Callable[..., Vectors]

@@ -15,7 +15,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedgrpo.ground.errors import PolicyError
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings import METRICS, Metrics, Names, Section, Settings
 from fedgrpo.settings.protocols.committee.members import check_members
 from fedgrpo.site.refusals import Refusal

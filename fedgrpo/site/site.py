@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from fedgrpo.settings import Scalar, Settings
-from fedgrpo.site.account import check_spending, round_entry
+from fedgrpo.site.account.costs import check_spending, round_entry
+from fedgrpo.site.account.mishaps import MishapFile
+from fedgrpo.site.account.spending import Entry, SpendingFile
 from fedgrpo.site.checks import check_round
 from fedgrpo.site.limits import Policy
-from fedgrpo.site.mishaps import MishapFile
-from fedgrpo.site.spending import Entry, SpendingFile
 
 POLICY_FILE = "policy.toml"
 """Name of the policy beside the prompts, where the node's configuration names none."""

@@ -9,7 +9,7 @@ import pytest
 
 from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger import FILE, Expected, Ledger, Witness, replay
-from fedgrpo.ledger.orders import entered_order
+from fedgrpo.ledger.entries import entered_order
 from tests.ledger.runs import (
     COMMITTEE,
     HASHES,

@@ -15,8 +15,8 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedgrpo.federation.audit.canary_clients import ClientCanary, Constant, PromptCanaries
-from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.client_app import make_client_app
+from fedgrpo.federation.node.clients.interfaces import Client
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.local_grid import FIRST_NODE, LocalGrid
 from fedgrpo.federation.wire.messages import read_release, write_adapter

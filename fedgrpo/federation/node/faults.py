@@ -11,7 +11,7 @@ from fedgrpo.attacks.attacks import apply_attack
 from fedgrpo.attacks.blind import MALFORMED
 from fedgrpo.attacks.faults import Faults, faults_of
 from fedgrpo.attacks.knowledge import Insight, Knowledge
-from fedgrpo.ground.part_names import part_name
+from fedgrpo.ground.parts.names import part_name
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings

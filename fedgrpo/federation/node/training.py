@@ -25,8 +25,13 @@ from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.attacks.knowledge import Insight
-from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory, TellingFactory
 from fedgrpo.federation.node.answers import log_failure
+from fedgrpo.federation.node.clients.interfaces import (
+    ClientFactory,
+    PreparingFactory,
+    TellingFactory,
+)
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import Clock, LateError
 from fedgrpo.federation.node.faults import (
     attack,
@@ -40,7 +45,6 @@ from fedgrpo.federation.protocols import node_side
 from fedgrpo.federation.protocols.base import Answering
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, check_header, decode
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import is_single, order_digest, release_plan

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.ownership import evaluation_prompts
-from fedgrpo.federation.node.client import local_update
-from fedgrpo.federation.node.prompt_client import PromptClient, in_order, unit_gradient
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.client import local_update
+from fedgrpo.federation.node.clients.prompt_client import PromptClient, in_order, unit_gradient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.grpo.isolated.engine import Lesson
 from fedgrpo.grpo.trainer import GRPOTrainer

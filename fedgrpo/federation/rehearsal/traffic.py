@@ -15,10 +15,10 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fedgrpo.federation.node.client_app import make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.flower_internals import object_bytes
 from fedgrpo.federation.simulation.local_grid import LocalGrid, stage_of
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.link import refusal_words
 from fedgrpo.federation.wire.messages import read_refusal, write_adapter
 from fedgrpo.ground.errors import RunError

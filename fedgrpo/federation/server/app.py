@@ -11,8 +11,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
+from fedgrpo.federation.server.evaluation import Evaluator
 from fedgrpo.federation.server.parts import check_parts
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.wire.messages import write_adapter

@@ -13,7 +13,7 @@ import torch
 
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.interfaces import Evaluation
+from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import check_context
@@ -56,7 +56,7 @@ class LocalEvaluator:
         return self._initial
 
     def evaluate(self, adapter: AdapterState) -> Evaluation | None:
-        """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
+        """See :class:`fedgrpo.federation.server.evaluation.Evaluator`."""
         if self.held_out is None:
             return None
         self.adapter.load(adapter)

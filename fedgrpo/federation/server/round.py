@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.protocols.base import RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.server.optimisers import rate_at, server_step
 from fedgrpo.federation.wire.plans import following_radius, norms_in, release_plan
 from fedgrpo.federation.wire.versions import VERSION

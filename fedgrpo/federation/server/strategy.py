@@ -14,10 +14,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation, Evaluator
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
     RoundClock,
@@ -116,6 +116,8 @@ class FedGRPO(Strategy):
         with a writer, all of it. A skipped round has a reason.
     train_s, evaluate_s:
         Seconds of this process spent waiting for local training, and in evaluation.
+    last:
+        float64, shape (d,): the last aggregated delta that this process released, in its own units.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class FedGRPO(Strategy):
         self._protocol = server_side(settings)(
             settings, self._secret, self._journal.openings(), ledger
         )
+        self.last: NDArray[np.float64] | None = None
         self._run: _Run | None = None
         self._round: Round | None = None
 
@@ -218,13 +221,6 @@ class FedGRPO(Strategy):
         self._run_rounds(range(state.progress.round, last + 1))
         self._run.result.arrays = write_adapter(self._state.adapter)
         return self._run.result
-
-    @property
-    def last(self) -> NDArray[np.float64] | None:
-        """The last aggregated delta that this process released, shape (d,), in its own units."""
-        outcome = self._round.outcome if self._round else None
-        aggregate = outcome.aggregate if outcome else None
-        return None if aggregate is None else aggregate.delta
 
     @property
     def ended(self) -> bool:
@@ -308,6 +304,7 @@ class FedGRPO(Strategy):
         if dropped := arrived.asked - outcome.finished:
             LOG.warning(f"{dropped} of {arrived.asked} nodes dropped: {reasons}")
         current.outcome = replace(outcome, dropped=dropped)
+        self.last = outcome.aggregate.delta
         with current.phase("aggregate"):
             self.state = apply_aggregate(
                 self.settings, self._state, outcome.aggregate, outcome.finished

@@ -1,7 +1,7 @@
 """A run in this process: the same strategy, client app and run directory, without Ray or sockets.
 
 All clients compute in one batch on one base model where the settings let them
-(:mod:`fedgrpo.federation.batched`), else one after another.
+(:mod:`fedgrpo.federation.simulation.batched`), else one after another.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from rich.console import Console
 
-from fedgrpo.federation.batched.clients import BatchedClients
-from fedgrpo.federation.batched.coverage import engine_words, left_out
 from fedgrpo.federation.node.client_app import make_client_app
-from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
-from fedgrpo.federation.node.local_clients import LocalClients
+from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given
+from fedgrpo.federation.node.clients.local_clients import LocalClients
 from fedgrpo.federation.server.app import Model, local_model, serve
 from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.batched.clients import BatchedClients
+from fedgrpo.federation.simulation.batched.coverage import engine_words, left_out
 from fedgrpo.federation.simulation.local_grid import LocalGrid
 from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.wire.messages import write_adapter

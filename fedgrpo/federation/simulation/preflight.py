@@ -9,7 +9,7 @@ from pathlib import Path
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.prompts import PromptRow, load_prompts
 from fedgrpo.data.units import units_of
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
@@ -82,7 +82,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.attacks.attacks import ATTACKS
     from fedgrpo.federation.server.parts import check_parts as check_server_parts
     from fedgrpo.grpo.learning.isolation import require_isolation
-    from fedgrpo.grpo.parts import check_parts
+    from fedgrpo.grpo.methods.parts import check_parts
 
     ATTACKS.check(settings.simulation.attack)
     check_parts(settings.grpo)

@@ -25,7 +25,7 @@ from fedgrpo.grpo.isolated.shapes import (
     suspects_last,
 )
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
-from fedgrpo.grpo.judging import advantages
+from fedgrpo.grpo.learning.judging import advantages
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids

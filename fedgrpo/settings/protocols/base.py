@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.part_names import part_name
+from fedgrpo.ground.parts.names import part_name
 
 if TYPE_CHECKING:
     from fedgrpo.settings.sections.tree import Tree as Settings

@@ -16,9 +16,9 @@ import pytest
 import fedgrpo.ground.crypto
 from fedgrpo.federation.audit.canaries import READABLE, canary_run
 from fedgrpo.federation.audit.examine import Examination, examine
-from fedgrpo.federation.node import prompt_client
+from fedgrpo.federation.node.clients import prompt_client
 from fedgrpo.federation.protocols import base, means
-from fedgrpo.federation.protocols.committee import plan as committee_plan
+from fedgrpo.federation.protocols.committee.convening import plan as committee_plan
 from fedgrpo.federation.state import node_store
 from fedgrpo.privacy import grid, worst_epsilon
 from fedgrpo.privacy.audit import audit

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fedgrpo.cli.app import app
 from fedgrpo.data.survey import Survey, survey_rows
 from fedgrpo.federation import FedGRPO, make_client_app
-from fedgrpo.federation.node.prompt_client import own_shapes
+from fedgrpo.federation.node.clients.prompt_client import own_shapes
 from fedgrpo.federation.rehearsal import dry_run as module
 from fedgrpo.federation.rehearsal.dry_run import Measured, dry_run
 from fedgrpo.federation.rehearsal.traffic import CountingGrid

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.identity import member_identity
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.identity import member_identity
+from fedgrpo.federation.protocols.committee.convening.messages import (
     COSIGN,
     Growth,
     Vouched,

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
-from fedgrpo.federation.protocols.committee.messages import TOSS, Work
-from fedgrpo.federation.protocols.committee.plan import (
+from fedgrpo.federation.protocols.committee.convening.identity import KEY_FILE, member_identity
+from fedgrpo.federation.protocols.committee.convening.messages import TOSS, Work
+from fedgrpo.federation.protocols.committee.convening.plan import (
     check_listed,
     committee_of,
     committee_plan,
     dealing_session,
     is_direct,
 )
-from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
-from fedgrpo.federation.protocols.committee.seats import (
+from fedgrpo.federation.protocols.committee.convening.pledges import Pledge, Pledges
+from fedgrpo.federation.protocols.committee.convening.seats import (
     DealingKey,
     Place,
     Seat,

@@ -2,8 +2,9 @@
 
 Adversary: a server, as the relay of sealed messages, that may send anything, any client, and one
 malicious member. A member computes in a round under one seating, each seat of which its member has
-signed, on one set of inputs only (:mod:`fedgrpo.federation.protocols.committee.pledges`), from
-clients whose keys their nodes have signed; it says nothing in clear but what was opened.
+signed, on one set of inputs only
+(:mod:`fedgrpo.federation.protocols.committee.convening.pledges`), from clients whose keys their
+nodes have signed; it says nothing in clear but what was opened.
 """
 
 from __future__ import annotations
@@ -13,15 +14,7 @@ from dataclasses import dataclass
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.job import (
-    WORK,
-    Job,
-    Outcome,
-    begun_job,
-    new_job,
-    stored_work,
-)
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     ABANDON,
     AGGREGATE,
     GO_ON,
@@ -29,6 +22,14 @@ from fedgrpo.federation.protocols.committee.messages import (
     Post,
     Progress,
     Work,
+)
+from fedgrpo.federation.protocols.committee.job import (
+    WORK,
+    Job,
+    Outcome,
+    begun_job,
+    new_job,
+    stored_work,
 )
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire.codec import Header, decode, encode, put, take

@@ -26,17 +26,17 @@ from fedgrpo.federation.protocols.base import (
     read_result,
     values_of,
 )
-from fedgrpo.federation.protocols.committee.cosigning import Cosigning
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     DEAL,
     Dealer,
     DealOrder,
     Dealt,
     Progress,
 )
-from fedgrpo.federation.protocols.committee.plan import committee_plan, mean_of
-from fedgrpo.federation.protocols.committee.roll import CommitteeError, Roll
-from fedgrpo.federation.protocols.committee.seats import Place
+from fedgrpo.federation.protocols.committee.convening.plan import committee_plan, mean_of
+from fedgrpo.federation.protocols.committee.convening.roll import CommitteeError, Roll
+from fedgrpo.federation.protocols.committee.convening.seats import Place
+from fedgrpo.federation.protocols.committee.cosigning import Cosigning
 from fedgrpo.federation.protocols.committee.sitting import Sitting
 from fedgrpo.federation.wire.codec import decode, encode
 from fedgrpo.federation.wire.exchange import Replies

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     ABANDON,
     AGGREGATE,
     COMMITTEE,
@@ -22,9 +22,9 @@ from fedgrpo.federation.protocols.committee.messages import (
     Progress,
     Work,
 )
-from fedgrpo.federation.protocols.committee.plan import is_direct, seating_of
-from fedgrpo.federation.protocols.committee.roll import CommitteeError
-from fedgrpo.federation.protocols.committee.seats import DealingKey, Seat
+from fedgrpo.federation.protocols.committee.convening.plan import is_direct, seating_of
+from fedgrpo.federation.protocols.committee.convening.roll import CommitteeError
+from fedgrpo.federation.protocols.committee.convening.seats import DealingKey, Seat
 from fedgrpo.federation.wire.codec import check_size, decode, encode
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.secure.committee import MemberKeys
