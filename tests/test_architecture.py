@@ -37,6 +37,16 @@ LAYERS = """
     settings
     attacks
     robust
+    report.records
+    report.reader
+    report.writer
+    report.run_directory
+    report.trackers
+    report.figures
+    report.wording
+    report.plots
+    report.console
+    report.page
     report
     privacy.accounting
     site.refusals
@@ -98,9 +108,7 @@ LAYERS = """
 its inner rooms stands for the files that lie directly in it."""
 
 MOST_CHILDREN, MOST_ARROWS = 13, 20
-CROWDED = {
-    "report": (15, 25),
-}
+CROWDED: dict[str, tuple[int, int]] = {}
 """Children and arrows of rooms that still have more."""
 
 MOST_ARROWS_OF_THE_HOUSE = 30

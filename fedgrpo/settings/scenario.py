@@ -19,6 +19,7 @@ PARTS = (
     "robust.rule",
     "server.optimiser",
     "simulation.attack",
+    "run.report_to",
 )
 """Settings that name parts, which may come from files."""
 

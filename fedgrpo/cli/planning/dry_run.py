@@ -39,7 +39,7 @@ def dry_run(
     with explained():
         from fedgrpo.federation.rehearsal.dry_run import dry_run as measure
         from fedgrpo.ground.records import to_json
-        from fedgrpo.report.dry_run import print_dry_run
+        from fedgrpo.report.console.dry_run import print_dry_run
 
         found = measure(
             scenario,

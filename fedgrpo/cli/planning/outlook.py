@@ -17,27 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """A budget, and what it means for a cohort if one is known.
-
-    Attributes
-    ----------
-    budget:
-        Noise, rounds and epsilon.
-    cohort:
-        Who takes part.
-    dimension:
-        Trainable values, d.
-    member_epsilon:
-        Epsilon towards one curious member of the committee, where there is one.
-    shared_noise:
-        Whether one noise covers all clients, or each relies on others' noise.
-    """
+    """A budget, and what it means for a cohort if one is known."""
 
     budget: Budget
+    """Noise, rounds and epsilon."""
     cohort: Cohort | None = None
+    """Who takes part."""
     dimension: int | None = None
+    """Trainable values, d."""
     member_epsilon: float | None = None
+    """Epsilon towards one curious member of the committee, where there is one."""
     shared_noise: bool = True
+    """Whether one noise covers all clients, or each relies on others' noise."""
 
     @property
     def warning(self) -> str:

@@ -34,17 +34,13 @@ def calibrated_norm(settings: Settings) -> float:
 
     Prompt unit: L2 norms of the gradients of all public prompts that teach something. Otherwise: of
     the updates of :data:`DRY_ROUNDS` clients' local steps, each from the start of the run. Norms
-    tend to shrink as a run goes on, which ``privacy.adaptive`` follows.
+    tend to shrink as a run goes on, which ``privacy.adaptive`` follows. Raises PrivacyError if no
+    prompt teaches anything, so that there is no norm.
 
     Parameters
     ----------
     settings:
         The run's; ``evaluation.prompts`` says how many public prompts there are.
-
-    Raises
-    ------
-    PrivacyError
-        If no prompt teaches anything, so that there is no norm.
     """
     norms = public_norms(settings)
     if not norms.size:

@@ -33,7 +33,7 @@ from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
 from fedgrpo.privacy.accounting.guarantees import check_budget
-from fedgrpo.report.dry_run import DryRun, histogram
+from fedgrpo.report.console.dry_run import DryRun, histogram
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.settings.scenario import absolute_source, load_scenario

@@ -110,18 +110,12 @@ def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
 
     Two rounds over tiny adapters are played in this process, with clients that release zeros, and
     drawn out to the adapter's size. So the figure follows the protocol's own code, whatever it is.
+    Raises RunError if the played round fails.
 
     Parameters
     ----------
-    settings:
-        Of the run.
     adapter:
         Its size and its frozen basis, which the node receives.
-
-    Raises
-    ------
-    RunError
-        If the played round fails.
     """
     small, large = (_played(settings, dimension) for dimension in (SMALL, LARGE))
     stretch = (adapter.vector.size - SMALL) / (LARGE - SMALL)

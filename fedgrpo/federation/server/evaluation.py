@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from fedgrpo.ground.records import Sample
 from fedgrpo.model.adapter import AdapterState
 
 
@@ -18,11 +20,17 @@ class Evaluation:
         Mean reward of completions sampled at the training temperature, and of the most likely ones.
     kl_base:
         KL divergence (nats) of the adapter from the initial one.
+    rewards:
+        Mean of each reward function by name, ``sampled`` and ``greedy``.
+    samples:
+        A few of the server's own held-out prompts with completions, for its own disk.
     """
 
     sampled: float
     greedy: float
     kl_base: float
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
 
 
 class Evaluator(Protocol):

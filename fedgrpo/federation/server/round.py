@@ -39,6 +39,7 @@ class RoundClock:
     rounds: int
     writer: RunWriter | None
     seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
 
     def announce(self, name: str, detail: str = "") -> None:
         """Say that a phase begins."""
@@ -122,6 +123,8 @@ def make_row(
         sampled=evaluation.sampled if evaluation else None,
         greedy=evaluation.greedy if evaluation else None,
         kl_base=evaluation.kl_base if evaluation else None,
+        held_out_rewards=evaluation.rewards if evaluation else {},
+        bytes=clock.bytes,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,7 +29,7 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.crypto import kept_key, new_key
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError
 from fedgrpo.ground.run_files import NODES
-from fedgrpo.report.console import follow
+from fedgrpo.report.console import shown
 from fedgrpo.settings import Scalar, Settings
 
 LOG_ = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def run_in_process(
         made = watched(settings, evaluator=model.evaluator(settings), callbacks=callbacks)
         made.start(grid, write_adapter(model.initial(settings)))
         return made
-    with _shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
+    with shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
         try:
             return serve(grid, settings, run_dir, watched, model, callbacks)
         except FedGRPOError as error:
@@ -140,22 +139,6 @@ def _grid(
         run_config=settings.to_run_config() | {"run.directory": str(run_dir or "")},
         run_id=secrets.randbits(62),  # A resumed run is another one to its nodes.
     )
-
-
-@contextmanager
-def _shown(run_dir: Path, rounds: int, console: Console | None) -> Iterator[None]:
-    """Show the run directory from a thread, while this one computes and hears Ctrl-C."""
-    if console is None:
-        yield
-        return
-    over = threading.Event()
-    view = threading.Thread(target=follow, args=(run_dir, rounds, over.is_set, console))
-    view.start()
-    try:
-        yield
-    finally:
-        over.set()
-        view.join()
 
 
 @contextmanager

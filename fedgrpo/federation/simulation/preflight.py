@@ -11,6 +11,7 @@ from fedgrpo.data.prompts import PromptRow, load_prompts
 from fedgrpo.data.units import units_of
 from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.report.trackers import check_trackers
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
@@ -39,6 +40,7 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     """
     _check_cohort(settings)
     _check_machine(settings)
+    check_trackers(settings.run.report_to)
     _check_names(settings)
     if given is None or given.reward is None:
         _check_rewards(settings)

@@ -39,8 +39,6 @@ def load_place(
         Dotted name of a module, or path of a ``.py`` file.
     what:
         What asks for it, for errors.
-    error:
-        Class of the error.
     afresh:
         Run a file again even if it has been run and has not changed.
 

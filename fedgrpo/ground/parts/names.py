@@ -30,24 +30,16 @@ _FORM = re.compile(rf"(?:(?P<place>.*?):)??(?P<name>(?:{PLAIN})?)(?P<options>\(.
 
 @dataclass(frozen=True)
 class PartName:
-    """A part's name, read.
-
-    Attributes
-    ----------
-    text:
-        As the setting has it.
-    place:
-        Module or ``.py`` file that it comes from; None for what is built in or registered.
-    name:
-        Without place and options.
-    options:
-        What stands in the parentheses.
-    """
+    """A part's name, read."""
 
     text: str
+    """As the setting has it."""
     place: str | None
+    """Module or ``.py`` file that it comes from; None for what is built in or registered."""
     name: str
+    """Without place and options."""
     options: Mapping[str, Any]
+    """What stands in the parentheses."""
 
     @classmethod
     def read(cls, text: str, key: str, error: type[FedGRPOError] = SettingsError) -> PartName:
@@ -59,8 +51,6 @@ class PartName:
             The setting's value, or one item of it.
         key:
             The setting, for errors.
-        error:
-            Class of the error.
 
         Raises
         ------

@@ -14,21 +14,14 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class BestAdapter:
-    """The adapter at the end of the best window.
-
-    Attributes
-    ----------
-    step:
-        Optimiser steps that had been taken.
-    reward:
-        Mean training reward over the window.
-    vector:
-        Its trainable values, float32, shape (d,).
-    """
+    """The adapter at the end of the best window."""
 
     step: int
+    """Optimiser steps that had been taken."""
     reward: float
+    """Mean training reward over the window."""
     vector: NDArray[np.float32]
+    """Its trainable values, float32, shape (d,)."""
 
 
 class BestKeeper:

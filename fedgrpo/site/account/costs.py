@@ -39,8 +39,6 @@ def spent_epsilon(entries: Sequence[Entry], unit: str, delta: float) -> float:
 
     Parameters
     ----------
-    entries:
-        Releases.
     unit:
         ``prompt`` or ``client``.
     delta:

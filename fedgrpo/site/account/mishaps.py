@@ -15,15 +15,10 @@ from fedgrpo.ground.files import owner_only
 
 @dataclass(frozen=True)
 class MishapFile:
-    """Counts by cause in a file beside the site's account: a line for each round that had any.
-
-    Attributes
-    ----------
-    path:
-        Made with mode 0600 when something is counted first.
-    """
+    """Counts by cause in a file beside the site's account: a line for each round that had any."""
 
     path: Path
+    """Made with mode 0600 when something is counted first."""
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Count more; raises OSError if the disk fails."""

@@ -19,10 +19,12 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fedgrpo.ground.errors import PolicyError
+from fedgrpo.ground.codec import Folded, fold, unfold
+from fedgrpo.ground.errors import PolicyError, ProtocolError
 from fedgrpo.ground.files import sync_folder
 from fedgrpo.site.refusals import Refusal, refused
 
@@ -74,21 +76,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class History:
-    """What a spending file holds.
-
-    Attributes
-    ----------
-    entries:
-        Every release, oldest first.
-    torn:
-        Bytes of a torn last line that no entry stands for yet.
-    head:
-        Hash of the last line.
-    """
+    """What a spending file holds."""
 
     entries: tuple[Entry, ...] = ()
+    """Every release, oldest first."""
     torn: bytes = b""
+    """Bytes of a torn last line that no entry stands for yet."""
     head: str = START
+    """Hash of the last line."""
 
     @property
     def counted(self) -> tuple[Entry, ...]:
@@ -113,12 +108,8 @@ class SpendingFile:
         self.path = path
 
     def read(self) -> History:
-        """Read everything that was spent.
-
-        Raises
-        ------
-        PolicyError
-            If the file cannot be read, or a line was changed.
+        """Read everything that was spent; raises PolicyError if the file cannot be read, or a line
+        was changed.
         """
         if not self.path.exists():
             return History()
@@ -133,8 +124,6 @@ class SpendingFile:
 
         Parameters
         ----------
-        entry:
-            The release.
         admit:
             Called with all releases, this one included, and raises if they are too much.
 
@@ -177,23 +166,19 @@ class SpendingFile:
 
 
 def parse(content: bytes) -> History:
-    """Read the bytes of a spending file.
-
-    Raises
-    ------
-    PolicyError
-        If a line is not what it was when it was written.
+    """Read the bytes of a spending file; raises PolicyError if a line is not what it was when it
+    was written.
     """
     entries: list[Entry] = []
     head, torn = START, b""
     for number, line in enumerate(content.split(b"\n"), start=1):
-        parsed = _read_line(line)
+        parsed = _read_line(line, head)
         if parsed is None:
             # A crash left it, if it is the last or the entry that follows vouches for it.
             torn = torn + b"\n" + line if torn else line
             continue
-        previous, entry, own = parsed
-        if (previous, own, entry.torn) != (head, _hash(head, entry), _digest(torn)):
+        entry, own = parsed
+        if not own or entry.torn != _digest(torn):
             raise _broken(f"line {number} of the spending file, or one before it, was changed")
         entries.append(entry)
         head, torn = own, b""
@@ -233,37 +218,33 @@ def stand_in(history: History, asked: Entry | None = None) -> Entry:
 def _lines(entries: Sequence[Entry], head: str) -> bytes:
     written = b""
     for entry in entries:
-        following = _hash(head, entry)
-        line = json.dumps({"previous": head, **_fields(entry), "hash": following})
+        values = {name: v for name, v in fold(entry).scalars.items() if name != "secret" or v}
+        following = _hash(head, values)
+        line = json.dumps({"previous": head, **values, "hash": following})
         written, head = written + line.encode() + b"\n", following
     return written
 
 
-def _read_line(line: bytes) -> tuple[str, Entry, str] | None:
-    """Read the hash before a line, its entry and its own hash; None unless the line is whole."""
+def _read_line(line: bytes, head: str) -> tuple[Entry, str] | None:
+    """Read an entry and the hash of its line, which is empty unless the line is as it was written
+    behind ``head``; None unless the line is whole. Older versions wrote no secret.
+    """
     try:
         values = json.loads(line)
         previous, own = values.pop("previous"), values.pop("hash")
-        entry = Entry(**values)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        entry = unfold(Entry, Folded({"secret": "", **values}))
+    except (ValueError, TypeError, KeyError, AttributeError, ProtocolError):
         return None
-    kinds = {"str": str, "int": int, "float": float}
-    typed = all(type(getattr(entry, f.name)) is kinds[str(f.type)] for f in fields(Entry))
-    return (previous, entry, own) if typed else None
-
-
-def _fields(entry: Entry) -> dict[str, object]:
-    """What a line says of an entry: lines of older versions have no secret, nor has their hash."""
-    return {name: value for name, value in asdict(entry).items() if name != "secret" or value}
+    return entry, own if (previous, own) == (head, _hash(head, values)) else ""
 
 
 def _digest(torn: bytes) -> str:
     return hashlib.sha256(torn).hexdigest() if torn else ""
 
 
-def _hash(head: str, entry: Entry) -> str:
-    content = json.dumps([head, _fields(entry)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def _hash(head: str, values: dict[str, Any]) -> str:
+    """Hash all that a line says but its own hash."""
+    return hashlib.sha256(json.dumps([head, values], sort_keys=True).encode()).hexdigest()
 
 
 def _content(descriptor: int) -> bytes:

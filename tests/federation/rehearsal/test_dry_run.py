@@ -28,7 +28,7 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.errors import DataError
 from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.model.lora import Adapter
-from fedgrpo.report.dry_run import print_dry_run
+from fedgrpo.report.console.dry_run import print_dry_run
 from fedgrpo.settings import AdapterSettings, Settings
 from fedgrpo.settings.scenario import load_scenario
 from tests.models import rows, tiny_base

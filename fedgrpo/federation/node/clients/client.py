@@ -46,8 +46,6 @@ class LocalClient:
 
     Parameters
     ----------
-    settings:
-        The run's.
     trainer:
         Over the client's prompts, with the adapter that the process keeps resident. None where
         none of its prompts can be used: it has nothing to say.

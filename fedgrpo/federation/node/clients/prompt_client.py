@@ -48,16 +48,12 @@ class PromptClient(UnitRows):
 
     Parameters
     ----------
-    settings:
-        The run's.
     adapter:
         The one that the process keeps resident.
     reward:
         Judges one prompt's group at a time, remembering nothing.
     rows:
         The site's own.
-    declared:
-        Its public figures.
     unread:
         Rows of the source that could not be read at all, for the site's own people.
 
@@ -146,12 +142,7 @@ def unit_gradient(lessons: Sequence[Lesson], dimension: int) -> Floats:
 
 def own_shapes(settings: Settings, longest: int) -> tuple[Layout, Proof]:
     """Shapes of this process's model for prompts of up to ``longest`` tokens, and their proof; kept
-    for the next message.
-
-    Raises
-    ------
-    ModelError
-        If the model cannot keep prompts apart.
+    for the next message. Raises ModelError if the model cannot keep prompts apart.
     """
     return _own_shapes(computed(settings), longest)
 

@@ -28,11 +28,7 @@ def use_cores(settings: Settings, node_config: Mapping[str, Scalar]) -> None:
 
     A simulated node shares the machine with others, so the settings give it a number. A deployed
     one has the number of its own configuration, or else torch's: all cores, or OMP_NUM_THREADS.
-
-    Raises
-    ------
-    SettingsError
-        If the configured number is none.
+    Raises SettingsError if the configured number is none.
     """
     if is_simulated(node_config):
         torch.set_num_threads(settings.simulation.cpus_per_client)
@@ -50,20 +46,13 @@ def use_cores(settings: Settings, node_config: Mapping[str, Scalar]) -> None:
 
 def resident(settings: Settings, *, any_weights: bool = False) -> Adapter:
     """One base model a process: simulated clients take turns on it, each loading the round's
-    adapter first.
+    adapter first. Raises ModelError if it cannot be loaded.
 
     Parameters
     ----------
-    settings:
-        The run's.
     any_weights:
         Whether it may be loaded from weights in a format that can hold code, as the site's policy
         says. What is loaded already is handed out whatever this says.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be loaded.
     """
     wanted = computed(settings)
     if wanted not in _LOADED:

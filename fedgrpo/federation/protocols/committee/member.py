@@ -52,13 +52,9 @@ Relayed = ReplayableMember[Outcome]
 
 
 def work(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
-    """Do what the server asks of a member, and answer with what to pass on.
-
-    Raises
-    ------
-    ProtocolError
-        If this node is no member, a seat is not proven, the node is asked twice for one thing, or
-        a check fails before this member's part of the result is out.
+    """Do what the server asks of a member, and answer with what to pass on. Raises ProtocolError if
+    this node is no member, a seat is not proven, the node is asked twice for one thing, or a check
+    fails before this member's part of the result is out.
     """
     memory = NodeMemory(context.state)
     header = Header(context.run_id, memory.round)

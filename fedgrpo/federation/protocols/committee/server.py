@@ -93,27 +93,18 @@ class Server(ServerSide):
 
 @dataclass(frozen=True)
 class CommitteeMean:
-    """What a round opened.
-
-    Attributes
-    ----------
-    mean:
-        float64, shape (size,): robust mean of the releases, noised.
-    clients:
-        Nodes whose releases were shared out to the members properly.
-    groups:
-        Values that the rule saw in each coordinate.
-    members:
-        The four that sat in the round and computed it.
-    failures:
-        Why nodes are missing from it.
-    """
+    """What a round opened."""
 
     mean: NDArray[np.float64]
+    """float64, shape (size,): robust mean of the releases, noised."""
     clients: tuple[int, ...]
+    """Nodes whose releases were shared out to the members properly."""
     groups: int
+    """Values that the rule saw in each coordinate."""
     members: tuple[MemberKeys, ...]
+    """The four that sat in the round and computed it."""
     failures: Failures
+    """Why nodes are missing from it."""
 
 
 @dataclass
@@ -137,13 +128,8 @@ class CommitteeServer:
         self.roll.leave(nodes)
 
     def read(self, place: Place, node: int, content: RecordDict) -> Dealer:
-        """Read a node's answer to the order to train.
-
-        Raises
-        ------
-        ProtocolError
-            If it is malformed, its seat or its dealing key is not proven, or the node signs with
-            another key than before.
+        """Read a node's answer to the order to train; raises ProtocolError if it is malformed, its
+        seat or its dealing key is not proven, or the node signs with another key than before.
         """
         dealer = decode(Dealer, content)
         dealer.check(place, node)

@@ -101,8 +101,6 @@ class Sitting:
     ----------
     settings, link, size:
         The run's, the round's, and the length of what is opened.
-    seats:
-        Of the four.
     attempt:
         Number of the last attempt in the round.
     to_blame:
@@ -151,12 +149,8 @@ class Sitting:
     def compute(
         self, clients: Mapping[int, DealingKey], dealt: Mapping[int, tuple[bytes, ...]]
     ) -> dict[int, Progress]:
-        """Let the members compute on what was dealt to them.
-
-        Raises
-        ------
-        CommitteeError
-            If one of them comes to no result.
+        """Let the members compute on what was dealt to them; raises CommitteeError if one of them
+        comes to no result.
         """
         self.attempt += 1
         return self._relay(

@@ -35,12 +35,8 @@ def can_be_member(context: Context, settings: Settings) -> bool:
 
 
 def member_identity(context: Context, store: NodeStore) -> Identity:
-    """Return a node's keys as a member; a simulated one derives them from its own secret.
-
-    Raises
-    ------
-    ProtocolError
-        If the node has none, or they cannot be read.
+    """Return a node's keys as a member; a simulated one derives them from its own secret. Raises
+    ProtocolError if the node has none, or they cannot be read.
     """
     if KEY_FILE in context.node_config:
         return _read(Path(str(context.node_config[KEY_FILE])))

@@ -33,50 +33,33 @@ _LOST_KEYS = "a member that lost its keys needs a new run, or another one in its
 
 @dataclass(frozen=True)
 class Toss:
-    """What a member holds of one seating's toss.
-
-    Attributes
-    ----------
-    keys:
-        Component keys; None before they are tossed.
-    committed:
-        Digest (hex) of what each other member committed to, by its number; empty before this member
-        revealed anything.
-    served:
-        Whether a round was begun with the keys.
-    """
+    """What a member holds of one seating's toss."""
 
     keys: ComponentKeys | None = field(default=None, repr=False)
+    """Component keys; None before they are tossed."""
     committed: Mapping[int, str] = field(default_factory=dict)
+    """Digest (hex) of what each other member committed to, by its number; empty before this member
+    revealed anything."""
     served: bool = False
+    """Whether a round was begun with the keys."""
 
 
 @dataclass(frozen=True)
 class Pledge:
-    """What a node has promised in one run.
-
-    Attributes
-    ----------
-    round:
-        The last round that it dealt in, tossed keys in or began to compute; 0 before the first.
-    seating:
-        Name (64 hex digits) of the four members of that round.
-    attempt:
-        Number of its last attempt in that round.
-    inputs:
-        Digest (hex) of the inputs that it took to be opened in that round; empty before.
-    tosses:
-        Keys by the name of their seating.
-    pins:
-        Identities (hex) of the run's nodes as first seen, by node.
-    """
+    """What a node has promised in one run."""
 
     round: int = 0
+    """The last round that it dealt in, tossed keys in or began to compute; 0 before the first."""
     seating: str = ""
+    """Name (64 hex digits) of the four members of that round."""
     attempt: int = 0
+    """Number of its last attempt in that round."""
     inputs: str = ""
+    """Digest (hex) of the inputs that it took to be opened in that round; empty before."""
     tosses: Mapping[str, Toss] = field(default_factory=dict)
+    """Keys by the name of their seating."""
     pins: Mapping[int, str] = field(default_factory=dict)
+    """Identities (hex) of the run's nodes as first seen, by node."""
 
     @property
     def toss(self) -> Toss:
@@ -89,12 +72,8 @@ class Pledge:
         return tuple(sorted(name for name, toss in self.tosses.items() if toss.keys))
 
     def sitting(self, round: int, seating: str) -> Pledge:
-        """Take a seating for a round.
-
-        Raises
-        ------
-        ProtocolError
-            If a later round was begun, or this one under another seating.
+        """Take a seating for a round; raises ProtocolError if a later round was begun, or this one
+        under another seating.
         """
         if round < self.round:
             raise ProtocolError(
@@ -111,12 +90,8 @@ class Pledge:
         return self
 
     def tossing(self, attempt: int, round: int, seating: str) -> Pledge:
-        """Begin to toss a seating's keys.
-
-        Raises
-        ------
-        ProtocolError
-            If they have served already, the attempt is not new, or as for :meth:`sitting`.
+        """Begin to toss a seating's keys; raises ProtocolError if they have served already, the
+        attempt is not new, or as for :meth:`sitting`.
         """
         after = self.sitting(round, seating)
         if after.toss.served:
@@ -136,12 +111,8 @@ class Pledge:
         return self
 
     def revealing(self, committed: Mapping[int, bytes]) -> Pledge:
-        """Take what the others have committed to, before revealing anything to them.
-
-        Raises
-        ------
-        ProtocolError
-            If one of them committed to something else before.
+        """Take what the others have committed to, before revealing anything to them; raises
+        ProtocolError if one of them committed to something else before.
         """
         digests = {member: digest.hex() for member, digest in committed.items()}
         for member, before in self.toss.committed.items():
@@ -158,24 +129,14 @@ class Pledge:
         return self._with(replace(self.toss, keys=keys))
 
     def computing(self, attempt: int, round: int, seating: str) -> Pledge:
-        """Begin to compute a round.
-
-        Raises
-        ------
-        ProtocolError
-            If the attempt is not new, or as for :meth:`sitting`.
+        """Begin to compute a round; raises ProtocolError if the attempt is not new, or as for
+        :meth:`sitting`.
         """
         after = self.sitting(round, seating)._attempting(attempt)
         return after._with(replace(after.toss, served=True))
 
     def opening(self, digest: bytes) -> Pledge:
-        """Take inputs to be opened in the round.
-
-        Raises
-        ------
-        ProtocolError
-            If others were taken before.
-        """
+        """Take inputs to be opened; raises ProtocolError if others were taken before."""
         if self.inputs not in ("", digest.hex()):
             raise ProtocolError(
                 f"round {self.round} was computed on other inputs before it was interrupted",

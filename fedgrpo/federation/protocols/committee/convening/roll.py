@@ -29,8 +29,6 @@ class CommitteeError(CohortError):
 
     Parameters
     ----------
-    problem, cure:
-        As for every error.
     released:
         Whether somebody may have the result all the same: then the round has cost its epsilon.
     """
@@ -42,40 +40,29 @@ class CommitteeError(CohortError):
 
 @dataclass
 class Roll:
-    """The listed members, and what became of each.
-
-    Attributes
-    ----------
-    listed:
-        In the settings' order; in a simulation that lists none, the first four that offered
-        themselves.
-    there:
-        Node of each that has finished in the last round, and was not lost since.
-    behind:
-        Those for whose sake a round has ended. They sit again if there are no four others, and are
-        forgiven when they have completed a round.
-    """
+    """The listed members, and what became of each."""
 
     settings: Settings
     listed: tuple[MemberKeys, ...] = ()
+    """In the settings' order; in a simulation that lists none, the first four that offered
+    themselves."""
     there: dict[MemberKeys, int] = field(default_factory=dict)
+    """Node of each that has finished in the last round, and was not lost since."""
     behind: set[MemberKeys] = field(default_factory=set)
+    """Those for whose sake a round has ended. They sit again if there are no four others, and are
+    forgiven when they have completed a round."""
 
     def seat(self, dealers: Mapping[int, Dealer]) -> tuple[Seat, ...]:
         """Seat the first four members that are there, in the list's order.
 
         A round that has begun under four who are all there goes on under them, and nobody who has
-        begun it under four others sits in it.
+        begun it under four others sits in it. Raises CommitteeError if there are fewer than four,
+        or the round has begun under others.
 
         Parameters
         ----------
         dealers:
             Of the round by node, their seats proven.
-
-        Raises
-        ------
-        CommitteeError
-            If there are fewer than four, or the round has begun under others.
         """
         seen: dict[MemberKeys, Seat] = {}
         for seat in filter(None, (dealer.seat for dealer in dealers.values())):

@@ -40,21 +40,12 @@ _LENGTH = struct.Struct(">Q")
 
 @dataclass(frozen=True)
 class Place:
-    """Where signatures hold: one round of one run under one set of settings.
-
-    Attributes
-    ----------
-    settings:
-        Fingerprint.
-    run:
-        Name of the run.
-    round:
-        From 1.
-    """
+    """Where signatures hold: one round of one run under one set of settings."""
 
     settings: str
     run: str
     round: int
+    """From 1."""
 
     @classmethod
     def of(cls, settings: Settings, run: str, round: int) -> Place:
@@ -144,12 +135,8 @@ class DealingKey:
 
 
 def check_seating(seats: tuple[Seat, ...], place: Place) -> tuple[MemberKeys, ...]:
-    """Return the members of a seating, each of whom has signed its seat.
-
-    Raises
-    ------
-    ProtocolError
-        If these are not four seats of four nodes, or one is not proven.
+    """Return the members of a seating, each of whom has signed its seat; raises ProtocolError if
+    these are not four seats of four nodes, or one is not proven.
     """
     if len(seats) != MEMBERS or len({seat.node for seat in seats}) != MEMBERS:
         raise ProtocolError(
@@ -170,8 +157,6 @@ def proven_clients(
     ----------
     clients:
         Dealing keys by number in the round.
-    place:
-        Of the round.
     pins:
         Identities (hex) of the run's nodes as they were first seen, by node.
 

@@ -87,12 +87,7 @@ def choose_circuit(
 
 def finish(work: Member[Result]) -> Result:
     """Run a circuit under :class:`~fedgrpo.secure.committee.compute.engine.Cleartext`, which sends
-    nothing.
-
-    Raises
-    ------
-    ProtocolError
-        If it wants to send something after all.
+    nothing; raises ProtocolError if it wants to send something after all.
     """
     try:
         next(work)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,6 +23,7 @@ SKY, PURPLE = "#56B4E9", "#CC79A7"
 INK, GREY, PALE = "#222222", "#767676", "#E8E8E8"
 
 INCHES, DPI = (10.0, 6.25), 160
+MANY_POINTS, MANY_ROUNDS = 100, 60
 LEGEND: dict[str, Any] = {
     "fontsize": 8,
     "frameon": False,
@@ -102,3 +105,49 @@ def legend(axes: Axes, **place: Any) -> None:
     }
     if labels:
         axes.legend(**LEGEND, **(place or beside))
+
+
+def curve(
+    axes: Axes,
+    line: tuple[Sequence[float], Sequence[float]],
+    colour: str,
+    label: str = "",
+    *,
+    marker: str = "",
+    width: float = 1.6,
+    faint: bool = True,
+) -> None:
+    """Draw a line; one of many points as its means over windows, and faintly as it is."""
+    if not line[0]:
+        return
+    # A batch of completions says little by itself, and a line through one point is invisible.
+    if len(line[0]) > MANY_POINTS:
+        if faint:
+            axes.plot(*line, color=colour, linewidth=0.6, alpha=0.35)
+        line = smoothed(*line)
+    seen = marker or ("o" if len(line[0]) == 1 else "")
+    axes.plot(*line, color=colour, label=label, marker=seen, linewidth=width, markersize=4.5)
+
+
+def smoothed(at: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means over consecutive windows, each drawn at its middle."""
+    width = max(1, math.ceil(2 * len(values) / MANY_POINTS))
+    starts = range(0, len(values), width)
+    return (
+        [fmean(at[start : start + width]) for start in starts],
+        [fmean(values[start : start + width]) for start in starts],
+    )
+
+
+def stack(
+    axes: Axes, at: Sequence[int], layers: Sequence[tuple[str, str, Sequence[float]]]
+) -> None:
+    """Draw bars on bars: label, colour and heights of each layer, those without any left out."""
+    bottom = [0.0] * len(at)
+    width = 0.8 if len(at) <= MANY_ROUNDS else 1.0  # Gaps of less than a pixel flicker.
+    for label, colour, heights in layers:
+        if not any(heights):
+            continue
+        axes.bar(at, heights, bottom=bottom, color=colour, label=label, width=width, linewidth=0)
+        bottom = [low + more for low, more in zip(bottom, heights, strict=True)]
+    axes.set_ylim(0, (max(bottom, default=0.0) or 1.0) * 1.05)

@@ -1,9 +1,11 @@
-"""A run on the console: live on a terminal, one line a round elsewhere, a table at the end."""
+"""A run on the console while it goes on: live on a terminal, in lines elsewhere."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,11 +16,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedgrpo.ground import run_files
-from fedgrpo.report import health
-from fedgrpo.report.reader import read_rows, read_status
+from fedgrpo.ground.run_files import METRICS
+from fedgrpo.report.console.completions import completions_table
+from fedgrpo.report.console.health import warnings
+from fedgrpo.report.figures import Figure, figures, series
+from fedgrpo.report.reader import Watched, read_samples, read_status
 from fedgrpo.report.records import RoundRow, Status
-from fedgrpo.report.summary_table import print_summary
 from fedgrpo.report.wording import (
     PHASE_WORDS,
     duration,
@@ -27,10 +30,8 @@ from fedgrpo.report.wording import (
     plain_line,
     sparkline,
     time_left,
+    unit_of,
 )
-from fedgrpo.settings import METRICS
-
-__all__ = ["LiveView", "follow", "print_summary"]
 
 WIDE = 92
 """Columns from which each figure is explained in words."""
@@ -55,15 +56,16 @@ class LiveView:
     ) -> None:
         self.run_dir = run_dir
         self.rounds = rounds
+        self.watched = Watched(run_dir)
         self._clock = clock
         self._began = clock()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        rows, status = read_rows(self.run_dir), read_status(self.run_dir)
+        rows, status = self.watched.rows(), read_status(self.run_dir)
         over = status is not None and status.state in STATE_STYLE
         parts: list[RenderableType] = [
             self._progress(rows, over),
-            self._phase(status),
+            self._phase(status, unit_of(rows)),
             _figures(rows, options),
             *_notes(rows, status),
         ]
@@ -83,19 +85,19 @@ class LiveView:
         for ratio in (None, 1, None):
             grid.add_column(ratio=ratio, no_wrap=True)
         grid.add_row(
-            Text(f"{done} of {self.rounds} rounds", style="bold"),
+            Text(f"{done} of {self.rounds} {unit_of(rows)}s", style="bold"),
             ProgressBar(total=self.rounds, completed=done),
             _times(now - self._began, left),
         )
         return grid
 
-    def _phase(self, status: Status | None) -> Text:
+    def _phase(self, status: Status | None, unit: str) -> Text:
         if status is None:
             return Text("starting", style="dim")
         if status.state in STATE_STYLE:
             return Text(status.state, style=f"bold {STATE_STYLE[status.state]}")
         words = PHASE_WORDS.get(status.phase, status.phase)
-        text = Text(f"Round {status.round}: " if status.round else "Before training: ")
+        text = Text(f"{unit.title()} {status.round}: " if status.round else "Before training: ")
         text.append(words, style="bold")
         if status.detail:
             text.append(f", {status.detail}")
@@ -109,10 +111,13 @@ def follow(
     finished: Callable[[], bool],
     console: Console | None = None,
     interval_s: float = 0.25,
+    *,
+    show_completions: bool = False,
 ) -> None:
     """Show a run until ``finished()``, then once more, so that its last round is seen.
 
-    On a terminal the view is live. Elsewhere (a pipe, a CI log) each finished round is one line.
+    On a terminal the view is live. Elsewhere (a pipe, a CI log) each finished round is one line,
+    and of training alone each evaluation.
 
     Parameters
     ----------
@@ -126,51 +131,81 @@ def follow(
         Where to write. The default is standard output.
     interval_s:
         Seconds between two looks.
+    show_completions:
+        Whether held-out prompts and completions are printed at each evaluation.
     """
-    console = console or Console()
-    if console.is_terminal and not console.is_dumb_terminal:
-        _follow_live(run_dir, rounds, finished, console, interval_s)
-    else:
-        for line in _plain_lines(run_dir, rounds, finished, interval_s):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console, view = console or Console(), LiveView(run_dir, rounds)
+    lively = console.is_terminal and not console.is_dumb_terminal
+    told = _Told(run_dir, rounds, show_completions)
+    with Live(view, console=console, auto_refresh=False) if lively else nullcontext() as live:
+        over = False
+        while not over:
+            over = finished()
+            for what in told.news(view.watched.rows()):
+                if not (lively and isinstance(what, str)):
+                    console.print(what, markup=False, highlight=False, soft_wrap=not lively)
+            if live:
+                live.refresh()
+            if not over:
+                time.sleep(interval_s)
 
 
-def _follow_live(
-    run_dir: Path, rounds: int, finished: Callable[[], bool], console: Console, interval_s: float
-) -> None:
-    with Live(LiveView(run_dir, rounds), console=console, auto_refresh=False) as live:
-        while not finished():
-            live.refresh()
-            time.sleep(interval_s)
-        live.refresh()
+@contextmanager
+def shown(
+    run_dir: Path, rounds: int, console: Console | None, *, show_completions: bool = False
+) -> Iterator[None]:
+    """Show the run directory from a thread, while this one computes and hears Ctrl-C."""
+    if console is None:
+        yield
+        return
+    over = threading.Event()
+    view = threading.Thread(
+        target=follow,
+        args=(run_dir, rounds, over.is_set, console),
+        kwargs={"show_completions": show_completions},
+    )
+    view.start()
+    try:
+        yield
+    finally:
+        over.set()
+        view.join()
 
 
-def _plain_lines(
-    run_dir: Path, rounds: int, finished: Callable[[], bool], interval_s: float
-) -> Iterator[str]:
-    printed: dict[int, RoundRow] = {}
-    warned: set[str] = set()
-    over = False
-    while not over:
-        over = finished()
-        rows = read_rows(run_dir)
+class _Told:
+    """What was said of a run in lines, so that nothing is said twice but what was done again."""
+
+    def __init__(self, run_dir: Path, rounds: int, show_completions: bool) -> None:
+        self.run_dir, self.rounds, self.show_completions = run_dir, rounds, show_completions
+        self._printed: dict[int, RoundRow] = {}
+        self._warned: set[str] = set()
+        self._last = -1
+
+    def news(self, rows: Sequence[RoundRow]) -> Iterator[str | Table]:
+        """Lines of text, and tables of completions, for rows that are new."""
         for index, row in enumerate(rows, start=1):
-            if printed.get(row.round) == row:
+            if self._printed.get(row.round) == row:
                 continue
-            printed[row.round] = row
-            yield plain_line(row, rows[:index], rounds)
-            for warning in health.warnings(rows[:index]):
-                kind = warning.split(". ")[-1]  # The figures change each round, the cure does not.
-                if kind not in warned:
-                    warned.add(kind)
-                    yield f"warning: {warning}"
-        if not over:
-            time.sleep(interval_s)
+            self._printed[row.round] = row
+            if not row.alone or row.sampled is not None:
+                yield plain_line(row, rows[:index], self.rounds, self._last)
+                self._last = row.round
+            yield from self._warnings(rows[:index])
+            if self.show_completions and row.sampled is not None:
+                kept = read_samples(self.run_dir)
+                yield completions_table([each for each in kept if each.round == row.round])
+
+    def _warnings(self, rows: Sequence[RoundRow]) -> Iterator[str]:
+        for warning in warnings(rows):
+            kind = warning.split(". ")[-1]  # The figures change each round, the cure does not.
+            if kind not in self._warned:
+                self._warned.add(kind)
+                yield f"warning: {warning}"
 
 
 def _written(run_dir: Path) -> float:
     """Unix time of the last row: when the round under way began."""
-    path = run_dir / run_files.METRICS
+    path = run_dir / METRICS
     return path.stat().st_mtime if path.exists() else 0.0
 
 
@@ -196,49 +231,35 @@ def _figures(rows: Sequence[RoundRow], options: ConsoleOptions) -> RenderableTyp
     return Padding(table, (1, 0, 0, 0))
 
 
-def _lines(rows: Sequence[RoundRow]) -> list[tuple[str, str, str, str, str]]:
-    """Name, current value, first value, trend and meaning of each figure."""
+def _lines(rows: Sequence[RoundRow]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield name, current value, first value, trend and meaning of each figure."""
+    for figure in figures(rows):
+        values = series(rows, figure.read).values
+        if figure.meaning and (values or not rows or figure.label == "Epsilon"):
+            yield _line(figure, values, rows)
 
-    def line(
-        name: str, values: list[float | None], digits: int, meaning: str
-    ) -> tuple[str, str, str, str, str]:
-        known = [value for value in values if value is not None]
-        now, start = (known[-1], known[0]) if known else (None, None)
-        return name, number(now, digits), number(start, digits), sparkline(values), meaning
 
-    trained = [row for row in rows if row.round > 0]
-    lost = sum(row.dropped for row in trained)
-    nodes = f"{trained[-1].finished} finished the last round, {lost} lost in all" if trained else ""
-    told = {name: [row.metrics.get(name) for row in trained] for name in METRICS}
-
-    def metric(name: str) -> tuple[str, str, str, str, str]:
-        found = METRICS[name]
-        return line(found.label, told[name], found.digits, found.meaning)
-
-    others = [
-        name
-        for name, values in told.items()
-        if METRICS[name].meaning and name != "reward" and any(v is not None for v in values)
-    ]
-    spent = line("Epsilon", [row.epsilon for row in rows], 2, "privacy spent so far")
-    return [
-        metric("reward"),
-        line("Held-out, sampled", [row.sampled for row in rows], 3, "accuracy at the server"),
-        line("Held-out, greedy", [row.greedy for row in rows], 3, "accuracy, likeliest answers"),
-        line("KL to the start", [row.kl_base for row in rows], 3, "nats a token, held-out prompts"),
-        *map(metric, others),
-        line("Clipping norm", [row.clipping_norm for row in rows], 3, "limit of one contribution"),
-        line("Dropped nodes", [row.dropped for row in trained], 0, nodes),
-        (spent[0], epsilon_words(rows), *spent[2:]),
-    ]
+def _line(
+    figure: Figure, values: Sequence[float], rows: Sequence[RoundRow]
+) -> tuple[str, str, str, str, str]:
+    now, start = (values[-1], values[0]) if values else (None, None)
+    words, meaning = number(now, figure.digits), figure.meaning
+    if figure.label == "Epsilon":
+        words = epsilon_words(rows)
+    if figure.label == "Dropped nodes":
+        lost = sum(row.dropped for row in rows if row.round)
+        meaning = f"{rows[-1].finished if rows else 0} finished the last round, {lost} lost in all"
+    return figure.label, words, number(start, figure.digits), sparkline(values), meaning
 
 
 def _notes(rows: Sequence[RoundRow], status: Status | None) -> Iterator[RenderableType]:
     """Yield what the reader should act on: a skipped round, warnings, the cause of an end."""
     if rows and rows[-1].reason:
-        skipped = f"Round {rows[-1].round} left the model as it was: {rows[-1].reason}"
+        skipped = (
+            f"{unit_of(rows).title()} {rows[-1].round} left the model as it was: {rows[-1].reason}"
+        )
         yield Padding(Text(skipped, style="yellow"), (1, 0, 0, 0))
-    for warning in health.warnings(rows):
+    for warning in warnings(rows):
         yield Padding(Text(f"Warning: {warning}", style="yellow"), (1, 0, 0, 0))
     if status and status.problem:
         cause = Text(status.problem, style=STATE_STYLE.get(status.state, ""))

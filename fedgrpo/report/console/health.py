@@ -25,6 +25,8 @@ def warnings(rows: Sequence[RoundRow]) -> list[str]:
     list[str]
         One sentence with the fault and one with the cure for each. Empty for a healthy run.
     """
+    if rows and rows[-1].alone:  # Its trainer looked closer, see fedgrpo.grpo.learning.health.
+        return [warning for row in rows for warning in row.warnings]
     rounds = [row for row in rows if row.round > 0]
     silent, cut = _recent(rounds, "zero_signal"), _recent(rounds, "truncated")
     found = (
