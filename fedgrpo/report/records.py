@@ -112,19 +112,17 @@ class RewardSummary(Record):
 
 @dataclass(frozen=True)
 class RobustSummary(Record):
-    """The robust rule, how many group means it drops at either end, and of how many.
+    """The robust rule, and what it did in the last round that counted.
 
     A group is a bucket, or a single client where there are none.
     """
 
     rule: str
     trim: int
+    """Group means that it counted as possibly bad at either end; 0 for a rule that drops none."""
     buckets: int
-
-    @property
-    def words(self) -> str:
-        """For reading: ``trimmed mean of 4 group means``."""
-        return f"{self.rule.replace('_', ' ')} of {self.buckets} group means"
+    words: str
+    """The rule's own, for reading: ``trimmed mean of 4 group means, each coordinate ...``."""
 
 
 @dataclass(frozen=True, kw_only=True)

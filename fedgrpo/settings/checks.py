@@ -20,6 +20,7 @@ def check_together(settings: Settings) -> None:
     for check in (
         check_named,
         _check_protocol,
+        _check_norm_check,
         _check_prompt_unit,
         _check_unit_column,
         _check_rewards,
@@ -31,6 +32,20 @@ def check_together(settings: Settings) -> None:
 
 def _check_protocol(settings: Settings) -> None:
     protocol_of(settings).check(settings)
+
+
+def _check_norm_check(settings: Settings) -> None:
+    privacy = settings.privacy
+    if (
+        part_name(settings.robust.rule) == "norm_checked"
+        and privacy.unit != "none"
+        and privacy.noise == "client"
+    ):
+        raise impossible(
+            "robust.rule = 'norm_checked' cannot go with privacy.noise = 'client': the noise, not "
+            "the update, decides how long a release is",
+            "set privacy.noise = 'server', or robust.rule = 'nnm_trimmed_mean'",
+        )
 
 
 def _check_prompt_unit(settings: Settings) -> None:
