@@ -32,8 +32,9 @@ class Answers:
 
     @property
     def reward(self) -> float:
-        """Mean weighted reward."""
-        return float(self.rewards.total.mean())
+        """Mean weighted reward of what could be judged; 0 if nothing could."""
+        counted = self.rewards.total[self.rewards.counted()]
+        return float(counted.mean()) if counted.size else 0.0
 
     def by_function(self) -> Mapping[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""

@@ -1,0 +1,58 @@
+"""Which prompts a model can take, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.mishaps import pass_on_interrupt
+from fedgrpo.model.base import BaseModel
+from fedgrpo.model.encoding import encode_prompt
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Rows that can be used, and why others cannot.
+
+    Attributes
+    ----------
+    rows, encoded:
+        Usable ones, and their token ids.
+    failures:
+        Of each other row: names it by its number in its source, and no value.
+    """
+
+    rows: list[PromptRow]
+    encoded: list[tuple[int, ...]]
+    failures: list[DataError]
+
+
+def usable_rows(base: BaseModel, rows: Sequence[PromptRow], limit: int) -> Usable:
+    """Encode rows with at most ``limit`` tokens; chat messages go through the template."""
+    found = Usable([], [], [])
+    for place, row in enumerate(rows, start=1):
+        name = f"row {row.number or place} of the prompts"
+        try:
+            ids = tuple(encode_prompt(base.tokenizer, row.prompt, base.chat))
+            _check_length(ids, limit)
+        except DataError as error:
+            found.failures.append(DataError(f"{name}: {error.problem}", cure=error.cure))
+        except BaseException as error:
+            # Tokenizers raise what they like, and may quote what they choke on.
+            pass_on_interrupt(error)
+            problem = f"{name}: the tokenizer refuses it ({type(error).__name__})"
+            found.failures.append(DataError(problem, cure="mend the row or take it out"))
+        else:
+            found.rows.append(row)
+            found.encoded.append(ids)
+    return found
+
+
+def _check_length(ids: Sequence[int], limit: int) -> None:
+    if not 0 < len(ids) <= limit:
+        raise DataError(
+            f"it has {len(ids)} tokens, allowed are 1 to {limit}",
+            cure="shorten it, or raise grpo.max_prompt_length",
+        )
