@@ -46,10 +46,13 @@ LAYERS = """
     ledger
     rewards.registry
     rewards.groups
+    rewards.awaiting
+    rewards.context
     rewards.judge
     rewards.verifiable
     rewards.judges
     rewards
+    rewards.apart
     rewards.sandboxed
     grpo.rollout
     grpo.learning.losses

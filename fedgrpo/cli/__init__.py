@@ -5,6 +5,13 @@ does its work in :func:`~fedgrpo.cli.outcome.explained` and imports heavy rooms 
 that ``--help`` stays quick.
 """
 
+try:
+    import fcntl as _  # noqa: F401 - run directories are locked through it
+except ImportError:
+    raise SystemExit(
+        "fedgrpo needs Linux or macOS: on Windows, run it in WSL (https://aka.ms/wsl)"
+    ) from None
+
 from fedgrpo.cli.options import parse_overrides
 from fedgrpo.cli.outcome import FAILED, INTERRUPTED, REFUSED, explained
 

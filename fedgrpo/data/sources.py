@@ -67,8 +67,10 @@ def raw_rows(source: Source, most_bytes: int | None = None) -> Iterator[tuple[in
         If the source cannot be read.
     """
     for number, raw in _as_they_are(source, most_bytes):
-        is_row = source.columns and isinstance(raw, Mapping)
-        yield number, _renamed(raw, source, number) if is_row else raw
+        if source.columns and isinstance(raw, Mapping):
+            yield number, _renamed(raw, source, number)
+        else:
+            yield number, raw
 
 
 def _renamed(raw: Mapping[str, Any], source: Source, number: int) -> object:

@@ -71,7 +71,8 @@ class Judging:
         self.policy = policy
         self.settings = policy.settings
         self.reward = reward
-        found = usable_rows(policy.adapter.base, rows, self.settings.max_prompt_length)
+        base = policy.adapter.base
+        found = usable_rows(base.tokenizer, base.chat, rows, self.settings.max_prompt_length)
         check_failing(found.failures, len(rows), max_failing)
         self.rows, self.encoded, self.left_out = found.rows, found.encoded, found.failures
         self.progress = TrainerState()

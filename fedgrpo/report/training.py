@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class SampleRow(Record):
     """Weighted."""
     rewards: dict[str, float | None]
     """By function."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """What reward functions logged beside it (``log_extra``), as text."""
 
 
 @dataclass(frozen=True, kw_only=True)

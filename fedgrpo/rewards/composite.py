@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.context import Notes, TrainerState
+from fedgrpo.rewards.context import CONTEXT, Notes, TrainerState
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judge import Judge, MissingColumnError, verdicts
 from fedgrpo.rewards.loading import load_reward
@@ -70,7 +70,7 @@ class Batch:
 
     arguments: Mapping[str, Sequence[Any]]
     groups: Sequence[slice]
-    state: TrainerState = TrainerState()
+    state: TrainerState = field(default_factory=TrainerState)
     notes: Notes | None = None
 
     @property
@@ -279,6 +279,34 @@ class RewardMixture:
     def _columns(self, batch: Batch) -> list[Column]:
         """What each function says of each group, in their order."""
         return judged_here(self._judges, batch)
+
+
+def check_columns(mixture: RewardMixture, columns: Collection[str]) -> None:
+    """Refuse prompts that have not the columns which rewards cannot do without.
+
+    Parameters
+    ----------
+    mixture:
+        The rewards.
+    columns:
+        Names of those that any prompt has.
+
+    Raises
+    ------
+    MissingColumnError
+        Names the reward, the column, and the columns that there are.
+    """
+    known = {"prompts", "completions", "completion_ids", *CONTEXT, *columns}
+    for name, needed in mixture.needs().items():
+        lacking = [column for column in needed if column not in known]
+        if lacking:
+            has = ", ".join(sorted(columns)) or "none"
+            raise MissingColumnError(
+                f"reward {name!r} needs the column {lacking[0]!r}, which the prompts have not; "
+                f"beside prompt they have {has}",
+                cure=f"add it, or name the column that it is, data.columns = {{{lacking[0]} = "
+                '"..."}, or give the argument a default',
+            )
 
 
 def judged_here(judges: Sequence[Judge], batch: Batch) -> list[Column]:

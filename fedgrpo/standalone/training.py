@@ -103,7 +103,9 @@ def train(
         base=cwd,
         command="train",
     )
-    parts = prepare(settings)
+    early: list[str] = []
+    with training_warnings(early.append):
+        parts = prepare(settings)
     with chosen.claim(settings):
         journal = Journal(chosen.path)
         _carry_on(parts, journal)
@@ -111,7 +113,7 @@ def train(
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
         with TrainingView(parts.steps, console, show_completions=show_completions) as view:
-            Session(parts, journal, view, tuple(callbacks)).run()
+            Session(parts, journal, view, tuple(callbacks), tuple(early)).run()
         summary = summarise(settings, parts, journal)
         replace_file(chosen.path / OUTCOME, f"{to_json(summary)}\n".encode())
         report(chosen.path, console)
@@ -140,6 +142,8 @@ class Session:
     journal: Journal
     view: TrainingView
     callbacks: tuple[object, ...] = ()
+    early: tuple[str, ...] = ()
+    """Warnings from before the start."""
 
     def run(self) -> None:
         """Take every step that is left.
@@ -153,6 +157,8 @@ class Session:
         """
         trainer = self.parts.trainer
         with stop_requests() as stop, training_warnings(self._warn):
+            for sentence in self.early:
+                self._warn(sentence)
             try:
                 self._steps(stop)
             except FedGRPOError as error:
@@ -217,6 +223,7 @@ class Session:
                 completion=text,
                 reward=float(rewards.total[i]),
                 rewards=finite({name: float(v[i]) for name, v in rewards.per_function.items()}),
+                extra={name: str(values[i]) for name, values in rewards.notes.extras.items()},
             )
             for i, (row, text) in enumerate(zip(collector.rows, texts, strict=True))
             if i < SAMPLES

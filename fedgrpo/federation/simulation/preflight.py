@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedgrpo.data.ownership import node_prompts
-from fedgrpo.data.prompts import PromptRow, load_prompts
+from fedgrpo.data.failing import failing_words
+from fedgrpo.data.ownership import evaluation_prompts, left_out, node_prompts, training_prompts
+from fedgrpo.data.prompts import PromptRow, collate_columns
 from fedgrpo.data.units import units_of
 from fedgrpo.federation.node.given import Given
-from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
+
+if TYPE_CHECKING:
+    from fedgrpo.rewards.composite import RewardMixture
 
 
 def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
     """Refuse a simulation that cannot work on this machine, and warn of one that cannot learn.
 
-    Cheap checks come first. Reward files and prompt files are loaded for good, since nothing less
-    tells whether they can be; models and datasets on the Hub are left to the run.
+    All faults are told at once. Reward files and prompt files are loaded for good, since nothing
+    less tells whether they can be; models and datasets on the Hub are left to the run.
 
     Parameters
     ----------
@@ -37,18 +43,23 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     FedGRPOError
         Of the kind that fits, with the setting, its value and the cure.
     """
-    _check_cohort(settings)
-    _check_machine(settings)
-    _check_names(settings)
+    rows = None if given is None else given.rows
+    checks: list[Callable[[Settings], object]] = [
+        _check_cohort,
+        _check_machine,
+        _check_names,
+        _check_model,
+        _check_budget,
+    ]
     if given is None or given.reward is None:
-        _check_rewards(settings)
-    if given is None or given.rows is None:
-        _check_prompts(settings)
+        checks.append(_check_rewards if rows is None else _load_rewards)
+    if rows is None:
+        checks += [_check_prompts, _check_held_out, _check_lengths]
     else:
-        _check_fewest(settings, given.rows, "the smallest list in clients")
-    _check_model(settings)
-    _check_budget(settings)
-    return tuple(filter(None, [_noise_warning(settings)]))
+        checks.append(lambda read: _check_fewest(read, rows, "the smallest list in clients"))
+    all_at_once([partial(check, settings) for check in checks])
+    left = () if rows is not None or _on_the_hub(settings.data) else left_out(settings)
+    return tuple(filter(None, [*failing_words(left), _noise_warning(settings)]))
 
 
 def _check_cohort(settings: Settings) -> None:
@@ -91,21 +102,44 @@ def _check_names(settings: Settings) -> None:
     check_server_parts(settings)
 
 
-def _check_rewards(settings: Settings) -> None:
-    from fedgrpo.rewards.loading import load_reward
+def _load_rewards(settings: Settings) -> tuple[RewardMixture, RewardMixture]:
+    """What judges clients' completions, and what judges held-out ones."""
+    from fedgrpo.rewards.apart.mixture import guarded_mixture
+    from fedgrpo.rewards.composite import RewardMixture
 
-    for name in settings.reward.functions:
-        load_reward(name)
+    apart = settings.privacy.unit != "prompt"
+    training = guarded_mixture if apart else RewardMixture.from_settings
+    return training(settings.reward), guarded_mixture(settings.reward, evaluation=True)
+
+
+def _check_rewards(settings: Settings) -> None:
+    """Load them, and hold the columns that they need against those that there are."""
+    from fedgrpo.rewards.composite import check_columns
+
+    training, held_out = _load_rewards(settings)
+    if not _on_the_hub(settings.data):
+        check_columns(training, collate_columns(training_prompts(settings)))
+    if not _on_the_hub(settings.data) and not _on_the_hub(settings.evaluation):
+        check_columns(held_out, collate_columns(evaluation_prompts(settings)))
+
+
+def _check_held_out(settings: Settings) -> None:
+    if not _on_the_hub(settings.data) and not _on_the_hub(settings.evaluation):
+        evaluation_prompts(settings)
+
+
+def _check_lengths(settings: Settings) -> None:
+    from fedgrpo.grpo.rollout.usable import check_encoding
+
+    if not _on_the_hub(settings.data):
+        check_encoding(settings, training_prompts(settings))
 
 
 def _check_prompts(settings: Settings) -> None:
     data = settings.data
-    if settings.evaluation.source not in {"", "tasks"} and not _on_the_hub(settings.evaluation):
-        load_prompts(settings.evaluation.source, data.split)
     if data.source == "tasks":
         _check_tasks(data)
     elif not _on_the_hub(data):
-        load_prompts(data.source, data.split)
         _check_shares(settings)
 
 
@@ -131,8 +165,7 @@ def _check_tasks(data: DataSettings) -> None:
 def _check_shares(settings: Settings) -> None:
     clients = settings.simulation.clients
     node = {"partition-id": clients - 1, "num-partitions": clients}
-    if settings.privacy.unit == "prompt":
-        _check_fewest(settings, [node_prompts(settings, node)], settings.data.source)
+    _check_fewest(settings, [node_prompts(settings, node)], settings.data.source)
 
 
 def _check_fewest(settings: Settings, clients: Sequence[Sequence[PromptRow]], source: str) -> None:

@@ -21,8 +21,9 @@ class BatchFigures:
     Attributes
     ----------
     reward, zero_signal, truncated:
-        Mean weighted reward of what could be judged; shares of groups without signal and of completions cut by the length
-        limit. Before any group is replaced: they describe the policy and not the choice.
+        Mean weighted reward of what could be judged; shares of groups without signal and of
+        completions cut by the length limit. Before any group is replaced: they describe the policy
+        and not the choice.
     rewards, reward_spreads:
         By reward function: mean over the completions that it applies to (NaN if none), and mean
         over groups of the standard deviation within the group.

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
+from fedgrpo.data.failing import check_failing
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.mishaps import pass_on_interrupt
-from fedgrpo.model.base import BaseModel
+from fedgrpo.model.base import model_source
+from fedgrpo.model.chat_style import ChatStyle
 from fedgrpo.model.encoding import encode_prompt
+from fedgrpo.model.loading import load_tokenizer
+from fedgrpo.settings import Settings
+
+LOOKED_AT = 2000
+"""Rows that are encoded before anything starts; all are when their trainer is made."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,15 @@ class Usable:
     failures: list[DataError]
 
 
-def usable_rows(base: BaseModel, rows: Sequence[PromptRow], limit: int) -> Usable:
+def usable_rows(
+    tokenizer: PreTrainedTokenizerBase, style: ChatStyle, rows: Sequence[PromptRow], limit: int
+) -> Usable:
     """Encode rows with at most ``limit`` tokens; chat messages go through the template."""
     found = Usable([], [], [])
     for place, row in enumerate(rows, start=1):
         name = f"row {row.number or place} of the prompts"
         try:
-            ids = tuple(encode_prompt(base.tokenizer, row.prompt, base.chat))
+            ids = tuple(encode_prompt(tokenizer, row.prompt, style))
             _check_length(ids, limit)
         except DataError as error:
             found.failures.append(DataError(f"{name}: {error.problem}", cure=error.cure))
@@ -48,6 +60,27 @@ def usable_rows(base: BaseModel, rows: Sequence[PromptRow], limit: int) -> Usabl
             found.rows.append(row)
             found.encoded.append(ids)
     return found
+
+
+def check_encoding(settings: Settings, rows: Sequence[PromptRow]) -> None:
+    """Encode rows by the tokenizer alone, long before the model is loaded. That of a model on the
+    Hub is left to the run.
+
+    Raises
+    ------
+    DataError
+        If too many of them cannot be used.
+    ModelError
+        If the tokenizer cannot be loaded.
+    """
+    source = model_source(settings.model.name)
+    if not Path(source).is_dir():
+        return
+    seen = rows[:: max(1, len(rows) // LOOKED_AT)]
+    tokenizer = load_tokenizer(source, settings.model.revision or "main", padding_side="left")
+    style, limit = ChatStyle.of(settings.data), settings.grpo.max_prompt_length
+    found = usable_rows(tokenizer, style, seen, limit)
+    check_failing(found.failures, len(seen), settings.data.max_failing)
 
 
 def _check_length(ids: Sequence[int], limit: int) -> None:

@@ -146,7 +146,7 @@ class RewardProcess:
             while message := receive(self._link, deadline):
                 told = json.loads(message)
                 if "over" in told:
-                    _log(batch, told["over"], len(groups))
+                    _log(batch, told["over"])
                     return None
                 if "done" in told:
                     verdicts[told["done"][0], told["done"][1]] = _verdict(told)
@@ -225,14 +225,17 @@ def _verdict(told: dict[str, Any]) -> Floats | RewardError:
     return np.array([np.nan if r is None else r for r in told["rewards"]], dtype=np.float64)
 
 
-def _log(batch: Batch, over: dict[str, Any], groups: int) -> None:
-    """Keep what the functions logged. A column beside the completions is made of groups' parts."""
+def _log(batch: Batch, over: list[Any]) -> None:
+    """Keep what the functions logged; a completion of another group has no value in a column."""
     if batch.notes is None:
         return
-    for name, values in over["metrics"].items():
-        batch.notes.metrics.setdefault(name, []).extend(values)
-    for name, values in over["extras"].items():
-        batch.notes.extras.setdefault(name, []).extend(values)
+    for group, extras, metrics in over:
+        for name, values in metrics.items():
+            batch.notes.metrics.setdefault(name, []).extend(values)
+        span = batch.groups[group]
+        for name, values in extras.items():
+            column = batch.notes.extras.setdefault(name, [None] * batch.count)
+            column[span] = [*values, *[None] * batch.count][: span.stop - span.start]
 
 
 def _started(order: Order) -> subprocess.Popen[bytes]:

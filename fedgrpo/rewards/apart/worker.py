@@ -67,11 +67,11 @@ def _told(judge: Judge) -> dict[str, Any]:
 def _serve(link: socket.socket, frame: bytes, judges: Sequence[Judge], order: Order) -> None:
     """Judge some groups, each by some functions, telling of each what came of it at once."""
     state, todo = pickle.loads(frame)
-    notes = Notes()
-    context = notes.keywords(TrainerState(**state))
+    notes = {group: Notes() for group, *_ in todo}
     awaited: list[tuple[int, int, object, int]] = []
     for group, count, arguments, numbers in todo:
         limit_cpu(order.cpu_s)
+        context = notes[group].keywords(TrainerState(**state))
         for number in numbers:
             send(link, _json({"at": [group, number]}))
             begun = _begun(judges[number], arguments, context)
@@ -82,8 +82,8 @@ def _serve(link: socket.socket, frame: bytes, judges: Sequence[Judge], order: Or
                 _tell(link, group, number, verdict)
     if awaited:
         _await(link, awaited, judges, order)
-    extras, metrics = notes.extras, notes.metrics
-    send(link, _json({"over": {"extras": extras, "metrics": metrics}}, default=repr))
+    logged = [[group, each.extras, each.metrics] for group, each in notes.items()]
+    send(link, _json({"over": logged}, default=repr))
 
 
 def _await(
