@@ -45,10 +45,7 @@ LAYERS = """
     privacy
     ledger
     rewards.registry
-    rewards.groups
-    rewards.awaiting
-    rewards.context
-    rewards.judge
+    rewards.calling
     rewards.verifiable
     rewards.judges
     rewards

@@ -19,8 +19,8 @@ from fedgrpo.grpo.rollout.experience import judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.grpo.rollout.usable import usable_rows
+from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
-from fedgrpo.rewards.context import TrainerState
 from fedgrpo.rewards.verifiable.overlong import soft_overlong
 from fedgrpo.settings import DataSettings, GRPOSettings
 

@@ -39,8 +39,8 @@ from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import BaseModel, check_context, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.apart.mixture import guarded_mixture
+from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.composite import RewardArgument, RewardMixture
-from fedgrpo.rewards.context import TrainerState
 from fedgrpo.settings import AdapterSettings, DataSettings, GRPOSettings, ModelSettings, Settings
 
 

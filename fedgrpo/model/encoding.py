@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -90,7 +89,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, style: ChatStyle) 
     continues = bool(chat) and chat[-1]["role"] == "assistant"
     try:
         text = tokenizer.apply_chat_template(
-            cast(list[dict[str, str]], chat),
+            chat,
             chat_template=template,
             tokenize=False,
             add_generation_prompt=not continues,

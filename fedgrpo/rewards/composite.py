@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.context import CONTEXT, Notes, TrainerState
-from fedgrpo.rewards.groups import same_prompt_runs
-from fedgrpo.rewards.judge import Judge, MissingColumnError, verdicts
+from fedgrpo.rewards.calling.context import CONTEXT, Notes, TrainerState
+from fedgrpo.rewards.calling.groups import same_prompt_runs
+from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, verdicts
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import RewardFunction
 

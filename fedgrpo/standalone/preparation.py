@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from fedgrpo.data.failing import check_failing, failing_words
 from fedgrpo.data.ownership import evaluation_prompts, left_out, training_prompts
-from fedgrpo.data.prompts import collate_columns
 from fedgrpo.ground.errors import all_at_once
 from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.grpo.learning.health import TrainingWarning
 from fedgrpo.grpo.parts import check_parts
-from fedgrpo.grpo.rollout.usable import check_encoding
+from fedgrpo.grpo.rollout.usable import check_start, held_out_reward
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import model_source
-from fedgrpo.rewards.apart.mixture import guarded_mixture
-from fedgrpo.rewards.composite import check_columns
 from fedgrpo.settings import Settings
 
 
@@ -52,23 +49,14 @@ def check(settings: Settings) -> None:
     FedGRPOError
         All faults at once.
     """
-
-    def columns() -> None:
-        mixture = guarded_mixture(settings.reward)
-        check_columns(mixture, collate_columns(training_prompts(settings)))
-
-    def judged() -> None:
-        mixture = guarded_mixture(settings.reward, evaluation=True)
-        check_columns(mixture, collate_columns(evaluation_prompts(settings)))
-
     all_at_once(
-        (
+        [
             lambda: check_parts(settings.grpo),
             lambda: model_source(settings.model.name),
-            columns,
-            judged,
-            lambda: check_encoding(settings, training_prompts(settings)),
-        )
+            *check_start(
+                settings, lambda: training_prompts(settings), lambda: evaluation_prompts(settings)
+            ),
+        ]
     )
 
 
@@ -91,9 +79,7 @@ def prepare(settings: Settings) -> Preparation:
     check_failing(failures, len(rows) + len(unread), settings.data.max_failing)
     for sentence in failing_words(unread):
         warnings.warn(sentence, TrainingWarning, stacklevel=2)
-    own = bool(settings.reward.evaluation)
-    mixture = guarded_mixture(settings.reward, evaluation=True) if own else None
-    mixture = mixture or trainer.collector.reward
+    mixture = held_out_reward(settings, trainer.collector.reward)
     return Preparation(
         trainer,
         HeldOut(trainer.adapter, mixture, held, settings.grpo, settings.seed),

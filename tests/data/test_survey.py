@@ -31,7 +31,8 @@ def test_one_bad_row_does_not_hide_the_next(tmp_path: Path) -> None:
     found = survey_source(Source(str(path)), length, 10)
     assert found.lengths == (2,)
     assert found.refused == {
-        "has no prompt": 2,
+        "has no prompt; it has 'question'": 1,
+        "has no prompt; it has 'answer'": 1,
         "is not an object": 1,
         "has a prompt of type int": 1,
     }

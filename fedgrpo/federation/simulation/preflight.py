@@ -6,18 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedgrpo.data.failing import failing_words
 from fedgrpo.data.ownership import evaluation_prompts, left_out, node_prompts, training_prompts
-from fedgrpo.data.prompts import PromptRow, collate_columns
+from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
 from fedgrpo.federation.node.given import Given
 from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
-
-if TYPE_CHECKING:
-    from fedgrpo.rewards.composite import RewardMixture
 
 
 def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
@@ -51,10 +47,11 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
         _check_model,
         _check_budget,
     ]
-    if given is None or given.reward is None:
-        checks.append(_check_rewards if rows is None else _load_rewards)
+    own_reward = given is not None and given.reward is not None
+    if not own_reward:
+        checks.append(_load_rewards)
     if rows is None:
-        checks += [_check_prompts, _check_held_out, _check_lengths]
+        checks += [_check_prompts] if own_reward else [_check_prompts, _check_start]
     else:
         checks.append(lambda read: _check_fewest(read, rows, "the smallest list in clients"))
     all_at_once([partial(check, settings) for check in checks])
@@ -102,37 +99,24 @@ def _check_names(settings: Settings) -> None:
     check_server_parts(settings)
 
 
-def _load_rewards(settings: Settings) -> tuple[RewardMixture, RewardMixture]:
-    """What judges clients' completions, and what judges held-out ones."""
-    from fedgrpo.rewards.apart.mixture import guarded_mixture
-    from fedgrpo.rewards.composite import RewardMixture
+def _check_start(settings: Settings) -> None:
+    """Hold prompts, rewards and tokenizer against each other. What is on the Hub is left to the
+    run.
+    """
+    from fedgrpo.grpo.rollout.usable import check_start
 
-    apart = settings.privacy.unit != "prompt"
-    training = guarded_mixture if apart else RewardMixture.from_settings
-    return training(settings.reward), guarded_mixture(settings.reward, evaluation=True)
-
-
-def _check_rewards(settings: Settings) -> None:
-    """Load them, and hold the columns that they need against those that there are."""
-    from fedgrpo.rewards.composite import check_columns
-
-    training, held_out = _load_rewards(settings)
-    if not _on_the_hub(settings.data):
-        check_columns(training, collate_columns(training_prompts(settings)))
     if not _on_the_hub(settings.data) and not _on_the_hub(settings.evaluation):
-        check_columns(held_out, collate_columns(evaluation_prompts(settings)))
+        rows = partial(training_prompts, settings), partial(evaluation_prompts, settings)
+        all_at_once(check_start(settings, *rows))
 
 
-def _check_held_out(settings: Settings) -> None:
-    if not _on_the_hub(settings.data) and not _on_the_hub(settings.evaluation):
-        evaluation_prompts(settings)
+def _load_rewards(settings: Settings) -> None:
+    from fedgrpo.rewards.loading import load_reward
 
-
-def _check_lengths(settings: Settings) -> None:
-    from fedgrpo.grpo.rollout.usable import check_encoding
-
-    if not _on_the_hub(settings.data):
-        check_encoding(settings, training_prompts(settings))
+    all_at_once(
+        partial(load_reward, name)
+        for name in (*settings.reward.functions, *settings.reward.evaluation)
+    )
 
 
 def _check_prompts(settings: Settings) -> None:

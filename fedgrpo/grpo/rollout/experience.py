@@ -13,8 +13,8 @@ from torch import Tensor
 from fedgrpo.data.prompts import PromptRow, collate_columns
 from fedgrpo.ground.chats import Chat
 from fedgrpo.grpo.rollout.sampling import Rollout
+from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.composite import RewardMixture, RewardResult, join_results
-from fedgrpo.rewards.context import TrainerState
 
 Floats = NDArray[np.float64]
 

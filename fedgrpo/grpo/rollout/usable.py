@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from fedgrpo.data.failing import check_failing
-from fedgrpo.data.prompts import PromptRow
+from fedgrpo.data.prompts import PromptRow, collate_columns
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.model.base import model_source
 from fedgrpo.model.chat_style import ChatStyle
 from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.model.loading import load_tokenizer
+from fedgrpo.rewards.apart.mixture import guarded_mixture
+from fedgrpo.rewards.composite import RewardMixture, check_columns
 from fedgrpo.settings import Settings
+
+Rows = Sequence[PromptRow]
 
 LOOKED_AT = 2000
 """Rows that are encoded before anything starts; all are when their trainer is made."""
@@ -81,6 +85,39 @@ def check_encoding(settings: Settings, rows: Sequence[PromptRow]) -> None:
     style, limit = ChatStyle.of(settings.data), settings.grpo.max_prompt_length
     found = usable_rows(tokenizer, style, seen, limit)
     check_failing(found.failures, len(seen), settings.data.max_failing)
+
+
+def check_start(
+    settings: Settings, training: Callable[[], Rows], held_out: Callable[[], Rows]
+) -> list[Callable[[], object]]:
+    """What can be known of prompts, rewards and tokenizer before the model is loaded, as checks.
+
+    Rewards judge in the process in which they would, or in the trainer's under prompt-level
+    privacy, whose own process is the node's affair.
+
+    Parameters
+    ----------
+    settings:
+        Of the run.
+    training, held_out:
+        Read the prompts.
+    """
+    reward = settings.reward
+    apart = settings.privacy.unit != "prompt"
+    load = guarded_mixture if apart else RewardMixture.from_settings
+    return [
+        lambda: check_columns(load(reward), collate_columns(training())),
+        lambda: check_columns(
+            guarded_mixture(reward, evaluation=True), collate_columns(held_out())
+        ),
+        lambda: check_encoding(settings, training()),
+    ]
+
+
+def held_out_reward(settings: Settings, trained: RewardMixture) -> RewardMixture:
+    """What judges held-out prompts: what training is judged by, unless the settings name others."""
+    own = bool(settings.reward.evaluation)
+    return guarded_mixture(settings.reward, evaluation=True) if own else trained
 
 
 def _check_length(ids: Sequence[int], limit: int) -> None:

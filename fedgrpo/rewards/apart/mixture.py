@@ -12,9 +12,8 @@ from typing import NoReturn
 from fedgrpo.ground.loading import Stamp, stamp_of
 from fedgrpo.ground.part_names import PartName, brings_code
 from fedgrpo.rewards.apart.process import RewardProcess, Told
-from fedgrpo.rewards.composite import Batch, Column, RewardMixture, judged_here
+from fedgrpo.rewards.composite import Batch, Column, RewardFunction, RewardMixture, judged_here
 from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.settings import RewardSettings
 
 
@@ -41,7 +40,7 @@ class GuardedMixture(RewardMixture):
     def needs(self) -> Mapping[str, tuple[str, ...]]:
         """See :meth:`RewardMixture.needs`."""
         told = self._process.told if self._process else {}
-        return super().needs() | {name: told[name].needs for name in self._apart}
+        return {**super().needs(), **{name: told[name].needs for name in self._apart}}
 
     def close(self) -> None:
         """End the process, if there is one; judging would start it again."""

@@ -21,8 +21,8 @@ import numpy as np
 
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.apart.frames import Order, receive, send
+from fedgrpo.rewards.calling.judge import MissingColumnError
 from fedgrpo.rewards.composite import Batch, Column, Floats
-from fedgrpo.rewards.judge import MissingColumnError
 
 START_S = 120.0
 """Longest time for loading the functions."""

@@ -22,8 +22,8 @@ import numpy as np
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.apart.frames import Order, receive, send
 from fedgrpo.rewards.apart.limits import leave_network, limit_cpu, limit_memory
-from fedgrpo.rewards.context import Notes, TrainerState
-from fedgrpo.rewards.judge import Judge, MissingColumnError, settled
+from fedgrpo.rewards.calling.context import Notes, TrainerState
+from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, settled
 from fedgrpo.rewards.loading import load_reward
 
 Verdict = np.ndarray[Any, np.dtype[np.float64]] | RewardError

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.part_names import brings_code
+from fedgrpo.rewards.calling.context import TrainerState
+from fedgrpo.rewards.calling.groups import same_prompt_runs
 from fedgrpo.rewards.composite import Batch, Column, RewardMixture, RewardResult
-from fedgrpo.rewards.context import TrainerState
-from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judges.judged import (
     JudgedGrounding,
     Principle,

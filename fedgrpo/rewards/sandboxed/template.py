@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from numpy import random as numpy_random
 
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.judge import Judge, verdicts
+from fedgrpo.rewards.calling.judge import Judge, verdicts
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.sandboxed.isolated import runs_model
 from fedgrpo.rewards.sandboxed.protocol import (

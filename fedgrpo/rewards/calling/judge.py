@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.mishaps import pass_on_interrupt
-from fedgrpo.rewards.awaiting import awaited
-from fedgrpo.rewards.context import CONTEXT, Notes, TrainerState
+from fedgrpo.rewards.calling.awaiting import awaited
+from fedgrpo.rewards.calling.context import CONTEXT, Notes, TrainerState
 from fedgrpo.rewards.registry import RewardFunction
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ class Judge:
         arguments:
             Columns, ``count`` values each. The function gets copies, as deep as they are.
         context:
-            What TRL passes besides: see :class:`fedgrpo.rewards.context.Notes`.
+            What TRL passes besides: see :class:`fedgrpo.rewards.calling.context.Notes`.
 
         Returns
         -------
