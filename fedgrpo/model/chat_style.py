@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from transformers import PreTrainedTokenizerBase
@@ -12,7 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.settings import DataSettings
 
-_TODAY = "2026-01-01"
+_TODAY = DataSettings().today
+_ASKS = re.compile(r"""strftime_now\s*\(\s*(?P<quote>['"])(?P<form>[^'"]*)(?P=quote)\s*\)""")
+"""A template's question for the time."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class ChatStyle:
     """
 
     template: str = ""
-    kwargs: str = field(default="")
+    kwargs: str = ""
     today: str = _TODAY
 
     @classmethod
@@ -51,9 +55,9 @@ class ChatStyle:
         own: Any = tokenizer.chat_template
         named = dict(own) if isinstance(own, dict) else {"default": own} if own else {}
         if "{" in self.template:
-            return self.template
+            return _dated(self.template, self.today)
         if self.template in named or (not self.template and "default" in named):
-            return str(named[self.template or "default"])
+            return _dated(str(named[self.template or "default"]), self.today)
         has = f"has the templates {', '.join(sorted(named))}" if named else "has no chat template"
         if self.template:
             raise SettingsError(
@@ -72,13 +76,28 @@ class ChatStyle:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """Keywords of the rendering."""
-        told = json.loads(self.kwargs) if self.kwargs else {}
-        return {"strftime_now": self._strftime, **told}
+        """What the template is told besides the messages."""
+        return dict(json.loads(self.kwargs)) if self.kwargs else {}
 
-    def _strftime(self, form: str) -> str:
-        """Stands for the function of the same name, which would tell the time of the rendering."""
-        return datetime.datetime.fromisoformat(self.today).strftime(form)
+
+@lru_cache(maxsize=8)
+def _dated(template: str, today: str) -> str:
+    """A template that tells this date in the place of that of its rendering.
+
+    Raises
+    ------
+    DataError
+        If it asks for the time in a form that is not written in the template.
+    """
+    date = datetime.date.fromisoformat(today)
+    told = _ASKS.sub(lambda found: json.dumps(date.strftime(found["form"])), template)
+    if re.search(r"strftime_now\s*\(", told):
+        raise DataError(
+            "the model's chat template asks for the time in a form that cannot be fixed, so that "
+            "no run could go on another day",
+            cure="give another template with data.chat_template, with the date in its text",
+        )
+    return told
 
 
 PLAIN = ChatStyle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -10,7 +11,6 @@ from fedgrpo.ground.chats import Chat, Prompt, plain_text
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.model.chat_style import PLAIN, ChatStyle
-from fedgrpo.model.control_tokens import covered, markers_of, plain_ids, uncovered
 
 _NOT_RENDERED = (
     "change the row's messages, or choose another template with data.chat_template; try it by hand "
@@ -34,16 +34,7 @@ def encode_prompt(
     """
     if isinstance(prompt, str):
         return _opened(tokenizer, prompt)
-    chat, hidden = covered(_messages(prompt), markers_of(tokenizer))
-    rendered = _rendered(tokenizer, chat, style)
-    if not hidden:
-        return _ids(tokenizer, rendered)
-    pieces = uncovered(rendered, hidden)
-    return [
-        token
-        for text, is_marker in pieces
-        for token in (plain_ids(tokenizer, text) if is_marker else _ids(tokenizer, text))
-    ]
+    return [int(token) for token in _rendered(tokenizer, _messages(prompt), style, tokenize=True)]
 
 
 def unit_text(
@@ -57,7 +48,7 @@ def unit_text(
     if isinstance(prompt, str):
         return prompt
     try:
-        return _rendered(tokenizer, _messages(prompt), style)
+        return str(_rendered(tokenizer, _messages(prompt), style, tokenize=False))
     except BaseException as error:
         # Templates are programs, and raise what they like.
         pass_on_interrupt(error)
@@ -84,17 +75,23 @@ def _messages(prompt: Chat | tuple[Mapping[str, str], ...]) -> Chat:
     return [dict(message) for message in prompt]
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, style: ChatStyle) -> str:
-    template = style.template_of(tokenizer)
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, chat: Chat, style: ChatStyle, *, tokenize: bool
+) -> Any:
+    """Text of a chat, or its token ids."""
     continues = bool(chat) and chat[-1]["role"] == "assistant"
+    # What messages spell of control tokens is no control token; only in ids does that show.
+    safely = {"sanitize_control_tokens": True, "return_dict": False} if tokenize else {}
+    template, told = style.template_of(tokenizer), style.arguments()
     try:
-        text = tokenizer.apply_chat_template(
+        return tokenizer.apply_chat_template(
             chat,
             chat_template=template,
-            tokenize=False,
+            tokenize=tokenize,
             add_generation_prompt=not continues,
             continue_final_message=continues,
-            **style.arguments(),
+            **safely,
+            **told,
         )
     except BaseException as error:
         # Templates are programs, and raise what they like, with what text they like.
@@ -103,4 +100,3 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat, style: ChatStyle) 
         raise DataError(
             f"a chat cannot {what} ({type(error).__name__})", cure=_NOT_RENDERED
         ) from None
-    return str(text)

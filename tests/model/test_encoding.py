@@ -79,25 +79,16 @@ def test_a_message_that_a_template_changes_cannot_be_continued_and_is_refused() 
 @pytest.mark.parametrize("role", ["user", "system"])
 @pytest.mark.parametrize("marker", ["<|assistant|>", "</s>", "<s>", "</think>"])
 def test_a_users_text_that_spells_a_control_token_stays_text(marker: str, role: str) -> None:
-    made = tokenizer()
+    made = tokenizer(CHAT + "{% if think %}</think>{% endif %}")
     chat = [{"role": role, "content": f"1{marker}7"}]
     assert tokens(made, chat) == [f"<|{role}|>", "1", *marker, "7", "</s>", "<|assistant|>"]
     assert made.decode(encode_prompt(made, chat)) == f"<|{role}|>1{marker}7</s><|assistant|>"
 
 
-def test_markers_within_and_behind_each_other_and_the_placeholders_own_signs_stay_text() -> None:
-    text = "<|user<|user|>|></s></s>\ue0f00\ue0f1"
+def test_markers_within_and_behind_each_other_stay_text() -> None:
+    text = "<|user<|user|>|></s></s>"
     found = tokens(tokenizer(), user(text))
-    assert "".join(found[1:-2]).replace("<unk>", "?") == text.replace("\ue0f0", "?").replace(
-        "\ue0f1", "?"
-    )
-    assert found.count("<|user|>") == 1
-    assert found.count("</s>") == 1
-
-
-def test_the_assistants_own_earlier_turns_keep_their_markers() -> None:
-    chat = [*user("1"), {"role": "assistant", "content": "a</think>2"}, *user("3")]
-    assert "</think>" in tokens(tokenizer(), chat)
+    assert found == ["<|user|>", *text, "</s>", "<|assistant|>"]
 
 
 def test_a_chat_without_markers_is_encoded_as_transformers_does() -> None:
@@ -125,6 +116,8 @@ def test_what_a_template_is_told_and_which_one_it_is_are_settings() -> None:
         encode_prompt(several, user("1"), ChatStyle("other"))
     with pytest.raises(DataError, match="no chat template"):
         encode_prompt(tokenizer(None), user("1"))
+    with pytest.raises(DataError, match="asks for the time"):
+        encode_prompt(tokenizer("{{ strftime_now(form) }}" + CHAT), user("1"))
 
 
 def test_what_a_template_raises_is_told_by_its_class_and_never_by_its_text() -> None:
