@@ -9,12 +9,14 @@ unless it is told not to: no privacy rests on it. It is run by
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import resource
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,8 @@ def main(text: str) -> None:
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # Where memory runs out, let the kernel take this process.
     with socket.socket(fileno=order.control) as link, suppress(BrokenPipeError):
+        # A child that outlives this process would keep the other side waiting.
+        os.register_at_fork(after_in_child=partial(os.close, order.control))
         try:
             judges = _loaded(order)
         except RewardError as error:

@@ -106,7 +106,8 @@ class Judge:
         passed = {name: list(values) for name, values in arguments.items() if self.accepts(name)}
         try:
             if not _is_own(self.function):
-                passed = copy.deepcopy(passed)
+                # Each by itself: completions of one prompt have one row's values in common.
+                passed = {n: [copy.deepcopy(v) for v in values] for n, values in passed.items()}
             known = Notes().keywords(TrainerState()) if context is None else context
             wanted = self.needs if context is None else CONTEXT
             passed |= {n: known[n] for n in CONTEXT if n in wanted and self.accepts(n)}
