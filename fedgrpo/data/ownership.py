@@ -112,6 +112,17 @@ def training_prompts(settings: Settings) -> list[PromptRow]:
     return generate(data.tasks, data.prompts_per_client, weights, settings.seed, held_out=False)
 
 
+def all_prompts(settings: Settings) -> list[PromptRow]:
+    """Every row that can be used, held out or not; of built-in tasks, those of who trains alone.
+
+    Raises
+    ------
+    DataError
+        See :func:`left_out`.
+    """
+    return training_prompts(settings) if settings.data.source == "tasks" else _read(settings)[0]
+
+
 def left_out(settings: Settings) -> tuple[DataError, ...]:
     """Why rows of the scenario's source cannot be used, each named by its number: for whoever
     trains or simulates with them.

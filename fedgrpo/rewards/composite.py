@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.chats import Chat
-from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.errors import RewardError, all_at_once
 from fedgrpo.rewards.calling.context import CONTEXT, Notes, TrainerState
 from fedgrpo.rewards.calling.groups import same_prompt_runs
 from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, verdicts
@@ -293,20 +294,21 @@ def check_columns(mixture: RewardMixture, columns: Collection[str]) -> None:
 
     Raises
     ------
-    MissingColumnError
+    MissingColumnError, FaultsError
         Names the reward, the column, and the columns that there are.
     """
     known = {"prompts", "completions", "completion_ids", *CONTEXT, *columns}
-    for name, needed in mixture.needs().items():
-        lacking = [column for column in needed if column not in known]
-        if lacking:
-            has = ", ".join(sorted(columns)) or "none"
-            raise MissingColumnError(
-                f"reward {name!r} needs the column {lacking[0]!r}, which the prompts have not; "
-                f"beside prompt they have {has}",
-                cure=f"add it, or name the column that it is, data.columns = {{{lacking[0]} = "
-                '"..."}, or give the argument a default',
-            )
+    lacking = [(name, n) for name, all_ in mixture.needs().items() for n in all_ if n not in known]
+    all_at_once(partial(_lack, name, needed, columns) for name, needed in lacking)
+
+
+def _lack(name: str, needed: str, columns: Collection[str]) -> NoReturn:
+    raise MissingColumnError(
+        f"reward {name!r} needs the column {needed!r}, which the prompts have not; beside prompt "
+        f"they have {', '.join(sorted(columns)) or 'none'}",
+        cure=f'add it, or name the column that it is, data.columns = {{{needed} = "..."}}, or give '
+        "the argument a default",
+    )
 
 
 def judged_here(judges: Sequence[Judge], batch: Batch) -> list[Column]:

@@ -6,7 +6,12 @@ import warnings
 from dataclasses import dataclass
 
 from fedgrpo.data.failing import check_failing, failing_words
-from fedgrpo.data.ownership import evaluation_prompts, left_out, training_prompts
+from fedgrpo.data.ownership import (
+    all_prompts,
+    evaluation_prompts,
+    left_out,
+    training_prompts,
+)
 from fedgrpo.ground.errors import all_at_once
 from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.grpo.learning.health import TrainingWarning
@@ -54,7 +59,7 @@ def check(settings: Settings) -> None:
             lambda: check_parts(settings.grpo),
             lambda: model_source(settings.model.name),
             *check_start(
-                settings, lambda: training_prompts(settings), lambda: evaluation_prompts(settings)
+                settings, lambda: all_prompts(settings), lambda: evaluation_prompts(settings)
             ),
         ]
     )

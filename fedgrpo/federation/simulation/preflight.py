@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fedgrpo.data.failing import failing_words
-from fedgrpo.data.ownership import evaluation_prompts, left_out, node_prompts, training_prompts
+from fedgrpo.data.ownership import all_prompts, evaluation_prompts, left_out, node_prompts
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
 from fedgrpo.federation.node.given import Given
@@ -106,7 +106,7 @@ def _check_start(settings: Settings) -> None:
     from fedgrpo.grpo.rollout.usable import check_start
 
     if not _on_the_hub(settings.data) and not _on_the_hub(settings.evaluation):
-        rows = partial(training_prompts, settings), partial(evaluation_prompts, settings)
+        rows = partial(all_prompts, settings), partial(evaluation_prompts, settings)
         all_at_once(check_start(settings, *rows))
 
 

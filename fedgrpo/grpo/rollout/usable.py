@@ -100,7 +100,7 @@ def check_start(
     settings:
         Of the run.
     training, held_out:
-        Read the prompts.
+        Read the prompts: all that there are, and those that are held out.
     """
     reward = settings.reward
     apart = settings.privacy.unit != "prompt"
