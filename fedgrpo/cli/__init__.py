@@ -11,8 +11,3 @@ except ImportError:
     raise SystemExit(
         "fedgrpo needs Linux or macOS: on Windows, run it in WSL (https://aka.ms/wsl)"
     ) from None
-
-from fedgrpo.cli.options import parse_overrides
-from fedgrpo.cli.outcome import FAILED, INTERRUPTED, REFUSED, explained
-
-__all__ = ["FAILED", "INTERRUPTED", "REFUSED", "explained", "parse_overrides"]

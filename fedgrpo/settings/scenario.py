@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.part_names import absolute_part, brings_code, join_names, split_names
+from fedgrpo.ground.parts import absolute_part, brings_code, join_names, split_names
 from fedgrpo.settings import FROM_PRESET, PRESETS, Scalar, Settings, read_toml
 
 PARTS = (
@@ -21,6 +21,7 @@ PARTS = (
     "robust.rule",
     "server.optimiser",
     "simulation.attack",
+    "run.report_to",
 )
 """Settings that name parts, which may come from files."""
 

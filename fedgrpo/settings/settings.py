@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from fedgrpo.ground.part_names import join_names
+from fedgrpo.ground.parts import join_names
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.reading import explain, read_toml
 from fedgrpo.settings.sections.grpo import FROM_PRESET
@@ -44,12 +44,8 @@ class Settings(Tree):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Settings:
-        """Read a scenario file.
-
-        Raises
-        ------
-        SettingsError
-            If the file is missing, is not TOML, or a key or value is not valid.
+        """Read a scenario file; raises SettingsError if the file is missing, is not TOML, or a key
+        or value is not valid.
         """
         return cls.from_mapping(read_toml(Path(path)))
 

@@ -15,7 +15,7 @@ from fedgrpo.data.ownership import (
 from fedgrpo.ground.errors import all_at_once
 from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.grpo.learning.health import TrainingWarning
-from fedgrpo.grpo.parts import check_parts
+from fedgrpo.grpo.methods.parts import check_parts
 from fedgrpo.grpo.rollout.usable import check_start, held_out_reward
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import model_source

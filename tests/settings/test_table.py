@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.part_names import join_names, split_names
+from fedgrpo.ground.parts import join_names, split_names
 from fedgrpo.settings import DataSettings, Settings
 from fedgrpo.settings.scenario import load_scenario, settings_from
 

@@ -11,8 +11,9 @@ from fedgrpo.data.failing import failing_words
 from fedgrpo.data.ownership import all_prompts, evaluation_prompts, left_out, node_prompts
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
+from fedgrpo.report.trackers import check_trackers
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
@@ -43,6 +44,7 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     checks: list[Callable[[Settings], object]] = [
         _check_cohort,
         _check_machine,
+        lambda read: check_trackers(read.run.report_to),
         _check_names,
         _check_model,
         _check_budget,
@@ -90,7 +92,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.attacks.attacks import ATTACKS
     from fedgrpo.federation.server.parts import check_parts as check_server_parts
     from fedgrpo.grpo.learning.isolation import require_isolation
-    from fedgrpo.grpo.parts import check_parts
+    from fedgrpo.grpo.methods.parts import check_parts
 
     ATTACKS.check(settings.simulation.attack)
     check_parts(settings.grpo)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
 
-from fedgrpo.ground.loading import Stamp, stamp_of
-from fedgrpo.ground.part_names import PartName, brings_code
+from fedgrpo.ground.parts import PartName, brings_code
+from fedgrpo.ground.parts.loading import Stamp, stamp_of
 from fedgrpo.rewards.apart.process import RewardProcess, Told
 from fedgrpo.rewards.composite import Batch, Column, RewardFunction, RewardMixture, judged_here
 from fedgrpo.rewards.loading import load_reward

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.calling.groups import same_prompt_runs
 from fedgrpo.rewards.composite import Batch, Column, RewardMixture, RewardResult

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from fedgrpo.ground.part_names import split_names
+from fedgrpo.ground.parts import split_names
 
 _CURE = 'write a=b, c=d, or a table {a = "b", c = "d"}'
 
