@@ -81,7 +81,9 @@ def _rendered(
     """Text of a chat, or its token ids."""
     continues = bool(chat) and chat[-1]["role"] == "assistant"
     # What messages spell of control tokens is no control token; only in ids does that show.
-    safely = {"sanitize_control_tokens": True, "return_dict": False} if tokenize else {}
+    safely: dict[str, Any] = (
+        {"sanitize_control_tokens": True, "return_dict": False} if tokenize else {}
+    )
     template, told = style.template_of(tokenizer), style.arguments()
     try:
         return tokenizer.apply_chat_template(

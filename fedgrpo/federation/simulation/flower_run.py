@@ -20,7 +20,7 @@ from fedgrpo.federation.simulation.local_superlink import (
 )
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import RunFailedError
-from fedgrpo.ground.run_files import OUTCOMES
+from fedgrpo.ground.run_files import SUMMARY
 from fedgrpo.report.console import follow
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.writer import RunWriter
@@ -125,7 +125,7 @@ def _over(
 def _is_past(run_dir: Path) -> bool:
     """Whether the server finished so long ago that something else hangs, such as a client."""
     try:
-        return time.time() - (run_dir / OUTCOMES["simulate"]).stat().st_mtime > LINGER_S
+        return time.time() - (run_dir / SUMMARY).stat().st_mtime > LINGER_S
     except OSError:
         return False
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fedgrpo.ground.parts import PartName, brings_code
 from fedgrpo.ground.parts.loading import Stamp, stamp_of
 from fedgrpo.rewards.apart.process import RewardProcess, Told
-from fedgrpo.rewards.composite import Batch, Column, RewardFunction, RewardMixture, judged_here
+from fedgrpo.rewards.composite import Batch, Column, RewardMixture, judged_here
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.settings import RewardSettings
+
+Function = Callable[..., Any]
 
 
 class GuardedMixture(RewardMixture):
@@ -30,7 +32,7 @@ class GuardedMixture(RewardMixture):
 
     def __init__(
         self,
-        functions: Sequence[tuple[str, RewardFunction, float]],
+        functions: Sequence[tuple[str, Function, float]],
         process: RewardProcess | None,
     ) -> None:
         super().__init__(functions)
@@ -98,9 +100,7 @@ def guarded_mixture(reward: RewardSettings, *, evaluation: bool = False) -> Rewa
     return GuardedMixture(functions, process)
 
 
-def _function(
-    name: str, here: Mapping[str, RewardFunction], told: Mapping[str, Told]
-) -> RewardFunction:
+def _function(name: str, here: Mapping[str, Function], told: Mapping[str, Told]) -> Function:
     if name in told and told[name].binds:
         return load_reward(name)
     return _Apart(told[name].abstains) if name in told else here[name]
