@@ -77,7 +77,7 @@ class Judging:
         self.rows, self.encoded, self.left_out = found.rows, found.encoded, found.failures
         self.progress = TrainerState()
         self._named: set[tuple[int, str]] = set()
-        self._failed_in_a_row = 0
+        self._failed_in_a_row, self._judged_any = 0, False
         _warn(failing_words(self.left_out))
 
     def reward_of(self, rollout: Rollout, rows: Sequence[PromptRow]) -> RewardResult:
@@ -87,7 +87,7 @@ class Judging:
         Raises
         ------
         RewardError
-            If no row can be judged, many times in a row.
+            If no row can be judged, at the start or many times in a row.
         """
         ids, texts = completion_ids(rollout), self.policy.decode(rollout)
         found = judge(self.reward, rows, texts, ids, rollout.group_size, self.progress)
@@ -95,6 +95,9 @@ class Judging:
         return found
 
     def _note(self, found: RewardResult, rows: Sequence[PromptRow]) -> None:
+        self._judged_any |= len(found.failures) < len(rows)
+        if not self._judged_any and len(rows) > 1:
+            raise found.failures[0]  # The very first prompts, all of them.
         for number in range(len(rows)):
             error = found.failures.get(number)
             self._failed_in_a_row = self._failed_in_a_row + 1 if error else 0

@@ -11,8 +11,8 @@ import pytest
 
 from fedgrpo.ground.errors import DataError, RewardError
 from fedgrpo.grpo import GRPOTrainer, TrainingWarning
-from fedgrpo.grpo.judging import MOST_IN_A_ROW
 from fedgrpo.grpo.learning.advantages import ADVANTAGES
+from fedgrpo.grpo.learning.judging import MOST_IN_A_ROW
 from fedgrpo.settings import GRPOSettings
 from tests.models import graded, tiny_base
 
@@ -83,13 +83,19 @@ def test_what_cannot_be_judged_is_nothing_to_advantages_over_the_batch() -> None
 
 
 def test_a_reward_that_fails_at_every_row_ends_the_run() -> None:
-    def reward(completions: Any) -> Any:
-        raise KeyError("x")
+    def reward(prompts: Any, completions: Any) -> Any:
+        if prompts[0] != "0+0=":
+            raise KeyError("x")
+        return [1.0] * len(completions)
 
     made = trainer(reward)
+    with pytest.raises(RewardError, match="raised KeyError"):
+        made.collector.collect([1, 2])
+    made = trainer(reward)
+    made.collector.collect([0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)
-        made.collector.collect(range(MOST_IN_A_ROW - 1))
+        made.collector.collect(range(1, MOST_IN_A_ROW))
         with pytest.raises(RewardError, match="raised KeyError"):
             made.collector.collect([20])
 
