@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fedgrpo.ground.errors import DataError
 
-NAMED = 5
+NAMED = 3
 """Rows that are named one by one."""
 
 
@@ -31,6 +31,9 @@ def check_failing(failures: Sequence[DataError], total: int, most: float) -> Non
         return
     if total == len(failures) == 1 or most == 0:
         raise failures[0]
+    if total == len(failures):
+        problem = f"none of {total} rows can be used; the first: {failures[0].problem}"
+        raise DataError(problem, cure=failures[0].cure)
     first, *others = failures[:NAMED]
     more = f" ({len(failures)} rows in all)" if len(failures) > NAMED else ""
     named = "; ".join(error.problem for error in (first, *others))
