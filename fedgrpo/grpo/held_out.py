@@ -16,10 +16,10 @@ from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.settings import GRPOSettings
 
-MOST_VALUES = 24
-"""Values of a column that are reported by themselves."""
 SAMPLES = 8
 """Held-out prompts whose completions are kept at each evaluation."""
+MOST_VALUES = 24
+"""Values of a column that are reported by themselves."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Answers:
 
     @property
     def reward(self) -> float:
-        """Mean weighted reward."""
-        return float(self.rewards.total.mean())
+        """Mean weighted reward of what could be judged; 0 if nothing could."""
+        counted = self.rewards.total[self.rewards.counted()]
+        return float(counted.mean()) if counted.size else 0.0
 
     def by_function(self) -> Mapping[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
@@ -108,6 +109,23 @@ class HeldOut:
         """Mean k3 divergence in nats a token from the reference, on completions just sampled."""
         return self.policy.divergence(answers.rollout, range(len(answers.rollout.tokens)))
 
+    def samples(self, answers: Answers) -> list[Sample]:
+        """The first few answers as text."""
+        texts = self.policy.decode(answers.rollout)[:SAMPLES]
+        total, by_function = answers.rewards.total, answers.rewards.per_function
+        return [
+            Sample(
+                prompt=row.for_model(),
+                completion=text,
+                reward=float(total[i]),
+                rewards={
+                    name: None if isnan(v[i]) else float(v[i]) for name, v in by_function.items()
+                },
+                extra={name: str(v[i]) for name, v in answers.rewards.notes.extras.items()},
+            )
+            for i, (row, text) in enumerate(zip(self.collector.rows, texts, strict=False))
+        ]
+
     def by(self, column: str, answers: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
         """Mean reward of the prompts with each value of a column, for each kind of answers by its
         name; empty where there is no such column, or it has too many values to be read.
@@ -123,22 +141,6 @@ class HeldOut:
             value: {name: float(a.rewards.total[own].mean()) for name, a in answers.items()}
             for value, own in sorted(places.items())
         }
-
-    def samples(self, answers: Answers) -> list[Sample]:
-        """The first few answers as text."""
-        texts = self.policy.decode(answers.rollout)[:SAMPLES]
-        total, by_function = answers.rewards.total, answers.rewards.per_function
-        return [
-            Sample(
-                prompt=row.for_model(),
-                completion=text,
-                reward=float(total[i]),
-                rewards={
-                    name: None if isnan(v[i]) else float(v[i]) for name, v in by_function.items()
-                },
-            )
-            for i, (row, text) in enumerate(zip(self.collector.rows, texts, strict=False))
-        ]
 
     def _answers(self, temperature: float) -> Answers:
         self.policy.generator.manual_seed(self.seed)
