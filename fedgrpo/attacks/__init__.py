@@ -11,6 +11,7 @@ from fedgrpo.attacks.attacks import (
 )
 from fedgrpo.attacks.faults import Faults, faults_of
 from fedgrpo.attacks.knowledge import Insight, Knowledge
+from fedgrpo.attacks.poison import Poison, poison_of, poisons
 
 __all__ = [
     "ATTACKS",
@@ -19,11 +20,14 @@ __all__ = [
     "Faults",
     "Insight",
     "Knowledge",
+    "Poison",
     "apply_attack",
     "blind",
     "check_attack",
     "everybody",
     "faults_of",
     "own",
+    "poison_of",
+    "poisons",
     "register_attack",
 ]

@@ -75,9 +75,13 @@ class RoundRow(Record):
     held_out_rewards: dict[str, dict[str, float]] = field(default_factory=dict)
     """Held-out mean of each reward function by name, ``sampled`` and ``greedy``."""
     held_out_by: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Held-out accuracy of each group of prompts by name, ``sampled`` and ``greedy``."""
+    """Held-out accuracy of each task, or of each value of ``evaluation.by``: ``sampled`` and
+    ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
+    """
     bytes: dict[str, int] = field(default_factory=dict)
-    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
+    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them.
+    After a kill those of the last attempt, which may need fewer.
+    """
     warnings: list[str] = field(default_factory=list)
     """What kept a trainer from learning, with the cure; told once, after this step."""
 
@@ -102,6 +106,8 @@ class RewardSummary(Record):
     end: float
     greedy_start: float
     greedy_end: float
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same four, ``start`` to ``greedy_end``, of each value of ``evaluation.by``."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ START = RoundRow(
     greedy=0.29,
     kl_base=0.0,
     members=None,
+    held_out_by={},
 )
 
 

@@ -55,6 +55,7 @@ from fedgrpo.robust.norm_checked import inside
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
 from fedgrpo.site.refusals import Refusal, refused
+from fedgrpo.site.site import is_simulated
 
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
@@ -294,9 +295,11 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
 
 def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
     """Have the client contribute. From here on, prompts are read."""
-    watch = Watch(task.store, task.ask.plan, task.deadline)
+    own = not is_simulated(task.context.node_config)
+    watch = Watch(task.store, task.ask.plan, task.deadline, durable=own)
     key, round_ = task.store.key(task.ask), task.ask.round
     try:
+        task.gate.check_unchanged()
         client = node.factory(task.settings, task.context.node_config)
         release = client.contribute(task.order.adapter, task.plan, round_, key, watch)
     finally:

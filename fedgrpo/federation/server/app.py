@@ -206,6 +206,7 @@ def summarise(
             end=last.sampled or 0.0,
             greedy_start=first.greedy or 0.0,
             greedy_end=last.greedy or 0.0,
+            by=_by(first, last),
         ),
         rounds=rows[-1].round,
         wall_s=wall_s,
@@ -223,6 +224,21 @@ def summarise(
         settings=settings.fingerprint(),
         version=VERSION,
     )
+
+
+def _by(first: RoundRow, last: RoundRow) -> dict[str, dict[str, float]]:
+    """Held-out accuracy before and after, of each value that both tell."""
+    begun, ended = first.held_out_by, last.held_out_by
+    return {
+        value: {
+            "start": begun[value]["sampled"],
+            "end": ended[value]["sampled"],
+            "greedy_start": begun[value]["greedy"],
+            "greedy_end": ended[value]["greedy"],
+        }
+        for value in begun
+        if value in ended
+    }
 
 
 def _draw(run_dir: Path) -> None:

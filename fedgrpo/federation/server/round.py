@@ -125,6 +125,7 @@ def make_row(
         kl_base=evaluation.kl_base if evaluation else None,
         held_out_rewards=evaluation.rewards if evaluation else {},
         bytes=clock.bytes,
+        held_out_by=evaluation.by if evaluation else {},
     )
 
 

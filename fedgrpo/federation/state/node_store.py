@@ -115,8 +115,8 @@ class Shelf(Protocol):
     def read(self, kind: type[T], name: str) -> T | None:
         """Return a note of that class, or None if there is none."""
 
-    def write(self, name: str, note: object) -> None:
-        """Keep a dataclass; it is durable when this returns."""
+    def write(self, name: str, note: object, *, durable: bool = True) -> None:
+        """Keep a dataclass; unless told otherwise it outlives the machine when this returns."""
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """Hold the shelf alone."""
@@ -140,9 +140,9 @@ class FolderShelf:
         path = self._path(name)
         return read_kept(kind, path) if path.exists() else None
 
-    def write(self, name: str, note: object) -> None:
+    def write(self, name: str, note: object, *, durable: bool = True) -> None:
         """See :class:`Shelf`."""
-        write_kept(self._path(name), note, mode=0o600)
+        write_kept(self._path(name), note, mode=0o600, durable=durable)
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: between processes, by a lock on a file."""
@@ -175,7 +175,7 @@ class StateShelf:
         """See :class:`Shelf`."""
         return take(kind, self.state, self._key(name)) if self._key(name) in self.state else None
 
-    def write(self, name: str, note: object) -> None:
+    def write(self, name: str, note: object, *, durable: bool = True) -> None:
         """See :class:`Shelf`."""
         put(self.state, note, self._key(name))
 
@@ -213,7 +213,7 @@ class NodeStore:
         except OSError:
             raise RunError(
                 "this node cannot keep a secret on its disk",
-                cure=f"start it with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
+                cure=f"write {STATE} = 'FOLDER' in site.toml, a folder of its own",
             ) from None
 
     @classmethod
@@ -282,9 +282,9 @@ class NodeStore:
         """Return a note kept under a name, or None if there is none."""
         return self._shelf.read(kind, name)
 
-    def write_note(self, name: str, note: object) -> None:
-        """Keep a dataclass in the place of the one before; it is durable when this returns."""
-        self._shelf.write(name, note)
+    def write_note(self, name: str, note: object, *, durable: bool = True) -> None:
+        """Keep a dataclass in the place of the one before: see :class:`Shelf`."""
+        self._shelf.write(name, note, durable=durable)
 
     def alone(self, name: str) -> AbstractContextManager[None]:
         """Keep this node's other processes away from a note, to read and write it as one."""

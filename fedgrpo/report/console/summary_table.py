@@ -48,6 +48,7 @@ def print_summary(
 
 def _achieved(summary: Summary) -> Iterator[Row]:
     reward, alone = summary.reward, summary.training
+    held_out = f"Held-out {'reward' if alone else 'accuracy'}"
     sampled, greedy = (
         _change(reward.start, reward.end),
         _change(reward.greedy_start, reward.greedy_end),
@@ -55,8 +56,10 @@ def _achieved(summary: Summary) -> Iterator[Row]:
     if alone:
         sampled.append(f", {number(alone.best)} at the best step", style="dim")
         greedy.append(f", {number(alone.best_greedy)} at the best step", style="dim")
-    yield "Held-out, sampled", sampled
-    yield "Held-out, greedy", greedy
+    yield f"{held_out}, sampled", sampled
+    yield f"{held_out}, greedy", greedy
+    for value, each in reward.by.items():
+        yield f"  {value}, sampled", _change(each["start"], each["end"])
     if alone:
         yield "Best adapter", f"after step {alone.best_step}, by the sampled reward"
 

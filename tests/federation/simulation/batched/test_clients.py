@@ -19,8 +19,9 @@ from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.simulation.batched import prompts, updates
 from fedgrpo.federation.simulation.batched.clients import BatchedClients
 from fedgrpo.federation.simulation.batched.completions import sampled_together
-from fedgrpo.federation.simulation.batched.coverage import engine_words, left_out
+from fedgrpo.federation.simulation.batched.coverage import check_attack, engine_words, left_out
 from fedgrpo.federation.wire.plans import release_plan
+from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo.isolated.engine import Judged
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
@@ -269,3 +270,13 @@ def test_a_backdoor_forces_completions_that_weigh_like_the_models_own() -> None:
                     group.rollout.logps[batch.completions], again, atol=1e-3, rtol=1e-3
                 )
     assert engine(chosen).pupil(1).poison is None
+
+
+def test_an_attack_on_data_is_refused_where_nobody_would_carry_it_out() -> None:
+    poisoning = {"simulation__byzantine": 1, "simulation__attack": "backdoor(scale=10.0)"}
+    check_attack(settings(**poisoning), in_process=True)
+    check_attack(settings(simulation__attack="backdoor"), in_process=False)
+    with pytest.raises(SettingsError, match="processes of their own"):
+        check_attack(settings(**poisoning), in_process=False)
+    with pytest.raises(SettingsError, match=r"data\.unit_rows = 2"):
+        check_attack(settings(**poisoning, data__unit="a", data__unit_rows=2), in_process=True)
