@@ -65,6 +65,8 @@ class Knowledge:
         ``robust.rule`` with its options, and ``robust.trim``.
     seed:
         The run's public seed.
+    radius:
+        L2 norm of the ball that updates are checked against, in units of a release; 0 for none.
     """
 
     boost: float
@@ -80,6 +82,7 @@ class Knowledge:
     rule: str = "mean"
     trim: int = 0
     seed: int = 0
+    radius: float = 0.0
 
     def generator(self) -> np.random.Generator:
         """Random numbers of this round, from their beginning: all colluders draw the same."""

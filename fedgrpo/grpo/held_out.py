@@ -39,8 +39,9 @@ class Answers:
 
     @property
     def reward(self) -> float:
-        """Mean weighted reward."""
-        return float(self.rewards.total.mean())
+        """Mean weighted reward of what could be judged; 0 if nothing could."""
+        counted = self.rewards.total[self.rewards.counted()]
+        return float(counted.mean()) if counted.size else 0.0
 
     def by_function(self) -> Mapping[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
@@ -120,6 +121,7 @@ class HeldOut:
                 rewards={
                     name: None if isnan(v[i]) else float(v[i]) for name, v in by_function.items()
                 },
+                extra={name: str(v[i]) for name, v in answers.rewards.notes.extras.items()},
             )
             for i, (row, text) in enumerate(zip(self.collector.rows, texts, strict=False))
         ]

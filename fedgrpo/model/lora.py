@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -24,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.chat_style import ChatStyle
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
@@ -82,6 +84,7 @@ class Adapter:
         """
         with quiet_loading():
             base = load_base(settings.model, any_weights=any_weights)
+            base = replace(base, chat=ChatStyle.of(settings.data))
             return cls(base, settings.adapter, settings.seed)
 
     @property

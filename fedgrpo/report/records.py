@@ -79,7 +79,9 @@ class RoundRow(Record):
     ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
     """
     bytes: dict[str, int] = field(default_factory=dict)
-    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
+    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them.
+    After a kill those of the last attempt, which may need fewer.
+    """
     warnings: list[str] = field(default_factory=list)
     """What kept a trainer from learning, with the cure; told once, after this step."""
 
@@ -110,19 +112,17 @@ class RewardSummary(Record):
 
 @dataclass(frozen=True)
 class RobustSummary(Record):
-    """The robust rule, how many group means it drops at either end, and of how many.
+    """The robust rule, and what it did in the last round that counted.
 
     A group is a bucket, or a single client where there are none.
     """
 
     rule: str
     trim: int
+    """Group means that it counted as possibly bad at either end; 0 for a rule that drops none."""
     buckets: int
-
-    @property
-    def words(self) -> str:
-        """For reading: ``trimmed mean of 4 group means``."""
-        return f"{self.rule.replace('_', ' ')} of {self.buckets} group means"
+    words: str
+    """The rule's own, for reading: ``trimmed mean of 4 group means, each coordinate ...``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,7 +116,7 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int, since: int 
     told = [each for each in rows if since < each.round <= row.round] or [row]
     figures = _of_steps(told) if row.alone else _of_a_round(row)
     kl = f"KL to start {number(_last_known(rows), 3)}"
-    line = [head, *_held_out(row), f"reward {number(mean(told, 'reward'))}", kl, *figures]
+    line = [head, f"reward {number(mean(told, 'reward'))}", kl, *figures, *_held_out(row)]
     if not row.applied:
         line.insert(1, f"skipped: {' '.join(row.reason.split())}")
     left = time_left(rows, rounds)

@@ -24,7 +24,9 @@ def known(vector: Floats, **others: object) -> Knowledge:
     return Knowledge(**chosen)  # type: ignore[arg-type]
 
 
-KNOWN = ["against_last", "collude", "constant", "nan", "reverse_boost", "zero"]
+BLIND = ["against_last", "collude", "constant", "gaussian", "infinity", "nan", "stale", "zero"]
+OWN = ["fang_own", "ipm_own", "reverse_boost", "sign_flip"]
+KNOWN = BLIND + OWN
 
 
 def test_the_attacks_are_registered() -> None:

@@ -53,7 +53,7 @@ def test_summary_json_has_the_documented_shape() -> None:
     assert tree["privacy"] == [
         {"unit": "prompt", "adversary": "the server", "epsilon": 5.39, "delta": 1e-5}
     ]
-    assert set(tree["robust"]) == {"rule", "trim", "buckets"}
+    assert set(tree["robust"]) == {"rule", "trim", "buckets", "words"}
     assert {"rounds", "wall_s", "overhead_share", "dropped"} <= set(tree)
 
 

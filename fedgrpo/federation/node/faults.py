@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.attacks.attacks import apply_attack
+from fedgrpo.attacks.blind import MALFORMED
 from fedgrpo.attacks.faults import Faults, faults_of
 from fedgrpo.attacks.knowledge import Insight, Knowledge
+from fedgrpo.ground.parts.names import part_name
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
@@ -79,6 +81,7 @@ def knowledge(
         rule=robust.rule,
         trim=robust.trim,
         seed=settings.seed,
+        radius=plan.radius,
     )
 
 
@@ -94,12 +97,15 @@ def attack(
     release:
         float64, shape (size,): the honest release.
     bound:
-        Largest value that the encoding carries. What is no number becomes this: an attacker would
-        not waste its place in the round on a vector that its own node refuses to encode.
+        Largest value that the encoding carries. What is no number becomes this, unless the attack
+        is to have it refused: another would not waste its place in the round on a vector that its
+        own node does not encode.
     known:
         What the attacker knows.
     """
-    sent = apply_attack(settings.simulation.attack, release, known)
+    sent = apply_attack(name := settings.simulation.attack, release, known)
+    if part_name(name) in MALFORMED:
+        return sent
     return np.nan_to_num(sent, nan=bound, posinf=bound, neginf=-bound)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -47,10 +47,11 @@ from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.wire.codec import Header, check_header, decode
 from fedgrpo.federation.wire.messages import TrainOrder
-from fedgrpo.federation.wire.plans import order_digest, release_plan
+from fedgrpo.federation.wire.plans import is_single, order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.privacy.release import ReleasePlan, zero_release
+from fedgrpo.robust.norm_checked import inside
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
 from fedgrpo.site.refusals import Refusal, refused
@@ -110,7 +111,8 @@ class Task:
     @property
     def digest(self) -> bytes:
         """Digest of the order, on which all whose releases are summed must agree."""
-        return order_digest(self.settings, self.order.adapter, self.plan.clipping_norm)
+        plan = self.plan
+        return order_digest(self.settings, self.order.adapter, plan.clipping_norm, plan.radius)
 
     @property
     def memory(self) -> NodeMemory:
@@ -154,9 +156,9 @@ def _task(message: Message, context: Context, came: float) -> Task:
     check_header(message.content, order.header)
     _check_run(order.header, context, settings.rounds)
     _check_settings(order.fingerprint, settings)
-    if not math.isfinite(order.clipping_norm):
-        raise BoundsError("the clipping norm is not finite", cure="start from sound settings")
-    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
+    if not (math.isfinite(order.clipping_norm) and math.isfinite(order.radius)):
+        raise BoundsError("clipping norm or radius is not finite", cure="start from sound settings")
+    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm, order.radius)
     store = NodeStore.of(context, settings)
     declared = declared_by(context.node_config, settings)
     gate = Gate.at(context.node_config, order, plan, store, settings, declared)
@@ -229,7 +231,10 @@ def _charge(task: Task) -> None:
     task.memory.begin_round(task.ask.round, task.order.adapter)
     order, plan = task.order, task.plan
     task.memory.keep_plan(
-        order.run, order.fingerprint, plan.dimension, plan.clipping_norm, task.digest
+        order.run,
+        order.fingerprint,
+        (plan.dimension, plan.clipping_norm, plan.radius),
+        task.digest,
     )
     task.gate.charge()
 
@@ -241,11 +246,19 @@ def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
     """The release that was kept, or a new one that is kept from now on."""
     if paid.kept is not None:
         return paid.kept
-    release = _computed(task, node, in_time=paid.in_time)
+    release = _held(task, _computed(task, node, in_time=paid.in_time))
     if byzantine:
         release = _attacked(task, node, release)
     task.store.keep(task.ask, release)
     return release
+
+
+def _held(task: Task, release: Release) -> Release:
+    """Project a release onto the round's ball, where single vectors are checked against it."""
+    plan = task.plan
+    if not (plan.radius and is_single(task.settings)):
+        return release
+    return inside(release, plan.dimension, plan.radius, plan.figures_norm)
 
 
 def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
@@ -286,6 +299,7 @@ def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
     watch = Watch(task.store, task.ask.plan, task.deadline, durable=own)
     key, round_ = task.store.key(task.ask), task.ask.round
     try:
+        task.gate.check_unchanged()
         client = node.factory(task.settings, task.context.node_config)
         release = client.contribute(task.order.adapter, task.plan, round_, key, watch)
     finally:
@@ -323,7 +337,12 @@ def _attacked(task: Task, node: Node, release: Release) -> Release:
 def _insight(task: Task, node: Node, release: Release) -> Insight:
     """What attackers are told of others: all, or what those of this process have met."""
     if isinstance(node.factory, TellingFactory):
-        return node.factory.insight(task.order.adapter, task.plan, task.ask.round)
+        told = node.factory.insight(task.order.adapter, task.plan, task.ask.round)
+        own, honest = (
+            np.reshape([_held(task, one) for one in rows], rows.shape)
+            for rows in (told.own, told.honest)
+        )
+        return replace(told, own=own, honest=honest)
     order = f"{task.ask.run}/{task.ask.round}/".encode() + task.digest
     own = np.stack(honest_vectors(order, task.context.node_config, release))
     return Insight(own, honest=own[:0], last=None)

@@ -27,7 +27,9 @@ from fedgrpo.privacy.accounting.guarantees import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
 from fedgrpo.report.trackers import Tracked, tracking
 from fedgrpo.report.writer import RunWriter
+from fedgrpo.robust import describe
 from fedgrpo.settings import Settings
+from fedgrpo.settings.protocols.base import trimmed_by
 
 LOG = logging.getLogger(__name__)
 
@@ -196,6 +198,7 @@ def summarise(
         raise RunError("the run was never evaluated", cure="give the strategy an evaluator")
     first, last = measured[0], measured[-1]
     applied = [row for row in rows if row.round and row.applied]
+    groups = applied[-1].buckets if applied else 0
     busy = strategy.train_s + strategy.evaluate_s
     return Summary(
         reward=RewardSummary(
@@ -210,7 +213,10 @@ def summarise(
         overhead_share=max(0.0, 1 - busy / wall_s),
         privacy=list(guarantees(settings, state.progress.charged)),
         robust=RobustSummary(
-            settings.robust.rule, settings.robust.trim, applied[-1].buckets if applied else 0
+            settings.robust.rule,
+            trimmed_by(settings),
+            groups,
+            describe(settings.robust.rule, groups, settings.robust.trim),
         ),
         dropped=state.progress.dropped,
         skipped_rounds=state.progress.skipped,

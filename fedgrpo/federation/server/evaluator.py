@@ -18,6 +18,7 @@ from fedgrpo.grpo.held_out import HeldOut, by_reward
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import check_context
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
 
@@ -46,7 +47,7 @@ class LocalEvaluator:
         check_context(self.adapter.base, settings.grpo)
         self._initial, self._by = self.adapter.state(), settings.evaluation.by
         rows = evaluation_prompts(settings) if rows is None else rows
-        mixture = reward or RewardMixture.from_settings(settings.reward)
+        mixture = reward or guarded_mixture(settings.reward, evaluation=True)
         self.held_out = (
             HeldOut(self.adapter, mixture, rows, settings.grpo, settings.seed) if rows else None
         )

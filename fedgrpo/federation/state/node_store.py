@@ -213,7 +213,7 @@ class NodeStore:
         except OSError:
             raise RunError(
                 "this node cannot keep a secret on its disk",
-                cure=f"start it with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
+                cure=f"write {STATE} = 'FOLDER' in site.toml, a folder of its own",
             ) from None
 
     @classmethod

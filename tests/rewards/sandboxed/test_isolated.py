@@ -54,6 +54,17 @@ def hostile() -> Iterator[IsolatedMixture]:
     mixture.close()
 
 
+def test_asynchronous_rewards_are_awaited_where_nothing_can_be_opened() -> None:
+    mixture = made("later", "told")
+    found = mixture.judge(["p"] * 2, ["a", "bbb"], {}, 2)
+    assert found.total.tolist() == [3.0, 3.0]
+    assert not found.notes.metrics
+    assert not found.notes.extras
+    with pytest.raises(RewardError, match="raised ValueError"):
+        rewards(mixture, what="raise")
+    mixture.close()
+
+
 def test_a_reward_that_remembers_judges_every_group_as_if_alone() -> None:
     mixture = made("novelty", "calls")
     first = mixture(["p"] * 3, ["a", "b", "a"], {})
