@@ -43,9 +43,9 @@ def sweep(
     Exit code: 0 finished, 1 failed on the way, 2 refused before the start, 130 interrupted.
     """
     with explained():
-        from fedgrpo.federation.sweep import heat_map, results
-        from fedgrpo.federation.sweep.plan import read_sweep
-        from fedgrpo.federation.sweep.running import run_missing
+        from fedgrpo.federation.simulation.sweep import heat_map, results
+        from fedgrpo.federation.simulation.sweep.plan import read_sweep
+        from fedgrpo.federation.simulation.sweep.running import run_missing
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         read, path = read_sweep(file), csv or Path("runs") / f"{file.stem}.csv"

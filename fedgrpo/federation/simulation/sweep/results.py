@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedgrpo.federation.sweep.plan import Cell, Sweep
+from fedgrpo.federation.simulation.sweep.plan import Cell, Sweep
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.files import replace_file
 

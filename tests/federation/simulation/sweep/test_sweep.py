@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
-from fedgrpo.federation.sweep import heat_map, results
-from fedgrpo.federation.sweep.plan import Sweep, read_sweep
+from fedgrpo.federation.simulation.sweep import heat_map, results
+from fedgrpo.federation.simulation.sweep.plan import Sweep, read_sweep
 from fedgrpo.ground.errors import SettingsError
 
 SCENARIO = """

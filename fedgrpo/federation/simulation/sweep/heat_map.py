@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fedgrpo.federation.sweep.plan import Sweep
+from fedgrpo.federation.simulation.sweep.plan import Sweep
 from fedgrpo.ground.files import replace_file
 
 

@@ -13,8 +13,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from fedgrpo.federation.sweep.plan import Cell, Sweep
-from fedgrpo.federation.sweep.results import Line, key_of, line_of, read_results, write_results
+from fedgrpo.federation.simulation.sweep.plan import Cell, Sweep
+from fedgrpo.federation.simulation.sweep.results import (
+    Line,
+    key_of,
+    line_of,
+    read_results,
+    write_results,
+)
 from fedgrpo.ground.errors import FedGRPOError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 
