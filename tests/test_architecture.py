@@ -59,11 +59,11 @@ LAYERS = """
     privacy
     ledger
     rewards.registry
-    rewards.groups
-    rewards.judge
+    rewards.calling
     rewards.verifiable
     rewards.judges
     rewards
+    rewards.apart
     rewards.sandboxed
     grpo.rollout
     grpo.learning.losses
@@ -93,6 +93,7 @@ LAYERS = """
     federation.node.clients
     federation.node
     federation.server
+    federation.simulation.batched
     federation.simulation
     federation.deployment
     federation.deployment.executor

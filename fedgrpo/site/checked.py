@@ -15,11 +15,13 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.site.limits import Policy
 from fedgrpo.site.node_folder import STATE, node_folder, owned_folder
 from fedgrpo.site.refusals import Refusal, refused
 
+_DECIDING = ("config", "columns", "system_prompt", "chat_template", "chat_template_kwargs", "today")
+_USUAL = {name: getattr(DataSettings(), name) for name in _DECIDING}
 STAMP = "checked.json"
 """Name of the stamp in the node's folder."""
 
@@ -48,7 +50,10 @@ def looked_at(settings: Settings) -> str:
     people have looked at.
     """
     data, model = settings.data, settings.model
-    return json.dumps([data.split, data.unit, model.name, model.revision])
+    known = [data.split, data.unit, model.name, model.revision]
+    # Only where they say something, so that what was checked before they were there stays checked.
+    new = {name: getattr(data, name) for name in _DECIDING if getattr(data, name) != _USUAL[name]}
+    return json.dumps([*known, new] if new else known)
 
 
 def files_stamp(prompts: str) -> str:
