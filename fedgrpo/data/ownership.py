@@ -38,7 +38,7 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     if "partition-id" not in node_config:
         raise DataError(
             "this node names no prompts",
-            cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
+            cure="name them in site.toml: prompts = 'prompts.jsonl'",
         )
     partition, clients = int(node_config["partition-id"]), int(node_config["num-partitions"])
     data = settings.data

@@ -64,6 +64,7 @@ class Adapter:
         for parameter in self.trainable.values():
             parameter.data = parameter.data.float()
         self.layout = _layout(base.fingerprint, settings, self.trainable)
+        self._merged: dict[int, Tensor] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings, *, any_weights: bool = False) -> Self:
@@ -179,8 +180,9 @@ class Adapter:
         pristine = [layer.get_base_layer().weight.data for layer in layers]
         try:
             with torch.no_grad():
-                for layer, weight in zip(layers, pristine, strict=True):
-                    layer.get_base_layer().weight.data = _merged_weight(layer, weight)
+                for number, (layer, weight) in enumerate(zip(layers, pristine, strict=True)):
+                    merged = _merged_weight(layer, weight)
+                    layer.get_base_layer().weight.data = self._in_place(number, merged)
                     # Said to be merged, a layer skips its adapter. (PEFT's disable_adapter would
                     # thaw a frozen A on leaving.)
                     layer.merged_adapters.append(ADAPTER)
@@ -189,6 +191,14 @@ class Adapter:
             for layer, weight in zip(layers, pristine, strict=True):
                 layer.merged_adapters.clear()
                 layer.get_base_layer().weight.data = weight
+
+    def _in_place(self, number: int, merged: Tensor) -> Tensor:
+        """A layer's merged weight; on a GPU at one address for good, where captured graphs read
+        it.
+        """
+        if not merged.is_cuda:
+            return merged
+        return self._merged.setdefault(number, torch.empty_like(merged)).copy_(merged)
 
     @contextmanager
     def off(self) -> Iterator[None]:

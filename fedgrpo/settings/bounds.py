@@ -64,6 +64,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "grpo.max_prompt_length": (1, LENGTH),
     "grpo.max_completion_length": (1, LENGTH),
     "grpo.tokens_per_batch": (1, 10**9),
+    "grpo.memory_gb": (0, 10**5),
     "grpo.max_grad_norm": (1e-9, 1e6),
     "privacy.noise_multiplier": (1e-6, 1e6),
     "privacy.delta": (_LEAST, 0.999),

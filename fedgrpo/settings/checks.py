@@ -23,6 +23,7 @@ def check_together(settings: Settings) -> None:
     for check in (
         check_named,
         _check_protocol,
+        _check_norm_check,
         _check_prompt_unit,
         _check_unit_column,
         _check_data,
@@ -35,6 +36,20 @@ def check_together(settings: Settings) -> None:
 
 def _check_protocol(settings: Settings) -> None:
     protocol_of(settings).check(settings)
+
+
+def _check_norm_check(settings: Settings) -> None:
+    privacy = settings.privacy
+    if (
+        part_name(settings.robust.rule) == "norm_checked"
+        and privacy.unit != "none"
+        and privacy.noise == "client"
+    ):
+        raise impossible(
+            "robust.rule = 'norm_checked' cannot go with privacy.noise = 'client': the noise, not "
+            "the update, decides how long a release is",
+            "set privacy.noise = 'server', or robust.rule = 'nnm_trimmed_mean'",
+        )
 
 
 def _check_prompt_unit(settings: Settings) -> None:
@@ -65,6 +80,24 @@ def _check_prompt_unit(settings: Settings) -> None:
             f"grpo.max_resamples = {settings.grpo.max_resamples} cannot go with privacy.unit = "
             "'prompt', which samples prompts by independent coins, not by their rewards",
             "set grpo.max_resamples = 0",
+        )
+    if settings.grpo.engine != "own":
+        raise impossible(
+            f"grpo.engine = {settings.grpo.engine!r} cannot go with privacy.unit = 'prompt': it "
+            "has not passed the test that prompts cannot change a bit of each other",
+            "set grpo.engine = 'own', or privacy.unit = 'client'",
+        )
+    if settings.grpo.gradient_checkpointing:
+        raise impossible(
+            "grpo.gradient_checkpointing cannot go with privacy.unit = 'prompt', whose gradients "
+            "are taken in shapes that were tried without it",
+            "leave it out, and lower grpo.tokens_per_batch where memory is short",
+        )
+    if settings.grpo.memory_gb:
+        raise impossible(
+            f"grpo.memory_gb = {settings.grpo.memory_gb} cannot go with privacy.unit = 'prompt', "
+            "whose shapes follow from public figures, not from memory",
+            "leave it out, and lower grpo.tokens_per_batch where memory is short",
         )
     if settings.grpo.prompts_per_step > settings.data.min_prompts:
         raise impossible(

@@ -18,6 +18,7 @@ PARTS = (
     "grpo.loss",
     "grpo.credit",
     "grpo.guidance",
+    "grpo.engine",
     "robust.rule",
     "server.optimiser",
     "simulation.attack",

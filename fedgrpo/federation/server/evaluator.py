@@ -45,7 +45,7 @@ class LocalEvaluator:
     ) -> None:
         self.adapter = Adapter.from_settings(settings)
         check_context(self.adapter.base, settings.grpo)
-        self._initial = self.adapter.state()
+        self._initial, self._by = self.adapter.state(), settings.evaluation.by
         rows = evaluation_prompts(settings) if rows is None else rows
         mixture = reward or guarded_mixture(settings.reward, evaluation=True)
         self.held_out = (
@@ -68,6 +68,7 @@ class LocalEvaluator:
             self.held_out.drift(sampled),
             by_reward(sampled, greedy),
             self.held_out.samples(sampled),
+            self.held_out.by(self._by, {"sampled": sampled, "greedy": greedy}),
         )
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
@@ -78,8 +79,8 @@ class LocalEvaluator:
 
 @lru_cache(maxsize=1)
 def local_evaluator(settings: Settings) -> LocalEvaluator:
-    """Load the base model for the server, on all of its cores."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    """Load the base model for the server, on all its cores or as many as OMP_NUM_THREADS says."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     return LocalEvaluator(settings)
 
 

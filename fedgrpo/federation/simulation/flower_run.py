@@ -11,13 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedgrpo.federation.simulation.app_bundle import find_app, stage_app
+from fedgrpo.attacks import check_attack
 from fedgrpo.federation.simulation.local_superlink import (
     LOG,
     LocalSuperLink,
     RunState,
     local_superlink,
 )
+from fedgrpo.federation.wire.app_bundle import find_app, stage_app
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import RunFailedError
 from fedgrpo.ground.run_files import SUMMARY
@@ -57,9 +58,13 @@ def run_in_flower(
 
     Raises
     ------
+    SettingsError
+        If attackers would need what others send, which nobody can tell them there.
     RunFailedError
         If the run began and failed.
     """
+    if settings.simulation.byzantine:
+        check_attack(settings.simulation.attack)
     started_at, cwd = time.time(), Path.cwd()
     with local_superlink(run_dir, cwd) as superlink:
         app = stage_app(find_app(near, cwd), superlink.scratch / "fedgrpo-app")

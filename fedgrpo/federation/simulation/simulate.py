@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from fedgrpo.federation.simulation.batched.coverage import check_attack
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.local_superlink import LOG
@@ -69,6 +70,7 @@ def simulate(
     chosen = choose(scenario.stem, settings, run_dir=run_dir, fresh=fresh, base=cwd)
     for warning in preflight(settings):
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
+    check_attack(settings, in_process=in_process)
     with chosen.claim(settings):
         verb = "resumes" if chosen.resumes else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)

@@ -4,7 +4,8 @@ A function that keeps something between calls (a list of what was said before, a
 cache, a file) would let one prompt move another's gradient, which the proof rules out. So whatever
 does not run a model judges in a process that remembers nothing
 (:mod:`fedgrpo.rewards.sandboxed.worker`). Built-in rewards that run a model keep nothing, and judge
-here, one group at a time.
+here, one group at a time; so do those that compare plainly, for which a process of their own would
+cost fifty times what they do.
 """
 
 from __future__ import annotations
@@ -35,12 +36,18 @@ from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.sandboxed.client import RewardWorker
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, sandbox_available
 from fedgrpo.rewards.verifiable.length import CosineLength
+from fedgrpo.rewards.verifiable.repetition import repetition
+from fedgrpo.rewards.verifiable.verifiers import exact_match
 
 if TYPE_CHECKING:
     from fedgrpo.rewards.judges.reward_model import RewardModel
     from fedgrpo.settings import RewardSettings
 
 _JUDGED = (Principle, ReasoningQuality, JudgedGrounding, SelfCertainty)
+_PLAIN: tuple[RewardFunction, ...] = (exact_match, repetition)
+"""Built-in functions without any state, whose time is linear in a text's length: they search by no
+regular expression, parse nothing and call no library.
+"""
 _AnyJudged = Principle | ReasoningQuality | JudgedGrounding | SelfCertainty
 
 __all__ = ["IsolatedMixture", "WorkerLimits", "isolated_mixture", "runs_model"]
@@ -172,7 +179,7 @@ def isolated_mixture(
         for name in reward.functions
         if name in stateless or not brings_code(name)
         for function in (load_reward(name),)
-        if name in stateless or runs_model(name, function)
+        if name in stateless or function in _PLAIN or runs_model(name, function)
     }
     apart = tuple(name for name in reward.functions if name not in here)
     if apart and not sandbox_available():

@@ -113,3 +113,7 @@ class EvaluationSettings(Section):
     """Held-out prompts."""
     every: int = 5
     """Rounds between two evaluations. The first and last are always evaluated."""
+    by: str = "task"
+    """Column of the held-out prompts; each of its values is reported by itself, as far as there is
+    such a column and it has few values. Empty reports the total alone.
+    """
