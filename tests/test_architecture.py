@@ -95,6 +95,7 @@ LAYERS = """
     federation.server
     federation.simulation.batched
     federation.simulation
+    federation.simulation.sweep
     federation.deployment
     federation.deployment.executor
     federation.deployment.gateway

@@ -47,7 +47,7 @@ def simulate(
     fresh:
         Begin a new run beside an unfinished one.
     in_process:
-        Run clients one after another in this process, without Flower's simulation runtime.
+        Run everything in this process, without Flower's simulation runtime.
     console:
         Where to show progress. The default is standard output.
 
