@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
+from fedgrpo.model.kernels.half_product import backward_product
 from fedgrpo.model.kernels.packed_attention import equal_part
 
 GPU_LOGITS = 256 * 2**20
@@ -194,7 +195,7 @@ class FrozenHeadLogps(torch.autograd.Function):
             if wanted:
                 by_logit = weights.div_(-temperature * total)
                 by_logit.scatter_add_(1, target, torch.full_like(total, 1 / temperature))
-                slopes[rows] = by_logit.to(weight.dtype) @ weight
+                slopes[rows] = backward_product(by_logit.to(weight.dtype), weight)
         ctx.save_for_backward(slopes)
         return logps
 
