@@ -16,7 +16,7 @@ def backward_product(gradient: Tensor, weight: Tensor) -> Tensor:
     layout, that of every backward pass, oneDNN has no kernel in bfloat16 without AMX, and what
     takes its place is 36 times as slow (docs/lab-log.md).
     """
-    if gradient.device.type != "cpu" or gradient.dtype == torch.float32:
+    if gradient.device.type != "cpu" or gradient.dtype not in (torch.bfloat16, torch.float16):
         return gradient @ weight
     size = max(1, MOST // weight.shape[1])
     total = torch.zeros(len(gradient), weight.shape[1])
