@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.ground.errors import ModelError
-from fedgrpo.model.kernels.packed_attention import use_packed_attention
 from fedgrpo.model.loading import load_model, load_tokenizer
+from fedgrpo.model.trial import settle_attention
 from fedgrpo.settings import GRPOSettings, ModelSettings
 
 TINY = Path(__file__).parent / "tiny"
@@ -63,7 +63,9 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseModel:
+def load_base(
+    settings: ModelSettings, *, any_weights: bool = False, longest: int = 0
+) -> BaseModel:
     """Load model and tokenizer as the settings say.
 
     Adversary: see :mod:`fedgrpo.model.loading`.
@@ -74,6 +76,9 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseMode
         Name, revision, precision and device.
     any_weights:
         Whether the site's own policy allows weights in other formats than safetensors.
+    longest:
+        Most tokens of prompt and completion together; 0 where it is not known. A model whose
+        windows are wider attends quicker, and prompts can be kept apart in it.
 
     Raises
     ------
@@ -95,7 +100,7 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseMode
     tokenizer = load_tokenizer(source, revision, padding_side="left")
     _check_vocabulary(model, tokenizer, settings.name)
     model.requires_grad_(False).eval().to(device)
-    use_packed_attention(model)
+    settle_attention(model, longest)
     eos_ids = _end_tokens(model, tokenizer, settings.name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = eos_ids[0]

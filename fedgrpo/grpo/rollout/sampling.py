@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from fedgrpo.model.kernels.attention import repeat_cache, takes_any_mask
+from fedgrpo.model.kernels.attention import new_cache, repeat_cache, takes_any_mask
+from fedgrpo.model.passes import arguments
 
 ROWS_PER_BATCH = 1024
 """Completions decoded at once: batching is the first-order lever, memory of the cache the limit."""
@@ -162,16 +163,10 @@ class Stream:
         self._model = model
         ids, attention = _left_pad(prompts, plan.pad_id, model.device)
         positions = (attention.cumsum(1) - 1).clamp(min=0)
-        cache: Cache = DynamicCache(config=model.config)
-        logits = model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        self._cache = repeat_cache(cache, plan.group_size, plan.max_tokens)
+        cache = new_cache(model)
+        given = arguments(model, ids, attention, positions, cache)
+        logits = model(**given, logits_to_keep=1).logits[:, -1]
+        self._cache = repeat_cache(cache, len(ids), plan.group_size, plan.max_tokens)
         mask = _decode_mask(model, attention, plan.max_tokens)
         self._seen = ids.shape[1]
         self.logits, self._mask, self._position = (
@@ -180,19 +175,15 @@ class Stream:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)
         self._mask, self._position = self._mask[rows], self._position[rows]
 
     def advance(self, tokens: Tensor) -> None:
         """Take the next token of every row, shape (rows,)."""
         self._seen, self._position = self._seen + 1, self._position + 1
-        self.logits = self._model(
-            input_ids=tokens[:, None],
-            attention_mask=self._mask[..., : self._seen],
-            position_ids=self._position,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits[:, -1]
+        mask = self._mask[..., : self._seen]
+        given = arguments(self._model, tokens[:, None], mask, self._position, self._cache)
+        self.logits = self._model(**given).logits[:, -1]
 
 
 def _decode(
