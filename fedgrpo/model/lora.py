@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,13 +19,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
+from fedgrpo.model.targets import Targets, adapter_targets
 from fedgrpo.settings import AdapterSettings, Settings
 
 
@@ -226,39 +226,15 @@ def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel
     AdapterError
         If a name among the target modules is none of the model's, or is of what carries no adapter.
     """
-    modules = dict(model.named_modules())
-    wanted = [name for name in settings.target_modules if name != "all-linear"]
-    strange = [
-        name for name in wanted if not any(m == name or m.endswith(f".{name}") for m in modules)
-    ]
-    if strange or not settings.target_modules:
-        raise AdapterError(
-            f"adapter.target_modules names {', '.join(strange) or 'nothing'}, and the model has no "
-            "such layer",
-            cure=f"choose from all-linear, {', '.join(_linear_names(modules))}",
-        )
-    try:
-        made: PeftModel = get_peft_model(model, peft_config(settings), autocast_adapter_dtype=True)
-    except ValueError as error:  # PEFT's: it quotes names of modules.
-        raise AdapterError(
-            f"adapter.target_modules = {', '.join(settings.target_modules)} cannot carry "
-            f"adapter.kind = {settings.kind!r}",
-            cure=f"choose from all-linear, {', '.join(_linear_names(modules))}",
-        ) from error
+    targets = adapter_targets(model, settings.target_modules)
+    config = peft_config(settings, targets)
+    made: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
     return made
 
 
-def _linear_names(modules: Mapping[str, torch.nn.Module]) -> list[str]:
-    """Last names of a model's linear layers but its output layer, as settings name them."""
-    linear = (torch.nn.Linear, Conv1D)
-    found = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, linear)}
-    return sorted(found - {"lm_head"})
-
-
-def peft_config(settings: AdapterSettings) -> PeftConfig:
-    """PEFT's configuration for these settings."""
-    names = list(settings.target_modules)
-    target: str | list[str] = "all-linear" if names == ["all-linear"] else names
+def peft_config(settings: AdapterSettings, targets: Targets) -> PeftConfig:
+    """PEFT's configuration for these settings on these layers."""
+    target = list(targets.names)
     if settings.kind == "tiny_lora":
         return TinyLoraConfig(
             r=settings.rank, u=settings.projection_dim, target_modules=target, task_type="CAUSAL_LM"

@@ -61,7 +61,7 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
     """The part of a causal model that makes hidden states of text, without towers and output
     layer.
     """
-    for part in (model.get_decoder(), model.base_model, getattr(model, "model", None)):
+    for part in (model.get_decoder(), getattr(model, "model", None)):
         if part is not None and part is not model:
             found: PreTrainedModel = part
             return found

@@ -205,5 +205,5 @@ def test_a_target_that_is_no_layer_is_refused_with_those_that_are(
 
 
 def test_a_target_that_can_carry_no_adapter_is_refused() -> None:
-    with pytest.raises(AdapterError, match="input_layernorm cannot carry"):
+    with pytest.raises(AdapterError, match="names input_layernorm, which cannot carry"):
         adapter("lora", target_modules=("input_layernorm",))
