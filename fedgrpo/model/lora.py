@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -22,11 +24,14 @@ from transformers import PreTrainedModel
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
-from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.base import BaseModel, load_base, longest_row
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
-from fedgrpo.model.targets import Targets, adapter_targets
+from fedgrpo.model.sharing import shared_copy
+from fedgrpo.model.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.settings import AdapterSettings, Settings
+
+LOG = logging.getLogger(__name__)
 
 
 class Adapter:
@@ -45,11 +50,14 @@ class Adapter:
     """
 
     def __init__(self, base: BaseModel, settings: AdapterSettings, seed: int = 0) -> None:
-        self.base = base
+        # A tree of modules of its own over the base's weights: another adapter on the same base
+        # changes nothing here.
+        self.base = replace(base, model=shared_copy(base.model))
         self.settings = settings
+        _tell_left_out(self.base.model, settings)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.model = with_adapter(base.model, settings)
+            self.model = with_adapter(self.base.model, settings)
         self.model.eval()
         fuse(self.model)
         # PEFT types these layers too loosely for a checker: its mixins add what is used here.
@@ -80,7 +88,8 @@ class Adapter:
             If the model cannot be loaded.
         """
         with quiet_loading():
-            base = load_base(settings.model, any_weights=any_weights)
+            longest = longest_row(settings.grpo)
+            base = load_base(settings.model, any_weights=any_weights, longest=longest)
             return cls(base, settings.adapter, settings.seed)
 
     @property
@@ -161,6 +170,11 @@ class Adapter:
             self.set_vector(here)
 
     @property
+    def quantised(self) -> bool:
+        """Whether layers that carry the adapter have weights in fewer bits than can be added to."""
+        return any(is_quantised(layer.get_base_layer()) for layer in self._layers)
+
+    @property
     def causal(self) -> PreTrainedModel:
         """The causal language model with the adapter's layers in it, without PEFT's wrapper."""
         return cast(PreTrainedModel, self.model.get_base_model())
@@ -170,8 +184,11 @@ class Adapter:
         """Decode with W0 + delta in a second buffer, two products a layer fewer.
 
         The pristine weights are put back by pointer: merging and unmerging in place changes 45 % of
-        bfloat16 weights.
+        bfloat16 weights. Where there is no W0 to add to, a quantised one, nothing changes.
         """
+        if self.quantised:
+            yield
+            return
         layers = self._layers
         pristine = [layer.get_base_layer().weight.data for layer in layers]
         try:
@@ -213,9 +230,16 @@ class Adapter:
         # PEFT writes sets in the order of a hash that differs from process to process.
         config = folder / CONFIG_NAME
         tree = json.loads(config.read_text("utf-8"))
+        # Other readers take whole numbers alone.
+        tree.update({k: int(v) for k, v in tree.items() if isinstance(v, float) and v == int(v)})
         if isinstance(tree["target_modules"], list):
             tree["target_modules"].sort()
         config.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _tell_left_out(model: PreTrainedModel, settings: AdapterSettings) -> None:
+    if told := adapter_targets(model, settings.target_modules).told():
+        LOG.warning("a model of type %r: no adapter on its %s", model.config.model_type, told)
 
 
 def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel:

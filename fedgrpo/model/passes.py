@@ -5,6 +5,7 @@ part is, and what becomes of the output layer's products.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -84,7 +85,7 @@ def arguments(
     cache:
         What was seen before; None keeps nothing.
     """
-    takes = _parameters(type(model))
+    takes = _parameters(type(model).forward)
     given: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": mask,
@@ -102,5 +103,5 @@ def arguments(
 
 
 @lru_cache(maxsize=64)
-def _parameters(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
+def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)

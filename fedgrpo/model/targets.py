@@ -18,15 +18,19 @@ ALL = "all-linear"
 
 ROUTER, UNREACHED, HEAD = "routers", "layers that text does not reach", "output layer"
 EXPERTS, RENAMED = "experts", "layers whose name PEFT takes for experts'"
-BYPASSED = "layers whose weights Mamba's kernels read by themselves"
+BYPASSED = "layers whose weights are read past them"
 
 _ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 """What families call the layers that share tokens out among experts."""
 
-_BYPASSED = {
-    kind: "out_proj" for kind in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+_BYPASSED: Mapping[str, tuple[str, ...]] = {
+    "falcon_h1": ("out_proj",),
+    "falcon_mamba": ("out_proj", "dt_proj"),
+    "mamba": ("out_proj", "dt_proj"),
+    "mamba2": ("out_proj",),
+    "nemotron_h": ("out_proj",),
 }
-"""Layers, by model type, on which an adapter would not always be looked at; PEFT refuses them."""
+"""Layers, by model type, whose weights are read past them, so that an adapter would not be seen."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,12 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D) or hasattr(module, "qweight")
 
 
+def is_quantised(module: nn.Module) -> bool:
+    """Tell whether a matrix is kept in fewer bits than floating-point numbers have."""
+    weight = getattr(module, "weight", None)
+    return weight is None or not weight.is_floating_point()
+
+
 def _named(
     name: str, modules: Mapping[str, nn.Module], reasons: Mapping[str, str], usable: Sequence[str]
 ) -> list[str]:
@@ -98,7 +108,9 @@ def _named(
     taken = [full for full in meant if full in set(usable)]
     if not taken:
         why = sorted({reasons[full] for full in meant if full in reasons})
-        raise _refused(name, f"which cannot carry an adapter ({why[0] if why else 'no matrix'})", usable)
+        raise _refused(
+            name, f"which cannot carry an adapter ({why[0] if why else 'no matrix'})", usable
+        )
     return taken
 
 
@@ -124,7 +136,7 @@ def _reasons(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> dict[s
             found[name] = UNREACHED
         elif is_router(name, module):
             found[name] = ROUTER
-        elif is_linear(module) and last == _BYPASSED.get(kind):
+        elif is_linear(module) and last in _BYPASSED.get(kind, ()):
             found[name] = BYPASSED
         elif is_linear(module) and _renamed(model, last):
             found[name] = RENAMED

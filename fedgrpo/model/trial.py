@@ -180,5 +180,3 @@ def _divergence(plain: Tensor, other: Tensor) -> float:
 def _named(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:120]}"
-
-

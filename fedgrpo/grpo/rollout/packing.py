@@ -111,7 +111,9 @@ def _block(
     """Block of the tokens ``put``, each the ``index``-th of its ``sequence``."""
     taken = sequence * allowed.shape[1] + index
     take = torch.zeros(allowed.shape[0] * allowed.shape[1], dtype=torch.long)
-    return Block(take.index_copy_(0, taken, put), put, taken, additive_mask(allowed[:, None], dtype))
+    return Block(
+        take.index_copy_(0, taken, put), put, taken, additive_mask(allowed[:, None], dtype)
+    )
 
 
 @dataclass(frozen=True)

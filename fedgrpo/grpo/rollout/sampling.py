@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from fedgrpo.model.kernels.attention import new_cache, repeat_cache, takes_any_mask
+from fedgrpo.model.kernels.attention import choose_rows, new_cache, repeat_cache, takes_any_mask
 from fedgrpo.model.passes import arguments
 
 ROWS_PER_BATCH = 1024
@@ -175,7 +175,7 @@ class Stream:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        self._cache.reorder_cache(rows)
+        choose_rows(self._cache, rows)
         self._mask, self._position = self._mask[rows], self._position[rows]
 
     def advance(self, tokens: Tensor) -> None:

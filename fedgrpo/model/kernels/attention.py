@@ -92,8 +92,7 @@ def new_cache(model: PreTrainedModel) -> Cache:
     cache = DynamicCache(config=model.config)
     if takes_any_mask(model):
         cache.layers = [
-            layer if type(layer) is DummyLayer else DynamicLayer()  # type: ignore[no-untyped-call]
-            for layer in cache.layers
+            layer if type(layer) is DummyLayer else DynamicLayer() for layer in cache.layers
         ]
     return cache
 
@@ -110,7 +109,6 @@ def repeat_cache(cache: Cache, prompts: int, repeats: int, room: int) -> Cache:
         if type(layer) is DynamicLayer:
             layers[number] = RoomyLayer(layer, repeats, room)
         else:
-            # Of transformers' ways to choose rows the only one that recurrent states have, too.
             layer.reorder_cache(rows)
     return Cache(layers=layers)
 
@@ -126,3 +124,9 @@ def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """What to add to scores: 0 where a token may look, else the least number, bool to ``dtype``."""
     mask = torch.zeros(allowed.shape, dtype=dtype)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def choose_rows(cache: Cache, rows: Tensor) -> None:
+    """Go on with these rows of a cache, int64, shape (n,), as often as they are named."""
+    # Of transformers' ways to choose rows the only one that recurrent states have, too.
+    cache.reorder_cache(rows)  # type: ignore[arg-type]

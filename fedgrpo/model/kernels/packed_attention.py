@@ -92,7 +92,7 @@ class Packing:
             for seen, own in ((prompt_k, k), (prompt_v, v))
         )
         below = attend(completions.gather(q), context_k, context_v, completions.mask, scale)
-        tokens = prompts.scatter(torch.zeros_like(q), above)
+        tokens = prompts.scatter(q.new_zeros(*q.shape[:2], v.shape[2]), above)
         rows, _, length, _ = query.shape
         attended: Tensor = completions.scatter(tokens, below).unflatten(0, (rows, length))
         return attended

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fedgrpo.model.base import BaseModel
-from fedgrpo.model.kernels.attention import new_cache
+from fedgrpo.model.kernels.attention import choose_rows, new_cache
 from fedgrpo.model.passes import arguments, output_head, text_part
 from fedgrpo.rewards.judges.shared_prefix import batches, find_families
 
@@ -70,7 +70,7 @@ def _last_hidden(
         positions = (past.cumsum(1) - 1).clamp(min=0)
         part(**arguments(part, ids, past, positions, cache))
         rows = torch.arange(len(beginnings), device=base.device).repeat_interleave(repeats)
-        cache.reorder_cache(rows)
+        choose_rows(cache, rows)
     past = past.repeat_interleave(repeats, 0)
     ids, mask = _padded(base, rests, "right")
     positions = past.sum(1)[:, None] + torch.arange(ids.shape[1], device=base.device)
