@@ -118,7 +118,7 @@ def test_a_report_of_an_unfinished_run_tells_how_far_it_is(tmp_path: Path) -> No
     writer.phase(1, 5, "train")
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 0
-    assert "Not finished: running in round 1 of 5" in result.output
+    assert "Not finished: running after 0 of 5 rounds" in result.output
     assert (tmp_path / "report.png").stat().st_size > 0
 
 

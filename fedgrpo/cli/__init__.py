@@ -4,8 +4,3 @@ A command is a function with Typer's annotations; a group is a ``typer.Typer`` n
 does its work in :func:`~fedgrpo.cli.outcome.explained` and imports heavy rooms only then, so
 that ``--help`` stays quick.
 """
-
-from fedgrpo.cli.options import parse_overrides
-from fedgrpo.cli.outcome import FAILED, INTERRUPTED, REFUSED, explained
-
-__all__ = ["FAILED", "INTERRUPTED", "REFUSED", "explained", "parse_overrides"]

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from fedgrpo.cli import ledger, policy
-from fedgrpo.cli.budget import budget
-from fedgrpo.cli.calibrate import calibrate
 from fedgrpo.cli.committee_key import committee_key
-from fedgrpo.cli.dry_run import dry_run
-from fedgrpo.cli.report import report
+from fedgrpo.cli.planning.budget import budget
+from fedgrpo.cli.planning.calibrate import calibrate
+from fedgrpo.cli.planning.dry_run import dry_run
+from fedgrpo.cli.runs.report import report
+from fedgrpo.cli.runs.simulate import simulate
+from fedgrpo.cli.runs.train import train
 from fedgrpo.cli.settings import settings
-from fedgrpo.cli.simulate import simulate
-from fedgrpo.cli.train import train
 
 app = typer.Typer(
     help="Federated reinforcement learning of language models: private, robust and secure at once.",

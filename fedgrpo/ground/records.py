@@ -31,6 +31,18 @@ class Guarantee(Record):
     delta: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A held-out prompt with a completion. Private, as prompts are."""
+
+    prompt: str | list[dict[str, str]]
+    completion: str
+    reward: float
+    """Weighted."""
+    rewards: dict[str, float | None]
+    """By function. None where it does not apply."""
+
+
 R = TypeVar("R", bound=Record)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.methods.guidance import GUIDES
 from fedgrpo.grpo.rollout.experience import Experience, replace_groups
 from fedgrpo.grpo.rollout.policy import Policy

@@ -20,9 +20,9 @@ from typing import Any, Self
 
 from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.ground.callbacks import tell
-from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.learning.advantages import ADVANTAGES
+from fedgrpo.grpo.learning.best import BestKeeper
 from fedgrpo.grpo.learning.health import (
     HISTORY,
     TrainingWarning,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.ground.run_files import LOCK, NODES, OUTCOMES, SECRET, SNAPSHOT, alone
+from fedgrpo.ground.run_files import LOCK, NODES, SECRET, SNAPSHOT, SUMMARY, alone
 from fedgrpo.settings import Settings
 
 
@@ -25,7 +25,7 @@ class RunDirectory:
     resumes:
         Whether an unfinished run of the same command and settings lies there.
     command:
-        What runs there: a key of :data:`OUTCOMES`.
+        What runs there: ``simulate`` or ``train``.
     """
 
     path: Path
@@ -110,7 +110,7 @@ def _continue_or_begin(path: Path, command: str, settings: Settings, other: str)
 
 
 def _is_finished(path: Path) -> bool:
-    return any((path / outcome).exists() for outcome in OUTCOMES.values())
+    return (path / SUMMARY).exists()
 
 
 def _is_used(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from fedgrpo.ground.part_names import PartName
+from fedgrpo.ground.parts import PartName
 from fedgrpo.rewards.judges import judged  # noqa: F401 - registers them
 from fedgrpo.rewards.registry import REWARDS, RewardFunction
 from fedgrpo.rewards.verifiable import (

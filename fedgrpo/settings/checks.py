@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedgrpo.ground.part_names import brings_code, part_name
+from fedgrpo.ground.parts import brings_code, part_name
 from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.settings.protocols.base import impossible
 from fedgrpo.settings.protocols.committee import check_named

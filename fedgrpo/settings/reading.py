@@ -30,13 +30,7 @@ REMOVED = dict.fromkeys(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file as it stands.
-
-    Raises
-    ------
-    SettingsError
-        If it is missing, not TOML or not UTF-8.
-    """
+    """Read a TOML file; raises SettingsError if it is missing, not TOML or not UTF-8."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:

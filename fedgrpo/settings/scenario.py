@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.ground.part_names import absolute_part, brings_code, split_names
+from fedgrpo.ground.parts import absolute_part, brings_code, split_names
 from fedgrpo.settings import FROM_PRESET, PRESETS, Scalar, Settings, read_toml
 
 PARTS = (
@@ -19,6 +19,7 @@ PARTS = (
     "robust.rule",
     "server.optimiser",
     "simulation.attack",
+    "run.report_to",
 )
 """Settings that name parts, which may come from files."""
 

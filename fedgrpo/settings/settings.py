@@ -43,12 +43,8 @@ class Settings(Tree):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Settings:
-        """Read a scenario file.
-
-        Raises
-        ------
-        SettingsError
-            If the file is missing, is not TOML, or a key or value is not valid.
+        """Read a scenario file; raises SettingsError if the file is missing, is not TOML, or a key
+        or value is not valid.
         """
         return cls.from_mapping(read_toml(Path(path)))
 

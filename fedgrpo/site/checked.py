@@ -26,18 +26,12 @@ STAMP = "checked.json"
 
 @dataclass(frozen=True)
 class Checked:
-    """What was looked at, and what was found.
-
-    Attributes
-    ----------
-    files:
-        Tells the prompts' files from others, see :func:`files_stamp`.
-    units:
-        How many units there are, by what was looked at: see :func:`looked_at`.
-    """
+    """What was looked at, and what was found."""
 
     files: str
+    """Tells the prompts' files from others, see :func:`files_stamp`."""
     units: Mapping[str, int]
+    """How many units there are, by what was looked at: see :func:`looked_at`."""
 
     def and_also(self, before: Checked | None) -> Checked:
         """Keep what was found in the same files in other ways."""
@@ -59,11 +53,7 @@ def looked_at(settings: Settings) -> str:
 
 def files_stamp(prompts: str) -> str:
     """Tell prompts from others without opening them: SHA-256 (hex) of names, sizes and times.
-
-    Raises
-    ------
-    DataError
-        If they are no file or folder of this machine.
+    Raises DataError if they are no file or folder of this machine.
     """
     path = Path(prompts).expanduser()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]

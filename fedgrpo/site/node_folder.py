@@ -24,12 +24,7 @@ def node_folder(node_config: Mapping[str, Scalar], settings: Settings) -> Path |
     """Folder in which a node keeps its state.
 
     As its own configuration says, or beside its prompts; of a simulated node, in the run directory,
-    or None if the simulation has none.
-
-    Raises
-    ------
-    RunError
-        If a deployed node has no place.
+    or None if the simulation has none. Raises RunError if a deployed node has no place.
     """
     if STATE in node_config:
         return Path(str(node_config[STATE])).expanduser()
@@ -81,8 +76,6 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Parameters
     ----------
-    folder:
-        The node's.
     wait:
         Whether to wait for who holds it.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedgrpo.data.ownership import evaluation_prompts, training_prompts
 from fedgrpo.grpo.held_out import HeldOut
-from fedgrpo.grpo.parts import check_parts
+from fedgrpo.grpo.methods.parts import check_parts
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.settings import Settings
 

@@ -14,7 +14,7 @@ from functools import partial
 import psutil
 import pytest
 
-from fedgrpo.federation.protocols.committee.identity import KEY_FILE
+from fedgrpo.federation.protocols.committee.convening.identity import KEY_FILE
 from fedgrpo.federation.simulation.app_bundle import stage_app, to_toml
 from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.ledger import FILE, RoundEntry, replay

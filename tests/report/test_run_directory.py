@@ -109,9 +109,3 @@ def test_an_unfinished_run_of_another_command_is_not_continued(tmp_path: Path) -
         pass
     found = choose("demo", SETTINGS, run_dir=None, fresh=False, base=tmp_path, command="train")
     assert found == RunDirectory(other.path, resumes=True, command="train")
-
-
-def test_finished_training_is_left_alone_too(tmp_path: Path) -> None:
-    path = begin(tmp_path, "demo")
-    (path / "training.json").write_text("{}")
-    assert pick(tmp_path).path.name == "demo-2"

@@ -29,23 +29,15 @@ class Gate:
     """A request, and the site that judges it.
 
     A deployed node without a policy lets nothing pass; a simulated one, which is its own site, all.
-
-    Attributes
-    ----------
-    site:
-        From the node's own configuration.
-    node_config:
-        That.
-    request:
-        What the server asks for.
-    now:
-        Local time.
     """
 
     site: Site | None
+    """From the node's own configuration."""
     node_config: Mapping[str, Scalar]
     request: Request
+    """What the server asks for."""
     now: datetime
+    """Local time."""
 
     @classmethod
     def at(
@@ -57,13 +49,7 @@ class Gate:
         settings: Settings,
         declared: Declared,
     ) -> Gate:
-        """Read the node's policy.
-
-        Raises
-        ------
-        PolicyError
-            If it has one that cannot be read.
-        """
+        """Read the node's policy; raises PolicyError if it has one that cannot be read."""
         source = source_of(node_config, declared)
         request = Request(
             settings=settings,

@@ -24,8 +24,9 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory
 from fedgrpo.federation.node.answers import log_failure
+from fedgrpo.federation.node.clients.interfaces import ClientFactory, PreparingFactory
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import Clock, LateError
 from fedgrpo.federation.node.faults import attack, honest_vectors, simulated_faults
 from fedgrpo.federation.node.gate import Gate
@@ -33,7 +34,6 @@ from fedgrpo.federation.protocols import node_side
 from fedgrpo.federation.protocols.base import Answering
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, check_header, decode
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import order_digest, release_plan

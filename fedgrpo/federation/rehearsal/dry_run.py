@@ -18,13 +18,13 @@ import torch
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
 from fedgrpo.data.units import check_unit_column, unit_words, units_of
-from fedgrpo.federation.node.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.rehearsal.traffic import round_traffic
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import DataError, RewardError
 from fedgrpo.grpo.learning.health import glance, missed_ends, step_size_advice
 from fedgrpo.grpo.learning.metrics import BatchFigures, batch_figures
-from fedgrpo.grpo.parts import check_parts
+from fedgrpo.grpo.methods.parts import check_parts
 from fedgrpo.grpo.rollout.experience import Experience, join_experiences, judge
 from fedgrpo.grpo.rollout.policy import Policy, Sampled
 from fedgrpo.grpo.rollout.sampling import completion_ids
@@ -33,7 +33,7 @@ from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
 from fedgrpo.privacy.accounting.guarantees import check_budget
-from fedgrpo.report.dry_run import DryRun, histogram
+from fedgrpo.report.console.dry_run import DryRun, histogram
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.settings.scenario import absolute_source, load_scenario

@@ -113,7 +113,7 @@ def _measured(survey: Survey, settings: Settings, policy: Policy) -> Survey:
 
 def _lengths(prompts: Sequence[Prompt], settings: Settings, policy: Policy) -> list[int | None]:
     """Tokens of each prompt; None where a node would not wait for it."""
-    from fedgrpo.federation.node.prompt_client import encoding_limits
+    from fedgrpo.federation.node.clients.prompt_client import encoding_limits
     from fedgrpo.grpo.isolated.apart import Limits, answers_apart, can_fork
     from fedgrpo.model.base import load_base
     from fedgrpo.model.encoding import encode_prompt
@@ -177,8 +177,8 @@ def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
     ModelError, RewardError
         What cannot be loaded.
     """
-    from fedgrpo.federation.node.local_clients import LocalClients
-    from fedgrpo.federation.node.resident import resident
+    from fedgrpo.federation.node.clients.local_clients import LocalClients
+    from fedgrpo.federation.node.clients.resident import resident
     from fedgrpo.model.quiet import quiet_loading
 
     config: dict[str, Scalar] = {"policy": str(file), "prompts": prompts}

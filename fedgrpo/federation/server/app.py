@@ -11,8 +11,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
+from fedgrpo.federation.server.evaluation import Evaluator
 from fedgrpo.federation.server.parts import check_parts
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.wire.messages import write_adapter
@@ -25,6 +25,7 @@ from fedgrpo.ledger import Ledger, hash_file
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
+from fedgrpo.report.trackers import Tracked, tracking
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 
@@ -111,9 +112,10 @@ def serve(
             # Before the model is loaded, which may take minutes.
             check_budget(settings)
             check_parts(settings)
-            model = model or local_model()
-            made = _strategy(settings, writer, strategy, model, callbacks)
-            _serve(grid, made, writer, model, started)
+            model, tracked = model or local_model(), Tracked(run_dir, settings.to_run_config())
+            with tracking(settings.run.report_to, tracked) as trackers:
+                made = _strategy(settings, writer, strategy, model, (*callbacks, *trackers))
+                _serve(grid, made, writer, model, started)
         except (KeyboardInterrupt, SystemExit):
             # Ctrl-C, or Flower's way to end a server on SIGTERM.
             writer.interrupt("the server was stopped", "the same command resumes")

@@ -13,8 +13,8 @@ import torch
 
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.grpo.held_out import HeldOut
+from fedgrpo.federation.server.evaluation import Evaluation
+from fedgrpo.grpo.held_out import HeldOut, by_reward
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import check_context
 from fedgrpo.model.lora import Adapter
@@ -56,12 +56,18 @@ class LocalEvaluator:
         return self._initial
 
     def evaluate(self, adapter: AdapterState) -> Evaluation | None:
-        """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
+        """See :class:`fedgrpo.federation.server.evaluation.Evaluator`."""
         if self.held_out is None:
             return None
         self.adapter.load(adapter)
         sampled, greedy = self.held_out.sampled(), self.held_out.greedy()
-        return Evaluation(sampled.reward, greedy.reward, self.held_out.drift(sampled))
+        return Evaluation(
+            sampled.reward,
+            greedy.reward,
+            self.held_out.drift(sampled),
+            by_reward(sampled, greedy),
+            self.held_out.samples(sampled),
+        )
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
         """See :func:`save_adapter`."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.protocols.base import RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.server.optimisers import rate_at, server_step
 from fedgrpo.federation.wire.plans import norms_in
 from fedgrpo.federation.wire.versions import VERSION
@@ -38,6 +38,7 @@ class RoundClock:
     rounds: int
     writer: RunWriter | None
     seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
 
     def announce(self, name: str, detail: str = "") -> None:
         """Say that a phase begins."""
@@ -115,6 +116,8 @@ def make_row(
         sampled=evaluation.sampled if evaluation else None,
         greedy=evaluation.greedy if evaluation else None,
         kl_base=evaluation.kl_base if evaluation else None,
+        held_out_rewards=evaluation.rewards if evaluation else {},
+        bytes=clock.bytes,
     )
 
 

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation, Evaluator
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
     RoundClock,
@@ -33,6 +33,7 @@ from fedgrpo.federation.wire.messages import (
     read_adapter,
     write_adapter,
 )
+from fedgrpo.federation.wire.metered import MeteredGrid
 from fedgrpo.federation.wire.plans import last_round, release_plan
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.crypto import new_key
@@ -200,8 +201,9 @@ class FedGRPO(Strategy):
         state, begins = self._journal.open(read_adapter(initial_arrays))
         self.state = state.patient() if state.progress.in_a_row >= MAX_SKIPPED else state
         self.history = tuple(self._writer.rows()) if self._writer else ()
+        self._meter = MeteredGrid(grid)
         self._run = _Run(
-            grid,
+            cast(Grid, self._meter),
             last,
             timeout or self.settings.federation.round_timeout_s,
             train_config or ConfigRecord(),
@@ -407,6 +409,7 @@ class FedGRPO(Strategy):
         self.evaluate_s += clock.seconds.get("evaluate", 0.0)
         state = self._state
         norm = state.progress.clipping_norm if clipping_norm is None else clipping_norm
+        clock.bytes = self._meter.take()
         row = make_row(self.settings, state, outcome, clock, norm, evaluation)
         if clock.round:
             entry: Entry = make_entry(self.settings, before, state, outcome, norm)
@@ -414,6 +417,8 @@ class FedGRPO(Strategy):
             self.state = state.finished(clock.round, outcome.dropped, skipped=skipped)
         else:
             entry = self._journal.head(before)
+        if evaluation and self._writer:
+            self._writer.samples(clock.round, evaluation.samples)
         self._journal.commit(self._state, row, entry)
         self.history += (row,)
         self._close()

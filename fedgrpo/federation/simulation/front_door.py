@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from fedgrpo.data.prompts import PromptRow, as_row
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.federation.server.app import Model, local_model
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.server.evaluator import LocalEvaluator

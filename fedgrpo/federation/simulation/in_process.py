@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +15,15 @@ from pathlib import Path
 from rich.console import Console
 
 from fedgrpo.federation.node.client_app import make_client_app
-from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
-from fedgrpo.federation.node.local_clients import LocalClients
+from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given
+from fedgrpo.federation.node.clients.local_clients import LocalClients
 from fedgrpo.federation.server.app import Model, local_model, serve
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.local_grid import LocalGrid
 from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError
-from fedgrpo.report.console import follow
+from fedgrpo.report.console import shown
 from fedgrpo.settings import Scalar, Settings
 
 GIVEN = "given"
@@ -76,7 +75,7 @@ def run_in_process(
         made = strategy(settings, evaluator=model.evaluator(settings), callbacks=callbacks)
         made.start(grid, write_adapter(model.initial(settings)))
         return made
-    with _shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
+    with shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
         try:
             return serve(grid, settings, run_dir, strategy, model, callbacks)
         except FedGRPOError as error:
@@ -97,22 +96,6 @@ def _grid(settings: Settings, run_dir: Path | None, given: Given) -> LocalGrid:
         run_config=settings.to_run_config() | {"run.directory": str(run_dir or "")},
         run_id=secrets.randbits(62),  # A resumed run is another one to its nodes.
     )
-
-
-@contextmanager
-def _shown(run_dir: Path, rounds: int, console: Console | None) -> Iterator[None]:
-    """Show the run directory from a thread, while this one computes and hears Ctrl-C."""
-    if console is None:
-        yield
-        return
-    over = threading.Event()
-    view = threading.Thread(target=follow, args=(run_dir, rounds, over.is_set, console))
-    view.start()
-    try:
-        yield
-    finally:
-        over.set()
-        view.join()
 
 
 @contextmanager

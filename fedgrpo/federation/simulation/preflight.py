@@ -9,8 +9,9 @@ from pathlib import Path
 from fedgrpo.data.ownership import node_prompts
 from fedgrpo.data.prompts import PromptRow, load_prompts
 from fedgrpo.data.units import units_of
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.report.trackers import check_trackers
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
@@ -39,6 +40,7 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     """
     _check_cohort(settings)
     _check_machine(settings)
+    check_trackers(settings.run.report_to)
     _check_names(settings)
     if given is None or given.reward is None:
         _check_rewards(settings)
@@ -82,7 +84,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.attacks.attacks import ATTACKS
     from fedgrpo.federation.server.parts import check_parts as check_server_parts
     from fedgrpo.grpo.learning.isolation import require_isolation
-    from fedgrpo.grpo.parts import check_parts
+    from fedgrpo.grpo.methods.parts import check_parts
 
     ATTACKS.check(settings.simulation.attack)
     check_parts(settings.grpo)

@@ -11,10 +11,9 @@ from rich.markup import escape
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
-from fedgrpo.ground.errors import RunError, RunInterruptedError
-from fedgrpo.report.console import print_summary
-from fedgrpo.report.plots import plot_run
-from fedgrpo.report.reader import read_rows, read_status, read_summary
+from fedgrpo.ground.errors import RunInterruptedError
+from fedgrpo.report.console import report
+from fedgrpo.report.reader import read_status
 from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings.scenario import load_scenario
@@ -82,24 +81,6 @@ def simulate(
             raise interrupted(chosen.path) from None
         report(chosen.path, console)
     return chosen.path
-
-
-def report(run_dir: Path, console: Console) -> None:
-    """Draw a run's picture and print its summary, or how far it has come.
-
-    Raises
-    ------
-    RunError
-        If there is no run, or it has not finished a round.
-    """
-    if not (read_rows(run_dir) if run_dir.is_dir() else []):
-        raise RunError(f"{run_dir} holds no run with a finished round", cure="check the path")
-    plot_run(run_dir)
-    summary, status = read_summary(run_dir), read_status(run_dir)
-    if summary is not None:
-        print_summary(summary, console, run_dir)
-    elif status is not None:
-        console.print(f"Not finished: {status.state} in round {status.round} of {status.rounds}")
 
 
 def interrupted(run_dir: Path) -> RunInterruptedError:

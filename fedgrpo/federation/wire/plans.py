@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.ground.errors import ProtocolError, SettingsError
-from fedgrpo.ledger.orders import order_digest as ledger_order
+from fedgrpo.ledger.entries import order_digest as ledger_order
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.adaptive import RANGE, indicator_share, within_range
 from fedgrpo.privacy.release import ReleasePlan, client_noise_std

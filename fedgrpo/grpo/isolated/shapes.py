@@ -114,7 +114,7 @@ class Layout:
 
 class Guard(Protocol):
     """What the engine is told of time and crashes: see
-    :class:`fedgrpo.federation.state.watch.Watch`.
+    :class:`fedgrpo.federation.node.clients.watch.Watch`.
     """
 
     suspects: frozenset[str]

@@ -36,8 +36,6 @@ class Policy:
 
     Attributes
     ----------
-    adapter, settings:
-        Model and algorithm.
     generator:
         Randomness of the completions, on the model's device.
     reference:

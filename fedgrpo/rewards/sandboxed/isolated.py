@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.rewards.groups import same_prompt_runs
 from fedgrpo.rewards.judges.judged import (

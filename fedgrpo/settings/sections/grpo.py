@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings.bounds import TEXT
 from fedgrpo.settings.sections.presets import PRESETS
 from fedgrpo.settings.sections.section import Section

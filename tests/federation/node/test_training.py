@@ -16,10 +16,10 @@ import pytest
 from flwr.app import Message
 
 from fedgrpo.federation import LocalGrid, make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError, SystemClock
 from fedgrpo.federation.node.gate import source_of
 from fedgrpo.federation.state.node_store import Ask, FolderShelf, NodeStore
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, encode
 from fedgrpo.federation.wire.messages import TRAIN, TrainOrder, read_release
 from fedgrpo.federation.wire.plans import plan_hash, release_plan

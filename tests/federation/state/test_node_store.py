@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedgrpo.federation import LocalGrid, make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.state.node_store import (
     SECRET,
     Ask,
@@ -19,7 +20,6 @@ from fedgrpo.federation.state.node_store import (
     NodeStore,
     StateShelf,
 )
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.messages import TRAIN, Tag, TrainOrder
 from fedgrpo.federation.wire.plans import plan_hash, release_plan

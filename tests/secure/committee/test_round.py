@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.secure.committee.compute.buckets import draw_buckets
-from fedgrpo.secure.committee.compute.circuits import CIRCUITS
-from fedgrpo.secure.committee.compute.norms import TOLERANCE
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.buckets import draw_buckets
+from fedgrpo.secure.committee.compute.circuits.norms import TOLERANCE
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.keys.identity import context
 from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind

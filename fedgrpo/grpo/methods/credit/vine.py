@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging, shaped
+from fedgrpo.grpo.learning.judging import Judging, shaped
 from fedgrpo.grpo.methods.credit.base import register_credit
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt, register_guide
 from fedgrpo.grpo.methods.guidance.templates import check_guidance, fill_prompt
 from fedgrpo.grpo.rollout.sampling import Rollout

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt, register_guide
 from fedgrpo.grpo.methods.guidance.refinement import (
     indicative_critique,

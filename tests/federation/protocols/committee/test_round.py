@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.protocols.committee import member as committee_member
-from fedgrpo.federation.protocols.committee.plan import payload_of
+from fedgrpo.federation.protocols.committee.convening.plan import payload_of
 from fedgrpo.federation.wire.codec import decode, encode
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import release_plan

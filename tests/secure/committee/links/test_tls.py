@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -367,58 +369,61 @@ def test_a_member_may_finish_first_without_being_missed() -> None:
 
 
 class Pipe:
-    """A stream in memory."""
+    """A stream to memory."""
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
+        self.writer = SimpleNamespace(write=self.data.extend)
 
-    def sendall(self, data: bytes, /) -> None:
-        self.data += bytes(data)
+    async def write(self, data: bytes) -> None:
+        self.data.extend(data)
 
-    def recv(self, size: int, /) -> bytes:
-        taken, self.data = self.data[:size], self.data[size:]
-        return taken
+
+def written(session: bytes, *payloads: bytes) -> list[bytes]:
+    """The frames that carry these messages."""
+    frames, pipe = [], Pipe()
+    writer = FrameWriter(pipe, session)  # type: ignore[arg-type]
+    for payload in payloads:
+        pipe.data.clear()
+        asyncio.run(writer.write(Kind.MESSAGE, payload))
+        frames.append(bytes(pipe.data))
+    return frames
+
+
+async def read(frames: bytes) -> None:
+    """Read what member 2 sent, to its end."""
+    stream = SimpleNamespace(reader=asyncio.StreamReader())
+    stream.reader.feed_data(frames)
+    stream.reader.feed_eof()
+    reader = FrameReader(stream, SESSION, 2)  # type: ignore[arg-type]
+    while True:
+        await reader.next()
 
 
 def test_an_old_round_s_message_replayed_is_refused() -> None:
-    pipe = Pipe()
-    FrameWriter(pipe, COMMITTEE.session("1", 1)).write(Kind.MESSAGE, b"old")
     with pytest.raises(ProtocolError, match="member 2 sent a message of another round"):
-        FrameReader(pipe, SESSION, 2).next()
+        asyncio.run(read(*written(COMMITTEE.session("1", 1), b"old")))
 
 
 def test_a_message_of_this_round_replayed_or_left_out_is_refused() -> None:
+    frames = written(SESSION, b"first", b"second")
     for kept, match in (((0, 0), "message 0 where 1 was due"), ((1,), "message 1 where 0 was due")):
-        frames = []
-        writer = FrameWriter(pipe := Pipe(), SESSION)
-        for payload in (b"first", b"second"):
-            writer.write(Kind.MESSAGE, payload)
-            frames.append(pipe.data)
-            pipe.data = b""
-        pipe.data = b"".join(frames[i] for i in kept)
-        reader = FrameReader(pipe, SESSION, 2)
-        for _ in kept[1:]:
-            reader.next()
         with pytest.raises(ProtocolError, match=match):
-            reader.next()
+            asyncio.run(read(b"".join(frames[i] for i in kept)))
 
 
 @pytest.mark.parametrize("left", [0, 5, 44, 45, 47])
 def test_a_message_cut_short_is_refused_with_its_length(left: int) -> None:
-    pipe = Pipe()
-    FrameWriter(pipe, SESSION).write(Kind.MESSAGE, b"word")
-    assert len(pipe.data) == 49
-    pipe.data = pipe.data[:left]
+    (frame,) = written(SESSION, b"word")
+    assert len(frame) == 49
     with pytest.raises(MemberLostError, match=r"member 2 (cut .* short|closed)") as error:
-        FrameReader(pipe, SESSION, 2).next()
+        asyncio.run(read(frame[:left]))
     assert error.value.member == 2
 
 
 def test_a_frame_that_announces_too_much_is_refused_before_it_is_read() -> None:
-    pipe = Pipe()
-    pipe.data = b"\xff" * 4 + bytes(9) + SESSION
     with pytest.raises(ProtocolError, match="announced a message of 4294967295 bytes"):
-        FrameReader(pipe, SESSION, 2).next()
+        asyncio.run(read(b"\xff" * 4 + bytes(9) + SESSION))
 
 
 def test_certificates_are_a_function_of_the_key_and_carry_it() -> None:
