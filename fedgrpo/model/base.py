@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.model.kernels.attention import attends_everywhere, takes_any_mask
 from fedgrpo.model.loading import load_model, load_tokenizer
+from fedgrpo.model.precision import quantised_loading
 from fedgrpo.model.source import GGUF
 from fedgrpo.model.trial import settle_attention
 from fedgrpo.settings import GRPOSettings, ModelSettings
@@ -57,15 +58,19 @@ def choose_device(wanted: str) -> torch.device:
     Raises
     ------
     ModelError
-        If ``cuda`` is asked for and not available.
+        If a GPU is asked for that is not there.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
         raise ModelError(
-            "model.device = 'cuda', but no GPU is visible here", cure="set model.device = 'auto'"
+            f"model.device = {wanted!r}, but {f'{seen} GPUs are' if seen else 'no GPU is'} visible "
+            "here",
+            cure="set model.device = 'auto'",
         )
-    return torch.device(wanted)
+    return device
 
 
 def load_base(settings: ModelSettings, *, any_weights: bool = False, longest: int = 0) -> BaseModel:
@@ -76,7 +81,7 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False, longest: in
     Parameters
     ----------
     settings:
-        Name, revision, precision and device.
+        Name, revision, precision, bits and device.
     any_weights:
         Whether the site's own policy allows weights in other formats than safetensors.
     longest:
@@ -99,10 +104,13 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False, longest: in
         revision,
         any_weights=any_weights,
         dtype=getattr(torch, settings.dtype),
+        **quantised_loading(settings, device),
     )
     tokenizer = load_tokenizer(source, revision, padding_side="left")
     _check_vocabulary(model, tokenizer, settings.name)
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    if not settings.quantise:
+        torch.nn.Module.to(model, device)
     settle_attention(model, longest)
     eos_ids = _end_tokens(model, tokenizer, settings.name)
     if tokenizer.pad_token_id is None:
