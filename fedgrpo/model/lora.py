@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base, longest_row
+from fedgrpo.model.card import adapter_card, hub_name
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.model.sharing import shared_copy
@@ -32,6 +33,8 @@ from fedgrpo.model.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.settings import AdapterSettings, Settings
 
 LOG = logging.getLogger(__name__)
+
+CARD = "README.md"
 
 
 class Adapter:
@@ -224,12 +227,22 @@ class Adapter:
             for layer in layers:
                 layer.merged_adapters.clear()
 
-    def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
+    def save(self, folder: Path, facts: Mapping[str, str] | None = None) -> None:
+        """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it.
+
+        Parameters
+        ----------
+        facts:
+            What its card says besides: see :func:`fedgrpo.model.card.adapter_card`.
+        """
         self.model.save_pretrained(str(folder))
+        loaded_as = str(getattr(self.causal, "name_or_path", ""))
+        (folder / CARD).write_text(adapter_card(loaded_as, self.settings, facts or {}), "utf-8")
         # PEFT writes sets in the order of a hash that differs from process to process.
         config = folder / CONFIG_NAME
         tree = json.loads(config.read_text("utf-8"))
+        # A place on this machine is nobody else's business.
+        tree["base_model_name_or_path"] = hub_name(loaded_as) or None
         # Other readers take whole numbers alone.
         tree.update({k: int(v) for k, v in tree.items() if isinstance(v, float) and v == int(v)})
         if isinstance(tree["target_modules"], list):
