@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.ground.errors import ModelError
+from fedgrpo.model.family.precision import quantised_loading
+from fedgrpo.model.family.trial import settle_attention
 from fedgrpo.model.kernels.attention import attends_everywhere, takes_any_mask
 from fedgrpo.model.loading import load_model, load_tokenizer
-from fedgrpo.model.precision import quantised_loading
 from fedgrpo.model.source import GGUF
-from fedgrpo.model.trial import settle_attention
 from fedgrpo.settings import GRPOSettings, ModelSettings
 
 LOG = logging.getLogger(__name__)

@@ -26,10 +26,10 @@ from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base, longest_row
 from fedgrpo.model.card import adapter_card, hub_name
+from fedgrpo.model.family.sharing import shared_copy
+from fedgrpo.model.family.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
-from fedgrpo.model.sharing import shared_copy
-from fedgrpo.model.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.settings import AdapterSettings, Settings
 
 LOG = logging.getLogger(__name__)

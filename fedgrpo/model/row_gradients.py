@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.model.family.precision import loss_scale
 from fedgrpo.model.kernels.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
-from fedgrpo.model.precision import loss_scale
 
 
 def row_gradients(

@@ -14,8 +14,8 @@ from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.grpo.isolated.proof import prove_isolation
 from fedgrpo.grpo.isolated.shapes import Layout
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model import precision
 from fedgrpo.model.base import choose_device, load_base
+from fedgrpo.model.family import precision
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.row_gradients import row_gradients
 from fedgrpo.rewards.composite import RewardMixture

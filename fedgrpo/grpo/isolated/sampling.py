@@ -19,9 +19,9 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, invert
+from fedgrpo.model.family.passes import arguments
 from fedgrpo.model.kernels.attention import new_cache
 from fedgrpo.model.kernels.grid_attention import PlainGrid, only, prompt_hidden
-from fedgrpo.model.passes import arguments
 
 LOOK_EVERY = 8
 """Steps between two looks at which slots are free, on a device that would have to be waited for."""

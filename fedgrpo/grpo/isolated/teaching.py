@@ -16,8 +16,8 @@ from fedgrpo.grpo.isolated.shapes import TeachingShape
 from fedgrpo.grpo.learning.losses import BatchTotals, compute_loss
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.scoring import token_logps, token_scores
+from fedgrpo.model.family.passes import arguments, output_head, text_part
 from fedgrpo.model.kernels.grid_attention import GroupGrid, picked
-from fedgrpo.model.passes import arguments, output_head, text_part
 from fedgrpo.settings import GRPOSettings
 
 

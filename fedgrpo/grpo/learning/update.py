@@ -13,7 +13,7 @@ from fedgrpo.grpo.learning.losses import BatchTotals, LossResult, compute_loss
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.packing import PackedBatch
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model.precision import loss_scale
+from fedgrpo.model.family.precision import loss_scale
 
 
 @dataclass(frozen=True)

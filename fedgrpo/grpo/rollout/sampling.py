@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from fedgrpo.model.family.passes import arguments
 from fedgrpo.model.kernels.attention import choose_rows, new_cache, repeat_cache, takes_any_mask
-from fedgrpo.model.passes import arguments
 
 ROWS_PER_BATCH = 1024
 """Completions decoded at once: batching is the first-order lever, memory of the cache the limit."""

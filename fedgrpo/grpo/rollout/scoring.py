@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
+from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
 from fedgrpo.model.kernels.packed_attention import equal_part
-from fedgrpo.model.passes import Head, arguments, output_head, text_part
 
 LOGITS_BUDGET = 8 * 2**20
 """Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion

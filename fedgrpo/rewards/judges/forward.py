@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fedgrpo.model.base import BaseModel
+from fedgrpo.model.family.passes import arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import choose_rows, new_cache
-from fedgrpo.model.passes import arguments, output_head, text_part
 from fedgrpo.rewards.judges.shared_prefix import batches, find_families
 
 LOGITS_BUDGET = 64 * 2**20

@@ -10,7 +10,7 @@ from fedgrpo.grpo.rollout import scoring
 from fedgrpo.grpo.rollout.packing import pack
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.grpo.rollout.scoring import FrozenHeadLogps, completion_logps
-from fedgrpo.model.passes import Head
+from fedgrpo.model.family.passes import Head
 
 
 class LargestTensor(TorchDispatchMode):

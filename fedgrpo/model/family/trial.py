@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fedgrpo.ground.errors import ModelError
+from fedgrpo.model.family.passes import arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import (
     additive_mask,
     new_cache,
@@ -23,7 +24,6 @@ from fedgrpo.model.kernels.attention import (
     takes_any_mask,
 )
 from fedgrpo.model.kernels.packed_attention import use_packed_attention
-from fedgrpo.model.passes import arguments, output_head, text_part
 
 PROMPTS, GROUP, MORE = (3, 6), 2, 2
 """Tokens of the prompts, completions of each, and tokens of each completion."""

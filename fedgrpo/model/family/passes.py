@@ -45,7 +45,7 @@ class Head:
 
 def output_head(model: PreTrainedModel) -> Head:
     """How a model makes logits, as far as its configuration says: see
-    :mod:`fedgrpo.model.trial`, which holds it against what the model does.
+    :mod:`fedgrpo.model.family.trial`, which holds it against what the model does.
     """
     config = model.config.get_text_config(decoder=True)
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from fedgrpo.ground.errors import AdapterError
-from fedgrpo.model.passes import text_part
+from fedgrpo.model.family.passes import text_part
 
 ALL = "all-linear"
 
