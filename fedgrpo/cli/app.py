@@ -9,12 +9,14 @@ import typer
 
 from fedgrpo.cli import ledger, policy
 from fedgrpo.cli.committee_key import committee_key
+from fedgrpo.cli.node import node
 from fedgrpo.cli.planning.budget import budget
 from fedgrpo.cli.planning.calibrate import calibrate
 from fedgrpo.cli.planning.dry_run import dry_run
 from fedgrpo.cli.runs.report import report
 from fedgrpo.cli.runs.simulate import simulate
 from fedgrpo.cli.runs.train import train
+from fedgrpo.cli.server import server
 from fedgrpo.cli.settings import settings
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
 app.command("committee-key")(committee_key)
+app.command("server")(server)
+app.command("node")(node)
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -41,6 +41,8 @@ class Sample:
     """Weighted."""
     rewards: dict[str, float | None]
     """By function. None where it does not apply."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """What reward functions logged beside it (``log_extra``), as text."""
 
 
 R = TypeVar("R", bound=Record)

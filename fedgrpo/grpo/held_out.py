@@ -18,6 +18,8 @@ from fedgrpo.settings import GRPOSettings
 
 SAMPLES = 8
 """Held-out prompts whose completions are kept at each evaluation."""
+MOST_VALUES = 24
+"""Values of a column that are reported by themselves."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Answers:
 
     @property
     def reward(self) -> float:
-        """Mean weighted reward."""
-        return float(self.rewards.total.mean())
+        """Mean weighted reward of what could be judged; 0 if nothing could."""
+        counted = self.rewards.total[self.rewards.counted()]
+        return float(counted.mean()) if counted.size else 0.0
 
     def by_function(self) -> Mapping[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
@@ -118,9 +121,26 @@ class HeldOut:
                 rewards={
                     name: None if isnan(v[i]) else float(v[i]) for name, v in by_function.items()
                 },
+                extra={name: str(v[i]) for name, v in answers.rewards.notes.extras.items()},
             )
             for i, (row, text) in enumerate(zip(self.collector.rows, texts, strict=False))
         ]
+
+    def by(self, column: str, answers: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
+        """Mean reward of the prompts with each value of a column, for each kind of answers by its
+        name; empty where there is no such column, or it has too many values to be read.
+        """
+        values = [row.columns.get(column) for row in self.collector.rows]
+        places: dict[str, list[int]] = {}
+        for place, value in enumerate(values):
+            if value is not None:
+                places.setdefault(str(value), []).append(place)
+        if len(places) > MOST_VALUES:
+            return {}
+        return {
+            value: {name: float(a.rewards.total[own].mean()) for name, a in answers.items()}
+            for value, own in sorted(places.items())
+        }
 
     def _answers(self, temperature: float) -> Answers:
         self.policy.generator.manual_seed(self.seed)

@@ -92,6 +92,8 @@ class RoundEntry(Record):
     """Ed25519 keys (hex) of the four members of the committee that sat in the round and computed
     the result, in the order of the settings' list.
     """
+    radius: float = 0.0
+    """Of the ball that norms were checked against, in units of a release; 0 for none."""
     released: bool = True
     """Whether anything of the round can have come out; a round of a committee that opened nothing
     does not count for epsilon.
@@ -142,7 +144,7 @@ def from_tree(tree: object) -> Entry:
 
 
 def order_digest(
-    settings: str, model: str, basis: str, adapter: str, clipping_norm: float
+    settings: str, model: str, basis: str, adapter: str, clipping_norm: float, radius: float
 ) -> bytes:
     """SHA-256 (32 bytes) of a round's order.
 
@@ -155,13 +157,15 @@ def order_digest(
         with.
     clipping_norm:
         L2 norm C of the round.
+    radius:
+        Of the ball that norms are checked against; 0 for none.
     """
-    parts = [settings, [adapter, basis, model], clipping_norm]
+    parts = [settings, [adapter, basis, model], clipping_norm, *([radius] if radius else [])]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 def entered_order(entry: RoundEntry) -> bytes:
     """Return the digest of the order that a ledger's entry tells of."""
     return order_digest(
-        entry.settings, entry.model, entry.basis, entry.adapter, entry.clipping_norm
+        entry.settings, entry.model, entry.basis, entry.adapter, entry.clipping_norm, entry.radius
     )

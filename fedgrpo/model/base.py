@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.ground.errors import ModelError
+from fedgrpo.model.chat_style import PLAIN, ChatStyle
 from fedgrpo.model.family.precision import quantised_loading
 from fedgrpo.model.family.trial import settle_attention
 from fedgrpo.model.kernels.attention import attends_everywhere, takes_any_mask
@@ -43,6 +44,8 @@ class BaseModel:
     fingerprint:
         SHA-256 (hex) of the parameters' names, shapes and a sample of their values: tells base
         models apart.
+    chat:
+        How chats are rendered for it.
     """
 
     model: PreTrainedModel
@@ -50,6 +53,7 @@ class BaseModel:
     device: torch.device
     eos_ids: tuple[int, ...]
     fingerprint: str
+    chat: ChatStyle = PLAIN
 
 
 def choose_device(wanted: str) -> torch.device:

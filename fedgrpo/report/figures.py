@@ -175,6 +175,12 @@ def by_name(rows: Sequence[RoundRow], group: str, way: str = "sampled") -> Mappi
     return {name: line for name, line in found.items() if line.values}
 
 
+def lowest(found: Mapping[str, Series], most: int) -> Mapping[str, Series]:
+    """Those that are lowest in the end, at most so many, in their order: who is left behind."""
+    kept = sorted(found, key=lambda name: found[name].values[-1])[:most]
+    return {name: line for name, line in found.items() if name in kept}
+
+
 def rewards_in_training(rows: Sequence[RoundRow]) -> Mapping[str, Series]:
     """Each reward function's mean over the completions of a step of training alone."""
     keys = dict.fromkeys(key for row in rows for key in row.metrics if key.startswith("rewards/"))

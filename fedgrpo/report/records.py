@@ -75,9 +75,13 @@ class RoundRow(Record):
     held_out_rewards: dict[str, dict[str, float]] = field(default_factory=dict)
     """Held-out mean of each reward function by name, ``sampled`` and ``greedy``."""
     held_out_by: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Held-out accuracy of each group of prompts by name, ``sampled`` and ``greedy``."""
+    """Held-out accuracy of each task, or of each value of ``evaluation.by``: ``sampled`` and
+    ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
+    """
     bytes: dict[str, int] = field(default_factory=dict)
-    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them."""
+    """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them.
+    After a kill those of the last attempt, which may need fewer.
+    """
     warnings: list[str] = field(default_factory=list)
     """What kept a trainer from learning, with the cure; told once, after this step."""
 
@@ -102,23 +106,23 @@ class RewardSummary(Record):
     end: float
     greedy_start: float
     greedy_end: float
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same four, ``start`` to ``greedy_end``, of each value of ``evaluation.by``."""
 
 
 @dataclass(frozen=True)
 class RobustSummary(Record):
-    """The robust rule, how many group means it drops at either end, and of how many.
+    """The robust rule, and what it did in the last round that counted.
 
     A group is a bucket, or a single client where there are none.
     """
 
     rule: str
     trim: int
+    """Group means that it counted as possibly bad at either end; 0 for a rule that drops none."""
     buckets: int
-
-    @property
-    def words(self) -> str:
-        """For reading: ``trimmed mean of 4 group means``."""
-        return f"{self.rule.replace('_', ' ')} of {self.buckets} group means"
+    words: str
+    """The rule's own, for reading: ``trimmed mean of 4 group means, each coordinate ...``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedgrpo.report.records import STEP, RoundRow
 from fedgrpo.settings.protocols import PROTOCOLS
@@ -10,6 +10,9 @@ from fedgrpo.settings.protocols import PROTOCOLS
 BARS = "▁▂▃▄▅▆▇█"
 WINDOW = 50
 """Rounds over which time is averaged: several evaluation intervals, mostly."""
+
+MOST_VALUES = 6
+"""Values by which accuracy is told apart in one line."""
 
 PHASE_WORDS = {
     "": "starting",
@@ -113,7 +116,7 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int, since: int 
     told = [each for each in rows if since < each.round <= row.round] or [row]
     figures = _of_steps(told) if row.alone else _of_a_round(row)
     kl = f"KL to start {number(_last_known(rows), 3)}"
-    line = [head, *_held_out(row), f"reward {number(mean(told, 'reward'))}", kl, *figures]
+    line = [head, f"reward {number(mean(told, 'reward'))}", kl, *figures, *_held_out(row)]
     if not row.applied:
         line.insert(1, f"skipped: {' '.join(row.reason.split())}")
     left = time_left(rows, rounds)
@@ -154,4 +157,15 @@ def _last_known(rows: Sequence[RoundRow]) -> float | None:
 def _held_out(row: RoundRow) -> list[str]:
     if row.sampled is None and row.greedy is None:
         return []
-    return [f"held-out {number(row.sampled)} sampled, {number(row.greedy)} greedy"]
+    words = f"held-out {number(row.sampled)} sampled, {number(row.greedy)} greedy"
+    return [words + (f" ({by_words(row.held_out_by)})" if row.held_out_by else "")]
+
+
+def by_words(by: Mapping[str, Mapping[str, float]]) -> str:
+    """Sampled accuracy of each value, or of the worst where there are many: the total hides who is
+    forgotten.
+    """
+    worst = sorted(by, key=lambda value: by[value]["sampled"])[:MOST_VALUES]
+    shown = by if len(by) <= MOST_VALUES else worst
+    words = ", ".join(f"{value} {number(by[value]['sampled'], 2)}" for value in shown)
+    return words if shown is by else f"lowest: {words}"

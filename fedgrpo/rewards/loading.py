@@ -34,7 +34,7 @@ def load_reward(text: str) -> RewardFunction:
     Raises
     ------
     RewardError
-        If there is none, it fails to load, cannot be called, is asynchronous, or its options do not
+        If there is none, it fails to load, cannot be called, or its options do not
         fit. A failure while loading is chained; the message names its class only.
     """
     found = REWARDS.find(text, afresh=True)

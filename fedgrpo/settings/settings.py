@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from fedgrpo.ground.parts import join_names
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.reading import explain, read_toml
 from fedgrpo.settings.sections.grpo import FROM_PRESET
@@ -68,7 +69,7 @@ class Settings(Tree):
         for key, value in self.model_dump().items():
             for name, item in value.items() if isinstance(value, dict) else [("", value)]:
                 flat[f"{key}.{name}" if name else key] = (
-                    ", ".join(map(str, item)) if isinstance(item, tuple) else item
+                    join_names(item) if isinstance(item, tuple) else item
                 )
         return flat | dict.fromkeys(unset, "")
 

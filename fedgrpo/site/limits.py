@@ -32,7 +32,7 @@ def allowed(name: str, names: tuple[str, ...]) -> bool:
 def named_code(settings: Settings) -> Iterator[tuple[str, str]]:
     """Parts besides rewards for which a node would load a module or a file: setting and name."""
     grpo = settings.grpo
-    for key in ("advantage", "loss", "credit", "guidance"):
+    for key in ("advantage", "loss", "credit", "guidance", "engine"):
         name: str = getattr(grpo, key)
         if brings_code(name):
             yield f"grpo.{key}", name

@@ -100,11 +100,14 @@ def train(
         command="train",
     )
     check_trackers(settings.run.report_to)
-    parts = prepare(settings)
+    early: list[str] = []
+    with training_warnings(early.append):
+        parts = prepare(settings)
     with chosen.claim(settings):
         session = Session(parts, RunWriter(chosen.path), tuple(callbacks))
         tracked = Tracked(chosen.path, settings.to_run_config())
         session.carry_on()
+        session.warn(early)
         verb = "resumes" if parts.trainer.steps_done else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
@@ -223,6 +226,11 @@ class Session:
 
     def _say(self, phase: str) -> None:
         self.writer.phase(self.parts.trainer.steps_done, self.parts.steps, phase)
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Put warnings into the next row, each once in a run."""
+        for message in messages:
+            self._warn(message)
 
     def _warn(self, message: str) -> None:
         if message not in self.told:

@@ -178,9 +178,9 @@ class Killing:
         if self.begun < self.at:
             return exchange(step)
         for peer in self.tells:
-            links._send(peer, step.outgoing[peer])
-        for stream in links._sockets:
-            socket.socket.shutdown(stream, socket.SHUT_RDWR)
+            links._runner.run(links._send(peer, step.outgoing[peer]))
+        for stream in links._streams:
+            stream.writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         raise KilledError
 
 

@@ -91,7 +91,8 @@ def test_the_best_adapter_is_the_earliest_with_the_largest_sampled_reward() -> N
 def test_a_line_means_over_the_steps_that_led_to_it() -> None:
     rows = [step(18), step(19), step(20, tokens_per_second=0.0)]
     line = plain_line(rows[-1], rows, 120, since=18)
-    assert line.startswith("step  20/120  held-out 0.400 sampled, 0.500 greedy  reward 0.395")
+    assert line.startswith("step  20/120  reward 0.395  KL to start 0.400")
+    assert "held-out 0.400 sampled, 0.500 greedy" in line
     # The second step sampled nothing: 120 tokens in one second.
     assert "120 tokens/s" in line
     assert line.isascii()

@@ -58,7 +58,7 @@ def test_any_run_can_be_drawn_without_a_warning(tmp_path: Path, rows: list[Round
 def test_the_picture_says_what_was_learnt_and_spent() -> None:
     figure = draw(run(4), SUMMARY)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert "Held-out reward: sampled 0.16 → 0.36, greedy 0.29 → 0.49" in titles
+    assert "Held-out accuracy: sampled 0.16 → 0.36, greedy 0.29 → 0.49" in titles
     words = " ".join(text.get_text() for text in figure.texts)
     assert "epsilon 5.39" in words
     assert "trimmed mean of 4 group means" in words

@@ -285,7 +285,7 @@ def test_a_reward_that_fails_on_the_way_names_itself_and_no_prompt(home: Path) -
         "calls = []\n"
         "def score(completions, **columns):\n"
         "    calls.append(1)\n"
-        "    if len(calls) > 4:\n"
+        "    if len(calls) > 24:\n"
         "        raise ValueError(completions[0])\n"
         "    return [float(len(c)) for c in completions]\n"
     )

@@ -28,7 +28,7 @@ from fedgrpo.settings import Scalar, Settings
 Floats = NDArray[np.float64]
 Coins = NDArray[np.bool_]
 
-READABLE = {
+READABLE: dict[str, Scalar] = {
     "server.optimiser": "fedavg",
     "server.learning_rate": 1.0,
     "server.final_rate": 1.0,

@@ -24,6 +24,8 @@ class Evaluation:
         Mean of each reward function by name, ``sampled`` and ``greedy``.
     samples:
         A few of the server's own held-out prompts with completions, for its own disk.
+    by:
+        Mean reward of each value of ``evaluation.by``, ``sampled`` and ``greedy``.
     """
 
     sampled: float
@@ -31,6 +33,7 @@ class Evaluation:
     kl_base: float
     rewards: dict[str, dict[str, float]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):

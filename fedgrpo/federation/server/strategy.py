@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
@@ -41,10 +43,12 @@ from fedgrpo.ground.errors import CohortError, RunError
 from fedgrpo.ledger import Entry, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget
+from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
+from fedgrpo.settings.protocols.base import trimmed_by
 
 LOG = logging.getLogger(__name__)
 
@@ -113,6 +117,8 @@ class FedGRPO(Strategy):
         with a writer, all of it. A skipped round has a reason.
     train_s, evaluate_s:
         Seconds of this process spent waiting for local training, and in evaluation.
+    last:
+        float64, shape (d,): the last aggregated delta that this process released, in its own units.
     """
 
     def __init__(
@@ -139,6 +145,7 @@ class FedGRPO(Strategy):
         self._protocol = server_side(settings)(
             settings, self._secret, self._journal.openings(), ledger
         )
+        self.last: NDArray[np.float64] | None = None
         self._run: _Run | None = None
         self._round: Round | None = None
 
@@ -146,7 +153,7 @@ class FedGRPO(Strategy):
         """Log what this strategy does."""
         s, protocol = self.settings, protocol_of(self.settings)
         LOG.info(
-            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over groups of "
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {trimmed_by(s)}) over groups of "
             f"at least {protocol.group_size(s)} ({protocol.name}), privacy unit {s.privacy.unit}, "
             f"noise by the {protocol.noise_place(s)}, {s.server.optimiser}"
         )
@@ -263,6 +270,7 @@ class FedGRPO(Strategy):
             read_adapter(arrays),
             self._state.progress.clipping_norm,
             self.settings.fingerprint(),
+            self._state.progress.radius,
         )
         link, content = Link(grid, header, _started(self._run).timeout), encode(header, order)
         return [link.message(TRAIN, node, content) for node in nodes]
@@ -298,6 +306,7 @@ class FedGRPO(Strategy):
         if dropped := arrived.asked - outcome.finished:
             LOG.warning(f"{dropped} of {arrived.asked} nodes dropped: {reasons}")
         current.outcome = replace(outcome, dropped=dropped)
+        self.last = outcome.aggregate.delta
         with current.phase("aggregate"):
             self.state = apply_aggregate(
                 self.settings, self._state, outcome.aggregate, outcome.finished
@@ -336,7 +345,7 @@ class FedGRPO(Strategy):
 
     def _run_round(self, number: int) -> RoundOutcome:
         run, state, clock = _started(self._run), self._state, self._clock(number)
-        norm, arrays = state.progress.clipping_norm, write_adapter(state.adapter)
+        progress, arrays = state.progress, write_adapter(state.adapter)
         self._round = Round(
             clock.phase,
             Link(
@@ -344,10 +353,13 @@ class FedGRPO(Strategy):
                 Header(run.grid.run.run_id, number),
                 self.settings.federation.reply_timeout_s,
             ),
-            release_plan(self.settings, state.adapter.vector.size, norm),
+            release_plan(
+                self.settings, state.adapter.vector.size, progress.clipping_norm, progress.radius
+            ),
             state.adapter,
             repeated=state.begun,
             run=self._journal.run,
+            last=state.last,
         )
         clock.announce(WAITING)
         orders = list(self.configure_train(number, arrays, run.train_config, run.grid))
@@ -364,7 +376,7 @@ class FedGRPO(Strategy):
             run.result.train_metrics_clientapp[number] = metrics
         self._evaluate_on_nodes(clock)
         outcome = replace(self._round.outcome, cohort=len(orders))
-        self._close_round(clock, outcome, state.adapter, norm)
+        self._close_round(clock, outcome, state.adapter, self._round.plan)
         return self._round.outcome
 
     def _evaluate_on_nodes(self, clock: RoundClock) -> None:
@@ -401,18 +413,18 @@ class FedGRPO(Strategy):
         clock: RoundClock,
         outcome: RoundOutcome,
         before: AdapterState,
-        clipping_norm: float | None = None,
+        plan: ReleasePlan | None = None,
     ) -> None:
         """Evaluate, and move on to the next round in one durable step."""
         evaluation = self._evaluate(clock)
         self.train_s += clock.seconds.get("train", 0.0)
         self.evaluate_s += clock.seconds.get("evaluate", 0.0)
         state = self._state
-        norm = state.progress.clipping_norm if clipping_norm is None else clipping_norm
+        norm = plan.clipping_norm if plan else state.progress.clipping_norm
         clock.bytes = self._meter.take()
         row = make_row(self.settings, state, outcome, clock, norm, evaluation)
-        if clock.round:
-            entry: Entry = make_entry(self.settings, before, state, outcome, norm)
+        if plan:
+            entry: Entry = make_entry(self.settings, before, state, outcome, plan)
             skipped = bool(outcome.reason)
             self.state = state.finished(clock.round, outcome.dropped, skipped=skipped)
         else:

@@ -21,6 +21,7 @@ from fedgrpo.federation.server.app import Model, local_model
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.server.evaluator import LocalEvaluator
 from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.batched.coverage import check_attack
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
@@ -85,6 +86,7 @@ def simulate(
     """
     read, given = _read(settings, clients, reward)
     preflight(read, given)
+    check_attack(read, in_process=in_process)
     rows = _held_out(read, given, held_out)
     if not in_process:
         _check_portable(given, rows, strategy, directory)

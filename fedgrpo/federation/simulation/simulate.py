@@ -8,12 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from fedgrpo.federation.simulation.batched.coverage import check_attack
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
+from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.simulation.preflight import preflight
-from fedgrpo.ground.errors import RunInterruptedError
+from fedgrpo.ground.errors import RunFailedError, RunInterruptedError
 from fedgrpo.report.console import report
-from fedgrpo.report.reader import read_status
+from fedgrpo.report.reader import read_rows, read_status
 from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings.scenario import load_scenario
@@ -59,7 +61,7 @@ def simulate(
     FedGRPOError
         Before the start, of the kind that fits.
     RunFailedError
-        If the run began and failed.
+        If the run began and failed, or none of its rounds counted.
     RunInterruptedError
         On Ctrl-C.
     """
@@ -68,6 +70,7 @@ def simulate(
     chosen = choose(scenario.stem, settings, run_dir=run_dir, fresh=fresh, base=cwd)
     for warning in preflight(settings):
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
+    check_attack(settings, in_process=in_process)
     with chosen.claim(settings):
         verb = "resumes" if chosen.resumes else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
@@ -80,7 +83,18 @@ def simulate(
         except KeyboardInterrupt:
             raise interrupted(chosen.path) from None
         report(chosen.path, console)
+        _check_counted(chosen.path)
     return chosen.path
+
+
+def _check_counted(run_dir: Path) -> None:
+    """A run of which no round changed the model has failed, whatever else went well."""
+    rows = [row for row in read_rows(run_dir) if row.round]
+    if rows and not any(row.applied for row in rows):
+        raise RunFailedError(
+            f"none of {len(rows)} rounds counted; the last one: {rows[-1].reason}",
+            cure=f"see {run_dir / LOG} for what clients ran into, mend it, and begin anew",
+        )
 
 
 def interrupted(run_dir: Path) -> RunInterruptedError:

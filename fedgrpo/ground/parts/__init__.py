@@ -4,6 +4,7 @@ from fedgrpo.ground.parts.names import (
     PartName,
     absolute_part,
     brings_code,
+    join_names,
     part_name,
     split_names,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "Registry",
     "absolute_part",
     "brings_code",
+    "join_names",
     "part_name",
     "split_names",
 ]

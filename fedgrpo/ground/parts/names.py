@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,21 @@ def brings_code(text: str) -> bool:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split ``"a, b(x=1, y=2)"`` at the commas that no parentheses enclose."""
-    cuts, depth, quote = [-1], 0, ""
+    r"""Split ``"a, b(x=1, y=2)"`` at the commas that no parentheses enclose; ``\,`` is none."""
+    cuts = [i for i in _outer_commas(text) if i == 0 or text[i - 1] != "\\"]
+    starts, ends = [0, *(cut + 1 for cut in cuts)], [*cuts, len(text)]
+    items = (_plain(text[start:end]) for start, end in zip(starts, ends, strict=True))
+    return tuple(item.strip() for item in items if item.strip())
+
+
+def join_names(names: Iterable[object]) -> str:
+    """Write names as one text, which :func:`split_names` takes apart: a folder may have a comma."""
+    return ", ".join(_escaped(str(name)) for name in names)
+
+
+def _outer_commas(text: str) -> list[int]:
+    """Where commas are that no parentheses enclose."""
+    found, depth, quote = [], 0, ""
     for index, character in enumerate(text):
         if quote:
             quote = "" if character == quote else quote
@@ -89,10 +102,20 @@ def split_names(text: str) -> tuple[str, ...]:
         elif character in "()":
             depth += 1 if character == "(" else -1
         elif character == "," and not depth:
-            cuts.append(index)
-    ends = [*cuts[1:], len(text)]
-    items = (text[cut + 1 : end].strip() for cut, end in zip(cuts, ends, strict=True))
-    return tuple(item for item in items if item)
+            found.append(index)
+    return found
+
+
+def _escaped(name: str) -> str:
+    for index in reversed(_outer_commas(name)):
+        name = f"{name[:index]}\\{name[index:]}"
+    return name
+
+
+def _plain(item: str) -> str:
+    for index in reversed(_outer_commas(item)):
+        item = item[: index - 1] + item[index:]
+    return item
 
 
 def absolute_part(text: str, base: Path) -> str:

@@ -51,6 +51,8 @@ class Registry(Mapping[str, T]):
         function, and the others have the careful defaults of one that declares nothing.
     data:
         Class of a part that is plain data: a module or file has it, or a function that makes it.
+    awaits:
+        Whether parts may be asynchronous.
 
     Examples
     --------
@@ -66,11 +68,14 @@ class Registry(Mapping[str, T]):
         error: type[FedGRPOError] = SettingsError,
         kind: type[T] | None = None,
         data: type[T] | None = None,
+        *,
+        awaits: bool = False,
     ) -> None:
         self.key = key
         self.error = error
         self._kind = kind
         self._data = data
+        self._awaits = awaits
         self._entries: dict[str, T] = {}
         self._loaded: dict[str, _Loaded[T]] = {}
 
@@ -213,7 +218,7 @@ class Registry(Mapping[str, T]):
             raise self.refusal(
                 name, f"it is a {type(thing).__name__}, which cannot be called", "name a function"
             )
-        if inspect.iscoroutinefunction(thing):
+        if inspect.iscoroutinefunction(thing) and not self._awaits:
             raise self.refusal(name, "it is asynchronous", "write it with def, not async def")
         declared = getattr(thing, _DECLARED, {})
         if declared and self.key not in declared:

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, invert
+from fedgrpo.grpo.rollout.choice import invert
+from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.model.family.passes import arguments
 from fedgrpo.model.kernels.attention import new_cache
 from fedgrpo.model.kernels.grid_attention import PlainGrid, only, prompt_hidden

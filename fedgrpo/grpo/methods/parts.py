@@ -6,11 +6,12 @@ from fedgrpo.grpo.learning.advantages import ADVANTAGES
 from fedgrpo.grpo.learning.losses import LOSSES
 from fedgrpo.grpo.methods.credit import CREDITS
 from fedgrpo.grpo.methods.guidance import GUIDES
+from fedgrpo.grpo.rollout.engines import ENGINES
 from fedgrpo.settings import GRPOSettings
 
 
 def check_parts(grpo: GRPOSettings) -> None:
-    """Load advantage, loss, credit and guidance, and hold their options against their signatures.
+    """Load advantage, loss, credit, guidance and engine, and hold options against signatures.
 
     Raises
     ------
@@ -21,3 +22,4 @@ def check_parts(grpo: GRPOSettings) -> None:
     LOSSES.check(grpo.loss)
     CREDITS.check(grpo.credit)
     GUIDES.check(grpo.guidance)
+    ENGINES.check(grpo.engine)

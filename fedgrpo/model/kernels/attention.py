@@ -122,7 +122,7 @@ def _repeat_with_room(seen: Tensor, repeats: int, room: int) -> Tensor:
 
 def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """What to add to scores: 0 where a token may look, else the least number, bool to ``dtype``."""
-    mask = torch.zeros(allowed.shape, dtype=dtype)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedgrpo.ground.run_files import BEST_ADAPTER, COMPLETIONS, METRICS, REPORT, SUMMARY
-from fedgrpo.report.records import RobustSummary, Summary, TrainingSummary
+from fedgrpo.report.records import Summary, TrainingSummary
 from fedgrpo.report.wording import duration, number
 
 Row = tuple[str, str | Text]
@@ -48,6 +48,7 @@ def print_summary(
 
 def _achieved(summary: Summary) -> Iterator[Row]:
     reward, alone = summary.reward, summary.training
+    held_out = f"Held-out {'reward' if alone else 'accuracy'}"
     sampled, greedy = (
         _change(reward.start, reward.end),
         _change(reward.greedy_start, reward.greedy_end),
@@ -55,8 +56,10 @@ def _achieved(summary: Summary) -> Iterator[Row]:
     if alone:
         sampled.append(f", {number(alone.best)} at the best step", style="dim")
         greedy.append(f", {number(alone.best_greedy)} at the best step", style="dim")
-    yield "Held-out, sampled", sampled
-    yield "Held-out, greedy", greedy
+    yield f"{held_out}, sampled", sampled
+    yield f"{held_out}, greedy", greedy
+    for value, each in reward.by.items():
+        yield f"  {value}, sampled", _change(each["start"], each["end"])
     if alone:
         yield "Best adapter", f"after step {alone.best_step}, by the sampled reward"
 
@@ -72,7 +75,7 @@ def _cost(summary: Summary) -> Iterator[Row]:
         yield "Dropped nodes", f"{summary.dropped} over all rounds"
         yield "Wall time", f"{duration(summary.wall_s)}, {_overhead(summary)}"
     if summary.robust:
-        yield "Robust rule", _rule(summary.robust)
+        yield "Robust rule", summary.robust.words
 
 
 def _places(summary: Summary, run_dir: Path | None) -> Iterator[Row]:
@@ -97,13 +100,6 @@ def _change(start: float, end: float) -> Text:
 
 def _overhead(summary: Summary) -> str:
     return f"{summary.overhead_share:.0%} of it neither training nor evaluation".replace("%", " %")
-
-
-def _rule(robust: RobustSummary) -> str:
-    text = robust.words
-    count = "" if robust.trim == 1 else f"{robust.trim} "
-    dropped = f", each coordinate without its {count}lowest and {count}highest"
-    return text + (dropped if robust.trim else "")
 
 
 def _privacy(summary: Summary) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from fedgrpo.report.figures import Series, by_name, metric, rewards_in_training, series
+from fedgrpo.report.figures import Series, by_name, lowest, metric, rewards_in_training, series
 from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.reader import Run
 from fedgrpo.report.records import RoundRow
@@ -15,6 +15,8 @@ from fedgrpo.report.wording import short_name, unit_of
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's, told apart with every common colour blindness; the first runs' contrast most."""
 DASHES = ("solid", "dashed", "dotted", "dashdot")
+MOST_GROUPS = 6
+"""Groups of held-out prompts that have a chart; the table of figures has all."""
 LEAST_BAND = 5
 """Points from which a band says anything."""
 
@@ -152,8 +154,8 @@ def _each(runs: Sequence[Shown]) -> Iterator[Chart]:
 
 
 def _by_group(runs: Sequence[Shown]) -> Iterator[Chart]:
-    """A chart for each group of held-out prompts."""
-    found = [by_name(shown.rows, "held_out_by") for shown in runs]
+    """A chart for each group of held-out prompts; of many, for those lowest in the end."""
+    found = [lowest(by_name(shown.rows, "held_out_by"), MOST_GROUPS) for shown in runs]
     for name in dict.fromkeys(name for groups in found for name in groups):
 
         def lines(name: str = name) -> Iterator[Line]:

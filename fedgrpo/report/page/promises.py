@@ -11,6 +11,7 @@ from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.reader import Run
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
+from fedgrpo.settings.protocols.base import trimmed_by
 
 UNITS = {
     "prompt": "one prompt with all its copies at a site and all its answers",
@@ -85,11 +86,16 @@ def _shown(settings: Settings, *, private: bool) -> Iterator[str]:
 
 
 def _withstands(settings: Settings) -> bool:
-    return settings.robust.rule != "mean" and settings.robust.trim > 0
+    return trimmed_by(settings) > 0
 
 
 def _robust(run: Run, settings: Settings) -> str:
     rule, trim = settings.robust.rule.replace("_", " "), settings.robust.trim
+    if settings.robust.rule == "norm_checked":
+        return (
+            "Forgers are bounded, not kept out: what a client sends counts for its share of the "
+            "clients and of a public length at most, but all forgers can pull one way."
+        )
     if not _withstands(settings):
         return (
             f"A single client that sends nonsense can steer the model: robust rule {rule}, trim "

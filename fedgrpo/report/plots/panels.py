@@ -9,7 +9,7 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fedgrpo.report.figures import Series, by_name, of_panel, rewards_in_training, series
+from fedgrpo.report.figures import Series, by_name, lowest, of_panel, rewards_in_training, series
 from fedgrpo.report.plots.style import (
     BLUE,
     GREEN,
@@ -71,17 +71,18 @@ def learning(axes: Axes, rows: Rows) -> None:
         axes.plot(best.round, best.sampled or 0.0, "o", ms=10, mfc="none", mec=INK, label="best")
     _shade_skipped(axes, rows)
     room_above(axes, 0.25)
-    _dress(axes, rows, _learnt(sampled.values, greedy.values))
+    _dress(axes, rows, _learnt(rows, sampled.values, greedy.values))
     legend(axes, loc="upper left", ncols=3)
 
 
-def _learnt(sampled: Sequence[float], greedy: Sequence[float]) -> str:
+def _learnt(rows: Rows, sampled: Sequence[float], greedy: Sequence[float]) -> str:
     changes = [
         f"{name} {values[0]:.2f} → {values[-1]:.2f}"
         for name, values in (("sampled", sampled), ("greedy", greedy))
         if len(values) > 1
     ]
-    return "Held-out reward" + (f": {', '.join(changes)}" if changes else ", and in training")
+    title = f"Held-out {'reward' if rows[-1].alone else 'accuracy'}"
+    return title + (f": {', '.join(changes)}" if changes else ", and in training")
 
 
 def privacy(axes: Axes, rows: Rows) -> None:
@@ -120,9 +121,11 @@ def rewards(axes: Axes, rows: Rows) -> None:
 
 def groups(axes: Axes, rows: Rows) -> None:
     """Held-out accuracy of each group of prompts: sampled."""
-    found = by_name(rows, "held_out_by")
+    every = by_name(rows, "held_out_by")
+    found = lowest(every, len(MANY_COLOURS))
     _named(axes, found, found)
-    _dress(axes, rows, "Held-out accuracy by group, sampled")
+    which = "" if len(found) == len(every) else f": the lowest {len(found)} of {len(every)}"
+    _dress(axes, rows, f"Held-out reward by group, sampled{which}")
 
 
 def _named(axes: Axes, lines: Mapping[str, Series], dots: Mapping[str, Series]) -> None:

@@ -70,7 +70,7 @@ def _outcome(summary: Summary | None) -> list[str]:
     robust = summary.robust
     return [
         _promise(summary),
-        *([f"{robust.words}, trim {robust.trim}"] if robust else []),
+        *([robust.words.partition(", ")[0]] if robust else []),
         f"{summary.dropped} node dropouts",
         f"{summary.wall_s / 60:.1f} min, {summary.overhead_share:.0%} overhead",
     ]

@@ -144,10 +144,14 @@ def stack(
 ) -> None:
     """Draw bars on bars: label, colour and heights of each layer, those without any left out."""
     bottom = [0.0] * len(at)
-    width = 0.8 if len(at) <= MANY_ROUNDS else 1.0  # Gaps of less than a pixel flicker.
     for label, colour, heights in layers:
         if not any(heights):
             continue
-        axes.bar(at, heights, bottom=bottom, color=colour, label=label, width=width, linewidth=0)
-        bottom = [low + more for low, more in zip(bottom, heights, strict=True)]
+        top = [low + more for low, more in zip(bottom, heights, strict=True)]
+        look: dict[str, Any] = {"color": colour, "label": label, "linewidth": 0}
+        if len(at) > MANY_ROUNDS:  # Gaps of less than a pixel flicker.
+            axes.fill_between(at, bottom, top, step="mid", **look)
+        else:
+            axes.bar(at, heights, bottom=bottom, width=0.8, **look)
+        bottom = top
     axes.set_ylim(0, (max(bottom, default=0.0) or 1.0) * 1.05)

@@ -143,7 +143,7 @@ def test_every_reason_for_a_refusal_is_counted(scenario: Path) -> None:
     assert found.prompts == 64
     assert found.refused == {
         "is longer than grpo.max_prompt_length = 512 tokens": 2,
-        "has no prompt": 1,
+        "has no prompt; it has 'question'": 1,
         "has an empty prompt": 1,
     }
     assert found.longest < 20

@@ -244,6 +244,15 @@ def test_an_attacker_remembers_the_round_before_also_in_a_repeated_round(
     assert seen == [None, None, 1, 1, 2]
 
 
+def test_an_attacker_remembers_its_first_round_also_in_a_repeated_round(tmp_path: Path) -> None:
+    seen = []
+    for round in (1, 1, 2, 3, 3):
+        node = NodeStore(FolderShelf(tmp_path))
+        first = node.first_release(Ask(RUN, round, PLAN), np.full(2, float(round)))
+        seen.append(None if first is None else first.tolist())
+    assert seen == [None, None, [1.0] * 2, [1.0] * 2, [1.0] * 2]
+
+
 def test_where_a_node_keeps_its_state() -> None:
     settings = make_settings(run__directory="/runs/a")
     assert node_folder({"state": "/s", "prompts": "/d/p"}, settings) == Path("/s")

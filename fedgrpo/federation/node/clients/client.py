@@ -69,8 +69,7 @@ class LocalClient:
             watch.mishaps["whole contribution zero: no prompt can be used"] += 1
             return zero_release(plan, key)
         self.trainer.adapter.load(adapter)
-        seed = _secret_seed(key) if self.seed is None else mixed(self.seed, round)
-        self.trainer.start_round(seed)
+        self.trainer.start_round(self.round_seed(round, key))
         try:
             delta, steps = local_update(self.trainer)
         except BaseException as error:
@@ -81,6 +80,10 @@ class LocalClient:
             return zero_release(plan, key)
         told = told_metrics(of_steps(steps), self.settings)[0]
         return release_update(delta, told, plan, derive_key(key, "noise"))
+
+    def round_seed(self, round: int, key: bytes) -> int:
+        """Seed of the completions and of the order of prompts in a round."""
+        return _secret_seed(key) if self.seed is None else mixed(self.seed, round)
 
 
 def local_update(trainer: GRPOTrainer) -> tuple[Floats, list[StepMetrics]]:

@@ -53,9 +53,9 @@ class Given:
 
     def mixture(self, settings: Settings) -> RewardMixture:
         """What judges a client's completions together."""
-        from fedgrpo.rewards.composite import RewardMixture
+        from fedgrpo.rewards.apart.mixture import guarded_mixture
 
-        return self.reward or RewardMixture.from_settings(settings.reward)
+        return self.reward or guarded_mixture(settings.reward)
 
     def isolated(
         self, settings: Settings, declared: Declared, limits: WorkerLimits

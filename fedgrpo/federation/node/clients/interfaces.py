@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
@@ -89,4 +90,17 @@ class PreparingFactory(Protocol):
         FedGRPOError
             What cannot be loaded or does not fit. Its class alone decides the code that leaves.
         """
+        ...
+
+
+@runtime_checkable
+class TellingFactory(Protocol):
+    """A factory that simulates everybody in one process, and tells attackers all of it."""
+
+    def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> Client:
+        """See :data:`ClientFactory`."""
+        ...
+
+    def insight(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> Insight:
+        """What everybody sends honestly in this round."""
         ...

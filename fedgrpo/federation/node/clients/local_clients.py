@@ -58,7 +58,7 @@ class LocalClients:
         if "prompts" not in node_config and not is_simulated(node_config):
             raise DataError(
                 "this node names no prompts",
-                cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
+                cure="name them in site.toml: prompts = 'prompts.jsonl'",
             )
         use_cores(settings, node_config)
         model = resident(settings, any_weights=declared.any_weights)

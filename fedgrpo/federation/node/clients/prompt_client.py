@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.data.units import chosen_rows, units_of
 from fedgrpo.federation.node.clients.figures import of_groups, told_metrics
 from fedgrpo.federation.node.clients.resident import computed, resident
+from fedgrpo.federation.node.clients.unit_rows import UnitRows, share_of
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.ground.crypto import derive_key
 from fedgrpo.grpo.isolated.apart import Limits
-from fedgrpo.grpo.isolated.encoding import encodings
 from fedgrpo.grpo.isolated.engine import Engine, Lesson
-from fedgrpo.grpo.isolated.keys import Row, row_key
+from fedgrpo.grpo.isolated.keys import Row
 from fedgrpo.grpo.isolated.proof import SAFETY, Proof, most_sampled, prove_isolation, sized_seconds
 from fedgrpo.grpo.isolated.shapes import Layout, step_above
 from fedgrpo.grpo.learning.isolation import require_isolation
@@ -32,7 +31,6 @@ from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.privacy.accounting.guarantees import OVERFLOW
 from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.release import ReleasePlan, release_prompts
-from fedgrpo.privacy.sampling import sampled_units
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.judges.limits import question_tokens
 from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
@@ -45,7 +43,7 @@ _FASTEST_ROW_S, _SLOWEST_ROW_S = 0.02, 2.0
 """CPU seconds in which every row can be encoded, and that none needs."""
 
 
-class PromptClient:
+class PromptClient(UnitRows):
     """One clipped, noised gradient a round over units sampled by independent coins.
 
     Parameters
@@ -79,13 +77,9 @@ class PromptClient:
         unread: int = 0,
     ) -> None:
         require_isolation(settings.grpo)
-        self.settings, self.declared, self.unread = settings, declared, unread
-        longest = min(declared.longest_prompt_tokens, settings.grpo.max_prompt_length)
         limits = encoding_limits(declared) if declared.units else None
-        found = encodings(adapter.base, rows, longest, limits)
-        read = [found.of(row.prompt) for row in rows]
-        self.ids, self.late = [row.ids for row in read], sum(row.late for row in read)
-        self.units = {unit.name: unit for unit in units_of(rows, settings.data.unit, found.text)}
+        super().__init__(settings, adapter.base, rows, declared, unread=unread, limits=limits)
+        longest = self.longest
         if not declared.units:
             # A simulated node is its own site, and need not keep its longest prompt to itself.
             own = max((len(ids) for ids in self.ids if ids), default=1)
@@ -101,30 +95,9 @@ class PromptClient:
         A prompt that fails, wherever it does, is left out and counted, and nothing else.
         """
         self.engine.policy.adapter.load(adapter)
-        if self.unread:
-            watch.mishaps["row of the source cannot be read"] += self.unread
-        if self.late:
-            watch.mishaps["row takes too long to encode"] += self.late
         rows = self.sampled(plan, key, watch)
         total = self.clipped_sum(rows, plan.clipping_norm, watch)
         return release_prompts(total, plan, derive_key(key, "noise"))
-
-    def sampled(self, plan: ReleasePlan, key: bytes, watch: Watch) -> list[Row]:
-        """Rows of the units that their coins choose, in an order of their keys.
-
-        Units beyond the number that time is sized for are left out at the order's end.
-        """
-        count = self.declared.units or len(self.units)
-        rate = min(1.0, plan.expected_prompts / count)
-        chosen = sampled_units(list(self.units), rate, derive_key(key, "units"))
-        most = most_sampled(count, plan.expected_prompts, OVERFLOW)
-        _count(watch, "unit left out: more were sampled than time is sized for", chosen[most:])
-        dead = [name for name in chosen[:most] if name in watch.dead]
-        _count(watch, "unit left out: the process died at it", dead)
-        rows = [row for name in chosen[:most] if name not in dead for row in self.rows(name, key)]
-        bad = [row for row in rows if not row.ids]
-        _count(watch, "prompt left out: too long, or it cannot be encoded", bad)
-        return [row for row in rows if row.ids]
 
     def clipped_sum(self, rows: Sequence[Row], clipping_norm: float, watch: Watch) -> GridSum:
         """Sum what these rows' units say, each unit clipped by itself."""
@@ -145,23 +118,11 @@ class PromptClient:
         ordered = in_order(lessons)
         figures = of_groups([lesson.judged.experience.per_prompt() for lesson in ordered])
         told = told_metrics(figures, self.settings)[0]
-        share = GridSum.of_unit(-unit_gradient(ordered, self._dimension), told, clipping_norm)
-        if not share.units:
-            watch.mishaps["unit left out: its gradient is not finite"] += 1
-        return share
+        return share_of(unit_gradient(ordered, self._dimension), told, clipping_norm, watch)
 
     @property
     def _dimension(self) -> int:
         return self.engine.policy.adapter.dimension
-
-    def rows(self, name: str, key: bytes) -> list[Row]:
-        """Rows of a unit that take part, those that cannot be encoded without ids."""
-        unit, limit = self.units[name], self.settings.data.unit_rows
-        taken = chosen_rows(unit, limit, derive_key(key, "rows", name))
-        places = {index: ordinal for ordinal, index in enumerate(unit.rows)}
-        return [
-            Row(name, places[i], i, row_key(key, name, places[i]), self.ids[i] or ()) for i in taken
-        ]
 
 
 def in_order(lessons: Sequence[Lesson]) -> list[Lesson]:
@@ -262,8 +223,3 @@ def _engine(
 ) -> Engine:
     policy, most = Policy(adapter, settings.grpo), settings.data.unit_rows
     return Engine(policy, reward, rows, layout, row_gradients, unit_rows=most)
-
-
-def _count(watch: Watch, cause: str, items: Sequence[object]) -> None:
-    if items:
-        watch.mishaps[cause] += len(items)

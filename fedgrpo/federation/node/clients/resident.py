@@ -39,7 +39,7 @@ def use_cores(settings: Settings, node_config: Mapping[str, Scalar]) -> None:
     if type(threads) is not int or threads < 1:
         raise SettingsError(
             f"{THREADS} = {threads!r} in this node's configuration is no number of cores",
-            cure=f"start it with --node-config '{THREADS}=4', or without, for all cores",
+            cure=f"write {THREADS} = 4 in site.toml, or leave it out, for all cores",
         )
     torch.set_num_threads(threads)
 

@@ -137,7 +137,7 @@ class VineCredit:
         ]
         texts = list(policy.adapter.base.tokenizer.batch_decode(whole, skip_special_tokens=True))
         owners = [rows[number] for number, _ in states]
-        result = judge(self.judging.reward, owners, texts, whole, count)
+        result = judge(self.judging.reward, owners, texts, whole, count, self.judging.progress)
         return result.total.reshape(len(states), count)
 
     def state_dict(self) -> dict[str, Any]:

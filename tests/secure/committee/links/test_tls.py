@@ -114,7 +114,7 @@ def test_a_member_with_a_wrong_key_is_refused_and_named() -> None:
         wrong = replace(net.committee, members=(*pinned[:3], STRANGER.public))
         liar = Party(3, STRANGER, wrong, net.committee.session("1", 2))
         ends = together(
-            *(partial(chat, net.party(m), net, wait=2) for m in range(3)),
+            *(partial(chat, net.party(m), net, wait=5) for m in range(3)),
             partial(chat, liar, net, wait=1),
         )
     for end in ends[:3]:
@@ -128,7 +128,7 @@ def test_somebody_who_poses_as_a_member_is_turned_away_and_the_round_goes_on() -
         with listen("127.0.0.1:0") as elsewhere:
             ends = together(
                 *(partial(chat, net.party(m), net) for m in range(4)),
-                lambda: connect(imposter, elsewhere, 1.0),
+                lambda: connect(imposter, elsewhere, 2.0),
             )
     assert all(isinstance(end, bytes) for end in ends[:4])
     assert "refused this node: see that member 3's key is pinned there" in problem(ends[4])
@@ -236,7 +236,7 @@ def test_what_strangers_do_is_told_in_few_words() -> None:
 
 def test_an_absent_member_is_named_with_who_was_turned_away() -> None:
     with network() as net:
-        ends = together(*(partial(chat, net.party(m), net, wait=1.0) for m in range(3)))
+        ends = together(*(partial(chat, net.party(m), net, wait=2.0) for m in range(3)))
     lost = [end for end in ends if isinstance(end, MemberLostError)]
     assert 3 in {end.member for end in lost}
     assert "did not connect in time" in problem(lost[0])
@@ -257,12 +257,11 @@ def test_members_that_differ_are_refused_and_both_named(change: str, match: str)
         else:
             other = net.party(2, session=net.committee.session("1", 1))
         ends = together(
-            *(partial(chat, net.party(m), net, wait=1) for m in (0, 1, 3)),
-            partial(chat, other, net, wait=1),
+            *(partial(chat, net.party(m), net, wait=5) for m in (0, 1, 3)),
+            partial(chat, other, net, wait=5),
         )
     texts = [problem(end) for end in ends]
-    assert any(match in text and " 2" in text for text in texts[:3])
-    assert match in texts[3]
+    assert all(match in text and " 2" in text for text in texts)
 
 
 def test_a_node_whose_keys_are_not_its_member_s_does_not_start() -> None:
@@ -317,7 +316,7 @@ def test_a_silent_member_is_named_after_the_timeout() -> None:
         return b""
 
     def run(net: Network, m: int, silent: bool) -> bytes:
-        links = net.link(net.party(m), 1.0)
+        links = net.link(net.party(m), 2.0)
         try:
             return drive(mute(m) if silent else gossip(m, 2, 10), links)
         finally:
@@ -329,7 +328,7 @@ def test_a_silent_member_is_named_after_the_timeout() -> None:
         ends = together(*(partial(run, net, m, m == 2) for m in range(4)))
     for m in (0, 1, 3):
         assert isinstance(ends[m], MemberLostError)
-        assert "nothing came from committee member 2 for 1 s" in problem(ends[m])
+        assert "nothing came from committee member 2 for 2 s" in problem(ends[m])
 
 
 def test_a_member_that_gives_up_ends_the_round_for_all_without_counting_as_crashed() -> None:

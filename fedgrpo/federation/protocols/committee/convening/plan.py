@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import CohortError, ProtocolError, SettingsError
 from fedgrpo.privacy.release import ReleasePlan
+from fedgrpo.robust.norm_checked import inside
 from fedgrpo.secure.committee import (
     Committee,
     Encoding,
@@ -28,7 +29,7 @@ from fedgrpo.settings import Settings
 
 KEYS_BYTES = 64
 """A member's two public keys, one after the other."""
-RULES = {"trimmed_mean": "trimmed_mean", "median": "median", "mean": "norm_checked_mean"}
+RULES = {"trimmed_mean": "trimmed_mean", "median": "median", "norm_checked": "norm_checked_mean"}
 """Rules of the settings that a committee can compute, by their names there."""
 
 _LEAST_BITS, _MOST_BITS = 16, 24
@@ -181,7 +182,9 @@ def committee_plan(settings: Settings, release: ReleasePlan, clients: int) -> Pl
         trim=settings.robust.trim,
         bits=encoding.bits,
         sigma=noise_steps(settings, release),
-        norm=encoding.sensitivity,
+        norm=math.ceil((release.radius or 1.0) / encoding.step),
+        figures=release.size - release.dimension if release.radius else 0,
+        figures_norm=math.ceil(release.figures_norm / encoding.step),
     )
     latency = _DIRECT_S if is_direct(settings) else _RELAYED_S
     circuit = choose_circuit(plan.groups, plan.trimmed, plan.dimension, latency, plan.bits)
@@ -189,11 +192,19 @@ def committee_plan(settings: Settings, release: ReleasePlan, clients: int) -> Pl
 
 
 def payload_of(vector: NDArray[np.float64], release: ReleasePlan) -> Words:
-    """Encode a release as a client deals it: uint64, shape (plan.words,)."""
-    encoding = encoding_of(release)
+    """Encode a release as a client deals it: uint64, shape (plan.words,).
+
+    Where norms are checked, the vector lies within the round's balls after rounding, too: what
+    rounding can add in L2 is kept free, ``step sqrt(d) / 2`` for d coordinates.
+    """
+    encoding, d = encoding_of(release), release.dimension
+    if release.radius:
+        slack, rest = (encoding.step * math.sqrt(k) / 2 for k in (d, release.size - d))
+        within = (max(0.0, release.radius - slack), max(0.0, release.figures_norm - rest))
+        vector = inside(vector, d, *within)
     norm = float(np.linalg.norm(vector))
-    inside = vector / norm if norm > 1 else vector
-    return slice_planes(encode(inside, encoding).astype(np.int64), encoding.bits).reshape(-1)
+    shorter = vector / norm if norm > 1 else vector
+    return slice_planes(encode(shorter, encoding).astype(np.int64), encoding.bits).reshape(-1)
 
 
 def mean_of(totals: Words, plan: Plan, release: ReleasePlan) -> NDArray[np.float64]:

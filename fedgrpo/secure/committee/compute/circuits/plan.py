@@ -46,8 +46,11 @@ class Plan:
     sigma:
         Scale of the joint noise in steps of the encoding; 0 for none.
     norm:
-        L2 norm in steps above which ``norm_checked_mean`` may take a vector for zero; the
-        encoding's ``sensitivity``. Others do not look at it.
+        L2 norm in steps above which ``norm_checked_mean`` may take a vector for zero. Others do not
+        look at it.
+    figures, figures_norm:
+        Trailing coordinates whose norm is checked apart, against another bound in steps; 0 for
+        none.
     circuit:
         Name in :data:`~fedgrpo.secure.committee.compute.circuits.trimming.CIRCUITS`.
 
@@ -68,6 +71,8 @@ class Plan:
     bits: int = 16
     sigma: float = 0.0
     norm: int = 0
+    figures: int = 0
+    figures_norm: int = 0
     circuit: str = "ripple"
 
     def __post_init__(self) -> None:
@@ -77,7 +82,9 @@ class Plan:
                 f"the committee has no rule {self.rule!r}", cure=f"choose from {', '.join(RULES)}"
             )
         norm_given = self.norm > 0 or self.rule != "norm_checked_mean"
-        if not (self.dimension >= 1 and self.trim >= 0 and 1 <= self.bits <= 24 and norm_given):
+        apart = 0 <= self.figures < self.dimension and (not self.figures or self.figures_norm > 0)
+        possible = self.dimension >= 1 and self.trim >= 0 and 1 <= self.bits <= 24 and apart
+        if not (possible and norm_given):
             raise SettingsError(
                 f"out of range: {self}",
                 cure="give at least one coordinate, 1 to 24 bits, trim >= 0 and the norm to check",

@@ -23,6 +23,15 @@ ENTRIES = {
     "server/app.py": "from fedgrpo.federation import make_server_app\n\napp = make_server_app()\n",
 }
 """The entry modules for those who have the wheel and no repository."""
+DEPLOYED = ENTRIES | {
+    "clients/app.py": """raise ImportError(
+    "a site runs the app that is installed there, and none that a server sends: "
+    "start its node with 'fedgrpo node'"
+)
+app = None
+""",
+}
+"""The same for a deployment: whoever would run a site's part of it is told not to."""
 
 
 def find_app(*starts: Path) -> Path | None:
@@ -53,7 +62,7 @@ def stage_app(source: Path | None, target: Path) -> Path:
         If a pattern of the app's ``fab-include`` matches no file.
     """
     if source is None:
-        _write_minimal(target)
+        _write_minimal(target, ENTRIES)
         return target
     target.mkdir()
     shutil.copy(source / "pyproject.toml", target)
@@ -68,6 +77,12 @@ def stage_app(source: Path | None, target: Path) -> Path:
             copy = target / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
+    return target
+
+
+def deployed_app(target: Path) -> Path:
+    """Write the app that an operator submits, into ``target``: it has no code for sites."""
+    _write_minimal(target, DEPLOYED)
     return target
 
 
@@ -92,8 +107,8 @@ def _app_table(pyproject: Path) -> dict[str, Any]:
     return table if isinstance(table, dict) and "components" in table else {}
 
 
-def _write_minimal(target: Path) -> None:
-    for name, text in ENTRIES.items():
+def _write_minimal(target: Path, entries: Mapping[str, str]) -> None:
+    for name, text in entries.items():
         file = target / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")

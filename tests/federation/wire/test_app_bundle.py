@@ -9,7 +9,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import load_and_validate
 
-from fedgrpo.federation.simulation.app_bundle import ENTRIES, find_app, stage_app
+from fedgrpo.federation.wire.app_bundle import ENTRIES, find_app, stage_app
 from fedgrpo.ground.errors import RunError
 from fedgrpo.settings import Settings
 
