@@ -157,6 +157,8 @@ class GrowingStream:
 
     def __init__(self, model: PreTrainedModel, room: int) -> None:
         self._model, self._room = model, room
+        # Until it begins there are no rows, but a device.
+        self._mask = self._position = torch.empty(0, 1, dtype=torch.long, device=model.device)
 
     def begin(self, seen: Prefilled, group: int) -> None:
         """See :class:`Stream`."""
