@@ -18,10 +18,10 @@ from fedgrpo.grpo.rollout.packing import pack
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.model.base import load_base
+from fedgrpo.model.family.row_gradients import hookable, row_gradients
 from fedgrpo.model.family.targets import is_router
 from fedgrpo.model.kernels.attention import takes_any_mask
 from fedgrpo.model.lora import Adapter
-from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 from tests.model.families import EXPERTS, FAMILIES, family, multimodal, saved

@@ -16,8 +16,8 @@ from fedgrpo.grpo.isolated.shapes import Layout
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import choose_device, load_base
 from fedgrpo.model.family import precision
+from fedgrpo.model.family.row_gradients import row_gradients
 from fedgrpo.model.lora import Adapter
-from fedgrpo.model.row_gradients import row_gradients
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
 from tests.models import graded, stirred
