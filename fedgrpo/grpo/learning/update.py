@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,12 +57,17 @@ class Updater:
 
     def start_round(self) -> None:
         """Begin with a fresh optimiser."""
-        rate = self.settings.learning_rate
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
         self.optimiser: torch.optim.Optimizer = (
-            torch.optim.SGD(self._parameters, lr=rate)
+            torch.optim.SGD(self._parameters, lr=rate, weight_decay=decay)
             if self.settings.optimiser == "sgd"
-            else torch.optim.AdamW(self._parameters, lr=rate, weight_decay=0.0)
+            else torch.optim.AdamW(self._parameters, lr=rate, weight_decay=decay)
         )
+
+    def set_rate(self, share: float) -> None:
+        """Give the next step this share of ``grpo.learning_rate``."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * share
 
     def update(self, experience: Experience) -> UpdateFigures:
         """One optimiser step on all of these completions."""
@@ -86,7 +92,9 @@ class Updater:
             with_silent=self.settings.kl_weight > 0 or self.settings.entropy_weight > 0,
             with_truncated=self._learns_from_truncated,
         )
-        return self.policy.pack(experience.rollout, keep)
+        for part in prompt_parts(experience.prompts, self.settings.gradient_accumulation_steps):
+            chosen = [i for i in keep if i // experience.rollout.group_size in part]
+            yield from self.policy.pack(experience.rollout, chosen)
 
     def totals(self, experience: Experience) -> BatchTotals:
         """Divisors of the whole optimiser batch, silent groups included."""
@@ -164,6 +172,13 @@ class Updater:
     def _learns_from_truncated(self) -> bool:
         """Punishing what runs long means to learn from it."""
         return self.settings.overlong_share > 0
+
+
+def prompt_parts(prompts: int, count: int) -> list[range]:
+    """Split the numbers of prompts into so many parts of about one size, none of them empty."""
+    count = min(count, prompts)
+    bounds = [round(i * prompts / count) for i in range(count + 1)]
+    return [range(a, b) for a, b in pairwise(bounds)]
 
 
 @contextmanager
