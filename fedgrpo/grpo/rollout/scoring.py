@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.choice.warping import Warped
+from fedgrpo.grpo.rollout.memory import free_bytes
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
@@ -57,9 +58,7 @@ def completion_logps(
     """
     predicting = predicting_states(model, batch)
     head, targets = output_head(model), batch.targets.to(model.device)
-    return _placed(
-        token_logps(head, predicting, targets, temperature, warped=warped), batch, width
-    )
+    return _placed(token_logps(head, predicting, targets, temperature, warped=warped), batch, width)
 
 
 def completion_scores(
@@ -252,6 +251,9 @@ def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
     equal parts of every group.
     """
     rows, budget = len(hidden), GPU_LOGITS if hidden.is_cuda else LOGITS_BUDGET
+    if hidden.is_cuda and not each:
+        # Where prompts are strangers the size never follows what is free.
+        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, free_bytes(hidden.device) // 64))
     size = max(1, budget // vocabulary)
     if each > size:
         size = equal_part(each, size)
