@@ -1,8 +1,9 @@
 """What a GPU makes of it: ``python benchmarks/gpu.py [--small]``, one line of JSON a part.
 
-Decoding and a plain step, on a model of SmolLM2-135M's shape with made-up weights. Without a GPU it
-says so. ``--small`` takes the shipped base on whatever device there is, times nothing worth a name,
-and holds results against plain transformers.
+Decoding, a plain step, a step under prompt-level privacy and a federated round of nine clients, on
+a model of SmolLM2-135M's shape with made-up weights, or on a folder's (``--model``). No part begins
+after three minutes. Without a GPU it says so. ``--small`` takes the shipped base on whatever device
+there is, times nothing worth a name, and holds results against plain transformers.
 """
 
 from __future__ import annotations
@@ -10,22 +11,29 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
+from fedgrpo.federation.rehearsal.calibration import public_client
+from fedgrpo.federation.server.evaluator import local_evaluator
+from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.grpo.rollout.engines import OwnEngine
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.grpo.trainer import GRPOTrainer
-from fedgrpo.model.base import BaseModel, load_base
-from fedgrpo.model.kernels.packed_attention import use_packed_attention
+from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
-from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
+from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
 
 SMOLLM2 = LlamaConfig(
     vocab_size=49152,
@@ -48,6 +56,8 @@ class Size:
     steps: int
 
 
+BEGIN_S = 180.0
+"""Seconds after which no part begins: a run takes four minutes at most."""
 LARGE, SMALL = Size(32, 8, 64, 5), Size(6, 4, 8, 1)
 
 
@@ -55,15 +65,35 @@ def main() -> None:
     """Print a line of JSON for each part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true")
-    small = parser.parse_args().small
+    parser.add_argument("--model", default="", help="folder of a model")
+    given = parser.parse_args()
+    small = given.small
     if not small and not torch.cuda.is_available():
         print(json.dumps({"error": "no GPU is visible here: --small checks results on a CPU"}))
         return
-    size = SMALL if small else LARGE
-    made = Adapter(load_base(ModelSettings(dtype="float32")) if small else shaped(), lora())
+    size, dtype = (SMALL, "float32") if small else (LARGE, "bfloat16")
+    with TemporaryDirectory() as folder:
+        name = given.model or ("" if small else shaped(Path(folder)))
+        model = ModelSettings(name=name, dtype=dtype) if name else ModelSettings(dtype=dtype)
+        measure(model, size, small=small)
+
+
+def measure(model: ModelSettings, size: Size, *, small: bool) -> None:
+    """All parts, one after the other."""
+    made = Adapter(load_base(model), lora())
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    for part in (decoding, step, *([greedy, scored] if small else [])):
-        print(json.dumps({"part": part.__name__, "card": card, **part(made, size)}), flush=True)
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "decoding": lambda: decoding(made, size),
+        "step": lambda: step(made, size),
+        "apart": lambda: apart(model, size),
+        "federation": lambda: federation(model, size),
+    }
+    if small:
+        parts |= {"greedy": lambda: greedy(made, size), "scored": lambda: scored(made, size)}
+    end = time.monotonic() + BEGIN_S
+    for name, part in parts.items():
+        found = part() if time.monotonic() < end else {"not_begun_after_s": BEGIN_S}
+        print(json.dumps({"part": name, "card": card, **found}), flush=True)
 
 
 def lora() -> AdapterSettings:
@@ -71,13 +101,12 @@ def lora() -> AdapterSettings:
     return AdapterSettings(kind="lora", rank=16, alpha=32.0)
 
 
-def shaped() -> BaseModel:
-    """A model of SmolLM2-135M's shape, with the shipped base's tokenizer."""
-    base, device = load_base(ModelSettings()), torch.device("cuda")
+def shaped(folder: Path) -> str:
+    """A folder with a model of SmolLM2-135M's shape and the shipped base's tokenizer."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(SMOLLM2).bfloat16().requires_grad_(False).eval().to(device)
-    use_packed_attention(model)
-    return replace(base, model=model, device=device)
+    LlamaForCausalLM(SMOLLM2).bfloat16().save_pretrained(folder)
+    load_base(ModelSettings(device="cpu")).tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def rows(size: Size) -> list[PromptRow]:
@@ -134,6 +163,51 @@ def step(made: Adapter, size: Size) -> dict[str, float]:
     seconds = timed(training.step, size.steps)
     mismatch = training.history[-1].mismatch
     return {"seconds": round(seconds, 4), "mismatch": mismatch}
+
+
+def private(model: ModelSettings, size: Size) -> Settings:
+    """A round of nine clients under prompt-level privacy, over built-in tasks."""
+    prompts = 4 * size.prompts
+    return Settings.from_mapping(
+        {
+            "rounds": 2,
+            "model": {"name": model.name, "dtype": model.dtype},
+            "data": {"prompts_per_client": prompts, "min_prompts": prompts},
+            "grpo": {
+                "prompts_per_step": size.prompts,
+                "group_size": size.group,
+                "max_completion_length": size.tokens,
+                "overlong_share": 0.1,
+            },
+            "privacy": {"unit": "prompt", "noise_multiplier": 1.0, "max_epsilon": 1e6},
+            "evaluation": {"prompts": size.prompts, "every": 100},
+            "simulation": {"clients": 9},
+        }
+    )
+
+
+def apart(model: ModelSettings, size: Size) -> dict[str, float]:
+    """A client's step under prompt-level privacy: prompts as strangers, a gradient for each."""
+    client = public_client(private(model, size))
+    key = hashlib.sha256(b"benchmark").digest()
+    chosen = [row for name in list(client.units) for row in client.rows(name, key)][: size.prompts]
+
+    def work() -> None:
+        watch = Watch(None, "", math.inf)
+        list(client.engine.teach(client.engine.collect(chosen, watch), watch))
+
+    return {"prompts": len(chosen), "seconds": round(timed(work, size.steps), 4)}
+
+
+def federation(model: ModelSettings, size: Size) -> dict[str, float]:
+    """A round of nine clients in this process, the mean of two with their evaluations."""
+    settings = private(model, size)
+    start = local_evaluator(settings).initial()
+    grid = LocalGrid(make_client_app(), 9, run_config=settings.to_run_config())
+    strategy = FedGRPO(settings)
+    began = time.monotonic()
+    strategy.start(grid, write_adapter(start))
+    return {"clients": 9, "seconds_a_round": round((time.monotonic() - began) / 2, 4)}
 
 
 def greedy(made: Adapter, size: Size) -> dict[str, float]:

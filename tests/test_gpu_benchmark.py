@@ -21,5 +21,7 @@ def test_without_a_gpu_the_benchmark_checks_results() -> None:
     parts = {line["part"]: line for line in map(json.loads, said.stdout.splitlines())}
     assert parts["decoding"]["tokens_per_s"] > 0
     assert parts["step"]["mismatch"] < 1e-6
+    assert parts["apart"]["prompts"] == 6
+    assert parts["federation"]["clients"] == 9
     assert parts["greedy"]["greedy_as_generate"] == 1
     assert parts["scored"]["furthest_logp"] < 1e-4
