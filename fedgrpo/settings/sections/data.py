@@ -36,6 +36,8 @@ class DataSettings(Section):
     """
     partition_by: str = ""
     """Column of a file or dataset by which simulated clients differ. Empty splits evenly."""
+    client_column: str = ""
+    """Column whose values are the simulated clients themselves, one each. Nothing is split then."""
 
 
 class RewardSettings(Section):
