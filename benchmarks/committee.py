@@ -24,9 +24,9 @@ from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from numpy.typing import NDArray
 
 from fedgrpo.robust import combine
-from fedgrpo.secure.committee.compute.circuits import CIRCUITS
-from fedgrpo.secure.committee.compute.costs import choose_circuit
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.costs import choose_circuit
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.compute.planes import Words, slice_planes
 from fedgrpo.secure.committee.keys.identity import ComponentKeys, keepers
 from fedgrpo.secure.committee.links.in_process import run

@@ -170,7 +170,7 @@ def plot() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from fedgrpo.report.style import BLUE, GREY, INK, PALE
+    from fedgrpo.report.plots.style import BLUE, GREY, INK, PALE
 
     by_preset: dict[str, list[Curve]] = defaultdict(list)
     for curve in curves():

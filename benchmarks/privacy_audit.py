@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from importlib import import_module
+from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from fedgrpo.federation.audit.canaries import READABLE, canary_run
+from fedgrpo.federation.audit.canaries import canary_run, canary_settings
 from fedgrpo.federation.audit.examine import examine
 from fedgrpo.privacy.audit import audit
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.settings import Settings
 
 CANARIES, CLIENTS = 1000, 200
 # Unit, who adds the noise, protocol, noise multiplier, rounds, prompts a round, clients, trim.
@@ -33,35 +34,17 @@ CASES = [
 NOISE = (
     ("fedgrpo.federation.server.round", "server_noise_std"),
     ("fedgrpo.federation.wire.plans", "client_noise_std"),
-    ("fedgrpo.federation.protocols.committee.plan", "noise_steps"),
+    ("fedgrpo.federation.protocols.committee.convening.plan", "noise_steps"),
 )
 """Who says how much noise there is."""
 
 
-def settings_of(
-    unit: str,
-    noise: str,
-    protocol: str,
-    multiplier: float,
-    rounds: int,
-    prompts: int,
-    clients: int,
-    trim: int,
-) -> Settings:
-    units: dict[str, Scalar] = {"grpo.prompts_per_step": prompts, "data.min_prompts": CANARIES}
-    chosen: dict[str, Scalar] = {
-        "rounds": rounds,
-        "privacy.unit": unit,
-        "privacy.noise": noise,
-        "privacy.noise_multiplier": multiplier,
-        "privacy.max_epsilon": 1e9,
-        "aggregation.protocol": protocol,
-        "robust.rule": "trimmed_mean" if trim else "mean",
-        "robust.trim": trim,
-        "federation.min_clients": clients,
-        "federation.wait_s": 0.2,
-    }
-    return Settings.from_run_config(READABLE | (units if unit == "prompt" else {}) | chosen)
+def settings_of(case: tuple[Any, ...]) -> Settings:
+    unit, noise, protocol, multiplier, rounds, prompts, clients, trim = case
+    more: dict[str, Any] = {"rounds": rounds}
+    if unit == "prompt":
+        more |= {"grpo__prompts_per_step": prompts, "data__min_prompts": CANARIES}
+    return canary_settings(unit, noise, protocol, multiplier, clients, trim, **more)
 
 
 def guessed_at_a_tenth(settings: Settings, canaries: int) -> float:
@@ -83,7 +66,7 @@ def guessed_at_a_tenth(settings: Settings, canaries: int) -> float:
 def main() -> None:
     print("unit    noise   protocol   z    rounds  stated  found  faults  at a tenth  seconds")
     for case in CASES:
-        settings, begun = settings_of(*case), time.monotonic()
+        settings, begun = settings_of(case), time.monotonic()
         canaries = CANARIES if case[0] == "prompt" else CLIENTS
         found = examine(settings, guesses=canaries // 2, rng=np.random.default_rng(0))
         guessed = found.guessed.epsilon if found.guessed else float("nan")

@@ -25,6 +25,8 @@ from fedgrpo.grpo.learning.losses.aggregation import token_mean
 from fedgrpo.grpo.methods.credit.base import GroupCredit
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt
 from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, as_rollout
+from fedgrpo.model.lora import Adapter
 from fedgrpo.robust import declare_rule
 from fedgrpo.settings import ServerSettings
 
@@ -70,6 +72,39 @@ class CountedSamples(PlainPrompt):
         """The completions, with one figure more."""
         sampled = float(len(experience.advantages))
         return replace(experience, figures={**experience.figures, "sampled": sampled})
+
+
+class ByGenerate:
+    """Samples by Hugging Face's ``generate`` (``grpo.engine``), from torch's own random numbers."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+
+    def sample(self, prompts: Sequence[tuple[int, ...]], plan: SamplingPlan) -> Rollout:
+        """Completions with the log-probabilities of the distribution that was drawn from."""
+        rows = [prompt for prompt in prompts for _ in range(plan.group_size)]
+        width, device = max(map(len, rows)), self.adapter.base.device
+        filled = [[plan.pad_id] * (width - len(row)) + list(row) for row in rows]
+        real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        how = {"temperature": plan.temperature, "top_k": 0} if plan.temperature else {}
+        with self.adapter.merged():
+            found = self.adapter.causal.generate(
+                torch.tensor(filled, device=device),
+                attention_mask=torch.tensor(real, device=device),
+                do_sample=plan.temperature > 0,
+                **how,
+                max_new_tokens=plan.max_tokens,
+                eos_token_id=list(plan.eos_ids),
+                pad_token_id=plan.pad_id,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        chosen = found.sequences[:, width:]
+        logps = torch.stack(found.logits, 1).float().div(plan.temperature or 1.0).log_softmax(-1)
+        logps = logps.gather(2, chosen[..., None])[..., 0]
+        room = (0, plan.max_tokens - chosen.shape[1])
+        tokens, logps = (torch.nn.functional.pad(part.cpu(), room) for part in (chosen, logps))
+        return as_rollout(prompts, tokens, logps, plan)
 
 
 @dataclass
@@ -120,8 +155,7 @@ def sign_step(
 
 def little_is_enough(vector: Floats, knowledge: Knowledge, *, z: float = 1.0) -> Floats:
     """An attack: colluders hide z standard deviations from their own mean (arXiv 1902.06156)."""
-    honest = np.stack(knowledge.honest)
-    return np.asarray(honest.mean(axis=0) - z * honest.std(axis=0))
+    return np.asarray(knowledge.own.mean(axis=0) - z * knowledge.own.std(axis=0))
 
 
 # In scenarios, which fill it in: no node ever reads it.

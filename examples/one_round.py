@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.attacks import apply_attack
+from fedgrpo.attacks import Knowledge, apply_attack
 from fedgrpo.federation.server.optimisers import OptimiserState, server_step
 from fedgrpo.privacy import (
     ReleasePlan,
@@ -66,7 +66,8 @@ def release(client: int, adapter: Vector, target: Vector, plan: ReleasePlan) -> 
     honest = release_prompts(total, plan)
     if client != ATTACKER:
         return honest
-    return apply_attack("reverse_boost", honest, boost=10.0, previous=None, round=ROUND)
+    known = Knowledge(boost=10.0, round=ROUND, update=DIMENSION, own=honest[None])
+    return apply_attack("reverse_boost", honest, known)
 
 
 def masked_mean(releases: dict[int, Vector], plan: ReleasePlan, bucket: int) -> Vector:

@@ -113,12 +113,13 @@ def test_a_report_of_an_unfinished_run_tells_how_far_it_is(tmp_path: Path) -> No
             round=0, applied=True, reason="", metrics={}, clipping_norm=1.0,
             update_norm=None, finished=0, dropped=0, buckets=0, epsilon=None,
             seconds=dict.fromkeys(PHASES, 0.0), sampled=0.2, greedy=0.2, kl_base=0.0, members=None,
+            held_out_by={},
         )
     )  # fmt: skip
     writer.phase(1, 5, "train")
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert result.exit_code == 0
-    assert "Not finished: running in round 1 of 5" in result.output
+    assert "Not finished: running after 0 of 5 rounds" in result.output
     assert (tmp_path / "report.png").stat().st_size > 0
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 
 import fedgrpo
-from fedgrpo.federation.node.figures import of_groups, of_steps, told_metrics
+from fedgrpo.federation.node.clients.figures import of_groups, of_steps, told_metrics
 from fedgrpo.federation.server.round import told
 from fedgrpo.ground.records import from_json, to_json
 from fedgrpo.privacy.release import ReleasePlan, read_aggregate, release_update

@@ -20,7 +20,7 @@ from fedgrpo.settings.scenario import load_scenario
 ROOT = Path(__file__).parents[1]
 SCENARIO = ROOT / "examples" / "my_parts.toml"
 PROMPT = {"privacy.unit": "prompt", "privacy.max_epsilon": 1e6, "grpo.credit": "group",
-          "grpo.guidance": "none"}  # fmt: skip
+          "grpo.guidance": "none", "grpo.engine": "own"}  # fmt: skip
 
 
 def example(**changed: object) -> Settings:

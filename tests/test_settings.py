@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgrpo.federation.simulation.app_bundle import config_table, to_toml
+from fedgrpo.federation.wire.app_bundle import config_table, to_toml
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import RENAMED, Settings
 from fedgrpo.settings.protocols.base import required_clients

@@ -8,52 +8,117 @@ room's tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.ground.errors import AdapterError
+from fedgrpo.attacks.knowledge import Knowledge
+from fedgrpo.ground.errors import AdapterError, SettingsError
 from fedgrpo.ground.parts import Registry
+from fedgrpo.ground.parts.names import part_name
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What an attacker knows beside its own vector."""
-
-    boost: float
-    """Factor by which it enlarges what it sends."""
-    previous: Floats | None
-    """The last aggregate that it saw, of its own vector's shape; None in the first round."""
-    round: int
-    """Current round, from 1."""
-    honest: tuple[Floats, ...] = ()
-    """What colluders would have sent honestly in this round, of its own vector's shape: its own
-    vector, and those of the attackers before it in the same process. In one process the last
-    attacker knows all; Flower's workers each know a part."""
-
-
 Attack = Callable[..., Floats]
 """``(vector, knowledge, **options) -> sent``: a pure function from the honest vector to the one
-that is sent, of the same shape.
+that is sent, of the same shape. Options are keywords with a default.
 """
 
 ATTACKS: Registry[Attack] = Registry("simulation.attack")
 register_attack = ATTACKS.register
 
+EVERYBODY: set[str] = set()
+"""Built-in attacks that need what others send."""
 
-def apply_attack(
-    name: str,
-    vector: Floats,
-    *,
-    boost: float,
-    previous: Floats | None,
-    round: int,
-    honest: Sequence[Floats] = (),
-) -> Floats:
+
+def attack(name: str, *, everybody: bool = False) -> Callable[[Attack], Attack]:
+    """Register the decorated built-in attack, with the option ``limited`` besides its own.
+
+    ``limited = True`` keeps what is sent within the ball that norms are checked against or, where
+    none are, within the longest honest vector that the attacker knows: so it does not stand out by
+    its length.
+
+    Parameters
+    ----------
+    name:
+        In settings.
+    everybody:
+        Whether it needs what others send.
+    """
+
+    def add(function: Attack) -> Attack:
+        @functools.wraps(function)
+        def limitable(
+            vector: Floats, knowledge: Knowledge, *, limited: bool = False, **options: Any
+        ) -> Floats:
+            if everybody:
+                _check_everybody(name, knowledge)
+            sent = function(vector, knowledge, **options)
+            return shortened(sent, knowledge) if limited else sent
+
+        parameters = list(inspect.signature(function).parameters.values())
+        kind = inspect.Parameter.KEYWORD_ONLY
+        option = inspect.Parameter("limited", kind, default=False, annotation=bool)
+        limitable.__signature__ = inspect.Signature([*parameters, option])  # type: ignore[attr-defined]
+        limitable.__annotations__ = {**function.__annotations__, "limited": bool}
+        if everybody:
+            EVERYBODY.add(name)
+        return register_attack(name)(limitable)
+
+    return add
+
+
+def shortened(sent: Floats, knowledge: Knowledge) -> Floats:
+    """What is sent, its update and the figures after it each no longer than what passes unnoticed:
+    see :func:`attack`.
+    """
+    known = knowledge.own if knowledge.honest is None else knowledge.honest
+    cut = knowledge.update
+    update = knowledge.radius or _longest(known[:, :cut])
+    return np.concatenate(
+        [_within(sent[:cut], update), _within(sent[cut:], _longest(known[:, cut:]))]
+    )
+
+
+def check_attack(name: str) -> None:
+    """Refuse an attack that needs what others send, for a simulation that cannot tell it.
+
+    Raises
+    ------
+    SettingsError
+        If it is one of :data:`EVERYBODY`.
+    """
+    if part_name(name) in EVERYBODY:
+        raise _unknowing(name)
+
+
+def _check_everybody(name: str, knowledge: Knowledge) -> None:
+    if knowledge.honest is None or not len(knowledge.honest):
+        raise _unknowing(name)
+
+
+def _unknowing(name: str) -> SettingsError:
+    return SettingsError(
+        f"simulation.attack = {name!r} needs what others send, and here a client sees only its own",
+        cure="simulate in one process (fedgrpo simulate without Ray), or choose an attack on own "
+        "data, such as fang_own",
+    )
+
+
+def _longest(vectors: Floats) -> float:
+    return float(np.linalg.norm(vectors, axis=1).max(initial=0.0))
+
+
+def _within(vector: Floats, bound: float) -> Floats:
+    norm = float(np.linalg.norm(vector))
+    return vector * (bound / norm) if norm > bound else vector
+
+
+def apply_attack(name: str, vector: Floats, knowledge: Knowledge) -> Floats:
     """Return what an attacker sends in place of its honest vector.
 
     Parameters
@@ -61,19 +126,13 @@ def apply_attack(
     name:
         What ``simulation.attack`` names.
     vector:
-        float64, shape (n,): what the client would send honestly. It is not changed.
-    boost:
-        Factor by which the attacker enlarges.
-    previous:
-        float64, shape (n,): the last aggregate that the attacker saw, or None.
-    round:
-        Current round, from 1.
-    honest:
-        Honest vectors of the colluders that it knows of, its own included; none are its own alone.
+        float64, shape (size,): what the client would send honestly. It is not changed.
+    knowledge:
+        What it knows.
 
     Returns
     -------
-    ndarray of float64, shape (n,)
+    ndarray of float64, shape (size,)
         A new array.
 
     Raises
@@ -81,70 +140,14 @@ def apply_attack(
     SettingsError
         If there is no such attack.
     AdapterError
-        If ``previous``, or what the attack returns, has another shape than ``vector``.
+        If what is known, or what the attack returns, has another shape than goes with ``vector``.
     """
     attack = ATTACKS[name]
-    if previous is not None and previous.shape != vector.shape:
-        raise AdapterError(
-            f"the last aggregate has shape {previous.shape}, the own vector {vector.shape}",
-            cure="keep the aggregate of this run's adapter",
-        )
-    known = Knowledge(boost, previous, round, tuple(honest) or (vector,))
-    sent = np.asarray(attack(vector, known), dtype=np.float64)
+    knowledge.check(vector.size)
+    sent = np.array(attack(vector, knowledge), dtype=np.float64)
     if sent.shape != vector.shape:
         raise AdapterError(
             f"simulation.attack = {name!r} returned shape {sent.shape}, not {vector.shape}",
             cure="return one number for each of the honest vector",
         )
     return sent
-
-
-@register_attack("reverse_boost")
-def _reverse_boost(vector: Floats, knowledge: Knowledge) -> Floats:
-    """Own update, reversed (arXiv 1811.03761) and boosted (arXiv 1807.00459)."""
-    return -knowledge.boost * vector
-
-
-@register_attack("constant")
-def _constant(vector: Floats, knowledge: Knowledge) -> Floats:
-    """One value everywhere: the same-value attack (arXiv 1811.03761)."""
-    return np.full_like(vector, knowledge.boost)
-
-
-@register_attack("against_last")
-def _against_last(vector: Floats, knowledge: Knowledge) -> Floats:
-    """Push each coordinate against the last step (arXiv 1911.11815), by ``boost`` times own spread.
-
-    Colluders who do this agree without talking to each other. Before there is a step, the own
-    update is reversed.
-    """
-    if knowledge.previous is None:
-        return _reverse_boost(vector, knowledge)
-    spread = float(vector.std())
-    return -knowledge.boost * spread * np.sign(knowledge.previous)
-
-
-@register_attack("collude")
-def _collude(vector: Floats, knowledge: Knowledge) -> Floats:
-    """Push each coordinate against the last step, all colluders with one and the same vector.
-
-    Its length, ``boost``, and its signs follow from what everybody knows, so nothing needs to be
-    said among colluders. A trimmed mean is non-decreasing in each input (:mod:`fedgrpo.robust`), so
-    beyond the honest range no other vector bends it further against the last step. Before there is
-    a step, everything is pushed one way.
-    """
-    signs = np.ones_like(vector) if knowledge.previous is None else -np.sign(knowledge.previous)
-    pushed: Floats = knowledge.boost / np.sqrt(vector.size) * signs
-    return pushed
-
-
-@register_attack("zero")
-def _zero(vector: Floats, _: Knowledge) -> Floats:
-    """Contribute nothing: a free-rider (arXiv 1911.12560)."""
-    return np.zeros_like(vector)
-
-
-@register_attack("nan")
-def _nan(vector: Floats, _: Knowledge) -> Floats:
-    """Send what is no number: tests that every station refuses it."""
-    return np.full_like(vector, np.nan)

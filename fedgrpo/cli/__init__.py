@@ -5,7 +5,9 @@ does its work in :func:`~fedgrpo.cli.outcome.explained` and imports heavy rooms 
 that ``--help`` stays quick.
 """
 
-from fedgrpo.cli.options import parse_overrides
-from fedgrpo.cli.outcome import FAILED, INTERRUPTED, REFUSED, explained
-
-__all__ = ["FAILED", "INTERRUPTED", "REFUSED", "explained", "parse_overrides"]
+try:
+    import fcntl as _  # noqa: F401 - run directories are locked through it
+except ImportError:
+    raise SystemExit(
+        "fedgrpo needs Linux or macOS: on Windows, run it in WSL (https://aka.ms/wsl)"
+    ) from None

@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from fedgrpo.cli import ledger, policy
-from fedgrpo.cli.budget import budget
-from fedgrpo.cli.calibrate import calibrate
 from fedgrpo.cli.committee_key import committee_key
-from fedgrpo.cli.dry_run import dry_run
-from fedgrpo.cli.report import report
+from fedgrpo.cli.node import node
+from fedgrpo.cli.planning.budget import budget
+from fedgrpo.cli.planning.calibrate import calibrate
+from fedgrpo.cli.planning.dry_run import dry_run
+from fedgrpo.cli.runs.report import report
+from fedgrpo.cli.runs.simulate import simulate
+from fedgrpo.cli.runs.sweep import sweep
+from fedgrpo.cli.runs.train import train
+from fedgrpo.cli.server import server
 from fedgrpo.cli.settings import settings
-from fedgrpo.cli.simulate import simulate
-from fedgrpo.cli.train import train
 
 app = typer.Typer(
     help="Federated reinforcement learning of language models: private, robust and secure at once.",
@@ -26,12 +29,15 @@ app = typer.Typer(
 
 app.command("simulate")(simulate)
 app.command("train")(train)
+app.command("sweep")(sweep)
 app.command("dry-run")(dry_run)
 app.command("report")(report)
 app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
 app.command("committee-key")(committee_key)
+app.command("server")(server)
+app.command("node")(node)
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")
 

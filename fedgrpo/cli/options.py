@@ -42,11 +42,7 @@ Overrides = Annotated[
 
 def parse_overrides(overrides: Sequence[str] | None) -> dict[str, object]:
     """Read ``key=value`` pairs. A value is TOML, or text without quotes: ``robust.rule=mean``.
-
-    Raises
-    ------
-    SettingsError
-        If one is no pair.
+    Raises SettingsError if one is no pair.
     """
     parsed: dict[str, object] = {}
     for override in overrides or ():

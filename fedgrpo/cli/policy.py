@@ -91,7 +91,7 @@ def _check_prompts(policy: Policy, settings: Settings, prompts: str, state: Path
 
 def _check_run(site: Site, settings: Settings) -> None:
     from fedgrpo.site import CURES, broken_limits, check_spending, rounds_left
-    from fedgrpo.site.account import round_entry
+    from fedgrpo.site.account.costs import round_entry
     from fedgrpo.site.declared import broken_declarations
 
     policy, entries = site.policy, site.spending.read().counted
@@ -131,7 +131,7 @@ def spent(
     """Show what this site has spent, over all runs, and what went wrong in them."""
     with explained():
         from fedgrpo.site import Site, spent_epsilon
-        from fedgrpo.site.account import UNITS
+        from fedgrpo.site.account.costs import UNITS
 
         site = Site.open(file)
         history, policy = site.spending.read(), site.policy

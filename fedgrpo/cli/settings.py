@@ -17,7 +17,7 @@ def settings(
     ] = False,
 ) -> None:
     """Print every setting with its type, default and meaning, as Markdown."""
-    from fedgrpo.federation.simulation.app_bundle import config_table
+    from fedgrpo.federation.wire.app_bundle import config_table
     from fedgrpo.settings.reference import to_markdown
 
     typer.echo(config_table() if flower else to_markdown(), nl=False)

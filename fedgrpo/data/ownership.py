@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from fedgrpo.data.failing import check_failing
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows, rows_by_client
-from fedgrpo.data.prompts import PromptRow, load_prompts, usable_prompts
+from fedgrpo.data.prompts import PromptRow, load_prompts, sort_rows, usable_prompts
 from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.sources import Source
 from fedgrpo.data.tasks import generate
 from fedgrpo.data.units import check_unit_column
 from fedgrpo.ground.errors import DataError
@@ -32,11 +34,11 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
         If the node names neither, or its prompts cannot be used.
     """
     if "prompts" in node_config:
-        return load_prompts(str(node_config["prompts"]), settings.data.split)
+        return load_prompts(_own(settings, node_config))
     if "partition-id" not in node_config:
         raise DataError(
             "this node names no prompts",
-            cure="start it with --node-config 'prompts=\"/path/to/prompts.jsonl\"'",
+            cure="name them in site.toml: prompts = 'prompts.jsonl'",
         )
     partition, clients = int(node_config["partition-id"]), int(node_config["num-partitions"])
     data = settings.data
@@ -60,7 +62,7 @@ def usable_node_prompts(
         If the node names no prompts, or they cannot be read at all.
     """
     if "prompts" in node_config:
-        return usable_prompts(str(node_config["prompts"]), settings.data.split, limit)
+        return usable_prompts(_own(settings, node_config), limit)
     return node_prompts(settings, node_config), 0
 
 
@@ -88,7 +90,7 @@ def evaluation_prompts(settings: Settings) -> list[PromptRow]:
     """
     wanted, data = settings.evaluation.prompts, settings.data
     if settings.evaluation.source:
-        return load_prompts(settings.evaluation.source, data.split)[:wanted]
+        return _sorted(Source.of(data, settings.evaluation.source), data.max_failing)[0][:wanted]
     if data.source == "tasks":
         return generate(data.tasks, wanted, [1.0] * len(data.tasks), settings.seed, held_out=True)
     return _split(settings)[0]
@@ -110,10 +112,50 @@ def training_prompts(settings: Settings) -> list[PromptRow]:
     return generate(data.tasks, data.prompts_per_client, weights, settings.seed, held_out=False)
 
 
+def all_prompts(settings: Settings) -> list[PromptRow]:
+    """Every row that can be used, held out or not; of built-in tasks, those of who trains alone.
+
+    Raises
+    ------
+    DataError
+        See :func:`left_out`.
+    """
+    return training_prompts(settings) if settings.data.source == "tasks" else _read(settings)[0]
+
+
+def left_out(settings: Settings) -> tuple[DataError, ...]:
+    """Why rows of the scenario's source cannot be used, each named by its number: for whoever
+    trains or simulates with them.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be read, or more rows than ``data.max_failing`` says cannot be used.
+    """
+    data = settings.data
+    return () if data.source == "tasks" else tuple(_read(settings)[1])
+
+
+def _own(settings: Settings, node_config: Mapping[str, Scalar]) -> Source:
+    return Source.of(settings.data, str(node_config["prompts"]))
+
+
+@lru_cache(maxsize=2)
+def _read(settings: Settings) -> tuple[list[PromptRow], list[DataError]]:
+    """The scenario's source: rows that can be used, and why others cannot."""
+    return _sorted(Source.of(settings.data), settings.data.max_failing)
+
+
+def _sorted(source: Source, most: float) -> tuple[list[PromptRow], list[DataError]]:
+    rows, failures = sort_rows(source)
+    check_failing(failures, len(rows) + len(failures), most)
+    return rows, failures
+
+
 @lru_cache(maxsize=2)
 def _split(settings: Settings) -> tuple[list[PromptRow], list[PromptRow]]:
     """Held-out rows of the scenario's source, and the rest."""
-    rows = load_prompts(settings.data.source, settings.data.split)
+    rows = _read(settings)[0]
     check_unit_column(rows, settings.data.unit, settings.data.source)
     if settings.evaluation.source:
         return [], rows

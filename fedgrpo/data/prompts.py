@@ -7,17 +7,25 @@ value.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedgrpo.data.row_limits import RowLimit
-from fedgrpo.data.sources import bad_row, raw_rows
-from fedgrpo.ground.chats import Chat, Prompt
+from fedgrpo.data.sources import Source, bad_row, columns_of, raw_rows
+from fedgrpo.ground.chats import Chat, Prompt, with_system
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 
-RESERVED_COLUMNS = frozenset({"prompts", "completions", "completion_ids"})
+RESERVED_COLUMNS = frozenset(
+    {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
+)
 """Names that a reward function's own arguments have already."""
+
+_IMAGES = ("images", "image")
+_NOT_TEXT = {"image", "image_url", "input_image", "audio", "input_audio", "video"}
+_TOOLS = {"tool_calls", "tool_call_id", "function_call"}
+_TEXT_ONLY = "take it out: models are trained on text alone here"
+_NO_TOOLS = "write tools' calls and answers as texts of user and assistant, or take it out"
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class PromptRow:
     """Text, or chat messages."""
     columns: Mapping[str, Any] = field(repr=False, default_factory=dict)
     """Every further column, by name."""
+    number: int = field(default=0, compare=False)
+    """Of the row in its source, from 1; in JSONL that is the line. 0 of what has no source."""
 
     def for_model(self) -> str | Chat:
         """Return what chat templates and rewards take: text, or a fresh list of messages."""
@@ -52,16 +62,16 @@ def collate_columns(rows: Sequence[PromptRow]) -> dict[str, list[Any]]:
     return {name: [row.columns.get(name) for row in rows] for name in names}
 
 
-def load_prompts(source: str, split: str = "train") -> list[PromptRow]:
+def load_prompts(source: str | Source, split: str = "train") -> list[PromptRow]:
     """Read prompts from a file, a saved dataset or the Hugging Face Hub.
 
     Parameters
     ----------
     source:
-        A ``.jsonl`` or ``.parquet`` file, a directory made by ``datasets.save_to_disk``, or
-        ``hf:NAME``. Rows need a ``prompt``: text, or messages with ``role`` and ``content``.
+        See :class:`fedgrpo.data.sources.Source`; a text is its place. Rows need a ``prompt``:
+        text, or messages with ``role`` and ``content``.
     split:
-        Split of a Hugging Face dataset; files have none.
+        Of a Hugging Face dataset that is named by its place.
 
     Raises
     ------
@@ -69,15 +79,34 @@ def load_prompts(source: str, split: str = "train") -> list[PromptRow]:
         If the source is missing, unreadable or empty, or a row cannot be used. Rows count from 1;
         in JSONL that is the line. No value of any row is named.
     """
-    rows = [as_row(raw, source, number) for number, raw in raw_rows(source, split)]
-    if not rows:
-        raise DataError(f"prompt source {source} has no rows", cure="give it at least one prompt")
+    rows, failures = sort_rows(Source(source, split) if isinstance(source, str) else source)
+    if failures:
+        raise failures[0]
     return rows
 
 
-def usable_prompts(
-    source: str, split: str = "train", limit: RowLimit | None = None
-) -> tuple[list[PromptRow], int]:
+def sort_rows(source: Source) -> tuple[list[PromptRow], list[DataError]]:
+    """Tell the rows that can be used from those that cannot, and why.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be read at all, or has no row.
+    """
+    rows: list[PromptRow] = []
+    failures: list[DataError] = []
+    for number, raw in raw_rows(source):
+        try:
+            rows.append(source_row(raw, source, number))
+        except DataError as error:
+            failures.append(error)
+    if not rows and not failures:
+        place = source.place
+        raise DataError(f"prompt source {place} has no rows", cure="give it at least one prompt")
+    return rows, failures
+
+
+def usable_prompts(source: Source, limit: RowLimit | None = None) -> tuple[list[PromptRow], int]:
     """Read the prompts that can be used, and count the rows that cannot, be it for their size.
 
     For a node after the charge: there one bad row must cost that row alone. ``fedgrpo policy
@@ -89,13 +118,29 @@ def usable_prompts(
         If the source cannot be read at all.
     """
     rows, bad = [], 0
-    for number, raw in raw_rows(source, split, limit.row if limit else None):
+    for number, raw in raw_rows(source, limit.row if limit else None):
         try:
-            rows.append(as_row(raw, source, number, limit))
+            rows.append(source_row(raw, source, number, limit))
         except BaseException as error:
             pass_on_interrupt(error)
             bad += 1
     return rows, bad
+
+
+def source_row(
+    raw: object, source: Source, number: int, limit: RowLimit | None = None
+) -> PromptRow:
+    """Check one row of a source, and begin its chat as the source says.
+
+    Raises
+    ------
+    DataError
+        See :func:`as_row`.
+    """
+    row = as_row(raw, source.place, number, limit)
+    if not source.system_prompt:
+        return row
+    return replace(row, prompt=with_system(row.prompt, source.system_prompt))
 
 
 def as_row(raw: object, source: str, number: int, limit: RowLimit | None = None) -> PromptRow:
@@ -113,12 +158,17 @@ def as_row(raw: object, source: str, number: int, limit: RowLimit | None = None)
     if limit:
         _check_size(raw, source, number, limit)
     if raw.get("prompt") is None:
-        raise bad_row(source, number, "has no prompt", "add a 'prompt' column: text or messages")
+        problem = "has an empty prompt" if "prompt" in raw else f"has no prompt; {columns_of(raw)}"
+        cure = 'name its column, data.columns = {prompt = "..."}, or add one: text or messages'
+        raise bad_row(source, number, problem, cure)
+    if image := next((name for name in _IMAGES if _is_image(raw.get(name))), None):
+        raise bad_row(source, number, f"has images in its column {image!r}", _TEXT_ONLY)
     if clash := sorted(RESERVED_COLUMNS & raw.keys()):
         problem = f"has a column {clash[0]!r}, the name of a reward's own argument"
         raise bad_row(source, number, problem, "rename it")
     prompt = _prompt(raw["prompt"], source, number)
-    return PromptRow(prompt, {name: value for name, value in raw.items() if name != "prompt"})
+    columns = {name: value for name, value in raw.items() if name != "prompt"}
+    return PromptRow(prompt, columns, number)
 
 
 def _check_size(raw: Mapping[Any, Any], source: str, number: int, limit: RowLimit) -> None:
@@ -153,11 +203,23 @@ def _message(value: object, source: str, number: int) -> Mapping[str, str]:
         raise bad_row(source, number, f"has a message of type {type(value).__name__}", cure)
     # Arrow writes a key that only other rows have as None.
     message = {key: item for key, item in value.items() if item is not None}
+    if message.get("role") == "tool" or message.keys() & _TOOLS:
+        raise bad_row(source, number, "has a message of a tool", _NO_TOOLS)
+    if isinstance(message.get("content"), list | tuple):
+        parts = {part.get("type") for part in message["content"] if isinstance(part, Mapping)}
+        if parts & _NOT_TEXT:
+            raise bad_row(source, number, "has an image, sound or film in a message", _TEXT_ONLY)
+        raise bad_row(source, number, "has a message of several parts", "join their texts to one")
     if message.keys() != {"role", "content"}:
         raise bad_row(source, number, "has a message with other keys than role and content", cure)
     if not all(isinstance(item, str) for item in message.values()) or not message["role"]:
         raise bad_row(source, number, "has a message whose role or content is no text", cure)
     return message
+
+
+def _is_image(value: object) -> bool:
+    """Whether a column's value is more than a text about an image."""
+    return value is not None and not isinstance(value, str | bool | int | float)
 
 
 def _is_unicode(text: str) -> bool:

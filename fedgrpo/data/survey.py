@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedgrpo.data.prompts import PromptRow, as_row
+from fedgrpo.data.prompts import PromptRow, source_row
 from fedgrpo.data.row_limits import RowLimit
-from fedgrpo.data.sources import raw_rows
+from fedgrpo.data.sources import Source, raw_rows
 from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError
 
@@ -38,8 +38,7 @@ class Survey:
 
 
 def survey_source(
-    source: str,
-    split: str,
+    source: Source,
     measure: Callable[[Prompt], int],
     limit: int,
     size: RowLimit | None = None,
@@ -54,9 +53,9 @@ def survey_source(
     """
     refused: Counter[str] = Counter()
     rows = []
-    for number, raw in raw_rows(source, split, size.row if size else None):
+    for number, raw in raw_rows(source, size.row if size else None):
         try:
-            rows.append(as_row(raw, source, number, size))
+            rows.append(source_row(raw, source, number, size))
         except DataError as error:
             refused[error.problem.partition(f", row {number} ")[2]] += 1
     return survey_rows(rows, measure, limit, refused)
@@ -75,7 +74,7 @@ def survey_rows(
     rows:
         Well-formed ones.
     measure:
-        Tokens of a prompt.
+        Tokens of a prompt; a DataError tells why it has none.
     limit:
         Most tokens that a prompt may have.
     refused:
@@ -83,7 +82,11 @@ def survey_rows(
     """
     counts, usable, lengths = Counter(refused or {}), [], []
     for row in rows:
-        length = measure(row.prompt)
+        try:
+            length = measure(row.prompt)
+        except DataError as error:
+            counts[error.problem] += 1
+            continue
         if 0 < length <= limit:
             usable.append(row)
             lengths.append(length)

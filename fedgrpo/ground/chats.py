@@ -18,6 +18,14 @@ def plain_text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else canonical([dict(m) for m in prompt])
 
 
+def with_system(prompt: Prompt, text: str) -> Prompt:
+    """Begin a chat with a system message, unless it has one; a text becomes a user's message."""
+    chat = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+    if chat and chat[0]["role"] == "system":
+        return chat
+    return ({"role": "system", "content": text}, *chat)
+
+
 def canonical(value: Any) -> str:
     """Write a value in one way only, whatever types a data file may hold.
 

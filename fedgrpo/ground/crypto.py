@@ -51,12 +51,8 @@ def kept_key(path: Path) -> bytes:
     """Read the secret (32 bytes) that a file keeps, which is made with mode 0600 if need be.
 
     Adversary: other users of the machine. Whoever reads it can take off all noise that was drawn
-    with it, so a file that others may read is refused.
-
-    Raises
-    ------
-    RunError
-        If the file is damaged, or others may read it.
+    with it, so a file that others may read is refused. Raises RunError if the file is damaged, or
+    others may read it.
     """
     if not path.exists():
         make_file(path, new_key())

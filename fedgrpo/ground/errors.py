@@ -1,5 +1,9 @@
 """One tree of errors: each names the thing, its value and the cure, and is a standard error too."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
 
 class FedGRPOError(Exception):
     """Base of every error that fedgrpo raises on purpose.
@@ -16,6 +20,41 @@ class FedGRPOError(Exception):
         super().__init__(f"{problem}\n  cure: {cure}" if cure else problem)
         self.problem = problem
         self.cure = cure
+
+
+class FaultsError(FedGRPOError, ValueError):
+    """Several things are wrong at once, each with its own cure.
+
+    Parameters
+    ----------
+    faults:
+        At least two.
+    """
+
+    def __init__(self, faults: Sequence[FedGRPOError]) -> None:
+        self.faults = tuple(faults)
+        listed = "".join(f"\n{number}. {fault}" for number, fault in enumerate(faults, start=1))
+        super().__init__(f"{len(self.faults)} things are wrong:{listed}")
+
+
+def all_at_once(checks: Iterable[Callable[[], object]]) -> None:
+    """Make every check, and say all that is wrong at once.
+
+    Raises
+    ------
+    FedGRPOError
+        The fault itself if there is one, :class:`FaultsError` if there are several.
+    """
+    found: dict[str, FedGRPOError] = {}
+    for check in checks:
+        try:
+            check()
+        except FedGRPOError as error:
+            parts = error.faults if isinstance(error, FaultsError) else (error,)
+            found |= {str(part): part for part in parts}
+    faults = list(found.values())
+    if faults:
+        raise faults[0] if len(faults) == 1 else FaultsError(faults)
 
 
 class SettingsError(FedGRPOError, ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 _DRAFT = ".tmp"
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
     """Replace a file whole, making its folder if need be.
 
     The content is on disk before the name points at it, or a crash could leave an empty file; and
@@ -22,15 +22,18 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         What to write, and where.
     mode:
         Permissions of the file, less the process's umask.
+    durable:
+        False outlives this process's death, and not the machine's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_of(path)
     try:
-        _write(draft, content, mode)
+        _write(draft, content, mode, durable=durable)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def make_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
@@ -86,12 +89,13 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{_DRAFT}")
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def _write(path: Path, content: bytes, mode: int, *, durable: bool = True) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with open(descriptor, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

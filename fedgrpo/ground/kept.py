@@ -18,11 +18,14 @@ T = TypeVar("T")
 _FACTS = "fedgrpo"
 
 
-def write_kept(path: Path, value: object, *, mode: int = 0o666) -> None:
-    """Write a dataclass so that a crash at any instant leaves the old file or the new one."""
+def write_kept(path: Path, value: object, *, mode: int = 0o666, durable: bool = True) -> None:
+    """Write a dataclass so that a crash at any instant leaves the old file or the new one; for
+    ``durable`` see :func:`fedgrpo.ground.files.replace_file`.
+    """
     folded = fold(value)
     arrays = {name: np.ascontiguousarray(array) for name, array in folded.arrays.items()}
-    replace_file(path, save(arrays, metadata={_FACTS: folded.to_json()}), mode=mode)
+    content = save(arrays, metadata={_FACTS: folded.to_json()})
+    replace_file(path, content, mode=mode, durable=durable)
 
 
 def read_kept(kind: type[T], path: Path) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -29,6 +29,20 @@ class Guarantee(Record):
     adversary: str
     epsilon: float
     delta: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A held-out prompt with a completion. Private, as prompts are."""
+
+    prompt: str | list[dict[str, str]]
+    completion: str
+    reward: float
+    """Weighted."""
+    rewards: dict[str, float | None]
+    """By function. None where it does not apply."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """What reward functions logged beside it (``log_extra``), as text."""
 
 
 R = TypeVar("R", bound=Record)

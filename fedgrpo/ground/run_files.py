@@ -12,14 +12,16 @@ from fedgrpo.ground.errors import RunError
 
 METRICS, STATUS, SUMMARY, REPORT = "metrics.jsonl", "status.json", "summary.json", "report.png"
 """Rounds, where the run is now, its outcome, and its picture."""
+PAGE, COMPARISON = "report.html", "comparison.html"
+"""The run as a page, and beside other runs."""
+COMPLETIONS = "completions.jsonl"
+"""Held-out prompts with completions, which only their owner may read."""
 SNAPSHOT = "settings.json"
 """The command whose run a directory holds, and its settings without the ``run`` section."""
-OUTCOMES = {"simulate": SUMMARY, "train": "training.json"}
-"""The file that a finished run of each command leaves."""
 LOCK, SERVER_LOCK = ".lock", ".server.lock"
 """Held by the command, and by the server."""
-ADAPTER = "adapter"
-"""Folder of the final adapter."""
+ADAPTER, BEST_ADAPTER = "adapter", "adapter-best"
+"""Folders of the final adapter, and of the best one of training alone."""
 SECRET, NODES = "run.secret", "nodes"
 """The secret of the server, and the folder of what simulated nodes keep."""
 

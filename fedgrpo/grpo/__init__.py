@@ -14,7 +14,6 @@ from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.learning.losses import (
     LOSSES,
     BatchTotals,
-    LossResult,
     Surrogate,
     TokenBatch,
     compute_loss,
@@ -33,7 +32,6 @@ __all__ = [
     "BatchTotals",
     "GRPOTrainer",
     "HeldOut",
-    "LossResult",
     "Outcomes",
     "Preset",
     "StepMetrics",

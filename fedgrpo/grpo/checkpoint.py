@@ -22,7 +22,7 @@ import torch
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.grpo.best import WINDOW, BestAdapter, BestKeeper
+from fedgrpo.grpo.learning.best import WINDOW, BestAdapter, BestKeeper
 from fedgrpo.grpo.learning.health import HISTORY
 from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics
 from fedgrpo.grpo.rollout.experience import Experience
@@ -47,12 +47,8 @@ def save_trainer(trainer: GRPOTrainer, path: Path) -> None:
 
 
 def load_trainer(trainer: GRPOTrainer, path: Path) -> None:
-    """Carry on where :func:`save_trainer` was called.
-
-    Raises
-    ------
-    RunError
-        If the file cannot be read, or is of other settings, another model or other prompts.
+    """Carry on where :func:`save_trainer` was called; raises RunError if the file cannot be read,
+    or is of other settings, another model or other prompts.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -89,12 +85,8 @@ def trainer_state(trainer: GRPOTrainer) -> State:
 
 
 def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
-    """The inverse of :func:`trainer_state`.
-
-    Raises
-    ------
-    RunError
-        If the state is of another version, other settings, another model or other prompts.
+    """The inverse of :func:`trainer_state`; raises RunError if the state is of another version,
+    other settings, another model or other prompts.
     """
     if state.get("version") != VERSION:
         raise RunError(

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.methods.guidance import GUIDES
 from fedgrpo.grpo.rollout.experience import Experience, replace_groups
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.settings import DataSettings
 
 
 class Collector(Judging):
@@ -26,8 +27,14 @@ class Collector(Judging):
         If the guidance's template has other fields than it must.
     """
 
-    def __init__(self, policy: Policy, reward: RewardMixture, rows: Sequence[PromptRow]) -> None:
-        super().__init__(policy, reward, rows)
+    def __init__(
+        self,
+        policy: Policy,
+        reward: RewardMixture,
+        rows: Sequence[PromptRow],
+        max_failing: float = DataSettings().max_failing,
+    ) -> None:
+        super().__init__(policy, reward, rows, max_failing)
         self.guide = GUIDES[self.settings.guidance](self)
         self.rng = np.random.default_rng()
         self.order: list[int] = []
@@ -60,7 +67,9 @@ class Collector(Judging):
         encoded = [self.encoded[i] for i in chosen]
         rollout = self.guide.rollout(rows, encoded)
         rewards = self.reward_of(rollout, rows)
-        experience = Experience(rollout, rewards, self.advantages(rollout, rewards, len(rows)))
+        worth = self.advantages(rollout, rewards, len(rows))
+        logged = {f"log/{name}": mean for name, mean in rewards.notes.means().items()}
+        experience = Experience(rollout, rewards, worth, logged)
         return self.guide.join(experience, rows)
 
     def refilled(self, experience: Experience) -> Experience:

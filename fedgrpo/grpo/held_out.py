@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, isnan
 
 from fedgrpo.data.prompts import PromptRow
+from fedgrpo.ground.records import Sample
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.rollout.experience import nanmean
 from fedgrpo.grpo.rollout.policy import Policy
@@ -13,6 +15,11 @@ from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 from fedgrpo.settings import GRPOSettings
+
+SAMPLES = 8
+"""Held-out prompts whose completions are kept at each evaluation."""
+MOST_VALUES = 24
+"""Values of a column that are reported by themselves."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,24 @@ class Answers:
 
     @property
     def reward(self) -> float:
-        """Mean weighted reward."""
-        return float(self.rewards.total.mean())
+        """Mean weighted reward of what could be judged; 0 if nothing could."""
+        counted = self.rewards.total[self.rewards.counted()]
+        return float(counted.mean()) if counted.size else 0.0
 
     def by_function(self) -> Mapping[str, float]:
         """Mean of each reward function over the completions that it applies to; NaN if none."""
         return {name: nanmean(values) for name, values in self.rewards.per_function.items()}
+
+
+def by_reward(sampled: Answers, greedy: Answers) -> dict[str, dict[str, float]]:
+    """Held-out mean of each reward function by name, as far as it applies to any completion."""
+    ways = {"sampled": sampled.by_function(), "greedy": greedy.by_function()}
+    names = dict.fromkeys(name for means in ways.values() for name in means)
+    found = {
+        name: {way: means[name] for way, means in ways.items() if isfinite(means[name])}
+        for name in names
+    }
+    return {name: means for name, means in found.items() if means}
 
 
 class HeldOut:
@@ -89,6 +108,39 @@ class HeldOut:
     def drift(self, answers: Answers) -> float:
         """Mean k3 divergence in nats a token from the reference, on completions just sampled."""
         return self.policy.divergence(answers.rollout, range(len(answers.rollout.tokens)))
+
+    def samples(self, answers: Answers) -> list[Sample]:
+        """The first few answers as text."""
+        texts = self.policy.decode(answers.rollout)[:SAMPLES]
+        total, by_function = answers.rewards.total, answers.rewards.per_function
+        return [
+            Sample(
+                prompt=row.for_model(),
+                completion=text,
+                reward=float(total[i]),
+                rewards={
+                    name: None if isnan(v[i]) else float(v[i]) for name, v in by_function.items()
+                },
+                extra={name: str(v[i]) for name, v in answers.rewards.notes.extras.items()},
+            )
+            for i, (row, text) in enumerate(zip(self.collector.rows, texts, strict=False))
+        ]
+
+    def by(self, column: str, answers: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
+        """Mean reward of the prompts with each value of a column, for each kind of answers by its
+        name; empty where there is no such column, or it has too many values to be read.
+        """
+        values = [row.columns.get(column) for row in self.collector.rows]
+        places: dict[str, list[int]] = {}
+        for place, value in enumerate(values):
+            if value is not None:
+                places.setdefault(str(value), []).append(place)
+        if len(places) > MOST_VALUES:
+            return {}
+        return {
+            value: {name: float(a.rewards.total[own].mean()) for name, a in answers.items()}
+            for value, own in sorted(places.items())
+        }
 
     def _answers(self, temperature: float) -> Answers:
         self.policy.generator.manual_seed(self.seed)

@@ -20,9 +20,9 @@ from typing import Any, Self
 
 from fedgrpo.data.prompts import PromptRow, as_row
 from fedgrpo.ground.callbacks import tell
-from fedgrpo.grpo.best import BestKeeper
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.learning.advantages import ADVANTAGES
+from fedgrpo.grpo.learning.best import BestKeeper
 from fedgrpo.grpo.learning.health import (
     HISTORY,
     TrainingWarning,
@@ -38,8 +38,10 @@ from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import BaseModel, check_context, load_base
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.apart.mixture import guarded_mixture
+from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.composite import RewardArgument, RewardMixture
-from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
+from fedgrpo.settings import AdapterSettings, DataSettings, GRPOSettings, ModelSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class GRPOTrainer:
     seed:
         Of prompts and completions. ``None`` draws one from the operating system, as privacy asks
         for.
+    max_failing:
+        Largest share of the prompts that may be left out because the model cannot take them.
 
     Attributes
     ----------
@@ -86,6 +90,8 @@ class GRPOTrainer:
         The best adapter so far.
     steps_done:
         Optimiser steps since the start of the round.
+    planned:
+        Steps after which the training asked for is over; 0 before.
     history:
         Figures of the last steps, oldest first.
     """
@@ -99,6 +105,7 @@ class GRPOTrainer:
         settings: GRPOSettings | None = None,
         adapter_settings: AdapterSettings | None = None,
         seed: int | None = 0,
+        max_failing: float = DataSettings().max_failing,
     ) -> None:
         self.settings = settings or GRPOSettings()
         self.adapter = _adapter(model, adapter_settings or AdapterSettings(), seed or 0)
@@ -108,7 +115,7 @@ class GRPOTrainer:
             for number, row in enumerate(prompts, start=1)
         ]
         self.policy = Policy(self.adapter, self.settings)
-        self.collector = Collector(self.policy, RewardMixture.of(reward_funcs), rows)
+        self.collector = Collector(self.policy, RewardMixture.of(reward_funcs), rows, max_failing)
         self.updater = Updater(self.policy)
         self.start_round(seed)
 
@@ -141,9 +148,16 @@ class GRPOTrainer:
         """
         ADVANTAGES.check(settings.grpo.advantage)
         LOSSES.check(settings.grpo.loss)
-        mixture = RewardMixture.from_settings(settings.reward) if reward is None else reward
+        mixture = guarded_mixture(settings.reward) if reward is None else reward
         adapter = adapter or Adapter.from_settings(settings)
-        return cls(adapter, mixture, rows, settings=settings.grpo, seed=settings.seed)
+        return cls(
+            adapter,
+            mixture,
+            rows,
+            settings=settings.grpo,
+            seed=settings.seed,
+            max_failing=settings.data.max_failing,
+        )
 
     def start_round(self, seed: int | None) -> None:
         """Take the adapter as it stands as reference, with a fresh optimiser and fresh random
@@ -158,11 +172,12 @@ class GRPOTrainer:
         self.pending: Batch | None = None
         self.keeper = BestKeeper()
         self.steps_done = 0
+        self.planned = 0
         self.history: deque[StepMetrics] = deque(maxlen=HISTORY)
 
     def train(self, steps: int, *, callbacks: Sequence[object] = ()) -> Iterator[StepMetrics]:
         """Take optimiser steps, yielding the figures of each; warn of what keeps it from
-        learning.
+        learning. A step is taken when its figures are asked for.
 
         Parameters
         ----------
@@ -171,7 +186,11 @@ class GRPOTrainer:
         callbacks:
             Told of each step: see :class:`fedgrpo.ground.callbacks.Callback`.
         """
+        return Steps(self._train(steps, callbacks))
+
+    def _train(self, steps: int, callbacks: Sequence[object]) -> Iterator[StepMetrics]:
         _warn(step_size_advice(self.adapter.settings.kind, self.settings))
+        self.planned = self.steps_done + steps
         for _ in range(steps):
             metrics = self.step()
             tell(callbacks, "on_step", metrics)
@@ -210,6 +229,7 @@ class GRPOTrainer:
     def gather(self, chosen: Sequence[int] | None = None) -> Batch:
         """Sample and judge the completions of the next steps."""
         before = self.policy.sampled
+        self.collector.progress = TrainerState(self.steps_done, self.planned)
         prompts = self.next_prompts() if chosen is None else chosen
         first = self.collect(prompts)
         rows = [self.collector.rows[i] for i in prompts]
@@ -239,6 +259,27 @@ class GRPOTrainer:
         best = self.keeper.best
         with self.adapter.at(best.vector if best else self.adapter.vector()):
             self.save(folder)
+
+
+class Steps(Iterator[StepMetrics]):
+    """Steps to come; warns if nobody ever asks for one, since nothing is trained then."""
+
+    def __init__(self, steps: Iterator[StepMetrics]) -> None:
+        self._steps = steps
+        self._asked = False
+
+    def __next__(self) -> StepMetrics:
+        self._asked = True
+        return next(self._steps)
+
+    def __del__(self) -> None:
+        if not self._asked:
+            _warn(
+                [
+                    "train() was called and no step was taken: write `for metrics in "
+                    "trainer.train(steps)`, or list(trainer.train(steps))."
+                ]
+            )
 
 
 def _parts(prompts: int, settings: GRPOSettings) -> tuple[tuple[int, ...], ...]:

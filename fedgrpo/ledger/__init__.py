@@ -7,10 +7,9 @@ from fedgrpo.ledger.checkpoints import Checkpoint, Cosignature, cosign
 from fedgrpo.ledger.commitments import commitment
 from fedgrpo.ledger.cosignatures import add_cosignature
 from fedgrpo.ledger.entries import End, Entry, Head, RoundEntry
-from fedgrpo.ledger.merkle import MerkleTree
 from fedgrpo.ledger.replay import Replay, replay
 from fedgrpo.ledger.verify import KnownRoot, Verdict, hash_file, verify
-from fedgrpo.ledger.witness import Expected, Witness
+from fedgrpo.ledger.witness import Expected, Signed, Witness
 from fedgrpo.ledger.writer import FILE, Ledger
 
 __all__ = [
@@ -23,9 +22,9 @@ __all__ = [
     "Head",
     "KnownRoot",
     "Ledger",
-    "MerkleTree",
     "Replay",
     "RoundEntry",
+    "Signed",
     "Verdict",
     "Witness",
     "add_cosignature",

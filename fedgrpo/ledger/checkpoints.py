@@ -26,21 +26,13 @@ SERVER, MEMBER = b"fedgrpo ledger, server\n", b"fedgrpo ledger, member\n"
 
 @dataclass(frozen=True)
 class Checkpoint(Record):
-    """A ledger of so many entries has this root.
-
-    Attributes
-    ----------
-    run:
-        Name of the run.
-    size:
-        Entries, the head included.
-    root:
-        RFC 6962 root over them (hex).
-    """
+    """A ledger of so many entries has this root."""
 
     run: str
     size: int
+    """Entries, the head included."""
     root: str
+    """RFC 6962 root over them (hex)."""
 
     @property
     def body(self) -> bytes:
@@ -51,21 +43,14 @@ class Checkpoint(Record):
 
 @dataclass(frozen=True)
 class Cosignature(Record):
-    """A member's signature under a checkpoint.
-
-    Attributes
-    ----------
-    checkpoint:
-        What it vouches for.
-    member:
-        Its Ed25519 key (hex), which the rounds that it computed name.
-    signature:
-        Over label and body (hex).
-    """
+    """A member's signature under a checkpoint."""
 
     checkpoint: Checkpoint
+    """What it vouches for."""
     member: str
+    """Its Ed25519 key (hex), which the rounds that it computed name."""
     signature: str
+    """Over label and body (hex)."""
 
     @property
     def holds(self) -> bool:

@@ -27,13 +27,8 @@ def add_cosignature(run_dir: Path, cosignature: Cosignature) -> None:
 
 
 def cosigned(run_dir: Path, read: Replay) -> dict[str, int]:
-    """Return up to which size each member vouches for a ledger.
-
-    Raises
-    ------
-    LedgerError
-        If a co-signature is of another ledger, of nobody who computed a round, or was not made by
-        it.
+    """Return up to which size each member vouches for a ledger; raises LedgerError if a
+    co-signature is of another ledger, of nobody who computed a round, or was not made by it.
     """
     path, members, reached = run_dir / FILE, read.members, dict[str, int]()
     content = path.read_bytes() if path.exists() else b""

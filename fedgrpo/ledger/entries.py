@@ -6,6 +6,7 @@ salt. No wall times: the same run has the same ledger.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
@@ -91,6 +92,8 @@ class RoundEntry(Record):
     """Ed25519 keys (hex) of the four members of the committee that sat in the round and computed
     the result, in the order of the settings' list.
     """
+    radius: float = 0.0
+    """Of the ball that norms were checked against, in units of a release; 0 for none."""
     released: bool = True
     """Whether anything of the round can have come out; a round of a committee that opened nothing
     does not count for epsilon.
@@ -138,3 +141,31 @@ def from_tree(tree: object) -> Entry:
         return _ENTRIES.validate_json(canonical(tree))
     except (ValidationError, ValueError):
         raise LedgerError("it is no entry of this version's ledger") from None
+
+
+def order_digest(
+    settings: str, model: str, basis: str, adapter: str, clipping_norm: float, radius: float
+) -> bytes:
+    """SHA-256 (32 bytes) of a round's order.
+
+    Parameters
+    ----------
+    settings:
+        Their fingerprint.
+    model, basis, adapter:
+        Hashes (hex) of base model and layout, frozen tensors, and the values that the round begins
+        with.
+    clipping_norm:
+        L2 norm C of the round.
+    radius:
+        Of the ball that norms are checked against; 0 for none.
+    """
+    parts = [settings, [adapter, basis, model], clipping_norm, *([radius] if radius else [])]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def entered_order(entry: RoundEntry) -> bytes:
+    """Return the digest of the order that a ledger's entry tells of."""
+    return order_digest(
+        entry.settings, entry.model, entry.basis, entry.adapter, entry.clipping_norm, entry.radius
+    )

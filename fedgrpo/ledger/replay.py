@@ -16,27 +16,18 @@ _KEYS = {"entry", "root", "signature"}
 
 @dataclass
 class Replay:
-    """A ledger as far as it was read.
-
-    Attributes
-    ----------
-    entries:
-        Oldest first; the first is the :class:`~fedgrpo.ledger.entries.Head`.
-    checkpoints:
-        The signed one after each entry.
-    tree:
-        Over all entries.
-    last:
-        Hash of the last entry, which the next one repeats.
-    length:
-        Bytes of whole lines that were read.
-    """
+    """A ledger as far as it was read."""
 
     entries: list[Entry] = field(default_factory=list)
+    """Oldest first; the first is the :class:`~fedgrpo.ledger.entries.Head`."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    """The signed one after each entry."""
     tree: MerkleTree = field(default_factory=MerkleTree)
+    """Over all entries."""
     last: str = START
+    """Hash of the last entry, which the next one repeats."""
     length: int = 0
+    """Bytes of whole lines that were read."""
 
     @property
     def head(self) -> Head:
@@ -104,13 +95,6 @@ def replay(content: bytes, name: str = "the ledger") -> Replay:
     accepted only as the one way to write what it says, everything it says but root and signature is
     in the leaf, and the signature is over the root of all leaves. That the lines at the end are all
     there is for the reader to know: see :func:`fedgrpo.ledger.verify`.
-
-    Parameters
-    ----------
-    content:
-        The file.
-    name:
-        For errors.
 
     Raises
     ------

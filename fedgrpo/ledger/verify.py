@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.ground.errors import LedgerError, PrivacyError, RunError, SettingsError
+from fedgrpo.ground.parts.names import part_name
 from fedgrpo.ground.records import Guarantee
 from fedgrpo.ground.run_files import ADAPTER, SUMMARY
 from fedgrpo.ledger.checkpoints import Checkpoint
@@ -203,6 +204,8 @@ def _expected(settings: Settings, head: Head) -> dict[str, object]:
     """What must be the same in every round."""
     privacy, private = settings.privacy, settings.privacy.unit != "none"
     fixed = {} if privacy.adaptive else {"clipping_norm": privacy.clipping_norm}
+    if part_name(settings.robust.rule) != "norm_checked":
+        fixed["radius"] = 0.0
     return fixed | {
         "model": head.model,
         "basis": head.basis,

@@ -11,36 +11,32 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from fedgrpo.ground.codec import Digest, Key
 from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ledger.checkpoints import Cosignature, cosign
-from fedgrpo.ledger.entries import Entry, Head, RoundEntry, canonical, from_tree, to_tree
+from fedgrpo.ledger.entries import (
+    Entry,
+    RoundEntry,
+    canonical,
+    entered_order,
+    from_tree,
+    to_tree,
+)
 from fedgrpo.ledger.merkle import MerkleTree
-from fedgrpo.ledger.orders import entered_order
 from fedgrpo.ledger.replay import Replay
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a witness knows of a run from elsewhere than the ledger.
-
-    Attributes
-    ----------
-    run:
-        Its name.
-    fingerprint:
-        Of its settings.
-    round:
-        The last one in which this member was ordered to compute; 0 if there was none.
-    order:
-        Digest of what it was ordered then, see :func:`fedgrpo.ledger.orders.order_digest`.
-    """
+    """What a witness knows of a run from elsewhere than the ledger."""
 
     run: str
     fingerprint: str
     round: int = 0
+    """The last one in which this member was ordered to compute; 0 if there was none."""
     order: bytes = b""
+    """Digest of what it was ordered then, see :func:`fedgrpo.ledger.entries.order_digest`."""
 
     def check(self, entry: Entry) -> None:
         """Refuse an entry that tells of another order than this member followed.
@@ -60,6 +56,25 @@ class Expected:
             )
 
 
+@dataclass(frozen=True)
+class Signed:
+    """What a member has signed, as it is kept: nothing in it is secret."""
+
+    head: bytes
+    """The ledger's first entry, canonical JSON."""
+    size: int
+    """Entries, the head included."""
+    complete: tuple[Key, ...]
+    """Roots of complete subtrees, largest first."""
+    last: Digest
+    """Hash of the last entry."""
+
+    def replay(self) -> Replay:
+        """Take up the ledger where it was left; raises LedgerError if this version cannot."""
+        tree = MerkleTree.resumed(self.size, list(self.complete))
+        return Replay(entries=[from_tree(json.loads(self.head))], tree=tree, last=self.last)
+
+
 class Witness:
     """What a member has signed of one run's ledger.
 
@@ -67,13 +82,13 @@ class Witness:
     ----------
     expected:
         What the ledger must be of.
-    kept:
-        From :meth:`to_json`; empty before the first signature.
+    signed:
+        What was kept; None before the first signature.
     """
 
-    def __init__(self, expected: Expected, kept: str = "") -> None:
+    def __init__(self, expected: Expected, signed: Signed | None = None) -> None:
         self._expected = expected
-        self._read = _restored(json.loads(kept)) if kept else Replay()
+        self._read = signed.replay() if signed else Replay()
 
     @property
     def size(self) -> int:
@@ -119,7 +134,7 @@ class Witness:
     def sign(self, seed: bytes) -> Cosignature:
         """Sign what was read, of which there must be some.
 
-        Adversary: see the module. Keep :meth:`to_json` on disk before the signature leaves.
+        Adversary: see the module. Keep :attr:`signed` on disk before the signature leaves.
 
         Parameters
         ----------
@@ -128,21 +143,8 @@ class Witness:
         """
         return cosign(self._read.checkpoint, seed)
 
-    def to_json(self) -> str:
-        """Serialise: nothing in it is secret."""
-        tree = self._read.tree
-        kept = {
-            "head": to_tree(self._read.head),
-            "size": tree.size,
-            "complete": [root.hex() for root in tree.complete],
-            "last": self._read.last,
-        }
-        return canonical(kept).decode()
-
-
-def _restored(kept: dict[str, Any]) -> Replay:
-    head = from_tree(kept["head"])
-    if not isinstance(head, Head):
-        raise LedgerError("what this member has signed begins with no head")
-    tree = MerkleTree.resumed(kept["size"], [bytes.fromhex(root) for root in kept["complete"]])
-    return Replay(entries=[head], tree=tree, last=kept["last"])
+    @property
+    def signed(self) -> Signed:
+        """What is to be kept."""
+        tree, head = self._read.tree, canonical(to_tree(self._read.head))
+        return Signed(head, tree.size, tree.complete, self._read.last)

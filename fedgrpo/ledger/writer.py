@@ -61,13 +61,7 @@ class Ledger:
         return bool(self._read.entries) and isinstance(self._read.entries[-1], End)
 
     def require_new(self) -> None:
-        """Refuse a ledger that has entries already.
-
-        Raises
-        ------
-        LedgerError
-            If it has.
-        """
+        """Refuse a ledger that has entries already; raises LedgerError if it has."""
         if self._path.exists() and self._path.stat().st_size:
             raise LedgerError(
                 f"{self._path} is the ledger of a run whose checkpoint is gone",
@@ -93,7 +87,8 @@ class Ledger:
         append_line(self._path, line.encode(), after=after)
 
     def recover(self, size: int, line: str) -> None:
-        """Take up a ledger after a kill.
+        """Take up a ledger after a kill; raises LedgerError if the ledger is anything else than so
+        many entries and what there is of that line.
 
         Parameters
         ----------
@@ -101,11 +96,6 @@ class Ledger:
             Entries before ``line``.
         line:
             The last that was prepared: appended already, in part, or not at all.
-
-        Raises
-        ------
-        LedgerError
-            If the ledger is anything else than so many entries and what there is of that line.
         """
         content = self._path.read_bytes() if self._path.exists() else b""
         lines = content.splitlines(keepends=True)

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.ground.errors import ModelError
+from fedgrpo.model.chat_style import PLAIN, ChatStyle
 from fedgrpo.model.kernels.packed_attention import use_packed_attention
 from fedgrpo.model.loading import load_model, load_tokenizer
 from fedgrpo.settings import GRPOSettings, ModelSettings
@@ -37,6 +38,8 @@ class BaseModel:
     fingerprint:
         SHA-256 (hex) of the parameters' names, shapes and a sample of their values: tells base
         models apart.
+    chat:
+        How chats are rendered for it.
     """
 
     model: PreTrainedModel
@@ -44,6 +47,7 @@ class BaseModel:
     device: torch.device
     eos_ids: tuple[int, ...]
     fingerprint: str
+    chat: ChatStyle = PLAIN
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -24,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.chat_style import ChatStyle
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
@@ -62,6 +64,7 @@ class Adapter:
         for parameter in self.trainable.values():
             parameter.data = parameter.data.float()
         self.layout = _layout(base.fingerprint, settings, self.trainable)
+        self._merged: dict[int, Tensor] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings, *, any_weights: bool = False) -> Self:
@@ -81,6 +84,7 @@ class Adapter:
         """
         with quiet_loading():
             base = load_base(settings.model, any_weights=any_weights)
+            base = replace(base, chat=ChatStyle.of(settings.data))
             return cls(base, settings.adapter, settings.seed)
 
     @property
@@ -176,8 +180,9 @@ class Adapter:
         pristine = [layer.get_base_layer().weight.data for layer in layers]
         try:
             with torch.no_grad():
-                for layer, weight in zip(layers, pristine, strict=True):
-                    layer.get_base_layer().weight.data = _merged_weight(layer, weight)
+                for number, (layer, weight) in enumerate(zip(layers, pristine, strict=True)):
+                    merged = _merged_weight(layer, weight)
+                    layer.get_base_layer().weight.data = self._in_place(number, merged)
                     # Said to be merged, a layer skips its adapter. (PEFT's disable_adapter would
                     # thaw a frozen A on leaving.)
                     layer.merged_adapters.append(ADAPTER)
@@ -186,6 +191,14 @@ class Adapter:
             for layer, weight in zip(layers, pristine, strict=True):
                 layer.merged_adapters.clear()
                 layer.get_base_layer().weight.data = weight
+
+    def _in_place(self, number: int, merged: Tensor) -> Tensor:
+        """A layer's merged weight; on a GPU at one address for good, where captured graphs read
+        it.
+        """
+        if not merged.is_cuda:
+            return merged
+        return self._merged.setdefault(number, torch.empty_like(merged)).copy_(merged)
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ Light to import: neither torch nor Opacus is loaded until an accountant needs it
 that are clipped here come from :mod:`fedgrpo.model.row_gradients`.
 """
 
-from fedgrpo.privacy.accounting.budget import Budget, Cohort, budget_of, plan_budget
+from fedgrpo.privacy.accounting.budget import Cohort, budget_of, plan_budget
 from fedgrpo.privacy.accounting.composition import (
     Mechanism,
     compose,
@@ -18,10 +18,9 @@ from fedgrpo.privacy.accounting.guarantees import (
     worst_epsilon,
 )
 from fedgrpo.privacy.adaptive import count_noise, indicator_share, next_clipping_norm
-from fedgrpo.privacy.clipping import ClipResult, clip
+from fedgrpo.privacy.clipping import clip
 from fedgrpo.privacy.noise import add_noise, gaussian_noise
 from fedgrpo.privacy.release import (
-    Aggregate,
     ReleasePlan,
     client_noise_std,
     read_aggregate,
@@ -31,9 +30,6 @@ from fedgrpo.privacy.release import (
 )
 
 __all__ = [
-    "Aggregate",
-    "Budget",
-    "ClipResult",
     "Cohort",
     "Mechanism",
     "ReleasePlan",

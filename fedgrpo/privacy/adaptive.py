@@ -63,7 +63,8 @@ def next_clipping_norm(
 
     ``share_below`` must be read from what the round released anyway
     (:func:`fedgrpo.privacy.read_aggregate`), where the indicators carry noise; then C is
-    post-processing and costs no privacy.
+    post-processing and costs no privacy. Raises PrivacyError if an argument is not finite, or
+    ``current`` or ``start`` is not positive.
 
     Parameters
     ----------
@@ -83,11 +84,6 @@ def next_clipping_norm(
     -------
     float
         Next C.
-
-    Raises
-    ------
-    PrivacyError
-        If an argument is not finite, or ``current`` or ``start`` is not positive.
     """
     if not (math.isfinite(share_below) and 0 < current < math.inf and 0 < start < math.inf):
         raise PrivacyError(

@@ -58,7 +58,8 @@ def audit(
     """Plant canaries, run once, and bound epsilon from below.
 
     The attacker takes the ``guesses`` / 2 highest scores for planted and as many lowest for not
-    planted, and says nothing about those between.
+    planted, and says nothing about those between. Raises PrivacyError if the numbers do not fit, or
+    the mechanism gives another number of scores.
 
     Parameters
     ----------
@@ -74,11 +75,6 @@ def audit(
         Of the planting coins. They are the experiment's, no secret of anybody.
     confidence:
         Probability, over coins and mechanism, with which the bound is a true one.
-
-    Raises
-    ------
-    PrivacyError
-        If the numbers do not fit, or the mechanism gives another number of scores.
     """
     included = rng.integers(2, size=canaries).astype(np.bool_)
     scores = mechanism(included)

@@ -14,24 +14,17 @@ from fedgrpo.ground.errors import PrivacyError
 
 @dataclass(frozen=True)
 class ClipResult:
-    """A vector within the clipping norm, and what it was before.
-
-    Attributes
-    ----------
-    vector:
-        float64, shape (d,), L2 norm at most C.
-    norm:
-        L2 norm before clipping: infinite if it exceeds float64, 0 for a vector that was not finite.
-    clipped:
-        Whether the vector was scaled down.
-    finite:
-        False if a coordinate was NaN or infinite, which makes the whole vector zero.
-    """
+    """A vector within the clipping norm, and what it was before."""
 
     vector: NDArray[np.float64]
+    """float64, shape (d,), L2 norm at most C."""
     norm: float
+    """L2 norm before clipping: infinite if it exceeds float64, 0 for a vector that was not finite.
+    """
     clipped: bool
+    """Whether the vector was scaled down."""
     finite: bool
+    """False if a coordinate was NaN or infinite, which makes the whole vector zero."""
 
 
 def clip(vector: NDArray[Any], norm: float) -> ClipResult:
@@ -39,7 +32,8 @@ def clip(vector: NDArray[Any], norm: float) -> ClipResult:
 
     Total: any vector of real numbers gives a result, because a client that fails on its own bad
     step would show by its absence what its data did. A NaN or infinite coordinate says nothing
-    about the direction, so such a vector contributes nothing.
+    about the direction, so such a vector contributes nothing. Raises PrivacyError if ``norm`` is
+    out of range or ``vector`` is not one-dimensional.
 
     Parameters
     ----------
@@ -53,11 +47,6 @@ def clip(vector: NDArray[Any], norm: float) -> ClipResult:
     ClipResult
         ``vector`` has norm at most C up to float64 rounding (a relative 1e-12, which moves epsilon
         as little).
-
-    Raises
-    ------
-    PrivacyError
-        If ``norm`` is out of range or ``vector`` is not one-dimensional.
     """
     if not (math.isfinite(norm) and norm > 0):
         raise PrivacyError(

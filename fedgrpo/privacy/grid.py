@@ -27,23 +27,14 @@ _STEPS = float(1 << GRID_BITS)
 
 @dataclass(frozen=True)
 class GridSum:
-    """What some units contribute, in steps of the grid. Sensitive as a whole.
-
-    Attributes
-    ----------
-    direction:
-        int64, shape (d,): sum of clipped directions, in steps of C.
-    metrics:
-        int64, shape (k,): sum of metrics less 1/2 each.
-    indicator:
-        Sum of clipping indicators less 1/2 each.
-    units:
-        How many.
-    """
+    """What some units contribute, in steps of the grid. Sensitive as a whole."""
 
     direction: NDArray[np.int64]
+    """int64, shape (d,): sum of clipped directions, in steps of C."""
     metrics: NDArray[np.int64]
+    """int64, shape (k,): sum of metrics less 1/2 each."""
     indicator: int
+    """Sum of clipping indicators less 1/2 each."""
     units: int
 
     @classmethod
@@ -87,12 +78,8 @@ class GridSum:
         return cls(steps, told, below if norm > 0 else 0, 1)
 
     def __add__(self, other: GridSum) -> GridSum:
-        """Put two sums together, exactly.
-
-        Raises
-        ------
-        PrivacyError
-            If they are of more units than an int64 can hold.
+        """Put two sums together, exactly; raises PrivacyError if they are of more units than an
+        int64 can hold.
         """
         units = self.units + other.units
         if units > MOST_UNITS:

@@ -30,7 +30,7 @@ def gaussian_noise(size: int, std: float, key: bytes | None = None) -> NDArray[n
     monotone map makes the error bound of :func:`add_noise` a short argument. Do not add the result
     to a secret yourself: low bits of a float64 sum tell which sums are reachable (Mironov 2012, "On
     significance of the least significant bits for differential privacy"). :func:`add_noise` rounds
-    them away.
+    them away. Raises PrivacyError if ``size`` or ``std`` is out of range.
 
     Parameters
     ----------
@@ -45,11 +45,6 @@ def gaussian_noise(size: int, std: float, key: bytes | None = None) -> NDArray[n
     -------
     NDArray[np.float64]
         Shape (size,).
-
-    Raises
-    ------
-    PrivacyError
-        If ``size`` or ``std`` is out of range.
     """
     _check(size, std)
     if std == 0 or size == 0:
@@ -84,14 +79,15 @@ def add_noise(
 
     Under a key, the result is a function of the key, the secret and ``std``: what is computed again
     after a crash comes out the same, bit for bit, so whoever sees both sees one release. The stream
-    is derived from the hash of the secret, as deterministic signatures do it (RFC 6979). So one
-    key never hides two different secrets under the same noise, whose difference would show; that
+    is derived from the hash of the secret, as deterministic signatures do it (RFC 6979). So one key
+    never hides two different secrets under the same noise, whose difference would show; that
     matters where a computation does not repeat exactly, as on a GPU. Proof for one call: HKDF is a
     pseudorandom function under the key, so for each secret the stream at that secret's input is
     indistinguishable from uniform bits, and the result from the same call without a key. For many
-    calls under one key: their inputs are equal, and the results too; or differ, and the streams
-    are jointly indistinguishable from independent ones. The second case is as many releases to
-    account for as there are different secrets.
+    calls under one key: their inputs are equal, and the results too; or differ, and the streams are
+    jointly indistinguishable from independent ones. The second case is as many releases to account
+    for as there are different secrets. Raises PrivacyError if ``vector`` is not a finite vector or
+    ``std`` is out of range.
 
     Parameters
     ----------
@@ -106,11 +102,6 @@ def add_noise(
     -------
     NDArray[np.float64]
         Shape (d,).
-
-    Raises
-    ------
-    PrivacyError
-        If ``vector`` is not a finite vector or ``std`` is out of range.
     """
     secret = np.array(vector, dtype=np.float64)
     if secret.ndim != 1 or not np.isfinite(secret).all():

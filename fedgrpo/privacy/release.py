@@ -48,6 +48,9 @@ class ReleasePlan:
     indicator_share:
         Share ``s`` that the clipping indicator gets, see
         :func:`fedgrpo.privacy.adaptive.indicator_share`. 0 where C is fixed: no indicator is sent.
+    radius:
+        L2 norm of the ball in which the update's part of a vector that is checked lies, in the
+        release's units, at most 1; 0 where no rule checks norms.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class ReleasePlan:
     noise_std: float
     metrics_share: float
     indicator_share: float = 0.0
+    radius: float = 0.0
 
     def __post_init__(self) -> None:
         possible = (
@@ -72,6 +76,7 @@ class ReleasePlan:
             and 0 <= self.noise_std < math.inf
             and 0 < self.metrics_share < 1
             and 0 <= self.indicator_share < 1 - self.metrics_share
+            and 0 <= self.radius <= 1
             and (self.unit != "none" or self.noise_std == 0)
         )
         if not possible:
@@ -98,6 +103,11 @@ class ReleasePlan:
     def update_scale(self) -> float:
         """Factor from the update's own units to the release's."""
         return math.sqrt(1 - self.metrics_share - self.indicator_share) / self.clipping_norm
+
+    @property
+    def figures_norm(self) -> float:
+        """Largest L2 norm of what follows the update in a contribution."""
+        return math.sqrt(self.metrics_share + self.indicator_share)
 
     @property
     def metrics_scale(self) -> float:

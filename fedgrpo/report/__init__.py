@@ -1,13 +1,12 @@
-"""What a run shows and leaves behind: records, console, picture, warnings.
+"""What a run shows and leaves behind: records, console, picture, page, trackers.
 
 Everything here reads and writes the run directory alone, so a run can be watched, drawn and summed
-up from another process, or long after it ended. ``plots`` is left to its own import: matplotlib is
-slow to load, and a node never draws.
+up from another process, or long after it ended. ``plots`` and ``page`` are left to their own
+imports: matplotlib is slow to load, and a node never draws.
 """
 
 from fedgrpo.ground.records import Guarantee, from_json, to_json
-from fedgrpo.report.console import LiveView, follow, print_summary
-from fedgrpo.report.health import warnings
+from fedgrpo.report.console import LiveView, follow, print_summary, warnings
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.records import (
     PHASES,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import lines
-from fedgrpo.ground.records import from_json
-from fedgrpo.ground.run_files import METRICS, STATUS, SUMMARY
-from fedgrpo.report.records import RoundRow, Status, Summary
+from fedgrpo.ground.records import Record, from_json
+from fedgrpo.ground.run_files import COMPLETIONS, METRICS, SNAPSHOT, STATUS, SUMMARY
+from fedgrpo.report.records import RoundRow, SampleRow, Status, Summary
+from fedgrpo.settings import Settings
+
+R = TypeVar("R", bound=Record)
 
 
 def read_rows(run_dir: Path) -> list[RoundRow]:
@@ -19,24 +26,115 @@ def read_rows(run_dir: Path) -> list[RoundRow]:
     RunError
         A whole line is no valid row. Names the line.
     """
-    path = run_dir / METRICS
-    return [_row(path, number, line) for number, line in enumerate(lines(path), start=1)]
+    return _records(RoundRow, run_dir / METRICS)
+
+
+def read_samples(run_dir: Path) -> list[SampleRow]:
+    """Read the held-out completions that were kept, oldest first; raises as :func:`read_rows`."""
+    return _records(SampleRow, run_dir / COMPLETIONS)
 
 
 def read_status(run_dir: Path) -> Status | None:
     """Read where the run is, or None if it has not said so yet."""
-    path = run_dir / STATUS
-    return from_json(Status, path.read_text("utf-8")) if path.exists() else None
+    return _record(Status, run_dir / STATUS)
 
 
 def read_summary(run_dir: Path) -> Summary | None:
     """Read the outcome, or None if the run has not finished."""
-    path = run_dir / SUMMARY
-    return from_json(Summary, path.read_text("utf-8")) if path.exists() else None
+    return _record(Summary, run_dir / SUMMARY)
 
 
-def _row(path: Path, number: int, line: str) -> RoundRow:
+@dataclass(frozen=True)
+class Run:
+    """A run directory as it was read.
+
+    Attributes
+    ----------
+    path:
+        Absolute.
+    rows, samples:
+        Oldest first; at least one row.
+    status, summary:
+        None as long as there is none.
+    settings:
+        Without the ``run`` section; None where they were not noted, or by another version.
+    """
+
+    path: Path
+    rows: list[RoundRow]
+    samples: list[SampleRow]
+    status: Status | None
+    summary: Summary | None
+    settings: Settings | None
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read all of a run.
+
+    Raises
+    ------
+    RunError
+        There is none with a finished round, or something of it cannot be read.
+    """
+    rows = read_rows(run_dir) if run_dir.is_dir() else []
+    if not rows:
+        raise RunError(
+            f"{run_dir} holds no run with a finished round",
+            cure="check the path, or wait for the first round",
+        )
+    found = read_status(run_dir), read_summary(run_dir), _settings(run_dir / SNAPSHOT)
+    return Run(run_dir.resolve(), rows, read_samples(run_dir), *found)
+
+
+def _settings(path: Path) -> Settings | None:
     try:
-        return from_json(RoundRow, line)
+        tree = dict(json.loads(path.read_text("utf-8")))
+        tree.pop("command", None)
+        return Settings.from_mapping(tree)
+    except (OSError, ValueError, TypeError, SettingsError):
+        return None
+
+
+def _record(kind: type[R], path: Path) -> R | None:
+    return from_json(kind, path.read_text("utf-8")) if path.exists() else None
+
+
+def _records(kind: type[R], path: Path) -> list[R]:
+    return [_row(kind, path, number, line) for number, line in enumerate(lines(path), start=1)]
+
+
+def _row(kind: type[R], path: Path, number: int, line: str) -> R:
+    try:
+        return from_json(kind, line)
     except RunError as error:
         raise RunError(f"{path}, line {number}: {error.problem}", cure=error.cure) from None
+
+
+class Watched:
+    """Rows of a run that goes on: what is read once is not read again, unless the file was cut.
+
+    Parameters
+    ----------
+    run_dir:
+        Need not exist yet.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / METRICS
+        self._kept: list[RoundRow] = []
+        self._read: tuple[int, int] = 0, 0
+
+    def rows(self) -> list[RoundRow]:
+        """The finished rounds, oldest first; raises as :func:`read_rows`."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            inode, offset = os.fstat(file.fileno()).st_ino, self._read[1]
+            if inode != self._read[0] or os.fstat(file.fileno()).st_size < offset:
+                self._kept, offset = [], 0
+            file.seek(offset)
+            whole = file.read().rpartition(b"\n")
+        for line in whole[0].decode().splitlines():
+            self._kept.append(_row(RoundRow, self._path, len(self._kept) + 1, line))
+        self._read = inode, offset + len(whole[0]) + len(whole[1])
+        return list(self._kept)

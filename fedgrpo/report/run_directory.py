@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +12,11 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.ground.run_files import LOCK, NODES, OUTCOMES, SECRET, SNAPSHOT, alone
+from fedgrpo.ground.run_files import LOCK, NODES, SECRET, SNAPSHOT, SUMMARY, alone
 from fedgrpo.settings import Settings
+
+LEAST_FREE = 10**8
+"""Bytes of room without which no run begins: rows, checkpoints and an adapter."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class RunDirectory:
     resumes:
         Whether an unfinished run of the same command and settings lies there.
     command:
-        What runs there: a key of :data:`OUTCOMES`.
+        What runs there: ``simulate`` or ``train``.
     """
 
     path: Path
@@ -65,9 +70,11 @@ def choose(
     ------
     RunError
         If the directory holds a finished run, an unfinished one of another command or other
-        settings, or something else.
+        settings, or something else; or if it cannot be written, or has no room.
     """
-    if wanted := run_dir or settings.run.directory:
+    wanted = run_dir or settings.run.directory
+    _check_place((base / (wanted or "runs")).resolve())
+    if wanted:
         path = (base / wanted).resolve()
         if fresh and _is_used(path):
             raise RunError(
@@ -110,7 +117,7 @@ def _continue_or_begin(path: Path, command: str, settings: Settings, other: str)
 
 
 def _is_finished(path: Path) -> bool:
-    return any((path / outcome).exists() for outcome in OUTCOMES.values())
+    return (path / SUMMARY).exists()
 
 
 def _is_used(path: Path) -> bool:
@@ -138,7 +145,43 @@ def _snapshot(command: str, settings: Settings) -> str:
 
 
 def _differences(kept: Settings, wanted: Settings) -> str:
-    before, now = kept.to_run_config(), wanted.to_run_config()
-    keys = [key for key in now if now[key] != before[key] and not key.startswith("run.")]
-    shown = "; ".join(f"{key} = {before[key]!r} there, {now[key]!r} here" for key in keys[:3])
+    """What decides the run and is not the same, as it counts: whoever set it."""
+    before, now = _effective(kept), _effective(wanted)
+    keys = [key for key in now if now[key] != before.get(key) and not key.startswith("run.")]
+    shown = "; ".join(f"{key} = {before.get(key)!r} there, {now[key]!r} here" for key in keys[:3])
     return shown + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _effective(settings: Settings) -> dict[str, object]:
+    """Every setting as it counts, a preset's filled in."""
+    sections = settings.model_dump()
+    return {
+        f"{name}.{key}".removesuffix("."): value
+        for name, section in sections.items()
+        for key, value in (section if isinstance(section, dict) else {"": section}).items()
+    }
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a place that cannot be written to, before anything is loaded.
+
+    Raises
+    ------
+    RunError
+        Also if there is next to no room.
+    """
+    places = (path, *path.parents) if path.is_dir() else path.parents
+    there = next(each for each in places if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise RunError(
+            f"run directory {path} cannot be written ({error.strerror or type(error).__name__})",
+            cure="name another --run-dir",
+        ) from None
+    if free < LEAST_FREE:
+        raise RunError(
+            f"run directory {path} has {free // 10**6} MB of room left",
+            cure=f"make room ({LEAST_FREE // 10**6} MB at least), or name another --run-dir",
+        )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from fedgrpo.report.records import RoundRow
+from fedgrpo.report.records import STEP, RoundRow
 from fedgrpo.settings.protocols import PROTOCOLS
 
 BARS = "▁▂▃▄▅▆▇█"
-WINDOW = 10
-"""Rounds over which time is averaged: two evaluation intervals at the default of five."""
+WINDOW = 50
+"""Rounds over which time is averaged: several evaluation intervals, mostly."""
+
+MOST_VALUES = 6
+"""Values by which accuracy is told apart in one line."""
 
 PHASE_WORDS = {
     "": "starting",
     "waiting": "waiting for nodes",
+    STEP: "training",
     "train": "training on the nodes",
     **{stage.name: stage.words for p in PROTOCOLS.values() for stage in p.phases},
     "aggregate": "applying the robust rule",
@@ -32,6 +36,13 @@ def number(value: float | None, digits: int = 3, missing: str = "-") -> str:
 def short_name(function: str) -> str:
     """A reward function's own name, without the file or module that it comes from."""
     return function.rpartition(":")[2]
+
+
+def prompt_words(prompt: str | list[dict[str, str]]) -> str:
+    """A prompt as one text, a conversation with its roles."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
 def duration(seconds: float) -> str:
@@ -80,7 +91,12 @@ def epsilon_words(rows: Sequence[RoundRow]) -> str:
     return number(rows[-1].epsilon, 2, missing="none") if rows else "-"
 
 
-def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int) -> str:
+def unit_of(rows: Sequence[RoundRow]) -> str:
+    """What a run counts: ``round``, or ``step`` where one trains alone."""
+    return STEP if rows and rows[-1].alone else "round"
+
+
+def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int, since: int = -1) -> str:
     """Write a finished round as one line of ASCII.
 
     Parameters
@@ -91,22 +107,46 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int) -> str:
         All rounds up to it, from which the time left is estimated.
     rounds:
         Rounds in all.
+    since:
+        Round of the line before: metrics are means over those that follow it.
     """
-    head = f"round {row.round:>{len(str(rounds))}}/{rounds}"
+    head = f"{unit_of([row])} {row.round:>{len(str(rounds))}}/{rounds}"
     if row.round == 0:
         return "  ".join([head, "before training", *_held_out(row)])
-    figures = [
-        f"reward {number(row.metrics.get('reward'))}",
-        f"KL to start {number(_last_known(rows), 3)}",
+    told = [each for each in rows if since < each.round <= row.round] or [row]
+    figures = _of_steps(told) if row.alone else _of_a_round(row)
+    kl = f"KL to start {number(_last_known(rows), 3)}"
+    line = [head, f"reward {number(mean(told, 'reward'))}", kl, *figures, *_held_out(row)]
+    if not row.applied:
+        line.insert(1, f"skipped: {' '.join(row.reason.split())}")
+    left = time_left(rows, rounds)
+    return "  ".join([*line, *([f"{duration(left)} left"] if left else [])])
+
+
+def mean(rows: Sequence[RoundRow], name: str) -> float | None:
+    """Mean of a metric over the rows that tell it."""
+    known = [row.metrics[name] for row in rows if name in row.metrics]
+    return sum(known) / len(known) if known else None
+
+
+def _of_a_round(row: RoundRow) -> list[str]:
+    return [
         f"clipping norm {number(row.clipping_norm)}",
         f"nodes {row.finished}, dropped {row.dropped}",
         f"epsilon {number(row.epsilon, 2, missing='none')}",
-        *_held_out(row),
     ]
-    if not row.applied:
-        figures.insert(0, f"skipped: {' '.join(row.reason.split())}")
-    left = time_left(rows, rounds)
-    return "  ".join([head, *figures, *([f"{duration(left)} left"] if left else [])])
+
+
+def _of_steps(rows: Sequence[RoundRow]) -> list[str]:
+    # A step without fresh completions has a rate of 0 and repeats the figures of another.
+    tokens = sum(row.metrics["tokens"] for row in rows if row.metrics.get("tokens_per_second"))
+    seconds = sum(row.seconds.get(STEP, 0.0) for row in rows)
+    return [
+        f"entropy {number(mean(rows, 'entropy'))}",
+        f"truncated {number(mean(rows, 'truncated'), 2)}",
+        f"zero signal {number(mean(rows, 'zero_signal'), 2)}",
+        f"{tokens / max(seconds, 1e-9):.0f} tokens/s",
+    ]
 
 
 def _last_known(rows: Sequence[RoundRow]) -> float | None:
@@ -117,4 +157,15 @@ def _last_known(rows: Sequence[RoundRow]) -> float | None:
 def _held_out(row: RoundRow) -> list[str]:
     if row.sampled is None and row.greedy is None:
         return []
-    return [f"held-out {number(row.sampled)} sampled, {number(row.greedy)} greedy"]
+    words = f"held-out {number(row.sampled)} sampled, {number(row.greedy)} greedy"
+    return [words + (f" ({by_words(row.held_out_by)})" if row.held_out_by else "")]
+
+
+def by_words(by: Mapping[str, Mapping[str, float]]) -> str:
+    """Sampled accuracy of each value, or of the worst where there are many: the total hides who is
+    forgotten.
+    """
+    worst = sorted(by, key=lambda value: by[value]["sampled"])[:MOST_VALUES]
+    shown = by if len(by) <= MOST_VALUES else worst
+    words = ", ".join(f"{value} {number(by[value]['sampled'], 2)}" for value in shown)
+    return words if shown is by else f"lowest: {words}"

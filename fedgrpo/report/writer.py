@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedgrpo.ground.files import replace_file
-from fedgrpo.ground.records import from_json, to_json
-from fedgrpo.ground.run_files import METRICS, STATUS, SUMMARY
+from fedgrpo.ground.files import lines, owner_only, replace_file
+from fedgrpo.ground.records import Sample, from_json, to_json
+from fedgrpo.ground.run_files import COMPLETIONS, METRICS, STATUS, SUMMARY
 from fedgrpo.report.reader import read_rows, read_status
-from fedgrpo.report.records import RoundRow, State, Status, Summary
-from fedgrpo.report.rows import Rows
+from fedgrpo.report.records import RoundRow, SampleRow, State, Status, Summary
 
 WAITING = "waiting"
 """The phase before a round in which the server waits for nodes."""
@@ -36,6 +36,7 @@ class RunWriter:
         self.run_dir = run_dir
         self._clock = clock
         self._rows = Rows(run_dir / METRICS)
+        self._samples = Rows(run_dir / COMPLETIONS, private=True)
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def phase(self, round: int, rounds: int, phase: str, detail: str = "") -> None:
@@ -77,13 +78,27 @@ class RunWriter:
         self._rows.append([to_json(row)])
         self._rows.sync()
 
+    def samples(self, round: int, samples: Iterable[Sample]) -> None:
+        """Keep held-out completions of a round, in place of those of an earlier attempt. Call it
+        before :meth:`row`, which says that the round is over.
+        """
+        found = [to_json(SampleRow(round=round, **vars(sample))) for sample in samples]
+        self._samples.keep(lambda line: from_json(SampleRow, line).round != round)
+        if found:
+            self._samples.append(found)
+            self._samples.sync()
+
     def rows(self) -> list[RoundRow]:
         """Read the finished rounds, oldest first."""
         return read_rows(self.run_dir)
 
     def truncate(self, last_round: int) -> None:
-        """Forget every row after ``last_round``: a resumed run does those rounds again."""
+        """Forget every row after ``last_round``: a resumed run does those rounds again.
+
+        Completions of the round that follows stay: its row may be about to be written again.
+        """
         self._rows.keep(lambda line: from_json(RoundRow, line).round <= last_round)
+        self._samples.keep(lambda line: from_json(SampleRow, line).round <= last_round + 1)
 
     def summary(self, summary: Summary) -> None:
         """Write the outcome and set the state to finished."""
@@ -123,3 +138,39 @@ class RunWriter:
 
 def _state(phase: str) -> State:
     return "waiting" if phase == WAITING else "running"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file of a line a record, which grows while others read it.
+
+    Attributes
+    ----------
+    path:
+        Made by the first row.
+    private:
+        Whether nobody but its owner may read it.
+    """
+
+    path: Path
+    private: bool = False
+
+    def append(self, rows: Sequence[str]) -> None:
+        """Add rows, in place of what a crash left after the last line break."""
+        with open(self.path, "ab+", opener=owner_only if self.private else None) as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+            file.write("".join(f"{row}\n" for row in rows).encode())
+
+    def sync(self) -> None:
+        """Bring every row to disk."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Forget every other row."""
+        found = lines(self.path)
+        if self.path.exists() and (kept := [line for line in found if wanted(line)]) != found:
+            content = "".join(f"{line}\n" for line in kept).encode()
+            replace_file(self.path, content, mode=0o600 if self.private else 0o666)

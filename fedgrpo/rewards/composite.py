@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.chats import Chat
-from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.groups import same_prompt_runs
-from fedgrpo.rewards.judge import Judge
+from fedgrpo.ground.errors import RewardError, all_at_once
+from fedgrpo.rewards.calling.context import CONTEXT, Notes, TrainerState
+from fedgrpo.rewards.calling.groups import same_prompt_runs
+from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, verdicts
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.registry import RewardFunction
 
@@ -29,9 +32,13 @@ class RewardResult:
     """Rewards of n completions."""
 
     total: Floats
-    """Weighted sum over the functions that apply, shape (n,), finite."""
+    """Weighted sum over the functions that apply, shape (n,), finite; 0 where none does."""
     per_function: Mapping[str, Floats]
     """Unweighted rewards by function, shape (n,); NaN where the function does not apply."""
+    failures: Mapping[int, RewardError] = field(default_factory=dict)
+    """Why groups could not be judged, by their number: they count nothing."""
+    notes: Notes = field(default_factory=Notes)
+    """What the functions logged."""
 
     def objectives(self) -> Floats:
         """Rewards of each function as one objective, shape (n, m), in the order of the mixture.
@@ -40,6 +47,52 @@ class RewardResult:
         weigh them by :attr:`RewardMixture.weights`. NaN where a function does not apply.
         """
         return np.stack(list(self.per_function.values()), axis=1)
+
+    def counted(self) -> NDArray[np.bool_]:
+        """Which completions any function applies to, shape (n,)."""
+        if not self.per_function:
+            return np.ones(len(self.total), dtype=bool)
+        return np.asarray(~np.isnan(self.objectives()).all(axis=1))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Completions to judge.
+
+    Attributes
+    ----------
+    arguments:
+        ``prompts``, ``completions`` and columns, as many values each as there are completions.
+    groups:
+        Which completions answer one prompt; together they cover all.
+    state, notes:
+        What functions may ask of the training, and log.
+    """
+
+    arguments: Mapping[str, Sequence[Any]]
+    groups: Sequence[slice]
+    state: TrainerState = field(default_factory=TrainerState)
+    notes: Notes | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of completions."""
+        return self.groups[-1].stop if self.groups else 0
+
+    def part(self, number: int) -> Batch:
+        """One group, which logs nothing: its batch has been called for once before."""
+        span = self.groups[number]
+        arguments = {name: values[span] for name, values in self.arguments.items()}
+        notes = None if self.notes is None else Notes()
+        return Batch(arguments, [slice(0, span.stop - span.start)], self.state, notes)
+
+    def context(self) -> Mapping[str, Any] | None:
+        """What TRL passes besides the columns; None where nothing is told."""
+        return None if self.notes is None else self.notes.keywords(self.state)
+
+
+Column = list[Floats | RewardError]
+"""What one function says of each group."""
 
 
 class RewardMixture:
@@ -88,6 +141,10 @@ class RewardMixture:
             if hasattr(judge.function, "bind"):
                 judge.function.bind(adapter)
 
+    def needs(self) -> Mapping[str, tuple[str, ...]]:
+        """Keywords that each function cannot do without, by its name."""
+        return {judge.name: judge.needs for judge in self._judges}
+
     @property
     def functions(self) -> list[tuple[str, RewardFunction, float]]:
         """Name, function and weight of each: what another mixture can be made of."""
@@ -99,15 +156,19 @@ class RewardMixture:
 
     @classmethod
     def of(cls, reward: RewardArgument) -> RewardMixture:
-        """Make a mixture of what Python code has at hand: functions all weigh 1."""
+        """Make a mixture of what Python code has at hand: functions all weigh 1, and get different
+        names.
+        """
         if isinstance(reward, RewardMixture):
             return reward
         several = [reward] if callable(reward) else list(reward)
-        return cls([(getattr(f, "__name__", f"reward_{i}"), f, 1.0) for i, f in enumerate(several)])
+        names = different([_name(function, i) for i, function in enumerate(several)])
+        return cls([(name, f, 1.0) for name, f in zip(names, several, strict=True)])
 
     @classmethod
     def from_settings(cls, settings: RewardSettings) -> Self:
-        """Load the functions that the settings name, all weighing 1 if no weights are given.
+        """Load the functions that the settings name into this process, all weighing 1 if no weights
+        are given.
 
         Raises
         ------
@@ -131,8 +192,8 @@ class RewardMixture:
         """Judge n completions.
 
         Each function is called with keywords, and only with those that its signature has:
-        ``prompts``, ``completions`` and the columns. It gets lists of its own, so that sorting them
-        disturbs nobody.
+        ``prompts``, ``completions`` and the columns. It gets copies of its own, so that changing
+        them disturbs nobody.
 
         Parameters
         ----------
@@ -151,39 +212,173 @@ class RewardMixture:
             whoever may read this process's traceback.
         """
         arguments = {"prompts": prompts, "completions": completions, **columns}
-        for name, values in arguments.items():
-            if len(values) != len(completions):
-                raise RewardError(
-                    f"{name} has {len(values)} values for {len(completions)} completions",
-                    cure="repeat each prompt and its columns once for each of its completions",
-                )
-        matrix = self._matrix(arguments, len(completions))
+        _check_lengths(arguments)
+        batch = Batch(arguments, [slice(0, len(completions))])
+        return self._result(self._matrix(batch), prompts)
+
+    def judge(
+        self,
+        prompts: Sequence[str | Chat],
+        completions: Sequence[str | Chat],
+        columns: Mapping[str, Sequence[Any]],
+        group_size: int,
+        state: TrainerState = TrainerState(),  # noqa: B008 - frozen
+    ) -> RewardResult:
+        """Judge n completions, ``group_size`` side by side for each prompt; a group that cannot be
+        judged counts nothing and costs the others nothing.
+
+        Functions may also ask for TRL's ``trainer_state``, ``log_extra`` and ``log_metric``.
+
+        Raises
+        ------
+        RewardError
+            If lengths differ, or no prompt has a column that a function needs.
+        """
+        arguments = {"prompts": prompts, "completions": completions, **columns}
+        _check_lengths(arguments)
+        starts = range(0, len(completions), group_size)
+        batch = Batch(arguments, [slice(i, i + group_size) for i in starts], state, Notes())
+        columns_found = self._columns(batch)
+        parts, failures = [], {}
+        for number, group in enumerate(batch.groups):
+            try:
+                matrix = _stacked([column[number] for column in columns_found])
+                parts.append(self._result(matrix, prompts[group]))
+            except MissingColumnError:
+                raise
+            except RewardError as error:
+                failures[number] = error
+                parts.append(self._nothing(group.stop - group.start))
+        joined = join_results(parts)
+        return replace(joined, failures=failures, notes=batch.notes or Notes())
+
+    def _result(self, matrix: Floats, prompts: Sequence[str | Chat]) -> RewardResult:
         silent = np.asarray(np.isnan(matrix).all(axis=0))
         if self._abstaining:
             silent = _unexcused(silent, prompts)
         if silent.any():
             raise RewardError(
-                f"no reward applies to completion {silent.argmax() + 1} of {len(completions)}",
+                f"no reward applies to completion {silent.argmax() + 1} of {len(prompts)}",
                 cure="let at least one function return a number for every row",
             )
         with np.errstate(over="ignore", invalid="ignore"):
             total = np.nansum(self._weights[:, None] * matrix, axis=0)
         if not np.isfinite(total).all():
             raise RewardError("the weighted rewards overflow", cure="return smaller numbers")
-        return RewardResult(
-            total=total,
-            per_function={
-                judge.name: rewards for judge, rewards in zip(self._judges, matrix, strict=True)
-            },
-        )
+        return RewardResult(total, dict(zip(self.names, matrix, strict=True)))
 
-    def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
-        """Unweighted rewards, shape (m, n); NaN where a function does not apply."""
-        return np.stack([judge(arguments, count) for judge in self._judges])
+    def _nothing(self, count: int) -> RewardResult:
+        unknown = {name: np.full(count, np.nan) for name in self.names}
+        return RewardResult(np.zeros(count), unknown)
+
+    def _matrix(self, batch: Batch) -> Floats:
+        """Unweighted rewards of a batch of one group, shape (m, n); NaN where a function does not
+        apply.
+        """
+        return _stacked([column[0] for column in self._columns(batch)])
+
+    def _columns(self, batch: Batch) -> list[Column]:
+        """What each function says of each group, in their order."""
+        return judged_here(self._judges, batch)
+
+
+def check_columns(mixture: RewardMixture, columns: Collection[str]) -> None:
+    """Refuse prompts that have not the columns which rewards cannot do without.
+
+    Parameters
+    ----------
+    mixture:
+        The rewards.
+    columns:
+        Names of those that any prompt has.
+
+    Raises
+    ------
+    MissingColumnError, FaultsError
+        Names the reward, the column, and the columns that there are.
+    """
+    known = {"prompts", "completions", "completion_ids", *CONTEXT, *columns}
+    lacking = [(name, n) for name, all_ in mixture.needs().items() for n in all_ if n not in known]
+    all_at_once(partial(_lack, name, needed, columns) for name, needed in lacking)
+
+
+def _lack(name: str, needed: str, columns: Collection[str]) -> NoReturn:
+    raise MissingColumnError(
+        f"reward {name!r} needs the column {needed!r}, which the prompts have not; beside prompt "
+        f"they have {', '.join(sorted(columns)) or 'none'}",
+        cure=f'add it, or name the column that it is, data.columns = {{{needed} = "..."}}, or give '
+        "the argument a default",
+    )
+
+
+def judged_here(judges: Sequence[Judge], batch: Batch) -> list[Column]:
+    """Judge in this process: all groups in one call, as TRL does, and one by one where that fails,
+    so that one of them costs itself alone.
+    """
+    whole = verdicts(judges, batch.arguments, batch.count, batch.context())
+    found: list[Column] = [_cut(verdict, batch) for verdict in whole]
+    failed = [place for place, verdict in enumerate(whole) if isinstance(verdict, RewardError)]
+    if len(batch.groups) == 1 or not failed:
+        return found
+    again = [judges[place] for place in failed]
+    for number in range(len(batch.groups)):
+        part = batch.part(number)
+        single = verdicts(again, part.arguments, part.count, part.context())
+        for place, verdict in zip(failed, single, strict=True):
+            found[place][number] = verdict
+    return found
+
+
+def _cut(verdict: Floats | RewardError, batch: Batch) -> Column:
+    if isinstance(verdict, RewardError):
+        return [verdict] * len(batch.groups)
+    return [verdict[group] for group in batch.groups]
+
+
+def _stacked(column: Sequence[Floats | RewardError]) -> Floats:
+    for verdict in column:
+        if isinstance(verdict, RewardError):
+            raise verdict
+    return np.stack([verdict for verdict in column if not isinstance(verdict, RewardError)])
+
+
+def _check_lengths(arguments: Mapping[str, Sequence[Any]]) -> None:
+    count = len(arguments["completions"])
+    for name, values in arguments.items():
+        if len(values) != count:
+            raise RewardError(
+                f"{name} has {len(values)} values for {count} completions",
+                cure="repeat each prompt and its columns once for each of its completions",
+            )
+
+
+def join_results(parts: Sequence[RewardResult]) -> RewardResult:
+    """Put the rewards of several calls behind each other."""
+    return RewardResult(
+        np.concatenate([part.total for part in parts]),
+        {
+            name: np.concatenate([part.per_function[name] for part in parts])
+            for name in parts[0].per_function
+        },
+    )
+
+
+def different(names: Sequence[str]) -> list[str]:
+    """Number names that occur again: ``reward``, ``reward_2``."""
+    taken: list[str] = []
+    for name in names:
+        tries = chain([name], (f"{name}_{number}" for number in count(2)))
+        taken.append(next(each for each in tries if each not in taken))
+    return taken
 
 
 RewardArgument = RewardMixture | Callable[..., Any] | Sequence[Callable[..., Any]]
 """One function, several, or a weighted mixture."""
+
+
+def _name(function: Callable[..., Any], place: int) -> str:
+    name = getattr(function, "__name__", f"reward_{place}")
+    return "reward" if name == "<lambda>" else str(name)
 
 
 def _unexcused(silent: NDArray[np.bool_], prompts: Sequence[str | Chat]) -> NDArray[np.bool_]:

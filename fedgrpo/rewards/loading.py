@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from fedgrpo.ground.part_names import PartName
+from fedgrpo.ground.parts import PartName
 from fedgrpo.rewards.judges import judged  # noqa: F401 - registers them
 from fedgrpo.rewards.registry import REWARDS, RewardFunction
 from fedgrpo.rewards.verifiable import (
@@ -34,7 +34,7 @@ def load_reward(text: str) -> RewardFunction:
     Raises
     ------
     RewardError
-        If there is none, it fails to load, cannot be called, is asynchronous, or its options do not
+        If there is none, it fails to load, cannot be called, or its options do not
         fit. A failure while loading is chained; the message names its class only.
     """
     found = REWARDS.find(text, afresh=True)

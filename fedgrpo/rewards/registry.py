@@ -11,11 +11,11 @@ from fedgrpo.ground.parts import Registry
 RewardFunction = Callable[..., Any]
 """``f(prompts, completions, **columns) -> list[float | None]``, called with keywords, as in TRL.
 
-One number a completion, larger is better; ``None`` says that the function does not apply to it. The
-result is checked where it is used, because users write these functions.
+Also ``async def``. One number a completion, larger is better; ``None`` says that the function does
+not apply to it. The result is checked where it is used, because users write these functions.
 """
 
-REWARDS: Registry[RewardFunction] = Registry("reward.functions", RewardError)
+REWARDS: Registry[RewardFunction] = Registry("reward.functions", RewardError, awaits=True)
 """Built-in rewards. A name has no colon, which marks ``module:function``."""
 
 register_reward = REWARDS.register

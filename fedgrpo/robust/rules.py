@@ -1,37 +1,68 @@
-"""Rules that combine bucket means, one coordinate at a time.
+"""What a robust rule is, how it is found, called and checked; the rules lie beside this file.
 
-Trimmed mean and median after Yin et al. 2018 (arXiv 1803.01498). One attacker spoils at most its
-own bucket, so up to ``trim`` attackers are withstood by dropping the ``trim`` largest and smallest
-bucket means in each coordinate.
+One attacker spoils at most its own bucket, or itself where there are none, so ``trim`` of the
+vectors that a rule combines may be anything.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
 from fedgrpo.ground.parts import Registry
-from fedgrpo.robust.networks import selection
+from fedgrpo.ground.parts.names import part_name
 
-Combination = Callable[..., NDArray[np.float64]]
-"""``(bucket_means (B, d), trim, **options) -> (d,)``."""
+Vectors = NDArray[np.float64]
+Combination = Callable[..., Vectors]
+"""``(bucket_means (B, d), trim, **options) -> (d,)``; of rules over whole vectors, ``(bucket_means,
+trim, public, **options)``.
+"""
 
 _BLOCK = 12_288
 """Coordinates combined at a time by coordinate-wise rules: 96 kB a bucket, to fit the cache."""
 
 
 @dataclass(frozen=True)
+class Public:
+    """What a rule over whole vectors may know beside them; all of it is public.
+
+    Attributes
+    ----------
+    update:
+        Leading coordinates that are the update. What follows are metrics and the clipping
+        indicator, which distances leave out: they can outweigh it.
+    last:
+        float64, shape (update,): the last released aggregate in this round's units; None before
+        there is one.
+    radius, figures_radius:
+        L2 norms of the balls in which honest updates, and the figures after them, lie.
+    single:
+        Whether each vector is a single client's.
+    """
+
+    update: int
+    last: Vectors | None = None
+    radius: float = math.inf
+    figures_radius: float = math.inf
+    single: bool = True
+
+
+@dataclass(frozen=True)
 class Rule:
-    """A robust rule, with the defaults of one that declares nothing."""
+    """A robust rule, with the defaults of one that declares nothing; see :func:`declare_rule`."""
 
     combination: Combination
     robust: bool = True
     trimmed: Callable[[int, int], int] | None = None
+    whole: bool = False
+    history: bool = False
+    words: Callable[..., str] | None = None
 
 
 RULES: Registry[Rule] = Registry("robust.rule", kind=Rule)
@@ -39,7 +70,12 @@ Combined = TypeVar("Combined", bound=Combination)
 
 
 def declare_rule(
-    *, robust: bool = True, trimmed: Callable[[int, int], int] | None = None
+    *,
+    robust: bool = True,
+    trimmed: Callable[[int, int], int] | None = None,
+    whole: bool = False,
+    history: bool = False,
+    words: Callable[..., str] | None = None,
 ) -> Callable[[Combined], Combined]:
     """Say of the decorated rule what settings that name it with its file must know.
 
@@ -49,21 +85,27 @@ def declare_rule(
         Whether it claims to withstand ``trim`` bad buckets. Then it is never called with fewer than
         ``2 * trim + 1``, with which no rule can.
     trimmed:
-        For coordinate-wise rules that average the middle order statistics: ``(buckets, trim) ->
+        For rules that average the middle order statistics of each coordinate: ``(buckets, trim) ->
         k``, how many are dropped at either end. It is what :func:`sensitivity` is proved for; leave
         it out for any other rule.
+    whole:
+        Whether it looks at whole vectors. Then it is given all coordinates at once, the vectors in
+        an order that follows from their values, and :class:`Public`.
+    history:
+        Whether it uses ``Public.last``, which the server then keeps.
+    words:
+        ``(buckets, trim, **options) -> text``: what it did beyond its name, for summaries.
     """
+    declared = Rule(_nothing, robust, trimmed, whole, history, words)
 
     def add(combination: Combined) -> Combined:
-        RULES.declare(combination, Rule(combination, robust, trimmed))
+        RULES.declare(combination, replace(declared, combination=combination))
         return combination
 
     return add
 
 
-def register_rule(
-    name: str, *, robust: bool = True, trimmed: Callable[[int, int], int] | None = None
-) -> Callable[[Combined], Combined]:
+def register_rule(name: str, **declared: Any) -> Callable[[Combined], Combined]:
     """Declare the decorated rule (:func:`declare_rule`), and add it under a name.
 
     Raises
@@ -73,13 +115,28 @@ def register_rule(
     """
 
     def add(combination: Combined) -> Combined:
-        RULES.register(name)(Rule(combination, robust, trimmed))
-        return declare_rule(robust=robust, trimmed=trimmed)(combination)
+        RULES.register(name)(Rule(combination, **declared))
+        return declare_rule(**declared)(combination)
 
     return add
 
 
-def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
+def _nothing(*_: object) -> Vectors:
+    raise NotImplementedError
+
+
+def describe(rule: str, buckets: int, trim: int) -> str:
+    """Say what a rule did: its name, of how many vectors, and what it left out."""
+    name = part_name(rule).replace("_", " ")
+    if not buckets:
+        return f"{name}, never applied"
+    chosen = RULES[rule]
+    options = getattr(chosen.combination, "keywords", {})
+    said = chosen.words(buckets, trim, **options) if chosen.words else ""
+    return f"{name} of {buckets} group means" + (f", {said}" if said else "")
+
+
+def combine(rule: str, bucket_means: Vectors, trim: int, public: Public | None = None) -> Vectors:
     """Combine bucket means by a registered rule.
 
     Parameters
@@ -90,6 +147,9 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
         float64, shape (B, d), finite. Not changed.
     trim:
         Bad buckets to be withstood. The mean withstands none and does not look at it.
+    public:
+        For rules over whole vectors; None takes all coordinates for the update, and nothing else
+        for known.
 
     Returns
     -------
@@ -115,6 +175,8 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
             cure="stack one mean a bucket",
         )
     _check_cohort(rule, chosen, len(means), trim)
+    if chosen.whole:
+        return _combine_whole(rule, chosen, means, trim, public or Public(means.shape[1]))
     coordinates = means.shape[1]
     # A block that was just checked is still in the cache when it is combined.
     size = _BLOCK if chosen.trimmed else max(coordinates, 1)
@@ -124,13 +186,27 @@ def combine(rule: str, bucket_means: NDArray[np.float64], trim: int) -> NDArray[
         if not _all_finite(block):
             raise _not_finite(means)
         result = chosen.combination(block, trim)
-        if result.shape != block.shape[1:]:
-            raise ProtocolError(
-                f"robust rule {rule!r} returned shape {result.shape}, not {block.shape[1:]}",
-                cure="return one number a coordinate",
-            )
+        _check_shape(rule, result, block)
         combined[start : start + size] = result
     return combined
+
+
+def _combine_whole(rule: str, chosen: Rule, means: Vectors, trim: int, public: Public) -> Vectors:
+    if not _all_finite(means):
+        raise _not_finite(means)
+    # Whose vector comes first depends on the network; what is combined must not, to the last bit.
+    order = sorted(range(len(means)), key=lambda bucket: means[bucket].tobytes())
+    result = chosen.combination(means[order], trim, public)
+    _check_shape(rule, result, means)
+    return result
+
+
+def _check_shape(rule: str, result: Vectors, means: Vectors) -> None:
+    if result.shape != means.shape[1:]:
+        raise ProtocolError(
+            f"robust rule {rule!r} returned shape {result.shape}, not {means.shape[1:]}",
+            cure="return one number a coordinate",
+        )
 
 
 def sensitivity(rule: str, buckets: int, trim: int, smallest_bucket: int) -> float:
@@ -148,6 +224,10 @@ def sensitivity(rule: str, buckets: int, trim: int, smallest_bucket: int) -> flo
     by between 0 and b - a. So in every coordinate, the trimmed sum moves by at most as much as m_i,
     hence in L2 too; the trimmed mean divides by B - 2k. QED. Other clients may be unbounded: an
     honest client's guarantee does not rest on attackers who clip. It is tight at B = 3, k = 1.
+
+    A rule may first map each m_i by itself, as ``norm_checked`` does: its docstring has the proof
+    that the map lengthens no difference between vectors of honest clients, which is all that is
+    used of m_i here.
 
     Parameters
     ----------
@@ -178,68 +258,13 @@ def sensitivity(rule: str, buckets: int, trim: int, smallest_bucket: int) -> flo
     if chosen.trimmed is None:
         raise PrivacyError(
             f"no sensitivity is proved for robust rule {rule!r}",
-            cure="set privacy.noise = 'client', or use trimmed_mean, median or mean",
+            cure="set privacy.noise = 'client', or use trimmed_mean, median, mean or norm_checked",
         )
     if smallest_bucket < 1:
         raise PrivacyError(
             f"smallest bucket has {smallest_bucket} members", cure="leave out empty buckets"
         )
     return 1.0 / (smallest_bucket * (buckets - 2 * chosen.trimmed(buckets, trim)))
-
-
-@register_rule("trimmed_mean", trimmed=lambda _, trim: trim)
-def trimmed_mean(bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
-    """Mean without the ``trim`` largest and smallest values (arXiv 1803.01498, definition 2)."""
-    return _middle_mean(bucket_means, trim)
-
-
-@register_rule("median", trimmed=lambda buckets, _: (buckets - 1) // 2)
-def median(bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
-    """Median, the mean of the one or two middle values (arXiv 1803.01498, definition 1)."""
-    del trim
-    return _middle_mean(bucket_means, (len(bucket_means) - 1) // 2)
-
-
-@register_rule("mean", robust=False, trimmed=lambda *_: 0)
-def mean(bucket_means: NDArray[np.float64], trim: int) -> NDArray[np.float64]:
-    """Plain mean, which a single attacker moves at will: for comparison."""
-    del trim
-    return _middle_mean(bucket_means, 0)
-
-
-def _middle_mean(bucket_means: NDArray[np.float64], trimmed: int) -> NDArray[np.float64]:
-    """Mean of each coordinate's middle values, without ``trimmed`` at either end; shape (d,)."""
-    buckets = len(bucket_means)
-    count = buckets - 2 * trimmed
-    rows = _middle_rows(bucket_means, trimmed)
-    total = rows[0].copy()
-    with np.errstate(over="ignore"):
-        for row in rows[1:]:
-            total += row
-    total /= count
-    if not (finite := np.isfinite(total)).all():
-        # Finite bucket means near the float64 limit overflow in the sum: divide those first.
-        total[~finite] = sum(row[~finite] / count for row in rows)
-    return total
-
-
-def _middle_rows(block: NDArray[np.float64], trimmed: int) -> list[NDArray[np.float64]]:
-    """Sort each column of a (B, c) block; all but the outer rows come back in ascending order.
-
-    A sorting network compares whole rows, which numpy does with vector instructions: 9 times as
-    fast as ``np.partition`` along the first axis for 10 buckets, and for 33 still twice as fast.
-    """
-    *rows, spare = np.concatenate([block, block[:1]])
-    for low, high, wants_low, wants_high in selection(len(rows), trimmed):
-        if not wants_high:
-            np.minimum(rows[low], rows[high], out=rows[low])
-        elif not wants_low:
-            np.maximum(rows[low], rows[high], out=rows[high])
-        else:
-            np.minimum(rows[low], rows[high], out=spare)
-            np.maximum(rows[low], rows[high], out=rows[high])
-            rows[low], spare = spare, rows[low]
-    return rows[trimmed : len(rows) - trimmed]
 
 
 def _all_finite(block: NDArray[np.float64]) -> bool:

@@ -18,7 +18,8 @@ _LARGEST = 2**31 - 1
 
 
 def fraction_bits(members: int, bound: float) -> int:
-    """Return the largest number of fraction bits at which a bucket's sum cannot overflow.
+    """Return the largest number of fraction bits at which a bucket's sum cannot overflow; raises
+    ProtocolError if ``members`` or ``bound`` is out of range.
 
     Parameters
     ----------
@@ -32,11 +33,6 @@ def fraction_bits(members: int, bound: float) -> int:
     int
         Largest ``f`` with ``members * round(bound * 2**f) <= 2**31 - 1``; negative where ``bound``
         is beyond int32.
-
-    Raises
-    ------
-    ProtocolError
-        If ``members`` or ``bound`` is out of range.
     """
     if members < 1:
         raise ProtocolError(
@@ -59,7 +55,9 @@ def encode(values: NDArray[np.float64], bits: int, bound: float) -> NDArray[np.u
     bucket by that, which is the robust rule's business.
 
     Rounding to nearest moves each coordinate by at most ``2**-(bits + 1)``, hence the sum of n
-    vectors by at most ``n * 2**-(bits + 1)``. After noise it is post-processing too.
+    vectors by at most ``n * 2**-(bits + 1)``. After noise it is post-processing too. Raises
+    ProtocolError if a value is NaN or infinite, or one saturated value alone would not fit an
+    int32.
 
     Parameters
     ----------
@@ -74,11 +72,6 @@ def encode(values: NDArray[np.float64], bits: int, bound: float) -> NDArray[np.u
     -------
     NDArray[np.uint32]
         Shape (d,), two's complement.
-
-    Raises
-    ------
-    ProtocolError
-        If a value is NaN or infinite, or one saturated value alone would not fit an int32.
     """
     _check_bound(bound)
     if _largest_code(bits, bound) > _LARGEST:
@@ -113,13 +106,7 @@ def decode_sum(total: NDArray[np.uint32], bits: int) -> NDArray[np.float64]:
 
 
 def check_finite(values: NDArray[np.float64]) -> None:
-    """Refuse values that have no encoding.
-
-    Raises
-    ------
-    ProtocolError
-        If a value is NaN or infinite.
-    """
+    """Refuse values that have no encoding; raises ProtocolError if a value is NaN or infinite."""
     if bad := int(values.size - np.count_nonzero(np.isfinite(values))):
         raise ProtocolError(
             f"{bad} of {values.size} values to be encoded are NaN or infinite",

@@ -72,7 +72,7 @@ class MaskingClient:
     def open(
         cls, run_id: int, round: int, node_id: int, minimum: int, *, order: bytes
     ) -> MaskingClient:
-        """Draw keys and seed for one round.
+        """Draw keys and seed for one round; raises ProtocolError if ``minimum`` is below 2.
 
         Parameters
         ----------
@@ -84,11 +84,6 @@ class MaskingClient:
             SHA-256 of what this member was ordered to compute, 32 bytes. It joins no bucket with
             another one: a server that orders one member to compute something else could tell its
             vector from the sum.
-
-        Raises
-        ------
-        ProtocolError
-            If ``minimum`` is below 2.
         """
         if minimum < 2:
             raise ProtocolError(
@@ -207,8 +202,6 @@ class MaskingClient:
 
         Parameters
         ----------
-        run_id, round, bucket:
-            As in the roster.
         survivors, dropped:
             Sharers whose masked vector did or did not arrive; together exactly the sharers that
             this member saw.
@@ -243,13 +236,7 @@ class MaskingClient:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MaskingClient:
-        """Invert :meth:`to_bytes`.
-
-        Raises
-        ------
-        ProtocolError
-            If ``data`` is not such a state.
-        """
+        """Invert :meth:`to_bytes`; raises ProtocolError if ``data`` is not such a state."""
         return cls(MemberState.from_bytes(data))
 
     def wipe(self) -> None:

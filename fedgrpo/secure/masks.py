@@ -24,17 +24,13 @@ def self_mask(roster: Roster, member: int, seed: bytes, words: int) -> NDArray[n
 def pairwise_mask(
     roster: Roster, member: int, private: bytes, peer: int, words: int
 ) -> NDArray[np.uint32]:
-    """Mask that ``member``, client of the X25519 key ``private``, adds on account of ``peer``.
+    """Mask that ``member``, client of the X25519 key ``private``, adds on account of ``peer``;
+    raises ProtocolError if the peer's public masking key has low order.
 
     Returns
     -------
     NDArray[np.uint32]
         Shape (words,); minus (modulo 2^32) what ``peer`` adds on account of ``member``.
-
-    Raises
-    ------
-    ProtocolError
-        If the peer's public masking key has low order.
     """
     low, high = sorted((member, peer))
     key = agree(private, roster.keys_of(peer).masking, roster.context("pairwise mask", low, high))

@@ -32,7 +32,9 @@ def unmask_sum(
     make the result wrong: each reconstructed seed is checked against its commitment and each
     reconstructed key against the public masking key, and other sets of answers are tried until one
     fits. What remains to a liar is to send a vector of its choice (the robust rule's business) or
-    to lose its own bucket, by dealing shares that fit nothing.
+    to lose its own bucket, by dealing shares that fit nothing. Raises ProtocolError if roster,
+    sharers or vectors do not fit together, fewer than ``threshold`` members answer properly, or a
+    secret cannot be reconstructed from any set of answers.
 
     Parameters
     ----------
@@ -49,12 +51,6 @@ def unmask_sum(
     -------
     NDArray[np.uint32]
         Shape (d,): the sum over the keys of ``masked``.
-
-    Raises
-    ------
-    ProtocolError
-        If roster, sharers or vectors do not fit together, fewer than ``threshold`` members answer
-        properly, or a secret cannot be reconstructed from any set of answers.
     """
     check_roster(roster)
     survivors = sorted(masked)

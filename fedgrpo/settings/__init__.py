@@ -7,15 +7,10 @@ Flower carries only scalars, so lists travel as comma-separated strings and ever
 
 from fedgrpo.settings.reading import REMOVED, RENAMED, read_toml
 from fedgrpo.settings.sections.aggregation import (
-    AggregationSettings,
-    RobustSettings,
-    SecureSettings,
     ServerSettings,
 )
 from fedgrpo.settings.sections.data import DataSettings, EvaluationSettings, RewardSettings
 from fedgrpo.settings.sections.federation import (
-    FederationSettings,
-    RunSettings,
     SimulationSettings,
 )
 from fedgrpo.settings.sections.grpo import FROM_PRESET, GRPOSettings
@@ -33,10 +28,8 @@ __all__ = [
     "REMOVED",
     "RENAMED",
     "AdapterSettings",
-    "AggregationSettings",
     "DataSettings",
     "EvaluationSettings",
-    "FederationSettings",
     "GRPOSettings",
     "Metric",
     "Metrics",
@@ -46,11 +39,8 @@ __all__ = [
     "Preset",
     "PrivacySettings",
     "RewardSettings",
-    "RobustSettings",
-    "RunSettings",
     "Scalar",
     "Section",
-    "SecureSettings",
     "ServerSettings",
     "Settings",
     "SimulationSettings",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from fedgrpo.ground.part_names import brings_code, part_name
+import datetime
+
+from fedgrpo.ground.parts import brings_code, part_name
 from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.settings.protocols.base import impossible
 from fedgrpo.settings.protocols.committee import check_named
+from fedgrpo.settings.sections.table import read_table
 from fedgrpo.settings.sections.tree import Tree as Settings  # Whole, or on the way to it.
 
 
@@ -20,8 +23,10 @@ def check_together(settings: Settings) -> None:
     for check in (
         check_named,
         _check_protocol,
+        _check_norm_check,
         _check_prompt_unit,
         _check_unit_column,
+        _check_data,
         _check_rewards,
         _check_credit,
         _check_simulation,
@@ -31,6 +36,20 @@ def check_together(settings: Settings) -> None:
 
 def _check_protocol(settings: Settings) -> None:
     protocol_of(settings).check(settings)
+
+
+def _check_norm_check(settings: Settings) -> None:
+    privacy = settings.privacy
+    if (
+        part_name(settings.robust.rule) == "norm_checked"
+        and privacy.unit != "none"
+        and privacy.noise == "client"
+    ):
+        raise impossible(
+            "robust.rule = 'norm_checked' cannot go with privacy.noise = 'client': the noise, not "
+            "the update, decides how long a release is",
+            "set privacy.noise = 'server', or robust.rule = 'nnm_trimmed_mean'",
+        )
 
 
 def _check_prompt_unit(settings: Settings) -> None:
@@ -62,6 +81,24 @@ def _check_prompt_unit(settings: Settings) -> None:
             "'prompt', which samples prompts by independent coins, not by their rewards",
             "set grpo.max_resamples = 0",
         )
+    if settings.grpo.engine != "own":
+        raise impossible(
+            f"grpo.engine = {settings.grpo.engine!r} cannot go with privacy.unit = 'prompt': it "
+            "has not passed the test that prompts cannot change a bit of each other",
+            "set grpo.engine = 'own', or privacy.unit = 'client'",
+        )
+    if settings.grpo.gradient_checkpointing:
+        raise impossible(
+            "grpo.gradient_checkpointing cannot go with privacy.unit = 'prompt', whose gradients "
+            "are taken in shapes that were tried without it",
+            "leave it out, and lower grpo.tokens_per_batch where memory is short",
+        )
+    if settings.grpo.memory_gb:
+        raise impossible(
+            f"grpo.memory_gb = {settings.grpo.memory_gb} cannot go with privacy.unit = 'prompt', "
+            "whose shapes follow from public figures, not from memory",
+            "leave it out, and lower grpo.tokens_per_batch where memory is short",
+        )
     if settings.grpo.prompts_per_step > settings.data.min_prompts:
         raise impossible(
             f"grpo.prompts_per_step = {settings.grpo.prompts_per_step} is more than "
@@ -79,6 +116,26 @@ def _check_unit_column(settings: Settings) -> None:
         f"privacy.unit = {settings.privacy.unit!r}: they say which rows are hidden together",
         "set privacy.unit = 'prompt', or leave both out",
     )
+
+
+def _check_data(settings: Settings) -> None:
+    data = settings.data
+    if data.source == "tasks" and data.system_prompt:
+        raise impossible(
+            "data.system_prompt cannot go with built-in tasks, whose prompts are no chats",
+            "name a file with data.source, or leave it out",
+        )
+    try:
+        datetime.date.fromisoformat(data.today)
+    except ValueError:
+        raise impossible(
+            f"data.today = {data.today!r} is no date", "write it as 2026-01-31"
+        ) from None
+    for ours, theirs in read_table(data.columns).items():
+        if not isinstance(theirs, str) or not theirs:
+            raise impossible(
+                f"data.columns gives {ours!r} the name {theirs!r}", "name a column of the source"
+            )
 
 
 def _check_credit(settings: Settings) -> None:
@@ -106,6 +163,8 @@ def _check_rewards(settings: Settings) -> None:
         raise impossible("reward.functions is empty", "name one, for example 'exact_match'")
     if len(set(reward.functions)) != functions:
         raise impossible("reward.functions names one twice", "name it once, weighted")
+    if len(set(reward.evaluation)) != len(reward.evaluation):
+        raise impossible("reward.evaluation names one twice", "name it once")
     if weights not in (0, functions):
         raise impossible(
             f"reward.weights has {weights} numbers for {functions} functions", "give one each"

@@ -30,13 +30,7 @@ REMOVED = dict.fromkeys(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file as it stands.
-
-    Raises
-    ------
-    SettingsError
-        If it is missing, not TOML or not UTF-8.
-    """
+    """Read a TOML file; raises SettingsError if it is missing, not TOML or not UTF-8."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
@@ -94,7 +88,9 @@ def _nearest(key: str, known: Iterable[str]) -> str:
         return f"it is called {RENAMED[key]} now"
     if key in REMOVED:
         return REMOVED[key]
-    close = difflib.get_close_matches(key, known, n=1)
+    names = list(known)
+    sections = {name.partition(".")[0] for name in names if "." in name}
+    close = difflib.get_close_matches(key, [*names, *sections] if "." not in key else names, n=1)
     if close:
         return f"did you mean {close[0]}?"
     return f"remove {key}; docs/settings.md lists what there is"

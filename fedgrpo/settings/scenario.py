@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.ground.part_names import absolute_part, brings_code, split_names
+from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.parts import absolute_part, brings_code, join_names, split_names
 from fedgrpo.settings import FROM_PRESET, PRESETS, Scalar, Settings, read_toml
 
 PARTS = (
     "data.tasks",
     "reward.functions",
+    "reward.evaluation",
     "grpo.advantage",
     "grpo.loss",
     "grpo.credit",
     "grpo.guidance",
+    "grpo.engine",
     "robust.rule",
     "server.optimiser",
     "simulation.attack",
+    "run.report_to",
 )
 """Settings that name parts, which may come from files."""
 
@@ -42,8 +46,29 @@ def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -
     SettingsError
         For every key or value that is not valid.
     """
-    tree = _with_preset(_with_dotted(read_toml(scenario), overrides), base)
+    tree = _filled(_with_dotted(read_toml(scenario), overrides), base)
     return with_absolute_paths(Settings.from_mapping(tree), base)
+
+
+def _filled(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Put what lies in files of this machine into the settings, which travel."""
+    return _with_template(_with_preset(tree, base), base)
+
+
+def _with_template(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Read the chat template that a .jinja file holds."""
+    data: object = tree.get("data")
+    name = data.get("chat_template") if isinstance(data, dict) else None
+    if not isinstance(name, str) or "{" in name or not name.lower().endswith((".jinja", ".j2")):
+        return tree
+    try:
+        text = (base / Path(name).expanduser()).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"data.chat_template = {name!r} cannot be read ({type(error).__name__})",
+            cure="name a UTF-8 file of this machine, or one of the tokenizer's templates",
+        ) from None
+    return tree | {"data": {**dict(data or {}), "chat_template": text}}  # type: ignore[call-overload]
 
 
 def _with_preset(tree: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -80,7 +105,7 @@ def settings_from(source: Settings | Mapping[str, Any] | str | Path, base: Path)
         return load_scenario(Path(source), {}, base)
     nested = {key: value for key, value in source.items() if "." not in key}
     dotted = {key: value for key, value in source.items() if "." in key}
-    tree = _with_preset(_with_dotted(nested, dotted), base)
+    tree = _filled(_with_dotted(nested, dotted), base)
     return with_absolute_paths(Settings.from_mapping(tree), base)
 
 
@@ -88,11 +113,19 @@ def _with_dotted(tree: Mapping[str, Any], dotted: Mapping[str, object]) -> dict[
     """Put values with dotted keys into a nested mapping, in the place of what is there."""
     made = {key: dict(v) if isinstance(v, Mapping) else v for key, v in tree.items()}
     for key, value in dotted.items():
-        section, _, name = key.rpartition(".")
+        section, _, name = key.partition(".") if "." in key else ("", "", key)
         if section and not isinstance(made.get(section), dict):
             made[section] = {}
-        (made[section] if section else made)[name] = value
+        _put(made[section] if section else made, name, value)
     return made
+
+
+def _put(section: dict[str, Any], name: str, value: object) -> None:
+    """Put a value in place; ``columns.prompt`` is an item of a table."""
+    name, _, inner = name.partition(".")
+    table = section.get(name)
+    own = table if isinstance(table, dict) else {}
+    section[name] = {**own, inner: value} if inner else value
 
 
 def with_absolute_paths(settings: Settings, base: Path) -> Settings:
@@ -104,7 +137,7 @@ def with_absolute_paths(settings: Settings, base: Path) -> Settings:
     """
     flat = settings.to_run_config()
     changed: dict[str, Scalar] = {
-        key: ", ".join(absolute_part(name, base) for name in split_names(str(flat[key])))
+        key: join_names(absolute_part(name, base) for name in split_names(str(flat[key])))
         for key in PARTS
     }
     changed |= {

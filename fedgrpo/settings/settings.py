@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from fedgrpo.ground.parts import join_names
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.reading import explain, read_toml
 from fedgrpo.settings.sections.grpo import FROM_PRESET
@@ -43,12 +44,8 @@ class Settings(Tree):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Settings:
-        """Read a scenario file.
-
-        Raises
-        ------
-        SettingsError
-            If the file is missing, is not TOML, or a key or value is not valid.
+        """Read a scenario file; raises SettingsError if the file is missing, is not TOML, or a key
+        or value is not valid.
         """
         return cls.from_mapping(read_toml(Path(path)))
 
@@ -72,7 +69,7 @@ class Settings(Tree):
         for key, value in self.model_dump().items():
             for name, item in value.items() if isinstance(value, dict) else [("", value)]:
                 flat[f"{key}.{name}" if name else key] = (
-                    ", ".join(map(str, item)) if isinstance(item, tuple) else item
+                    join_names(item) if isinstance(item, tuple) else item
                 )
         return flat | dict.fromkeys(unset, "")
 

@@ -4,37 +4,32 @@ The installed package keeps to it whatever a server asks. Nothing here knows Flo
 """
 
 from fedgrpo.settings.protocols.committee.members import fingerprint
-from fedgrpo.site.absent import broken_without_policy
-from fedgrpo.site.account import check_spending, rounds_left, spent_epsilon
+from fedgrpo.site.account.costs import check_spending, rounds_left, spent_epsilon
+from fedgrpo.site.account.mishaps import MishapFile
+from fedgrpo.site.account.spending import Entry, SpendingFile
 from fedgrpo.site.checks import broken_limits, check_round
 from fedgrpo.site.declared import Declared, broken_declarations, declared_by
 from fedgrpo.site.explain import explain
-from fedgrpo.site.limits import Policy, UnitLimits
-from fedgrpo.site.mishaps import MishapFile
+from fedgrpo.site.limits import Policy
 from fedgrpo.site.refusals import CURES, Refusal, refused
-from fedgrpo.site.site import Request, Site, find_policy, is_simulated, site_of
-from fedgrpo.site.spending import Entry, History, SpendingFile
+from fedgrpo.site.site import Request, Site, is_simulated, site_of
 
 __all__ = [
     "CURES",
     "Declared",
     "Entry",
-    "History",
     "MishapFile",
     "Policy",
     "Refusal",
     "Request",
     "Site",
     "SpendingFile",
-    "UnitLimits",
     "broken_declarations",
     "broken_limits",
-    "broken_without_policy",
     "check_round",
     "check_spending",
     "declared_by",
     "explain",
-    "find_policy",
     "fingerprint",
     "is_simulated",
     "refused",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.site.limits import named_code

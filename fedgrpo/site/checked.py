@@ -1,7 +1,7 @@
 """That a site's own people have held its prompts against its own figures, before any server asks.
 
 What is wrong with prompts is told here, in front of them, and never in an answer. A stamp in the
-node's folder says which files were looked at; prompts that have changed since are unchecked.
+node's folder says which files were looked at; prompts that have changed since contribute nothing.
 """
 
 from __future__ import annotations
@@ -15,29 +15,25 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import DataError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.settings import Scalar, Settings
+from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.site.limits import Policy
-from fedgrpo.site.node_folder import node_folder, owned_folder
+from fedgrpo.site.node_folder import STATE, node_folder, owned_folder
 from fedgrpo.site.refusals import Refusal, refused
 
+_DECIDING = ("config", "columns", "system_prompt", "chat_template", "chat_template_kwargs", "today")
+_USUAL = {name: getattr(DataSettings(), name) for name in _DECIDING}
 STAMP = "checked.json"
 """Name of the stamp in the node's folder."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was looked at, and what was found.
-
-    Attributes
-    ----------
-    files:
-        Tells the prompts' files from others, see :func:`files_stamp`.
-    units:
-        How many units there are, by what was looked at: see :func:`looked_at`.
-    """
+    """What was looked at, and what was found."""
 
     files: str
+    """Tells the prompts' files from others, see :func:`files_stamp`."""
     units: Mapping[str, int]
+    """How many units there are, by what was looked at: see :func:`looked_at`."""
 
     def and_also(self, before: Checked | None) -> Checked:
         """Keep what was found in the same files in other ways."""
@@ -54,16 +50,15 @@ def looked_at(settings: Settings) -> str:
     people have looked at.
     """
     data, model = settings.data, settings.model
-    return json.dumps([data.split, data.unit, model.name, model.revision])
+    known = [data.split, data.unit, model.name, model.revision]
+    # Only where they say something, so that what was checked before they were there stays checked.
+    new = {name: getattr(data, name) for name in _DECIDING if getattr(data, name) != _USUAL[name]}
+    return json.dumps([*known, new] if new else known)
 
 
 def files_stamp(prompts: str) -> str:
     """Tell prompts from others without opening them: SHA-256 (hex) of names, sizes and times.
-
-    Raises
-    ------
-    DataError
-        If they are no file or folder of this machine.
+    Raises DataError if they are no file or folder of this machine.
     """
     path = Path(prompts).expanduser()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -96,10 +91,12 @@ def read_checked(folder: Path) -> Checked | None:
         return None
 
 
-def check_prompts(node_config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> None:
-    """Refuse a deployed node's prompts unless they were checked as they are.
+def check_prompts(node_config: Mapping[str, Scalar], settings: Settings) -> None:
+    """Refuse a run whose way of looking at a deployed node's prompts its people have not tried.
 
-    A node that names no prompts has its own way to them, which its own code must check.
+    Adversary: a server. This depends on its settings, and on what was done at the site before; what
+    has become of the prompts since is for :func:`check_unchanged`, after the charge. A node that
+    names no prompts has its own way to them, which its own code must check.
 
     Raises
     ------
@@ -108,32 +105,45 @@ def check_prompts(node_config: Mapping[str, Scalar], settings: Settings, policy:
     """
     if "prompts" not in node_config:
         return
-    try:
-        files = files_stamp(str(node_config["prompts"]))
-    except DataError as error:
-        raise refused(Refusal.UNCHECKED, error.problem) from None
     folder = node_folder(node_config, settings)
     found = read_checked(folder) if folder else None
-    if problem := _problem(found, files, settings, policy):
+    if found is None:
+        raise refused(
+            Refusal.UNCHECKED, "the prompts were never checked", cure=how_to_check(node_config)
+        )
+    if (seen := looked_at(settings)) not in found.units:
         raise refused(
             Refusal.UNCHECKED,
-            problem,
-            cure=f"run 'fedgrpo policy check POLICY SCENARIO --prompts {node_config['prompts']}'"
-            + (f" --state {folder}" if "state" in node_config else ""),
+            f"the prompts were not checked with this split, unit column and model: {seen}",
+            cure=how_to_check(node_config),
         )
 
 
-def _problem(found: Checked | None, files: str, settings: Settings, policy: Policy) -> str:
-    """What is wrong with a stamp; empty if nothing is."""
-    if found is None:
-        return "the prompts were never checked"
-    if found.files != files:
-        return "the prompts have changed since they were checked"
-    if (seen := looked_at(settings)) not in found.units:
-        return f"the prompts were not checked with this split, unit column and model: {seen}"
-    if found.units[seen] > policy.prompts_declared > 0:
-        return f"there are more units than prompts_declared = {policy.prompts_declared}"
-    return ""
+def check_unchanged(node_config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> None:
+    """Raise DataError if a deployed node's prompts are not as they were checked, or too many.
+
+    Before a node starts, and after the charge: a refusal would tell of the prompts.
+    """
+    if "prompts" not in node_config:
+        return
+    folder = node_folder(node_config, settings)
+    found = read_checked(folder) if folder else None
+    files = files_stamp(str(node_config["prompts"]))
+    if found is None or found.files != files:
+        what = "were never checked" if found is None else "have changed since they were checked"
+        raise DataError(f"the prompts {what}", cure=how_to_check(node_config))
+    if max(found.units.values(), default=0) > policy.prompts_declared > 0:
+        raise DataError(
+            f"there are more units than prompts_declared = {policy.prompts_declared}",
+            cure="raise it in the policy, and check the prompts again",
+        )
+
+
+def how_to_check(node_config: Mapping[str, Scalar]) -> str:
+    """The command for a site's people."""
+    state = f" --state {node_config[STATE]}" if STATE in node_config else ""
+    prompts = node_config["prompts"]
+    return f"run 'fedgrpo policy check POLICY SCENARIO --prompts {prompts}{state}'"
 
 
 def proposed(units: int) -> int:

@@ -20,8 +20,6 @@ def check_round(policy: Policy, settings: Settings, clipping_norm: float, now: d
 
     Parameters
     ----------
-    policy:
-        The site's.
     settings:
         The run's, from the server.
     clipping_norm:
@@ -45,8 +43,6 @@ def broken_limits(
 
     Parameters
     ----------
-    policy, settings:
-        As above.
     now:
         Local time; None leaves the hours out.
     """

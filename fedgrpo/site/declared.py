@@ -22,27 +22,18 @@ FINISH_S = 2.0
 
 @dataclass(frozen=True)
 class Declared:
-    """A site's public figures.
-
-    Attributes
-    ----------
-    units:
-        Upper bound on its units; 0 on a simulated node, which has as many as it has.
-    longest_prompt_tokens:
-        Longest prompt that takes part.
-    stateless_rewards:
-        Reward functions that may run in the node's own process.
-    answer_after_s:
-        Seconds from an order to train to its answer; 0 answers as soon as it can.
-    any_weights:
-        Whether model weights may be in a format that can hold code.
-    """
+    """A site's public figures."""
 
     units: int
+    """Upper bound on its units; 0 on a simulated node, which has as many as it has."""
     longest_prompt_tokens: int
+    """Longest prompt that takes part."""
     stateless_rewards: tuple[str, ...]
+    """Reward functions that may run in the node's own process."""
     answer_after_s: float
+    """Seconds from an order to train to its answer; 0 answers as soon as it can."""
     any_weights: bool
+    """Whether model weights may be in a format that can hold code."""
 
     @property
     def work_s(self) -> float:
@@ -51,12 +42,8 @@ class Declared:
 
 
 def declared_by(node_config: Mapping[str, Scalar], settings: Settings) -> Declared:
-    """Read what a node declares, from its site's policy; a simulated one is its own site.
-
-    Raises
-    ------
-    PolicyError
-        If there is a policy and it cannot be read.
+    """Read what a node declares, from its site's policy; a simulated one is its own site. Raises
+    PolicyError if there is a policy and it cannot be read.
     """
     if is_simulated(node_config):
         longest = settings.grpo.max_prompt_length

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from fedgrpo.privacy.accounting.neighbours import Neighbours
 from fedgrpo.settings import METRICS
 from fedgrpo.settings.protocols import PROTOCOLS
-from fedgrpo.site.account import UNITS, spent_epsilon, spent_on_neighbours
+from fedgrpo.site.account.costs import UNITS, spent_epsilon, spent_on_neighbours
+from fedgrpo.site.account.spending import Entry
 from fedgrpo.site.limits import ANY, Policy, UnitLimits, allowed
-from fedgrpo.site.spending import Entry
 
 WIDTH = 88
 

@@ -15,7 +15,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedgrpo.ground.errors import PolicyError
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings import METRICS, Metrics, Names, Section, Settings
 from fedgrpo.settings.protocols.committee.members import check_members
 from fedgrpo.site.refusals import Refusal
@@ -32,7 +32,7 @@ def allowed(name: str, names: tuple[str, ...]) -> bool:
 def named_code(settings: Settings) -> Iterator[tuple[str, str]]:
     """Parts besides rewards for which a node would load a module or a file: setting and name."""
     grpo = settings.grpo
-    for key in ("advantage", "loss", "credit", "guidance"):
+    for key in ("advantage", "loss", "credit", "guidance", "engine"):
         name: str = getattr(grpo, key)
         if brings_code(name):
             yield f"grpo.{key}", name
@@ -45,13 +45,7 @@ def _check_hours(text: str) -> str:
 
 
 def hours_of(text: str) -> tuple[time, time]:
-    """Read ``"20:00-06:00"``.
-
-    Raises
-    ------
-    ValueError
-        If it is no such pair.
-    """
+    """Read ``"20:00-06:00"``; raises ValueError if it is no such pair."""
     start, dash, end = text.partition("-")
     if not dash:
         raise ValueError("write hours as 20:00-06:00")
@@ -144,12 +138,8 @@ class Policy(Section):
 
     @classmethod
     def from_toml(cls, path: Path) -> Policy:
-        """Read a policy file.
-
-        Raises
-        ------
-        PolicyError
-            If it is missing, no TOML, or has an unknown key or a value out of range.
+        """Read a policy file; raises PolicyError if it is missing, no TOML, or has an unknown key
+        or a value out of range.
         """
         try:
             with path.open("rb") as file:

@@ -24,12 +24,7 @@ def node_folder(node_config: Mapping[str, Scalar], settings: Settings) -> Path |
     """Folder in which a node keeps its state.
 
     As its own configuration says, or beside its prompts; of a simulated node, in the run directory,
-    or None if the simulation has none.
-
-    Raises
-    ------
-    RunError
-        If a deployed node has no place.
+    or None if the simulation has none. Raises RunError if a deployed node has no place.
     """
     if STATE in node_config:
         return Path(str(node_config[STATE])).expanduser()
@@ -39,7 +34,7 @@ def node_folder(node_config: Mapping[str, Scalar], settings: Settings) -> Path |
     if "prompts" not in node_config:
         raise RunError(
             "this node has no folder to keep its secret in",
-            cure=f"start it with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
+            cure=f"write {STATE} = 'FOLDER' in site.toml, a folder of its own",
         )
     return folder_beside(Path(str(node_config["prompts"])))
 
@@ -68,7 +63,7 @@ def owned_folder(folder: Path) -> Path:
     if status.st_uid != os.geteuid():
         raise RunError(
             "this node's folder belongs to another user of the machine",
-            cure=f"start the node with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
+            cure=f"write {STATE} = 'FOLDER' in site.toml, a folder of its own",
         )
     if stat.S_IMODE(status.st_mode) != 0o700:
         folder.chmod(0o700)
@@ -81,8 +76,6 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Parameters
     ----------
-    folder:
-        The node's.
     wait:
         Whether to wait for who holds it.
 

@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from fedgrpo.settings import Scalar, Settings
-from fedgrpo.site.account import check_spending, round_entry
+from fedgrpo.site.account.costs import check_spending, round_entry
+from fedgrpo.site.account.mishaps import MishapFile
+from fedgrpo.site.account.spending import Entry, SpendingFile
 from fedgrpo.site.checks import check_round
 from fedgrpo.site.limits import Policy
-from fedgrpo.site.mishaps import MishapFile
-from fedgrpo.site.spending import Entry, SpendingFile
 
 POLICY_FILE = "policy.toml"
 """Name of the policy beside the prompts, where the node's configuration names none."""
@@ -20,28 +20,17 @@ POLICY_FILE = "policy.toml"
 
 @dataclass(frozen=True)
 class Request:
-    """One release that a server asks for.
-
-    Attributes
-    ----------
-    settings:
-        The run's.
-    run, round:
-        Which.
-    clipping_norm:
-        C of this round.
-    plan:
-        SHA-256 (hex) of everything that decides the release, but the node's secret.
-    secret:
-        Fingerprint (32 hex digits) of that.
-    """
+    """One release that a server asks for."""
 
     settings: Settings
     run: int
     round: int
     clipping_norm: float
+    """C of this round."""
     plan: str
+    """SHA-256 (hex) of everything that decides the release, but the node's secret."""
     secret: str = ""
+    """Fingerprint (32 hex digits) of that."""
 
     def entry(self, now: datetime) -> Entry:
         """Write down the release for the account."""
@@ -57,28 +46,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Site:
-    """A policy and the account that it keeps.
-
-    Attributes
-    ----------
-    policy:
-        What the owner allows.
-    spending:
-        What has been spent.
-    """
+    """A policy and the account that it keeps."""
 
     policy: Policy
+    """What the owner allows."""
     spending: SpendingFile
+    """What has been spent."""
 
     @classmethod
     def open(cls, path: Path) -> Site:
-        """Read a site's policy file.
-
-        Raises
-        ------
-        PolicyError
-            If it cannot be read.
-        """
+        """Read a site's policy file; raises PolicyError if it cannot be read."""
         policy = Policy.from_toml(path)
         return cls(policy, SpendingFile(path.parent / policy.spent))
 
@@ -97,13 +74,8 @@ class Site:
 
         Adversary: a server that asks for any number of runs and rounds. Every plan is charged once,
         before any prompt is read, whatever becomes of the round; only a plan that is the same in
-        everything that decides the release is not charged again.
-
-        Raises
-        ------
-        PolicyError
-            If the site's largest epsilon or number of rounds would be passed, or the account cannot
-            be kept.
+        everything that decides the release is not charged again. Raises PolicyError if the site's
+        largest epsilon or number of rounds would be passed, or the account cannot be kept.
         """
         self.spending.charge(
             request.entry(now), lambda entries: check_spending(self.policy, entries)
@@ -111,11 +83,7 @@ class Site:
 
     def is_charged(self, request: Request, now: datetime) -> bool:
         """Whether this very release was charged before: its process died, or its answer was lost.
-
-        Raises
-        ------
-        PolicyError
-            If the account cannot be read.
+        Raises PolicyError if the account cannot be read.
         """
         entry = request.entry(now)
         return any(made.is_release_of(entry) for made in self.spending.read().entries)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
-from fedgrpo.data.ownership import evaluation_prompts, training_prompts
+from fedgrpo.data.failing import check_failing, failing_words
+from fedgrpo.data.ownership import (
+    all_prompts,
+    evaluation_prompts,
+    left_out,
+    training_prompts,
+)
+from fedgrpo.ground.errors import all_at_once
 from fedgrpo.grpo.held_out import HeldOut
-from fedgrpo.grpo.parts import check_parts
+from fedgrpo.grpo.learning.health import TrainingWarning
+from fedgrpo.grpo.methods.parts import check_parts
+from fedgrpo.grpo.rollout.usable import check_start, held_out_reward
 from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.base import model_source
 from fedgrpo.settings import Settings
 
 
@@ -35,6 +46,25 @@ class Preparation:
         return step % self.interval == 0 or step == self.steps
 
 
+def check(settings: Settings) -> None:
+    """Find all that can be known to be wrong before the model is loaded.
+
+    Raises
+    ------
+    FedGRPOError
+        All faults at once.
+    """
+    all_at_once(
+        [
+            lambda: check_parts(settings.grpo),
+            lambda: model_source(settings.model.name),
+            *check_start(
+                settings, lambda: all_prompts(settings), lambda: evaluation_prompts(settings)
+            ),
+        ]
+    )
+
+
 def prepare(settings: Settings) -> Preparation:
     """Load the model, the rewards and the prompts.
 
@@ -46,10 +76,15 @@ def prepare(settings: Settings) -> Preparation:
     FedGRPOError
         Of the kind that fits, with the setting, its value and the cure.
     """
-    check_parts(settings.grpo)
+    check(settings)
     rows, held = training_prompts(settings), evaluation_prompts(settings)
     trainer = GRPOTrainer.from_settings(settings, rows)
-    mixture = trainer.collector.reward
+    unread = left_out(settings)
+    failures = [*unread, *trainer.collector.left_out]
+    check_failing(failures, len(rows) + len(unread), settings.data.max_failing)
+    for sentence in failing_words(unread):
+        warnings.warn(sentence, TrainingWarning, stacklevel=2)
+    mixture = held_out_reward(settings, trainer.collector.reward)
     return Preparation(
         trainer,
         HeldOut(trainer.adapter, mixture, held, settings.grpo, settings.seed),

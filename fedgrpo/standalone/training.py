@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 
+from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
-from fedgrpo.ground.files import replace_file
-from fedgrpo.ground.records import to_json
+from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
-from fedgrpo.grpo.held_out import Answers
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
-from fedgrpo.report.run_directory import choose
-from fedgrpo.report.training import (
-    ADAPTER,
-    BEST_ADAPTER,
-    OUTCOME,
-    STATE,
-    EvaluationRow,
-    Rewards,
-    SampleRow,
+from fedgrpo.report.console import report, shown
+from fedgrpo.report.records import (
+    NO_PRIVACY,
+    STEP,
+    RewardSummary,
+    RoundRow,
+    Summary,
     TrainingSummary,
-    WarningRow,
     best_evaluation,
-    read_training,
 )
-from fedgrpo.report.training_console import TrainingView, report
+from fedgrpo.report.run_directory import choose
+from fedgrpo.report.trackers import Tracked, check_trackers, tracking
+from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario
 from fedgrpo.standalone.interruption import stop_requests, training_warnings
-from fedgrpo.standalone.journal import Journal, finite
 from fedgrpo.standalone.preparation import Preparation, prepare
+from fedgrpo.standalone.rows import measured, step_row
 
 STATE_EVERY = 25
 """Most steps that a killed run has to take again."""
-SAMPLES = 8
-"""Held-out prompts whose completions are written down at each evaluation."""
-NO_PRIVACY = "none: the adapter is as private as the prompts that it was trained on"
+STATE = "state.pt"
+"""The trainer's state, from which the same command resumes."""
 
 
 def train(
@@ -103,17 +99,24 @@ def train(
         base=cwd,
         command="train",
     )
-    parts = prepare(settings)
+    check_trackers(settings.run.report_to)
+    early: list[str] = []
+    with training_warnings(early.append):
+        parts = prepare(settings)
     with chosen.claim(settings):
-        journal = Journal(chosen.path)
-        _carry_on(parts, journal)
+        session = Session(parts, RunWriter(chosen.path), tuple(callbacks))
+        tracked = Tracked(chosen.path, settings.to_run_config())
+        session.carry_on()
+        session.warn(early)
         verb = "resumes" if parts.trainer.steps_done else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
-        with TrainingView(parts.steps, console, show_completions=show_completions) as view:
-            Session(parts, journal, view, tuple(callbacks)).run()
-        summary = summarise(settings, parts, journal)
-        replace_file(chosen.path / OUTCOME, f"{to_json(summary)}\n".encode())
+        with (
+            tracking(settings.run.report_to, tracked) as session.trackers,
+            shown(chosen.path, parts.steps, console, show_completions=show_completions),
+        ):
+            session.run()
+            session.writer.summary(summarise(settings, parts, session.writer.rows()))
         report(chosen.path, console)
     return chosen.path
 
@@ -132,14 +135,30 @@ def local_settings(
     return load_scenario(scenario, {**overrides, **source, "privacy.unit": "none"}, base)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
     """One process's part of a run."""
 
     parts: Preparation
-    journal: Journal
-    view: TrainingView
+    writer: RunWriter
     callbacks: tuple[object, ...] = ()
+    trackers: tuple[object, ...] = ()
+    best: float = float("-inf")
+    """Largest held-out reward so far, sampled."""
+    told: set[str] = field(default_factory=set)
+    """Warnings that a row has, or will have."""
+    warnings: list[str] = field(default_factory=list)
+    """Warnings for the next row."""
+
+    def carry_on(self) -> None:
+        """Go back to the last state, and forget what was written after it."""
+        state = self.writer.run_dir / STATE
+        if state.exists():
+            load_trainer(self.parts.trainer, state)
+        self.writer.truncate(self.parts.trainer.steps_done if state.exists() else -1)
+        for row in self.writer.rows():
+            self.told.update(row.warnings)
+            self.best = max(self.best, self.best if row.sampled is None else row.sampled)
 
     def run(self) -> None:
         """Take every step that is left.
@@ -157,111 +176,107 @@ class Session:
                 self._steps(stop)
             except FedGRPOError as error:
                 cure = f"{error.cure}; the same command resumes".removeprefix("; ")
+                self.writer.fail(error.problem, cure)
                 raise RunFailedError(error.problem, cure=cure) from error
-        trainer.save(self.journal.run_dir / ADAPTER)
+        trainer.save(self.writer.run_dir / ADAPTER)
         if trainer.steps_done < self.parts.steps:
-            raise RunInterruptedError(
-                f"interrupted after step {trainer.steps_done} of {self.parts.steps}",
-                cure="the same command resumes",
-            )
+            problem = f"interrupted after step {trainer.steps_done} of {self.parts.steps}"
+            self.writer.interrupt(problem, cure := "the same command resumes")
+            raise RunInterruptedError(problem, cure=cure)
 
     def _steps(self, stop: Callable[[], bool]) -> None:
         trainer = self.parts.trainer
-        self._measure_if_due()
+        if not self.writer.rows():
+            self._note(None)
+        self._say(STEP)
         if not stop():
             left = self.parts.steps - trainer.steps_done
             for metrics in trainer.train(left, callbacks=self.callbacks):
                 self._note(metrics)
-                if stop() and trainer.steps_done < self.parts.steps:
+                if stop():
                     break
-                self._measure_if_due()
         self._save()
 
-    def _note(self, metrics: StepMetrics) -> None:
-        self.journal.step(metrics)
-        self.view.step(finite(metrics.as_row()))
-        if metrics.step % STATE_EVERY == 0:
+    def _note(self, metrics: StepMetrics | None) -> None:
+        """Write a step's row, with its evaluation if there is one to make; None before the first.
+
+        The row comes last: only with it have the step and its evaluation taken place.
+        """
+        step = self.parts.trainer.steps_done
+        row = step_row(step, metrics, self.warnings)
+        if self.parts.is_due(step):
+            row = self._measure(row)
+        self.warnings = []
+        self.writer.row(row)
+        tell(self.trackers, "on_round", row)
+        if row.sampled is not None or step % STATE_EVERY == 0:
             self._save()
 
-    def _measure_if_due(self) -> None:
-        """Measure the adapter, unless it was measured at this step before an interruption."""
-        step, known = self.parts.trainer.steps_done, self.journal.evaluations()
-        if not self.parts.is_due(step) or any(row.step == step for row in known):
-            return
-        started = time.monotonic()
-        held_out = self.parts.held_out
+    def _measure(self, row: RoundRow) -> RoundRow:
+        self._say("evaluate")
+        started, held_out = time.monotonic(), self.parts.held_out
         sampled, greedy = held_out.sampled(), held_out.greedy()
-        row = EvaluationRow(
-            step=step,
-            sampled=sampled.reward,
-            greedy=greedy.reward,
-            sampled_rewards=finite(sampled.by_function()),
-            greedy_rewards=finite(greedy.by_function()),
-            kl=held_out.drift(sampled),
-            seconds=time.monotonic() - started,
-        )
-        if best_evaluation([*known, row]) == row:
-            self.parts.trainer.save(self.journal.run_dir / BEST_ADAPTER)
-        samples = self._samples(sampled)
-        self.journal.evaluation(row, samples)
-        self._save()
-        self.view.evaluation(row, samples)
+        row = measured(row, sampled, greedy, held_out.drift(sampled), time.monotonic() - started)
+        self.writer.samples(row.round, held_out.samples(sampled))
+        if row.sampled is not None and row.sampled > self.best:
+            self.best = row.sampled
+            self.parts.trainer.save(self.writer.run_dir / BEST_ADAPTER)
+        self._say(STEP)
+        return row
 
-    def _samples(self, answers: Answers) -> Sequence[SampleRow]:
-        collector, rewards = self.parts.held_out.collector, answers.rewards
-        texts = collector.policy.decode(answers.rollout)
-        return [
-            SampleRow(
-                step=self.parts.trainer.steps_done,
-                prompt=row.for_model(),
-                completion=text,
-                reward=float(rewards.total[i]),
-                rewards=finite({name: float(v[i]) for name, v in rewards.per_function.items()}),
-            )
-            for i, (row, text) in enumerate(zip(collector.rows, texts, strict=True))
-            if i < SAMPLES
-        ]
+    def _say(self, phase: str) -> None:
+        self.writer.phase(self.parts.trainer.steps_done, self.parts.steps, phase)
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Put warnings into the next row, each once in a run."""
+        for message in messages:
+            self._warn(message)
 
     def _warn(self, message: str) -> None:
-        if self.journal.warning(WarningRow(step=self.parts.trainer.steps_done, message=message)):
-            self.view.warning(message)
+        if message not in self.told:
+            self.told.add(message)
+            self.warnings.append(message)
 
     def _save(self) -> None:
-        self.journal.sync()
-        save_trainer(self.parts.trainer, self.journal.run_dir / STATE)
+        save_trainer(self.parts.trainer, self.writer.run_dir / STATE)
 
 
-def _carry_on(parts: Preparation, journal: Journal) -> None:
-    """Go back to the last state, and forget what was written after it."""
-    state = journal.run_dir / STATE
-    if state.exists():
-        load_trainer(parts.trainer, state)
-    journal.cut(parts.trainer.steps_done if state.exists() else -1)
-
-
-def summarise(settings: Settings, parts: Preparation, journal: Journal) -> TrainingSummary:
+def summarise(settings: Settings, parts: Preparation, rows: Sequence[RoundRow]) -> Summary:
     """Sum finished training up from the rows that it left."""
-    training = read_training(journal.run_dir)
-    measured = training.evaluations
-    first, last, best = measured[0], measured[-1], best_evaluation(measured)
+    evaluated = [row for row in rows if row.sampled is not None]
+    first, last, best = evaluated[0], evaluated[-1], best_evaluation(rows)
     trainer = parts.trainer
     # A batch that serves several steps is repeated in their rows; only the first one sampled it.
-    fresh = [row for row in training.steps if row["tokens_per_second"]]
+    fresh = [row for row in rows if row.metrics.get("tokens_per_second")]
     prompts = min(settings.grpo.prompts_per_step, len(trainer.collector.rows))
-    tokens = sum(row["tokens"] for row in fresh)
-    spent = sum(row["seconds"] for row in training.steps)
-    return TrainingSummary(
-        steps=trainer.steps_done,
-        sampled=Rewards(first.sampled, last.sampled, best.sampled),
-        greedy=Rewards(first.greedy, last.greedy, best.greedy),
-        best_step=best.step,
-        completions=len(fresh) * prompts * settings.grpo.group_size,
-        tokens=tokens,
-        tokens_per_second=tokens / spent,
-        seconds=spent + sum(row.seconds for row in measured),
-        peak_memory_bytes=peak_memory(),
-        peak_gpu_bytes=peak_gpu_memory(trainer.adapter.base.device),
-        privacy=NO_PRIVACY,
+    tokens = int(sum(row.metrics["tokens"] for row in fresh))
+    steps_s = sum(row.seconds.get(STEP, 0.0) for row in rows)
+    wall_s = sum(sum(row.seconds.values()) for row in rows)
+    return Summary(
+        reward=RewardSummary(
+            start=first.sampled or 0.0,
+            end=last.sampled or 0.0,
+            greedy_start=first.greedy or 0.0,
+            greedy_end=last.greedy or 0.0,
+        ),
+        rounds=trainer.steps_done,
+        wall_s=wall_s,
+        overhead_share=0.0,
+        privacy=[],
+        robust=None,
+        dropped=0,
+        skipped_rounds=sum(not row.applied for row in rows if row.round),
+        adapter=ADAPTER,
         settings=settings.fingerprint(),
         version=version("fedgrpo"),
+        training=TrainingSummary(
+            best_step=best.round,
+            best=best.sampled or 0.0,
+            best_greedy=best.greedy or 0.0,
+            completions=len(fresh) * prompts * settings.grpo.group_size,
+            tokens=tokens,
+            tokens_per_second=tokens / steps_s,
+            peak_memory_bytes=peak_memory(),
+            peak_gpu_bytes=peak_gpu_memory(trainer.adapter.base.device),
+        ),
     )

@@ -12,7 +12,7 @@ from fedgrpo.grpo.isolated.apart import can_fork
 from fedgrpo.privacy import worst_epsilon
 from fedgrpo.settings import Settings
 from fedgrpo.site import Site, SpendingFile
-from fedgrpo.site.account import round_entry
+from fedgrpo.site.account.costs import round_entry
 from fedgrpo.site.checked import Checked, files_stamp, looked_at, read_checked
 from fedgrpo.site.node_folder import folder_beside
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, collate_columns, load_prompts
+from fedgrpo.data.prompts import usable_prompts
+from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.sources import Source
 from fedgrpo.ground.errors import DataError
 
 SECRET = "patient Zyx has"
@@ -72,16 +76,30 @@ def test_a_chosen_split_of_a_saved_dataset_is_read_and_a_wrong_one_named(tmp_pat
 
 
 def test_a_hub_dataset_is_loaded_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, *, split: str) -> Dataset:
-        assert (name, split) == ("org/name", "dev")
+    def load(name: str, config: str | None, *, split: str) -> Dataset:
+        assert (name, config, split) == ("org/name", None, "dev")
         return Dataset.from_list(ROWS)
 
     monkeypatch.setattr("datasets.load_dataset", load)
     assert len(load_prompts("hf:org/name", split="dev")) == 2
 
 
+def test_a_hub_datasets_configuration_is_chosen_and_a_missing_one_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(name: str, config: str | None, *, split: str) -> Dataset:
+        if config is None:
+            raise ValueError("Config name is missing. Please pick one among: main, socratic")
+        return Dataset.from_list(ROWS)
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    assert len(load_prompts(Source("hf:openai/gsm8k", config="main"))) == 2
+    with pytest.raises(DataError, match=r"data\.config"):
+        load_prompts("hf:openai/gsm8k")
+
+
 def test_a_hub_failure_names_the_dataset_and_not_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, *, split: str) -> Dataset:
+    def load(name: str, config: str | None, *, split: str) -> Dataset:
         raise ConnectionError(SECRET)
 
     monkeypatch.setattr("datasets.load_dataset", load)
@@ -116,7 +134,7 @@ GOOD = {"prompt": SECRET}
     ("bad", "problem"),
     [
         ({"text": SECRET}, "has no prompt"),
-        ({"prompt": None, "text": SECRET}, "has no prompt"),
+        ({"prompt": None, "text": SECRET}, "has an empty prompt"),
         ({"prompt": 7, "text": SECRET}, "prompt of type int"),
         ({"prompt": {"role": "user", "content": SECRET}}, "prompt of type dict"),
         ({"prompt": ""}, "empty prompt"),
@@ -126,7 +144,14 @@ GOOD = {"prompt": SECRET}
         ({"prompt": [SECRET]}, "message of type str"),
         ({"prompt": [{"role": "user"}]}, "other keys than role and content"),
         ({"prompt": [{"role": "user", "content": SECRET, "name": "x"}]}, "other keys"),
-        ({"prompt": [{"role": "user", "content": [SECRET]}]}, "is no text"),
+        ({"prompt": [{"role": "user", "content": [SECRET]}]}, "several parts"),
+        ({"prompt": [{"role": "user", "content": [{"type": "text", "text": SECRET}]}]}, "parts"),
+        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "an image, sound or film"),
+        ({"prompt": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "an image, sound"),
+        ({"prompt": SECRET, "images": [{"bytes": SECRET}]}, "images in its column 'images'"),
+        ({"prompt": [{"role": "tool", "content": SECRET}]}, "message of a tool"),
+        ({"prompt": [{"role": "assistant", "tool_calls": [SECRET]}]}, "message of a tool"),
+        ({"prompt": SECRET, "log_metric": 1}, "column 'log_metric'"),
         ({"prompt": [{"role": 1, "content": SECRET}]}, "is no text"),
         ({"prompt": [{"role": "", "content": SECRET}]}, "is no text"),
         ({"prompt": SECRET, "prompts": 1}, "column 'prompts'"),
@@ -168,7 +193,7 @@ def test_a_line_that_is_no_json_is_named_by_its_number(
 
 def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
     path = _parquet(tmp_path / "p.parquet", [GOOD, {"prompt": None}])
-    with pytest.raises(DataError, match="row 2 has no prompt"):
+    with pytest.raises(DataError, match="row 2 has an empty prompt"):
         load_prompts(str(path))
 
 
@@ -179,7 +204,11 @@ def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
         ("p.jsonl", b"\n\n", "has no rows"),
         ("p.parquet", b"", "not a readable parquet"),
         ("p.parquet", SECRET.encode() * 99, "not a readable parquet"),
-        ("p.csv", b"prompt\na\n", "unknown kind"),
+        ("p.txt", b"prompt\na\n", "unknown kind"),
+        ("p.jsonl.gz", SECRET.encode(), "cannot be read"),
+        ("p.jsonl.gz", gzip.compress(b'{"prompt": "a"}' * 99)[:40], "cannot be read"),
+        ("p.csv", b"prompt\n\xff\n", "not UTF-8"),
+        ("p.csv", b"prompt\n", "has no rows"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_a_cure(
@@ -240,3 +269,70 @@ def _check_quiet(error: BaseException) -> None:
     assert SECRET not in str(error)
     assert error.__cause__ is None
     assert error.__suppress_context__ or error.__context__ is None
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+TABLE = 'prompt,answer\n1+1=,2\n"two\nlines, and a comma",3\n'
+
+
+@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.JSONL", "p.json", "p.json.gz", "P.Jsonl.GZ"])
+def test_packed_files_and_any_case_of_their_names_are_read(tmp_path: Path, name: str) -> None:
+    text = json.dumps(ROWS) if ".json" in name.removesuffix(".gz")[-5:].lower() else LINES
+    packed = gzip.compress(text.encode()) if name.lower().endswith(".gz") else text.encode()
+    (tmp_path / name).write_bytes(packed)
+    assert load_prompts(str(tmp_path / name)) == load_prompts(
+        str(_jsonl(tmp_path / "o.jsonl", ROWS))
+    )
+
+
+def test_lines_under_the_ending_json_are_read_as_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(LINES)
+    assert [row.number for row in load_prompts(str(tmp_path / "p.json"))] == [1, 2]
+
+
+def test_a_table_of_text_gives_rows_whose_fields_may_have_commas_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.CSV").write_text(TABLE, "utf-8-sig")
+    first, second = load_prompts(str(tmp_path / "p.CSV"))
+    assert (first.prompt, first.columns) == ("1+1=", {"answer": "2"})
+    assert (second.prompt, second.number) == ("two\nlines, and a comma", 2)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.json.gz"])
+def test_a_node_refuses_files_of_which_one_row_could_cost_the_others(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="row by row"):
+        usable_prompts(Source(str(tmp_path / name)), RowLimit(100))
+
+
+def test_columns_get_the_names_that_are_asked_for(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "p.jsonl", [{"question": "1+1=", "solution": "2", "level": 3}])
+    (row,) = load_prompts(Source(str(path), columns={"prompt": "question", "answer": "solution"}))
+    assert (row.prompt, row.columns) == ("1+1=", {"answer": "2", "level": 3})
+
+
+def test_two_columns_may_change_their_names_with_each_other(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "p.jsonl", [{"prompt": "no", "question": "yes"}])
+    (row,) = load_prompts(Source(str(path), columns={"prompt": "question", "note": "prompt"}))
+    assert (row.prompt, row.columns) == ("yes", {"note": "no"})
+
+
+@pytest.mark.parametrize("columns", [{}, {"prompt": "text"}])
+def test_a_column_that_does_not_exist_is_answered_by_those_that_do(
+    tmp_path: Path, columns: dict[str, str]
+) -> None:
+    path = _jsonl(tmp_path / "p.jsonl", [{"question": SECRET, "answer": SECRET}])
+    with pytest.raises(DataError, match=r"'question', 'answer'(.|\n)*data\.columns") as caught:
+        load_prompts(Source(str(path), columns=columns))
+    _check_quiet(caught.value)
+
+
+def test_a_system_prompt_begins_every_chat_that_has_none(tmp_path: Path) -> None:
+    own = [{"role": "system", "content": "mine"}, {"role": "user", "content": "1+1="}]
+    path = _jsonl(tmp_path / "p.jsonl", [{"prompt": "1+1="}, {"prompt": CHAT[1:]}, {"prompt": own}])
+    text, chat, kept = load_prompts(Source(str(path), system_prompt="Think."))
+    first = {"role": "system", "content": "Think."}
+    assert text.for_model() == [first, {"role": "user", "content": "1+1="}]
+    assert chat.for_model() == [first, *CHAT[1:]]
+    assert kept.for_model() == own

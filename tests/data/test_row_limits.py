@@ -10,6 +10,7 @@ import pytest
 
 from fedgrpo.data.prompts import usable_prompts
 from fedgrpo.data.row_limits import DEEPEST, OTHER_BYTES, TOKEN_CHARACTERS, RowLimit, size
+from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import survey_source
 from fedgrpo.ground.errors import DataError
 
@@ -41,11 +42,11 @@ def test_a_row_that_is_too_large_costs_itself_alone(tmp_path: Path, name: str, p
     path = tmp_path / "mine.jsonl"
     lines = [json.dumps(row) for row in [*GOOD[:place], LARGE[name], *GOOD[place:]]]
     path.write_text("\n".join(lines))
-    rows, bad = usable_prompts(str(path), limit=LIMIT)
+    rows, bad = usable_prompts(Source(str(path)), LIMIT)
     assert [row.prompt for row in rows] == [row["prompt"] for row in GOOD]
     assert bad == 1
     # A site's own people are told before.
-    survey = survey_source(str(path), "train", lambda _: 1, 100, LIMIT)
+    survey = survey_source(Source(str(path)), lambda _: 1, 100, LIMIT)
     assert sum(survey.refused.values()) == 1
 
 
@@ -53,7 +54,7 @@ def test_rows_at_the_limit_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     row = {"prompt": LONG, "answer": nested(DEEPEST - 1)}
     path.write_text(json.dumps(row) + "\r\n" + json.dumps(GOOD[0]))
-    assert len(usable_prompts(str(path), limit=LIMIT)[0]) == 2
+    assert len(usable_prompts(Source(str(path)), LIMIT)[0]) == 2
     assert size({"ab": ["c", 1, None]}) == 1 + 2 + 3 + 3
 
 
@@ -67,7 +68,7 @@ def test_a_line_that_is_too_long_is_never_held_in_memory(tmp_path: Path) -> None
             file.write(b" " * 10**6)
         file.write(b'\n{"prompt": "2"}')
     tracemalloc.start()
-    rows, bad = usable_prompts(str(path), limit=LIMIT)
+    rows, bad = usable_prompts(Source(str(path)), LIMIT)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ([row.prompt for row in rows], bad) == (["1", "2"], 1)
@@ -77,7 +78,7 @@ def test_a_line_that_is_too_long_is_never_held_in_memory(tmp_path: Path) -> None
 def test_rows_of_parquet_are_held_against_the_same_limit(tmp_path: Path) -> None:
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.Table.from_pylist([*GOOD, {"prompt": LONG + "b", "answer": ""}]), path)
-    rows, bad = usable_prompts(str(path), limit=LIMIT)
+    rows, bad = usable_prompts(Source(str(path)), LIMIT)
     assert (len(rows), bad) == (5, 1)
 
 

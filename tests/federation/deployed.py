@@ -1,21 +1,21 @@
-"""Flower's own processes on loopback, and what sites and researchers do around them."""
+"""A federation over loopback, as its operator and its sites start it: gateway, TLS, node keys."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sysconfig
-import time
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.data.tasks import generate
+from fedgrpo.federation.wire.app_bundle import to_toml
+from tests.federation.deployment.operated import Server, end, environment, fedgrpo, until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
@@ -31,7 +31,7 @@ CONFIG = {
     "robust.trim": 0,
     "federation.min_clients": 3,
     "federation.wait_s": 120.0,
-    "federation.round_timeout_s": 240.0,
+    "federation.round_timeout_s": 300.0,
     "federation.reply_timeout_s": 60.0,
     "evaluation.prompts": 16,
 }
@@ -55,67 +55,93 @@ def answers_after(nodes):
     return round((40 + 12 * nodes) * min(max(busy, 1), 3))
 
 
-def environment(home, port, root_certificate=None):
-    trust = f'root-certificates = "{root_certificate}"' if root_certificate else "insecure = true"
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "lo"\n\n[superlink.lo]\naddress = "127.0.0.1:{port}"\n{trust}\n'
-    )
-    return os.environ | {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-        "OMP_NUM_THREADS": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),
-    }
+class Site:
+    """A site's folder, key and node."""
+
+    def __init__(self, server, folder, policy, *, seed, lines=""):
+        folder.mkdir()
+        self.folder, self.log, self.process = folder, folder / "node.log", None
+        self.key, self.node = server.register()
+        (folder / "node.key").write_bytes(
+            self.key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        )
+        self.prompts = folder / "prompts.jsonl"
+        write_prompts(self.prompts, seed)
+        (folder / "policy.toml").write_text(policy)
+        (folder / "site.toml").write_text(
+            f'server = "localhost:{server.port}"\nca = "{server.ca}"\nkey = "node.key"\n'
+            f'prompts = "prompts.jsonl"\n{lines}'
+        )
+
+    def start(self, *words):
+        self.process = fedgrpo(self.log, "node", "site.toml", *words, cwd=self.folder)
+
+    def end(self):
+        if self.process:
+            end(self.process)
 
 
-class Processes:
-    """Flower's own processes, each in a session of its own, all ended at the end."""
+class Federation:
+    """A server and its sites. Whatever it starts ends with it."""
 
-    def __init__(self, env, logs):
-        self.env, self.logs, self.started = env, logs, []
+    def __init__(self, folder, *server_words):
+        self.folder, self.sites = folder, []
+        self.server = Server(folder, *server_words)
 
-    def start(self, name, *command):
-        executable = shutil.which(command[0], path=self.env["PATH"])
-        with (self.logs / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [executable, *map(str, command[1:])],
-                env=self.env, cwd=self.logs, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        self.started.append(process)
+    def __enter__(self):
+        self.server.__enter__()
+        return self
 
-    def flwr(self, *command):
-        executable = shutil.which("flwr", path=self.env["PATH"])
+    def __exit__(self, *stopped):
+        for site in self.sites:
+            site.end()
+        self.server.__exit__(*stopped)
+
+    def site(self, policy, lines=""):
+        """A new site, not yet started."""
+        number = len(self.sites)
+        folder = self.folder / f"site-{number}"
+        self.sites.append(Site(self.server, folder, policy, seed=number, lines=lines))
+        return self.sites[-1]
+
+    def submit(self, config, bundle=None):
+        """Submit a run as the operator does, and return its id."""
+        settings = self.folder / "config.toml"
+        settings.write_text(to_toml(config))
+        bundle = bundle or self.server.state / "fedgrpo-app"
+        return self.flwr("run", bundle, "server", "-c", settings)["run-id"]
+
+    def end_of(self, run_id):
+        """Wait for the end of a run, and return how it ended."""
+
+        def status():
+            (run,) = self.flwr("ls", "server", "--run-id", run_id)["runs"]
+            return run["status"] if run["status"].startswith("finished") else None
+
+        return until(status, f"the run: {self.logs()}", PATIENCE_S)
+
+    def flwr(self, *words):
+        """Flower's own command line, in the operator's hands."""
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+        env = environment() | {
+            "FLWR_HOME": str(self.server.state / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "PATH": path,
+        }
         done = subprocess.run(
-            [executable, *map(str, command), "--format", "json"],
-            env=self.env, capture_output=True, text=True, timeout=60, check=False,
+            [shutil.which("flwr", path=path), *map(str, words), "--format", "json"],
+            env=env, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         answer = json.loads(done.stdout)
         assert answer["success"], answer
         return answer
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for sent in (signal.SIGTERM, signal.SIGKILL):
-            for process in self.started:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, sent)
-            for process in self.started:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
-
-
-def tail(logs):
-    return "\n".join(
-        f"--- {log.name}\n{log.read_text()[-3000:]}" for log in sorted(logs.glob("*.log"))
-    )
+    def logs(self):
+        """Ends of all logs."""
+        named = [self.server.log, *(site.log for site in self.sites)]
+        found = [(log.parent.name, log.read_text()) for log in named if log.exists()]
+        return "\n".join(f"--- {name}\n{text[-3000:]}" for name, text in found)
 
 
 def write_prompts(path, seed):
@@ -130,34 +156,3 @@ def check_prompts(prompts):
     command = ["policy", "check", prompts.with_name("policy.toml"), "--prompts", prompts]
     result = CliRunner().invoke(app, [*map(str, command)])
     assert result.exit_code == 0, result.output
-
-
-def follow(processes, bundle, config):
-    """Submit the run, and wait for its end."""
-    return end_of(processes, submit(processes, bundle, config))
-
-
-def submit(processes, bundle, config):
-    """Submit the run as soon as the SuperLink answers, and return its id."""
-    return patiently(lambda: processes.flwr("run", bundle, "lo", "-c", config)["run-id"])
-
-
-def end_of(processes, run_id):
-    """Wait for the end of a run, and return how it ended."""
-
-    def status():
-        (run,) = processes.flwr("ls", "lo", "--run-id", run_id)["runs"]
-        return run["status"] if run["status"].startswith("finished") else None
-
-    return patiently(status)
-
-
-def patiently(attempt):
-    """Try until there is a result."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(ValueError, AssertionError):
-            if (result := attempt()) is not None:
-                return result
-        time.sleep(0.5)
-    return "no end in time"

@@ -11,8 +11,8 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.watch import Watch
+from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState

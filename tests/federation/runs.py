@@ -119,6 +119,6 @@ class Runs:
             "progress": stored.state.progress,
             "vector": stored.state.adapter.vector.tobytes(),
             "optimiser": stored.state.optimiser.first.tobytes(),
-            "rows": [replace(row, seconds={}) for row in read_rows(directory)],
+            "rows": [replace(row, seconds={}, bytes={}) for row in read_rows(directory)],
             "summary": replace(summary, wall_s=0.0, overhead_share=0.0),
         }

@@ -16,9 +16,9 @@ from flwr.app import Error, Message, RecordDict
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
 from fedgrpo.federation.protocols.committee import member as committee_member
-from fedgrpo.federation.protocols.committee.identity import KEY_FILE
+from fedgrpo.federation.protocols.committee.convening.identity import KEY_FILE
+from fedgrpo.federation.protocols.committee.convening.messages import Progress
 from fedgrpo.federation.protocols.committee.member import LISTEN
-from fedgrpo.federation.protocols.committee.messages import Progress
 from fedgrpo.federation.simulation.local_grid import NODE_UNAVAILABLE, stage_of
 from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.federation.state.memory import NodeMemory
@@ -178,9 +178,9 @@ class Killing:
         if self.begun < self.at:
             return exchange(step)
         for peer in self.tells:
-            links._send(peer, step.outgoing[peer])
-        for stream in links._sockets:
-            socket.socket.shutdown(stream, socket.SHUT_RDWR)
+            links._runner.run(links._send(peer, step.outgoing[peer]))
+        for stream in links._streams:
+            stream.writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         raise KilledError
 
 

@@ -147,6 +147,6 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     return {
         "ledger": (run_dir / "ledger.jsonl").read_text(),
         "adapter": {p.name: p.read_bytes() for p in (run_dir / "adapter").iterdir()},
-        "rows": [replace(row, seconds={}) for row in read_rows(run_dir)],
+        "rows": [replace(row, seconds={}, bytes={}) for row in read_rows(run_dir)],
         "summary": summary | {"wall_s": 0, "overhead_share": 0},
     }

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fedgrpo.data import PromptRow, units_of
-from fedgrpo.federation.node.prompt_client import PromptClient
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedgrpo.data.prompts import PromptRow
 from fedgrpo.grpo import HeldOut
 from fedgrpo.grpo.trainer import GRPOTrainer
 from tests.models import graded, rows, stirred, tiny_trainer
@@ -41,3 +42,25 @@ def test_measuring_between_steps_changes_no_step() -> None:
         measure.greedy()
         assert watched.step().loss == expected.loss
     assert np.array_equal(alone.adapter.vector(), watched.adapter.vector())
+
+
+def test_accuracy_is_told_apart_by_a_column_of_few_values() -> None:
+    measure = held_out(tiny_trainer(reward=graded))
+    sampled, greedy = measure.sampled(), measure.greedy()
+    found = measure.by("task", {"sampled": sampled, "greedy": greedy})
+    tasks = [row.columns["task"] for row in measure.collector.rows]
+    assert set(found) == set(tasks)
+    assert len(found) > 1
+    weighted = sum(found[task]["sampled"] for task in tasks) / len(tasks)
+    assert weighted == pytest.approx(sampled.reward)
+    for task in found:
+        own = [i for i, other in enumerate(tasks) if other == task]
+        assert found[task]["greedy"] == pytest.approx(greedy.rewards.total[own].mean())
+    assert measure.by("no such column", {"sampled": sampled}) == {}
+
+
+def test_a_column_of_many_values_is_not_told_apart() -> None:
+    trainer = tiny_trainer(reward=graded)
+    unique = [PromptRow(f"{i}+1=", {"answer": "0", "id": i}) for i in range(25)]
+    measure = HeldOut(trainer.adapter, trainer.collector.reward, unique, trainer.settings, seed=5)
+    assert measure.by("id", {"sampled": measure.sampled()}) == {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgrpo.federation.simulation.app_bundle import to_toml
+from fedgrpo.federation.wire.app_bundle import to_toml
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, PRESETS, GRPOTrainer, Preset, register_preset
 from fedgrpo.settings import FROM_PRESET, GRPOSettings, Settings

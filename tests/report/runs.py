@@ -21,6 +21,7 @@ START = RoundRow(
     greedy=0.29,
     kl_base=0.0,
     members=None,
+    held_out_by={},
 )
 
 
@@ -59,7 +60,12 @@ SUMMARY = Summary(
     wall_s=171.3,
     overhead_share=0.083,
     privacy=[Guarantee(unit="prompt", adversary="the server", epsilon=5.39, delta=1e-5)],
-    robust=RobustSummary(rule="trimmed_mean", trim=1, buckets=4),
+    robust=RobustSummary(
+        rule="trimmed_mean",
+        trim=1,
+        buckets=4,
+        words="trimmed mean of 4 group means, each coordinate without its lowest and highest",
+    ),
     dropped=23,
     skipped_rounds=1,
     adapter="adapter",

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from fedgrpo.report import WAITING, LiveView, RunWriter, follow, print_summary
+from fedgrpo.report.wording import by_words, plain_line
 from tests.report.runs import START, SUMMARY, round_row, run
 
 
@@ -211,3 +212,11 @@ def test_the_closing_table_says_when_nothing_is_guaranteed() -> None:
     console = terminal()
     print_summary(replace(SUMMARY, privacy=[]), console)
     assert "no differential privacy" in console.export_text()
+
+
+def test_a_line_tells_each_task_or_the_worst_of_many() -> None:
+    few = {"add": {"sampled": 0.5, "greedy": 0.6}, "sort": {"sampled": 0.25, "greedy": 0.3}}
+    row = round_row(2, held_out_by=few)
+    assert "greedy (add 0.50, sort 0.25)" in plain_line(row, [row], 4)
+    many = {f"t{i}": {"sampled": 1 - i / 10, "greedy": 0.0} for i in range(9)}
+    assert by_words(many) == "lowest: t8 0.20, t7 0.30, t6 0.40, t5 0.50, t4 0.60, t3 0.70"

@@ -245,3 +245,51 @@ def _positional(completions: Any, /) -> list[float]:
 def test_an_impossible_mixture_is_refused_at_once(functions: Any, problem: str) -> None:
     with pytest.raises(RewardError, match=problem):
         RewardMixture(functions)
+
+
+def test_functions_of_one_name_are_told_apart() -> None:
+    def scaled(factor: float) -> RewardFunction:
+        def reward(completions: Any) -> list[float]:
+            return [factor] * len(completions)
+
+        return reward
+
+    several = [scaled(1.0), scaled(2.0), lambda completions: [3.0], lambda completions: [4.0]]
+    found = RewardMixture.of(several)(["p"], ["c"], {})
+    values = {name: reward.tolist() for name, reward in found.per_function.items()}
+    names = ["reward", "reward_2", "reward_3", "reward_4"]
+    assert values == {name: [float(i)] for i, name in enumerate(names, start=1)}
+
+
+def test_a_function_cannot_disturb_the_next_however_deep_it_reaches() -> None:
+    def careless(prompts: Any, completions: Any, cases: Any) -> list[float]:
+        for completion, case in zip(completions, cases, strict=True):
+            completion[0]["content"] = "changed"
+            case["tests"].append(1)
+        return [float(len(case["tests"])) for case in cases]
+
+    def honest(completions: Any, cases: Any) -> list[float]:
+        return [len(c[0]["content"]) + 10.0 * len(x["tests"]) for c, x in zip(completions, cases)]  # noqa: B905
+
+    chats = [[{"role": "assistant", "content": "a"}], [{"role": "assistant", "content": "bb"}]]
+    row: dict[str, Any] = {"tests": []}
+    found = RewardMixture.of([careless, honest])(["p", "p"], chats, {"cases": [row, row]})
+    assert found.per_function["careless"].tolist() == [1.0, 1.0]
+    assert found.per_function["honest"].tolist() == [1.0, 2.0]
+    assert row == {"tests": []}
+
+
+@pytest.mark.parametrize("fault", [None, "raise", math.nan, "text", math.inf])
+def test_a_group_that_cannot_be_judged_counts_nothing_and_costs_no_other(fault: Any) -> None:
+    def judge(prompts: Any, completions: Any) -> Any:
+        if fault == "raise" and "bad" in prompts:
+            raise ValueError(SECRET)
+        return [fault if p == "bad" else 1.0 + i for i, p in enumerate(prompts)]
+
+    prompts = ["a", "a", "bad", "bad", "b", "b"]
+    found = RewardMixture.of(judge).judge(prompts, ["c"] * 6, {}, 2)
+    assert list(found.failures) == [1]
+    assert found.counted().tolist() == [True, True, False, False, True, True]
+    assert found.total[2:4].tolist() == [0.0, 0.0]
+    assert (found.total[[0, 1, 4, 5]] >= 1.0).all()
+    assert SECRET not in str(found.failures[1])

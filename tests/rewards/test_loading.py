@@ -83,7 +83,7 @@ def test_a_name_that_leads_nowhere_is_explained(name: str, problem: str) -> None
 
 @pytest.mark.parametrize(
     ("attribute", "problem"),
-    [("gone", "has no 'gone'"), ("constant", "is a int"), ("later", "is asynchronous")],
+    [("gone", "has no 'gone'"), ("constant", "is a int")],
 )
 def test_something_else_than_a_function_in_a_file_is_refused(
     file: Path, attribute: str, problem: str

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.robust import combine, register_rule, rules, sensitivity
+from fedgrpo.robust import (
+    Public,
+    combine,
+    coordinates,
+    describe,
+    register_rule,
+    rules,
+    sensitivity,
+)
 
 Matrix = NDArray[np.float64]
 BUILT_IN = ("trimmed_mean", "median", "mean")
@@ -60,7 +68,7 @@ def test_sorting_network_sorts_every_input_of_zeros_and_ones(count: int) -> None
     block = ((np.arange(2**count) >> np.arange(count)[:, None]) & 1).astype(np.float64)
     for trim in range((count + 1) // 2):
         middle = np.sort(block, axis=0)[trim : count - trim]
-        np.testing.assert_array_equal(np.stack(rules._middle_rows(block, trim)), middle)
+        np.testing.assert_array_equal(np.stack(coordinates._middle_rows(block, trim)), middle)
 
 
 @given(cohorts(), st.sampled_from(BUILT_IN), st.randoms(use_true_random=False))
@@ -262,3 +270,49 @@ def test_a_user_rule_is_called_checked_and_given_no_unproved_sensitivity() -> No
         combine("crooked", means, 1)
     with pytest.raises(SettingsError, match="twice"):
         register_rule("first")(crooked)
+
+
+@pytest.mark.parametrize(
+    ("rule", "buckets", "trim", "said"),
+    [
+        ("mean", 2, 1, "mean of 2 group means"),
+        ("median", 4, 1, "median of 4 group means"),
+        ("trimmed_mean", 4, 0, "trimmed mean of 4 group means"),
+        (
+            "trimmed_mean",
+            4,
+            1,
+            "trimmed mean of 4 group means, each coordinate without its lowest and highest",
+        ),
+        (
+            "nnm_trimmed_mean",
+            12,
+            2,
+            "nnm trimmed mean of 12 group means, each mixed with its 9 nearest, then each "
+            "coordinate without its 2 lowest and 2 highest",
+        ),
+        (
+            "multi_krum(keep=3)",
+            9,
+            2,
+            "multi krum of 9 group means, the 3 with the nearest neighbours kept",
+        ),
+        ("norm_checked", 12, 2, "norm checked of 12 group means, each held within a public ball"),
+        ("trimmed_mean", 0, 2, "trimmed mean, never applied"),
+    ],
+)
+def test_a_rule_says_itself_what_it_did(rule: str, buckets: int, trim: int, said: str) -> None:
+    assert describe(rule, buckets, trim) == said
+
+
+@pytest.mark.usefixtures("forgotten_rules")
+def test_a_user_rule_over_whole_vectors_is_given_what_is_public() -> None:
+    @register_rule("last", whole=True, history=True, words=lambda *_: "the last one again")
+    def last(bucket_means: Matrix, trim: int, public: Public) -> Matrix:
+        return np.zeros(3) if public.last is None else public.last
+
+    means = np.arange(9.0).reshape(3, 3)
+    before = np.array([5.0, 6.0, 7.0])
+    np.testing.assert_array_equal(combine("last", means, 1, Public(3, before)), before)
+    np.testing.assert_array_equal(combine("last", means, 1), np.zeros(3))
+    assert describe("last", 3, 1) == "last of 3 group means, the last one again"

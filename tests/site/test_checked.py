@@ -14,6 +14,7 @@ from fedgrpo.site import Policy, Refusal
 from fedgrpo.site.checked import (
     Checked,
     check_prompts,
+    check_unchanged,
     files_stamp,
     keep_checked,
     looked_at,
@@ -77,11 +78,30 @@ def test_rows_that_a_run_would_look_at_in_another_way_are_unchecked(
     node = {"prompts": str(tmp_path / "p.jsonl"), "state": str(tmp_path / "node")}
     stamp = files_stamp(node["prompts"])
     keep_checked(tmp_path / "node", Checked(stamp, {looked_at(Settings()): 3}))
-    policy = Policy(prompts_declared=3)
-    check_prompts(node, Settings(), policy)
+    check_prompts(node, Settings())
     with pytest.raises(PolicyError, match="not checked with this split") as refusal:
-        check_prompts(node, Settings.from_mapping(changed), policy)
+        check_prompts(node, Settings.from_mapping(changed))
     assert refusal.value.code == Refusal.UNCHECKED
+
+
+def test_what_becomes_of_prompts_later_refuses_nothing_and_is_seen_after_the_charge(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "p.jsonl").write_text("{}")
+    node = {"prompts": str(tmp_path / "p.jsonl"), "state": str(tmp_path / "node")}
+    stamp = files_stamp(node["prompts"])
+    keep_checked(tmp_path / "node", Checked(stamp, {looked_at(Settings()): 3}))
+    check_unchanged(node, Settings(), Policy(prompts_declared=3))
+    with pytest.raises(DataError, match="more units"):
+        check_unchanged(node, Settings(), Policy(prompts_declared=2))
+    (tmp_path / "p.jsonl").write_text("{}\n")
+    check_prompts(node, Settings())
+    with pytest.raises(DataError, match="have changed"):
+        check_unchanged(node, Settings(), Policy(prompts_declared=3))
+    (tmp_path / "p.jsonl").unlink()
+    check_prompts(node, Settings())
+    with pytest.raises(DataError, match="cannot be looked at"):
+        check_unchanged(node, Settings(), Policy(prompts_declared=3))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"files": "a"})])

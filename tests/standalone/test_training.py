@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,16 @@ from rich.console import Console
 from fedgrpo.data import ownership
 from fedgrpo.data.ownership import evaluation_prompts, training_prompts
 from fedgrpo.ground.errors import DataError, RunError, RunFailedError, RunInterruptedError
-from fedgrpo.ground.files import lines
 from fedgrpo.grpo import GRPOTrainer, TrainingWarning
-from fedgrpo.report.rows import Rows
-from fedgrpo.report.training import EVALUATIONS, read_training
+from fedgrpo.report.reader import read_rows, read_run, read_status
+from fedgrpo.report.records import RoundRow
+from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.standalone import train, training
 from fedgrpo.standalone.interruption import training_warnings
-from fedgrpo.standalone.journal import Journal, finite
+from fedgrpo.standalone.rows import step_row
 from fedgrpo.standalone.training import local_settings
+from tests.models import tiny_trainer
 from tests.standalone.scenario import assert_same, rows, write
 
 pytestmark = pytest.mark.slow
@@ -69,19 +71,24 @@ def at_step(number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPa
 
 def test_a_run_leaves_its_rows_adapters_picture_and_summary(whole: tuple[Path, str]) -> None:
     path, printed = whole
-    found = read_training(path)
-    assert [row["step"] for row in found.steps] == list(range(1, 9))
-    assert [row.step for row in found.evaluations] == [0, 3, 6, 8]
+    found = read_run(path)
+    assert [row.round for row in found.rows] == list(range(9))
+    evaluated = [row for row in found.rows if row.sampled is not None]
+    assert [row.round for row in evaluated] == [0, 3, 6, 8]
+    assert all(row.held_out_rewards["exact_match"]["sampled"] == row.sampled for row in evaluated)
     summary = found.summary
     assert summary is not None
-    assert summary.steps == 8
+    assert summary.training is not None
+    assert summary.rounds == 8
     # Two passes over each batch of 3 x 4 completions.
-    assert summary.completions == 4 * 3 * 4
-    assert summary.tokens == sum(row["tokens"] for row in found.steps[::2])
-    assert summary.sampled.best == max(row.sampled for row in found.evaluations)
+    assert summary.training.completions == 4 * 3 * 4
+    assert summary.training.tokens == sum(row.metrics["tokens"] for row in found.rows[1::2])
+    assert summary.training.best == max(row.sampled or 0.0 for row in evaluated)
+    assert found.status is not None
+    assert found.status.state == "finished"
     for name in ("adapter", "adapter-best"):
         assert (path / name / "adapter_model.safetensors").exists()
-    assert (path / "training.png").stat().st_size > 10_000
+    assert (path / "report.png").stat().st_size > 10_000
     assert "as private as the prompts" in printed
     assert "step 8/8" in printed
 
@@ -113,7 +120,10 @@ def test_evaluation_takes_no_random_number_from_training(
     whole: tuple[Path, str], home: Path
 ) -> None:
     path, _ = run(write(home), overrides={"evaluation.every": 1})
-    assert rows(path / "steps.jsonl") == rows(whole[0] / "steps.jsonl")
+    ours, theirs = ([row.metrics for row in read_rows(each)] for each in (path, whole[0]))
+    for metrics in (*ours, *theirs):
+        metrics.pop("tokens_per_second", None)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3)])
@@ -130,7 +140,10 @@ def test_a_signal_lets_the_step_finish_and_the_same_command_resumes_to_the_bit(
         run(write(home))
     assert "the same command resumes" in stopped.value.cure
     assert signal.getsignal(number) is before
-    assert len(rows(home / "runs/small/steps.jsonl")) == step
+    assert [row.round for row in read_rows(home / "runs/small")] == list(range(step + 1))
+    status = read_status(home / "runs/small")
+    assert status is not None
+    assert status.state == "interrupted"
     path, printed = run(write(home))
     assert "resumes in" in printed
     assert_same(path, whole[0])
@@ -148,8 +161,8 @@ def test_rows_beyond_the_state_are_cut(
     at_step(5, die, monkeypatch)
     with pytest.raises(Killed):
         run(write(home))
-    with (home / "runs/small/steps.jsonl").open("a") as file:
-        file.write('{"step": 5, "rew')  # Torn.
+    with (home / "runs/small/metrics.jsonl").open("a") as file:
+        file.write('{"round": 5, "rew')  # Torn.
     path, _ = run(write(home))
     assert_same(path, whole[0])
 
@@ -160,16 +173,16 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
     class Killed(BaseException):
         pass
 
-    append = Rows.append
+    append = RunWriter.row
 
-    def die(self: Rows, rows: list[str]) -> None:
-        if self.path.name == EVALUATIONS and len(lines(self.path)) == 2:
+    def die(self: RunWriter, row: RoundRow) -> None:
+        if row.round == 6:  # Its completions are on disk already.
             raise Killed
-        append(self, rows)
+        append(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "STATE_EVERY", 1)  # There is a state of the very same step.
-        patch.setattr(Rows, "append", die)
+        patch.setattr(training, "STATE_EVERY", 1)
+        patch.setattr(RunWriter, "row", die)
         with pytest.raises(Killed):
             run(write(home))
     path, _ = run(write(home))
@@ -184,7 +197,7 @@ def test_a_killed_process_is_resumed_to_the_bit(whole: tuple[Path, str], home: P
         assert process.stdout is not None
         assert any(b"step 3/8" in line for line in process.stdout)
         process.kill()
-    assert not (path / "training.json").exists()
+    assert not (path / "summary.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resumes in" in done.stdout
@@ -250,12 +263,10 @@ def test_a_warning_is_told_once_and_kept(home: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(RunInterruptedError):
         run(write(home), **options)
     path, again = run(write(home), **options)
-    told = [row.message for row in read_training(path).warnings]
+    told = [message for row in read_rows(path) for message in row.warnings]
     assert len(told) == len(set(told))
     assert sum("grpo.learning_rate = 0.5 is far off" in message for message in told) == 1
-    # The second run repeats it in its closing report alone.
-    assert "\nwarning: grpo.learning_rate" not in again
-    assert "warning at step 0: grpo.learning_rate" in " ".join(again.split())
+    assert again.count("warning at step 1: grpo.learning_rate") == 1
 
 
 def test_warnings_of_others_go_their_own_way(home: Path) -> None:
@@ -274,7 +285,7 @@ def test_a_reward_that_fails_on_the_way_names_itself_and_no_prompt(home: Path) -
         "calls = []\n"
         "def score(completions, **columns):\n"
         "    calls.append(1)\n"
-        "    if len(calls) > 4:\n"
+        "    if len(calls) > 24:\n"
         "        raise ValueError(completions[0])\n"
         "    return [float(len(c)) for c in completions]\n"
     )
@@ -291,15 +302,47 @@ def test_a_mistake_is_refused_before_anything_is_written(home: Path) -> None:
     assert not (home / "runs").exists()
 
 
-def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
-    figures = {"loss": float("nan"), "rewards": {"a": float("inf"), "b": 1.0}, "step": 3}
-    assert finite(figures) == {"loss": None, "rewards": {"a": None, "b": 1.0}, "step": 3}
+def test_figures_that_are_not_finite_are_left_out_and_nested_ones_named(
+    whole: tuple[Path, str],
+) -> None:
+    trainer = tiny_trainer()
+    (metrics,) = trainer.train(1)
+    told = replace(metrics, loss=float("nan"), rewards={"a": float("inf"), "b": 1.0})
+    row = step_row(1, told, ["hot"])
+    assert row.alone
+    assert "loss" not in row.metrics
+    assert {key for key in row.metrics if key.startswith("rewards/")} == {"rewards/b"}
+    assert row.metrics["reward"] == metrics.reward
+    assert not {"step", "seconds", "applied"} & set(row.metrics)
+    assert row.seconds == {"step": metrics.seconds}
+    assert row.warnings == ["hot"]
 
 
-def test_nothing_before_the_first_state_survives(tmp_path: Path) -> None:
-    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    journal = Journal(tmp_path)
-    journal.cut(1)
-    assert (tmp_path / "steps.jsonl").read_text() == '{"step": 1}\n'
-    journal.cut(-1)
-    assert (tmp_path / "steps.jsonl").read_text() == ""
+def test_trackers_are_told_of_each_step_and_each_evaluation(
+    whole: tuple[Path, str], home: Path
+) -> None:
+    (home / "mine.py").write_text(RECORDER)
+    place = f"{home / 'mine.py'}:Recorder"
+    path, _ = run(write(home), overrides={"run.report_to": place})
+    told = [json.loads(line) for line in (path / "told.jsonl").read_text().splitlines()]
+    assert [step for step, _ in told[:-1]] == list(range(9))
+    assert told[-1] == "closed"
+    assert [step for step, names in told[:-1] if "eval/reward" in names] == [0, 3, 6, 8]
+    assert {"train/reward", "train/completions/mean_length", "train/step_time"} <= set(told[1][1])
+    assert_same(path, whole[0])  # Telling changes nothing.
+
+
+RECORDER = """
+import json
+from fedgrpo.report.trackers import Tracker
+class Recorder(Tracker):
+    def __init__(self, run):
+        self.path = run.directory / "told.jsonl"
+    def log(self, figures, step):
+        self.write([step, figures])
+    def close(self):
+        self.write("closed")
+    def write(self, what):
+        with self.path.open("a") as file:
+            file.write(json.dumps(what) + "\\n")
+"""

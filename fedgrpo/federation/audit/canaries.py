@@ -15,8 +15,8 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedgrpo.federation.audit.canary_clients import ClientCanary, Constant, PromptCanaries
-from fedgrpo.federation.interfaces import Client
 from fedgrpo.federation.node.client_app import make_client_app
+from fedgrpo.federation.node.clients.interfaces import Client
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.local_grid import FIRST_NODE, LocalGrid
 from fedgrpo.federation.wire.messages import read_release, write_adapter
@@ -28,7 +28,7 @@ from fedgrpo.settings import Scalar, Settings
 Floats = NDArray[np.float64]
 Coins = NDArray[np.bool_]
 
-READABLE = {
+READABLE: dict[str, Scalar] = {
     "server.optimiser": "fedavg",
     "server.learning_rate": 1.0,
     "server.final_rate": 1.0,
@@ -36,6 +36,35 @@ READABLE = {
 """Settings by which the global adapter moves by just what a round releases."""
 
 _LAYOUT = "c" * 64
+
+
+def canary_settings(
+    unit: str, noise: str, protocol: str, multiplier: float, clients: int, trim: int, **more: Scalar
+) -> Settings:
+    """Settings of a run of canaries, without a limit on epsilon.
+
+    Parameters
+    ----------
+    unit, noise, protocol, multiplier:
+        ``privacy.unit``, ``privacy.noise``, ``aggregation.protocol``, ``privacy.noise_multiplier``.
+    clients, trim:
+        Clients in a round, and how many values are trimmed at either end: 0 takes the mean.
+    more:
+        Other settings, their dots written as ``__``.
+    """
+    chosen: dict[str, Scalar] = {
+        "privacy.unit": unit,
+        "privacy.noise": noise,
+        "privacy.noise_multiplier": multiplier,
+        "privacy.max_epsilon": 1e9,
+        "aggregation.protocol": protocol,
+        "robust.rule": "trimmed_mean" if trim else "mean",
+        "robust.trim": trim,
+        "federation.min_clients": clients,
+        "federation.wait_s": 0.2,
+    }
+    others = {name.replace("__", "."): value for name, value in more.items()}
+    return Settings.from_run_config(READABLE | chosen | others)
 
 
 def canary_run(settings: Settings, planted: Coins) -> Floats:
@@ -76,18 +105,13 @@ def canary_run(settings: Settings, planted: Coins) -> Floats:
 class _View:
     """What the adversary sees: released models, and releases themselves where the noise is each
     client's own and others' would be added to it.
-
-    Attributes
-    ----------
-    models:
-        The global adapter before each round, and after the last.
-    releases:
-        ``(round, place of the client) -> its release``, in the update's own units.
     """
 
     settings: Settings
     models: list[Floats] = field(default_factory=list)
+    """The global adapter before each round, and after the last."""
     releases: dict[tuple[int, int], Floats] = field(default_factory=dict)
+    """``(round, place of the client) -> its release``, in the update's own units."""
 
     def overhear(self, stage: str, node: int, reply: Message) -> Message:
         """Keep a release on its way to the server."""

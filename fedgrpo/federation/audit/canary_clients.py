@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
-from fedgrpo.federation.node.client import LocalClient
-from fedgrpo.federation.node.prompt_client import PromptClient
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.client import LocalClient
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.grpo.isolated.engine import Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row
 from fedgrpo.model.adapter import AdapterState
@@ -39,7 +39,7 @@ class Constant:
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Client`."""
+        """See :class:`fedgrpo.federation.node.clients.interfaces.Client`."""
         return np.full(plan.size, plan.bound if self.high else 0.0)
 
 
@@ -58,7 +58,7 @@ class PromptCanaries(PromptClient):
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Client`."""
+        """See :class:`fedgrpo.federation.node.clients.interfaces.Client`."""
         self._models.append(adapter.vector.astype(np.float64))
         return super().contribute(adapter, plan, round, key, watch)
 
@@ -104,7 +104,7 @@ class ClientCanary(LocalClient):
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
     ) -> Floats:
-        """See :class:`fedgrpo.federation.interfaces.Client`."""
+        """See :class:`fedgrpo.federation.node.clients.interfaces.Client`."""
         if self._models is not None:
             self._models.append(adapter.vector.astype(np.float64))
         return super().contribute(adapter, plan, round, key, watch)

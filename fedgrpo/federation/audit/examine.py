@@ -23,22 +23,15 @@ SEEN = 0.05
 
 @dataclass(frozen=True)
 class Examination:
-    """What came of it.
-
-    Attributes
-    ----------
-    stated:
-        Epsilon that the accountant states.
-    guessed:
-        The attacker's run, with the lower bound on epsilon that it proves; None if faults were
-        found without it.
-    faults:
-        What is not as it is claimed, one sentence each.
-    """
+    """What came of it."""
 
     stated: float
+    """Epsilon that the accountant states."""
     guessed: Audit | None
+    """The attacker's run, with the lower bound on epsilon that it proves; None if faults were found
+    without it."""
     faults: tuple[str, ...]
+    """What is not as it is claimed, one sentence each."""
 
     @property
     def sound(self) -> bool:

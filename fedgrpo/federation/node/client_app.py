@@ -25,7 +25,7 @@ from fedgrpo.site.node_folder import check_free, node_folder
 
 if TYPE_CHECKING:
     # Loaded by the train handler only: a deployed node starts a process for every message.
-    from fedgrpo.federation.interfaces import ClientFactory
+    from fedgrpo.federation.node.clients.interfaces import ClientFactory
 
 MINIMUM_BUCKET = 3
 """Least bucket that a node accepts unless told otherwise: of a sum of two, each knows a half."""
@@ -43,8 +43,8 @@ def make_client_app(
     ----------
     client_factory:
         ``(settings, node_config) -> Client``. None takes
-        :class:`fedgrpo.federation.node.local_clients.LocalClients`, which train on this node's
-        prompts.
+        :class:`~fedgrpo.federation.node.clients.local_clients.LocalClients`, which train on this
+        node's prompts.
     minimum_bucket:
         Least number of clients among which this one's update may be hidden. The run's
         ``secure.bucket_size`` counts too, whichever is larger.
@@ -61,7 +61,7 @@ def make_client_app(
 
     def train(message: Message, context: Context) -> RecordDict:
         from fedgrpo.federation.node import training
-        from fedgrpo.federation.node.local_clients import LocalClients
+        from fedgrpo.federation.node.clients.local_clients import LocalClients
 
         factory = client_factory or LocalClients()
         node = training.Node(factory, minimum_bucket, clock or SystemClock())

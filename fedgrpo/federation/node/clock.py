@@ -26,19 +26,12 @@ class Clock(Protocol):
         """Return at that time, or at once if it is over."""
 
     def run(self, work: Callable[[], T], until: float) -> T:
-        """Do work, until a time at the most.
+        """Do work, until a time at the most; raises LateError if it was not done in time.
 
         Parameters
         ----------
-        work:
-            What to do.
         until:
             When to give up; infinity never does.
-
-        Raises
-        ------
-        LateError
-            If it was not done in time.
         """
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.attacks.attacks import apply_attack
+from fedgrpo.attacks.blind import MALFORMED
 from fedgrpo.attacks.faults import Faults, faults_of
+from fedgrpo.attacks.knowledge import Insight, Knowledge
+from fedgrpo.ground.parts.names import part_name
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
 
 
@@ -52,51 +56,73 @@ def honest_vectors(
     return tuple(known[client] for client in sorted(known))
 
 
-def attack(
+def knowledge(
     settings: Settings,
-    release: NDArray[np.float64],
-    bound: float,
-    adapter: AdapterState,
-    previous: NDArray[np.float32] | None,
+    plan: ReleasePlan,
     round: int,
-    honest: Sequence[NDArray[np.float64]] = (),
+    told: Insight,
+    *,
+    first: NDArray[np.float64] | None,
+    step: NDArray[np.float64] | None,
+) -> Knowledge:
+    """Put together what an attacker knows: see :class:`fedgrpo.attacks.Knowledge`."""
+    simulation, robust = settings.simulation, settings.robust
+    return Knowledge(
+        boost=simulation.boost,
+        round=round,
+        update=plan.dimension,
+        own=told.own,
+        honest=told.honest if len(told.honest) else None,
+        first=first,
+        step=step,
+        last=told.last,
+        clients=simulation.clients,
+        attackers=simulation.byzantine,
+        rule=robust.rule,
+        trim=robust.trim,
+        seed=settings.seed,
+        radius=plan.radius,
+    )
+
+
+def attack(
+    settings: Settings, release: NDArray[np.float64], bound: float, known: Knowledge
 ) -> NDArray[np.float64]:
     """Replace a release by what the attacker sends.
 
     Parameters
     ----------
     settings:
-        Name the attack and its boost.
+        Name the attack.
     release:
         float64, shape (size,): the honest release.
     bound:
-        Largest value that the encoding carries. What is no number becomes this: an attacker would
-        not waste its place in the round on a vector that its own node refuses to encode.
-    adapter:
-        The round's global adapter, from which the attacker learns the last step.
-    previous:
-        Trainable values of the round before, as the attacker remembers them.
-    round:
-        Round number, from 1.
-    honest:
-        See :func:`honest_vectors`.
+        Largest value that the encoding carries. What is no number becomes this, unless the attack
+        is to have it refused: another would not waste its place in the round on a vector that its
+        own node does not encode.
+    known:
+        What the attacker knows.
     """
-    simulation = settings.simulation
-    sent = apply_attack(
-        simulation.attack,
-        release,
-        boost=simulation.boost,
-        previous=_last_step(adapter, previous, release.size),
-        round=round,
-        honest=honest,
-    )
+    sent = apply_attack(name := settings.simulation.attack, release, known)
+    if part_name(name) in MALFORMED:
+        return sent
     return np.nan_to_num(sent, nan=bound, posinf=bound, neginf=-bound)
 
 
-def _last_step(
+def last_step(
     adapter: AdapterState, previous: NDArray[np.float32] | None, size: int
 ) -> NDArray[np.float64] | None:
-    """The last global step, padded to a whole release; None in the attacker's first round."""
+    """The last global step, padded to a whole release; None in the attacker's first round.
+
+    Parameters
+    ----------
+    adapter:
+        The round's global adapter.
+    previous:
+        float32, shape (d,): trainable values of the round before, as the attacker remembers them.
+    size:
+        Of a release.
+    """
     if previous is None:
         return None
     step = np.zeros(size)

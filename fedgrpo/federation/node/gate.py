@@ -17,7 +17,7 @@ from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Request, Site, is_simulated, refused, site_of
 from fedgrpo.site.absent import broken_without_policy
-from fedgrpo.site.checked import check_prompts
+from fedgrpo.site.checked import check_prompts, check_unchanged
 from fedgrpo.site.declared import Declared, broken_declarations
 
 LOG = logging.getLogger(__name__)
@@ -29,23 +29,15 @@ class Gate:
     """A request, and the site that judges it.
 
     A deployed node without a policy lets nothing pass; a simulated one, which is its own site, all.
-
-    Attributes
-    ----------
-    site:
-        From the node's own configuration.
-    node_config:
-        That.
-    request:
-        What the server asks for.
-    now:
-        Local time.
     """
 
     site: Site | None
+    """From the node's own configuration."""
     node_config: Mapping[str, Scalar]
     request: Request
+    """What the server asks for."""
     now: datetime
+    """Local time."""
 
     @classmethod
     def at(
@@ -57,13 +49,7 @@ class Gate:
         settings: Settings,
         declared: Declared,
     ) -> Gate:
-        """Read the node's policy.
-
-        Raises
-        ------
-        PolicyError
-            If it has one that cannot be read.
-        """
+        """Read the node's policy; raises PolicyError if it has one that cannot be read."""
         source = source_of(node_config, declared)
         request = Request(
             settings=settings,
@@ -92,7 +78,12 @@ class Gate:
         for code, problem in broken:
             raise refused(code, problem)
         if self.site:
-            check_prompts(self.node_config, settings, self.site.policy)
+            check_prompts(self.node_config, settings)
+
+    def check_unchanged(self) -> None:
+        """Raise DataError if the prompts are not those that were checked; after the charge."""
+        if self.site and not is_simulated(self.node_config):
+            check_unchanged(self.node_config, self.request.settings, self.site.policy)
 
     def is_charged(self) -> bool:
         """Whether this very release was charged before; raises PolicyError."""

@@ -18,31 +18,44 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.interfaces import ClientFactory, PreparingFactory
+from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.federation.node.answers import log_failure
+from fedgrpo.federation.node.clients.interfaces import (
+    ClientFactory,
+    PreparingFactory,
+    TellingFactory,
+)
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import Clock, LateError
-from fedgrpo.federation.node.faults import attack, honest_vectors, simulated_faults
+from fedgrpo.federation.node.faults import (
+    attack,
+    honest_vectors,
+    knowledge,
+    last_step,
+    simulated_faults,
+)
 from fedgrpo.federation.node.gate import Gate
 from fedgrpo.federation.protocols import node_side
 from fedgrpo.federation.protocols.base import Answering
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, check_header, decode
 from fedgrpo.federation.wire.messages import TrainOrder
-from fedgrpo.federation.wire.plans import order_digest, release_plan
+from fedgrpo.federation.wire.plans import is_single, order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.privacy.release import ReleasePlan, zero_release
+from fedgrpo.robust.norm_checked import inside
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
 from fedgrpo.site.refusals import Refusal, refused
+from fedgrpo.site.site import is_simulated
 
 LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
@@ -98,7 +111,8 @@ class Task:
     @property
     def digest(self) -> bytes:
         """Digest of the order, on which all whose releases are summed must agree."""
-        return order_digest(self.settings, self.order.adapter, self.plan.clipping_norm)
+        plan = self.plan
+        return order_digest(self.settings, self.order.adapter, plan.clipping_norm, plan.radius)
 
     @property
     def memory(self) -> NodeMemory:
@@ -142,9 +156,9 @@ def _task(message: Message, context: Context, came: float) -> Task:
     check_header(message.content, order.header)
     _check_run(order.header, context, settings.rounds)
     _check_settings(order.fingerprint, settings)
-    if not math.isfinite(order.clipping_norm):
-        raise BoundsError("the clipping norm is not finite", cure="start from sound settings")
-    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm)
+    if not (math.isfinite(order.clipping_norm) and math.isfinite(order.radius)):
+        raise BoundsError("clipping norm or radius is not finite", cure="start from sound settings")
+    plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm, order.radius)
     store = NodeStore.of(context, settings)
     declared = declared_by(context.node_config, settings)
     gate = Gate.at(context.node_config, order, plan, store, settings, declared)
@@ -217,7 +231,10 @@ def _charge(task: Task) -> None:
     task.memory.begin_round(task.ask.round, task.order.adapter)
     order, plan = task.order, task.plan
     task.memory.keep_plan(
-        order.run, order.fingerprint, plan.dimension, plan.clipping_norm, task.digest
+        order.run,
+        order.fingerprint,
+        (plan.dimension, plan.clipping_norm, plan.radius),
+        task.digest,
     )
     task.gate.charge()
 
@@ -229,11 +246,19 @@ def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
     """The release that was kept, or a new one that is kept from now on."""
     if paid.kept is not None:
         return paid.kept
-    release = _computed(task, node, in_time=paid.in_time)
+    release = _held(task, _computed(task, node, in_time=paid.in_time))
     if byzantine:
-        release = _attacked(task, release)
+        release = _attacked(task, node, release)
     task.store.keep(task.ask, release)
     return release
+
+
+def _held(task: Task, release: Release) -> Release:
+    """Project a release onto the round's ball, where single vectors are checked against it."""
+    plan = task.plan
+    if not (plan.radius and is_single(task.settings)):
+        return release
+    return inside(release, plan.dimension, plan.radius, plan.figures_norm)
 
 
 def _computed(task: Task, node: Node, *, in_time: bool) -> Release:
@@ -270,9 +295,11 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
 
 def _contributed(task: Task, node: Node, mishaps: Counter[str]) -> Release:
     """Have the client contribute. From here on, prompts are read."""
-    watch = Watch(task.store, task.ask.plan, task.deadline)
+    own = not is_simulated(task.context.node_config)
+    watch = Watch(task.store, task.ask.plan, task.deadline, durable=own)
     key, round_ = task.store.key(task.ask), task.ask.round
     try:
+        task.gate.check_unchanged()
         client = node.factory(task.settings, task.context.node_config)
         release = client.contribute(task.order.adapter, task.plan, round_, key, watch)
     finally:
@@ -292,13 +319,33 @@ def _checked(release: Release, size: int) -> Release:
     return release
 
 
-def _attacked(task: Task, release: Release) -> Release:
+def _attacked(task: Task, node: Node, release: Release) -> Release:
     """What a simulated attacker sends in the place of its release."""
-    before = task.store.adapter_before(task.ask, task.order.adapter.vector)
+    ask, adapter, plan = task.ask, task.order.adapter, task.plan
+    before = task.store.adapter_before(ask, adapter.vector)
+    known = knowledge(
+        task.settings,
+        plan,
+        ask.round,
+        _insight(task, node, release),
+        first=task.store.first_release(ask, release),
+        step=last_step(adapter, before, release.size),
+    )
+    return attack(task.settings, release, plan.bound, known)
+
+
+def _insight(task: Task, node: Node, release: Release) -> Insight:
+    """What attackers are told of others: all, or what those of this process have met."""
+    if isinstance(node.factory, TellingFactory):
+        told = node.factory.insight(task.order.adapter, task.plan, task.ask.round)
+        own, honest = (
+            np.reshape([_held(task, one) for one in rows], rows.shape)
+            for rows in (told.own, told.honest)
+        )
+        return replace(told, own=own, honest=honest)
     order = f"{task.ask.run}/{task.ask.round}/".encode() + task.digest
-    honest = honest_vectors(order, task.context.node_config, release)
-    bound, adapter = task.plan.bound, task.order.adapter
-    return attack(task.settings, release, bound, adapter, before, task.ask.round, honest)
+    own = np.stack(honest_vectors(order, task.context.node_config, release))
+    return Insight(own, honest=own[:0], last=None)
 
 
 def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from flwr.app import Context, RecordDict
-from numpy import float64
+from numpy import float64, zeros
 from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols.openings import Openings
@@ -90,6 +90,8 @@ class Round:
         Name of the run, the same after a resume.
     replies:
         To the order to train.
+    last:
+        See :class:`fedgrpo.federation.server.checkpoint.ServerState`.
     """
 
     phase: Phase
@@ -100,6 +102,7 @@ class Round:
     run: str
     replies: Replies = field(default_factory=lambda: Replies({}, {}))
     outcome: RoundOutcome = field(default_factory=RoundOutcome)
+    last: NDArray[float64] = field(default_factory=lambda: zeros(0))
 
     @property
     def number(self) -> int:

@@ -20,10 +20,11 @@ from fedgrpo.federation.protocols.base import (
 )
 from fedgrpo.federation.wire.link import Answers
 from fedgrpo.federation.wire.participants import Participant
+from fedgrpo.federation.wire.plans import is_single
 from fedgrpo.ground.errors import CohortError
 from fedgrpo.privacy.noise import add_noise
 from fedgrpo.privacy.release import Aggregate, ReleasePlan, server_noise_std
-from fedgrpo.robust.rules import combine, sensitivity
+from fedgrpo.robust.rules import Public, combine, sensitivity
 from fedgrpo.settings import Settings
 
 T = TypeVar("T")
@@ -73,7 +74,11 @@ class MeansServer(ServerSide):
         with current.phase("aggregate"):
             try:
                 aggregate = robust_aggregate(
-                    self.settings, current.plan, seen.means, self.key("server noise", current)
+                    self.settings,
+                    current.plan,
+                    seen.means,
+                    self.key("server noise", current),
+                    current.last,
                 )
             except CohortError as error:
                 return RoundOutcome(error.problem, buckets=len(seen.means)), failures
@@ -92,13 +97,15 @@ def robust_aggregate(
     plan: ReleasePlan,
     groups: Sequence[GroupMean],
     key: bytes | None = None,
+    last: NDArray[np.float64] | None = None,
 ) -> Aggregate:
     """Combine means by the robust rule, add the server's noise if it is the server's to add, and
     read.
 
     Adversary of server noise: whoever sees the models that are released. The server itself sees the
     means. ``key`` (32 secret bytes) makes the noise that of a repeated round too, see
-    :func:`fedgrpo.privacy.noise.add_noise`.
+    :func:`fedgrpo.privacy.noise.add_noise`. ``last`` is the last released aggregate in the update's
+    own units, None or of size 0 if there is none.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def robust_aggregate(
     rule, trim = settings.robust.rule, settings.robust.trim
     # Of shape (B, size) for no groups too, which the rule refuses with its own numbers.
     means: NDArray[np.float64] = np.reshape([group.mean for group in groups], (-1, plan.size))
-    combined = combine(rule, means, trim)
+    combined = combine(rule, means, trim, _public(settings, plan, last))
     if settings.privacy.unit == "none" or settings.privacy.noise == "client":
         return read_result(settings, plan, combined)
     # One client moves the mean over its group's survivors, so the smallest number of survivors
@@ -121,3 +128,14 @@ def robust_aggregate(
         rounding=max(group.step for group in groups) * math.sqrt(plan.size),
     )
     return read_result(settings, plan, add_noise(combined, std, key))
+
+
+def _public(settings: Settings, plan: ReleasePlan, last: NDArray[np.float64] | None) -> Public:
+    """What the rule may know beside what it combines."""
+    return Public(
+        plan.dimension,
+        None if last is None or not last.size else last * plan.update_scale,
+        plan.radius or math.inf,
+        plan.figures_norm if plan.radius else math.inf,
+        single=is_single(settings),
+    )

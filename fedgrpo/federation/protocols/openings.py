@@ -50,8 +50,6 @@ class Openings:
         ----------
         round:
             Round number, from 1.
-        sums:
-            Of this attempt.
         """
         before = self._opened if round == self._round else set[Sum]()
         admitted = [all(one == other or one.isdisjoint(other) for other in before) for one in sums]

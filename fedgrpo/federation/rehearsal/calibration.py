@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.ownership import evaluation_prompts
-from fedgrpo.federation.node.client import local_update
-from fedgrpo.federation.node.prompt_client import PromptClient, in_order, unit_gradient
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.client import local_update
+from fedgrpo.federation.node.clients.prompt_client import PromptClient, in_order, unit_gradient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.grpo.isolated.engine import Lesson
 from fedgrpo.grpo.trainer import GRPOTrainer
@@ -34,17 +34,13 @@ def calibrated_norm(settings: Settings) -> float:
 
     Prompt unit: L2 norms of the gradients of all public prompts that teach something. Otherwise: of
     the updates of :data:`DRY_ROUNDS` clients' local steps, each from the start of the run. Norms
-    tend to shrink as a run goes on, which ``privacy.adaptive`` follows.
+    tend to shrink as a run goes on, which ``privacy.adaptive`` follows. Raises PrivacyError if no
+    prompt teaches anything, so that there is no norm.
 
     Parameters
     ----------
     settings:
         The run's; ``evaluation.prompts`` says how many public prompts there are.
-
-    Raises
-    ------
-    PrivacyError
-        If no prompt teaches anything, so that there is no norm.
     """
     norms = public_norms(settings)
     if not norms.size:

@@ -9,22 +9,24 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from fedgrpo.data.ownership import node_prompts
+from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
 from fedgrpo.data.units import check_unit_column, unit_words, units_of
-from fedgrpo.federation.node.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.rehearsal.traffic import round_traffic
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError, RewardError
 from fedgrpo.grpo.learning.health import glance, missed_ends, step_size_advice
 from fedgrpo.grpo.learning.metrics import BatchFigures, batch_figures
-from fedgrpo.grpo.parts import check_parts
+from fedgrpo.grpo.methods.parts import check_parts
 from fedgrpo.grpo.rollout.experience import Experience, join_experiences, judge
 from fedgrpo.grpo.rollout.policy import Policy, Sampled
 from fedgrpo.grpo.rollout.sampling import completion_ids
@@ -33,7 +35,7 @@ from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
 from fedgrpo.privacy.accounting.guarantees import check_budget
-from fedgrpo.report.dry_run import DryRun, histogram
+from fedgrpo.report.console.dry_run import DryRun, histogram
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.settings.scenario import absolute_source, load_scenario
@@ -159,15 +161,16 @@ class Measured:
 
 
 def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
-    tokenizer, limit = adapter.base.tokenizer, settings.grpo.max_prompt_length
+    base, limit = adapter.base, settings.grpo.max_prompt_length
+
+    def length(prompt: Prompt) -> int:
+        return len(encode_prompt(base.tokenizer, prompt, base.chat))
+
     if source:
-        survey = survey_source(
-            source, settings.data.split, lambda prompt: len(encode_prompt(tokenizer, prompt)), limit
-        )
+        survey = survey_source(Source.of(settings.data, source), length, limit, RowLimit(limit))
     else:
         first = {"partition-id": 0, "num-partitions": settings.simulation.clients}
-        rows = node_prompts(settings, first)
-        survey = survey_rows(rows, lambda prompt: len(encode_prompt(tokenizer, prompt)), limit)
+        survey = survey_rows(node_prompts(settings, first), length, limit)
     if not survey.rows:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in survey.refused.items())
         raise DataError(
@@ -238,8 +241,8 @@ def _warnings(
     found = [*glance(measured.figures), *missed_ends(measured.experience.rollout, adapter.base)]
     if survey.refused:
         found.append(
-            f"{sum(survey.refused.values())} rows cannot be used, and a node refuses a source that "
-            "has one. Mend them or take them out."
+            f"{sum(survey.refused.values())} rows cannot be used, and would count nothing. Mend "
+            "them or take them out."
         )
     if settings.privacy.unit == "prompt":
         found += _unit_warnings(settings.data, survey, adapter)
@@ -255,7 +258,8 @@ def _unit_warnings(data: DataSettings, survey: Survey, adapter: Adapter) -> list
         check_unit_column(survey.rows, data.unit, "")
     except DataError as error:
         found.append(f"{error.problem.partition(': ')[2]}: {error.cure}.")
-    units = units_of(survey.rows, data.unit, partial(unit_text, adapter.base.tokenizer))
+    base = adapter.base
+    units = units_of(survey.rows, data.unit, lambda p: unit_text(base.tokenizer, p, base.chat))
     if len(units) < data.min_prompts:
         found.append(
             f"{unit_words(units, data.unit)}. That is fewer than data.min_prompts = "

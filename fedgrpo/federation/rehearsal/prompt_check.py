@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import Survey, survey_source
 from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.ground.chats import Prompt
@@ -77,7 +78,7 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     """
     stamp = files_stamp(prompts)
     longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
-    rows = survey_source(prompts, settings.data.split, _one, _ANY_LENGTH, RowLimit(longest))
+    rows = survey_source(Source.of(settings.data, prompts), _one, _ANY_LENGTH, RowLimit(longest))
     survey = _measured(rows, settings, policy)
     check_unit_column(survey.rows, settings.data.unit, prompts)
     if files_stamp(prompts) != stamp:
@@ -113,17 +114,19 @@ def _measured(survey: Survey, settings: Settings, policy: Policy) -> Survey:
 
 def _lengths(prompts: Sequence[Prompt], settings: Settings, policy: Policy) -> list[int | None]:
     """Tokens of each prompt; None where a node would not wait for it."""
-    from fedgrpo.federation.node.prompt_client import encoding_limits
+    from fedgrpo.federation.node.clients.prompt_client import encoding_limits
     from fedgrpo.grpo.isolated.apart import Limits, answers_apart, can_fork
     from fedgrpo.model.base import load_base
+    from fedgrpo.model.chat_style import ChatStyle
     from fedgrpo.model.encoding import encode_prompt
     from fedgrpo.model.quiet import quiet_loading
 
     with quiet_loading():
         base = load_base(settings.model, any_weights=policy.any_weights)
+    style = ChatStyle.of(settings.data)
 
     def length(number: int) -> int:
-        return len(encode_prompt(base.tokenizer, prompts[number]))
+        return len(encode_prompt(base.tokenizer, prompts[number], style))
 
     def told(number: int) -> bytes:
         try:
@@ -177,8 +180,8 @@ def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
     ModelError, RewardError
         What cannot be loaded.
     """
-    from fedgrpo.federation.node.local_clients import LocalClients
-    from fedgrpo.federation.node.resident import resident
+    from fedgrpo.federation.node.clients.local_clients import LocalClients
+    from fedgrpo.federation.node.clients.resident import resident
     from fedgrpo.model.quiet import quiet_loading
 
     config: dict[str, Scalar] = {"policy": str(file), "prompts": prompts}

@@ -15,10 +15,10 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fedgrpo.federation.node.client_app import make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.flower_internals import object_bytes
 from fedgrpo.federation.simulation.local_grid import LocalGrid, stage_of
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.link import refusal_words
 from fedgrpo.federation.wire.messages import read_refusal, write_adapter
 from fedgrpo.ground.errors import RunError
@@ -110,18 +110,12 @@ def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
 
     Two rounds over tiny adapters are played in this process, with clients that release zeros, and
     drawn out to the adapter's size. So the figure follows the protocol's own code, whatever it is.
+    Raises RunError if the played round fails.
 
     Parameters
     ----------
-    settings:
-        Of the run.
     adapter:
         Its size and its frozen basis, which the node receives.
-
-    Raises
-    ------
-    RunError
-        If the played round fails.
     """
     small, large = (_played(settings, dimension) for dimension in (SMALL, LARGE))
     stretch = (adapter.vector.size - SMALL) / (LARGE - SMALL)

@@ -11,8 +11,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedgrpo.federation.interfaces import Evaluator
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
+from fedgrpo.federation.server.evaluation import Evaluator
 from fedgrpo.federation.server.parts import check_parts
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.wire.messages import write_adapter
@@ -25,8 +25,11 @@ from fedgrpo.ledger import Ledger, hash_file
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
+from fedgrpo.report.trackers import Tracked, tracking
 from fedgrpo.report.writer import RunWriter
+from fedgrpo.robust import describe
 from fedgrpo.settings import Settings
+from fedgrpo.settings.protocols.base import trimmed_by
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ def serve(
     grid: Grid,
     settings: Settings,
     run_dir: Path,
-    strategy: type[FedGRPO] = FedGRPO,
+    strategy: Callable[..., FedGRPO] = FedGRPO,
     model: Model | None = None,
     callbacks: Sequence[object] = (),
 ) -> FedGRPO:
@@ -111,9 +114,10 @@ def serve(
             # Before the model is loaded, which may take minutes.
             check_budget(settings)
             check_parts(settings)
-            model = model or local_model()
-            made = _strategy(settings, writer, strategy, model, callbacks)
-            _serve(grid, made, writer, model, started)
+            model, tracked = model or local_model(), Tracked(run_dir, settings.to_run_config())
+            with tracking(settings.run.report_to, tracked) as trackers:
+                made = _strategy(settings, writer, strategy, model, (*callbacks, *trackers))
+                _serve(grid, made, writer, model, started)
         except (KeyboardInterrupt, SystemExit):
             # Ctrl-C, or Flower's way to end a server on SIGTERM.
             writer.interrupt("the server was stopped", "the same command resumes")
@@ -138,7 +142,7 @@ def local_model() -> Model:
 def _strategy(
     settings: Settings,
     writer: RunWriter,
-    strategy_type: type[FedGRPO],
+    strategy_type: Callable[..., FedGRPO],
     model: Model,
     callbacks: Sequence[object],
 ) -> FedGRPO:
@@ -194,6 +198,7 @@ def summarise(
         raise RunError("the run was never evaluated", cure="give the strategy an evaluator")
     first, last = measured[0], measured[-1]
     applied = [row for row in rows if row.round and row.applied]
+    groups = applied[-1].buckets if applied else 0
     busy = strategy.train_s + strategy.evaluate_s
     return Summary(
         reward=RewardSummary(
@@ -201,13 +206,17 @@ def summarise(
             end=last.sampled or 0.0,
             greedy_start=first.greedy or 0.0,
             greedy_end=last.greedy or 0.0,
+            by=_by(first, last),
         ),
         rounds=rows[-1].round,
         wall_s=wall_s,
         overhead_share=max(0.0, 1 - busy / wall_s),
         privacy=list(guarantees(settings, state.progress.charged)),
         robust=RobustSummary(
-            settings.robust.rule, settings.robust.trim, applied[-1].buckets if applied else 0
+            settings.robust.rule,
+            trimmed_by(settings),
+            groups,
+            describe(settings.robust.rule, groups, settings.robust.trim),
         ),
         dropped=state.progress.dropped,
         skipped_rounds=state.progress.skipped,
@@ -215,6 +224,21 @@ def summarise(
         settings=settings.fingerprint(),
         version=VERSION,
     )
+
+
+def _by(first: RoundRow, last: RoundRow) -> dict[str, dict[str, float]]:
+    """Held-out accuracy before and after, of each value that both tell."""
+    begun, ended = first.held_out_by, last.held_out_by
+    return {
+        value: {
+            "start": begun[value]["sampled"],
+            "end": ended[value]["sampled"],
+            "greedy_start": begun[value]["greedy"],
+            "greedy_end": ended[value]["greedy"],
+        }
+        for value in begun
+        if value in ended
+    }
 
 
 def _draw(run_dir: Path) -> None:

@@ -11,7 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedgrpo.federation.server.optimisers import OptimiserState
+from fedgrpo.federation.wire.plans import start_radius
 from fedgrpo.federation.wire.versions import VERSION, code_hash
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.kept import read_kept, write_kept
@@ -49,6 +53,8 @@ class Progress:
         Rounds skipped since the last one that was not.
     unspent:
         Rounds so far of which nothing can have come out, so that they cost nothing.
+    radius:
+        Of the next round's ball, where norms are checked; else 0.
     """
 
     round: int = 1
@@ -59,20 +65,30 @@ class Progress:
     steps: int = 0
     in_a_row: int = 0
     unspent: int = 0
+    radius: float = 0.0
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """Everything that the server carries from round to round."""
+    """Everything that the server carries from round to round.
+
+    Attributes
+    ----------
+    last:
+        float64, shape (d,): the last released aggregate, in the update's own units; (0,) before the
+        first, and where the rule uses none.
+    """
 
     adapter: AdapterState
     progress: Progress = field(default_factory=Progress)
     optimiser: OptimiserState = field(default_factory=OptimiserState)
+    last: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def at_start(cls, adapter: AdapterState, settings: Settings) -> ServerState:
         """Return the state before the first round."""
-        return cls(adapter, Progress(clipping_norm=settings.privacy.clipping_norm))
+        norm, radius = settings.privacy.clipping_norm, start_radius(settings)
+        return cls(adapter, Progress(clipping_norm=norm, radius=radius))
 
     def charged(self) -> ServerState:
         """Return the state with the next round started: again, perhaps, which changes nothing."""

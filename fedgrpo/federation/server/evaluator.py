@@ -13,11 +13,12 @@ import torch
 
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.interfaces import Evaluation
-from fedgrpo.grpo.held_out import HeldOut
+from fedgrpo.federation.server.evaluation import Evaluation
+from fedgrpo.grpo.held_out import HeldOut, by_reward
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import check_context
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import Settings
 
@@ -44,9 +45,9 @@ class LocalEvaluator:
     ) -> None:
         self.adapter = Adapter.from_settings(settings)
         check_context(self.adapter.base, settings.grpo)
-        self._initial = self.adapter.state()
+        self._initial, self._by = self.adapter.state(), settings.evaluation.by
         rows = evaluation_prompts(settings) if rows is None else rows
-        mixture = reward or RewardMixture.from_settings(settings.reward)
+        mixture = reward or guarded_mixture(settings.reward, evaluation=True)
         self.held_out = (
             HeldOut(self.adapter, mixture, rows, settings.grpo, settings.seed) if rows else None
         )
@@ -56,12 +57,19 @@ class LocalEvaluator:
         return self._initial
 
     def evaluate(self, adapter: AdapterState) -> Evaluation | None:
-        """See :class:`fedgrpo.federation.interfaces.Evaluator`."""
+        """See :class:`fedgrpo.federation.server.evaluation.Evaluator`."""
         if self.held_out is None:
             return None
         self.adapter.load(adapter)
         sampled, greedy = self.held_out.sampled(), self.held_out.greedy()
-        return Evaluation(sampled.reward, greedy.reward, self.held_out.drift(sampled))
+        return Evaluation(
+            sampled.reward,
+            greedy.reward,
+            self.held_out.drift(sampled),
+            by_reward(sampled, greedy),
+            self.held_out.samples(sampled),
+            self.held_out.by(self._by, {"sampled": sampled, "greedy": greedy}),
+        )
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
         """See :func:`save_adapter`."""
@@ -71,8 +79,8 @@ class LocalEvaluator:
 
 @lru_cache(maxsize=1)
 def local_evaluator(settings: Settings) -> LocalEvaluator:
-    """Load the base model for the server, on all of its cores."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    """Load the base model for the server, on all its cores or as many as OMP_NUM_THREADS says."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     return LocalEvaluator(settings)
 
 

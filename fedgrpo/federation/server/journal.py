@@ -46,8 +46,6 @@ class Journal:
 
     Parameters
     ----------
-    settings:
-        The run's.
     secret:
         The run's (32 bytes).
     writer, checkpoint, ledger:

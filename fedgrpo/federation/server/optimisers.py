@@ -54,7 +54,8 @@ register_optimiser = OPTIMISERS.register
 def server_step(
     settings: ServerSettings, state: OptimiserState, delta: Vector, rate: float
 ) -> tuple[OptimiserState, Vector]:
-    """Apply the configured optimiser.
+    """Apply the configured optimiser; raises SettingsError if there is no such optimiser, or its
+    update has another shape.
 
     Parameters
     ----------
@@ -71,11 +72,6 @@ def server_step(
     -------
     tuple
         The next state, and the update to add to the adapter, float64, shape (d,).
-
-    Raises
-    ------
-    SettingsError
-        If there is no such optimiser, or its update has another shape.
     """
     after, update = OPTIMISERS[settings.optimiser](settings, state, delta, rate)
     if update.shape != delta.shape:

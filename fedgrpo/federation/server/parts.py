@@ -7,6 +7,7 @@ from fedgrpo.federation.server.optimisers import OPTIMISERS
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.robust.rules import RULES
 from fedgrpo.settings import Settings
+from fedgrpo.settings.protocols import protocol_of
 
 
 def check_parts(settings: Settings) -> None:
@@ -18,9 +19,24 @@ def check_parts(settings: Settings) -> None:
         Names the setting, the part, its option and what there is.
     """
     RULES.check(settings.robust.rule)
+    _check_noise_after(settings)
     OPTIMISERS.check(settings.server.optimiser)
     if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:
         if not settings.data.tasks:
             raise SettingsError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")
         for task in settings.data.tasks:
             TASKS.check(task)
+
+
+def _check_noise_after(settings: Settings) -> None:
+    """Refuse noise after a rule of which nobody knows how far one contribution moves it."""
+    if settings.privacy.unit == "none" or protocol_of(settings).noise_place(settings) == "client":
+        return
+    if RULES[rule := settings.robust.rule].trimmed is None:
+        raise SettingsError(
+            f"robust.rule = {rule!r} cannot go with privacy.noise = {settings.privacy.noise!r}: no "
+            "bound is proved for how far one prompt moves its result (it can flip who is whose "
+            "neighbour), so noise added after it would protect nobody",
+            cure="set privacy.noise = 'client', or robust.rule = 'trimmed_mean', 'median' or "
+            "'norm_checked'",
+        )

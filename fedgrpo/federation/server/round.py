@@ -10,19 +10,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedgrpo.federation.interfaces import Evaluation
 from fedgrpo.federation.protocols.base import RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.server.optimisers import rate_at, server_step
-from fedgrpo.federation.wire.plans import norms_in
+from fedgrpo.federation.wire.plans import following_radius, norms_in, release_plan
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ledger import RoundEntry
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import guarantees, worst_epsilon
 from fedgrpo.privacy.adaptive import next_clipping_norm
-from fedgrpo.privacy.release import Aggregate
+from fedgrpo.privacy.release import Aggregate, ReleasePlan
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
+from fedgrpo.robust.rules import RULES
 from fedgrpo.settings import METRICS, Settings
 from fedgrpo.settings.protocols import protocol_of
 
@@ -38,6 +39,7 @@ class RoundClock:
     rounds: int
     writer: RunWriter | None
     seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
 
     def announce(self, name: str, detail: str = "") -> None:
         """Say that a phase begins."""
@@ -58,11 +60,15 @@ class RoundClock:
 def apply_aggregate(
     settings: Settings, state: ServerState, aggregate: Aggregate, clients: int
 ) -> ServerState:
-    """Step the optimiser, move the adapter, and let the clipping norm follow its quantile.
+    """Step the optimiser, move the adapter, and let clipping norm and radius follow what was
+    released.
 
     C stays where the clients in the aggregate tell about fewer than ``privacy.adaptive_min`` norms.
     """
     progress = state.progress
+    plan = release_plan(
+        settings, state.adapter.vector.size, progress.clipping_norm, progress.radius
+    )
     rate = rate_at(settings.server, progress.round, settings.rounds)
     optimiser, update = server_step(settings.server, state.optimiser, aggregate.delta, rate)
     adapter = state.adapter.moved(state.adapter.vector.astype(np.float64) + update)
@@ -70,8 +76,12 @@ def apply_aggregate(
         progress,
         steps=optimiser.steps,
         clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below, clients),
+        radius=following_radius(settings, plan, aggregate.delta, clients),
     )
-    return ServerState(adapter, moved, optimiser)
+    # Simulated attackers look at it too.
+    kept = RULES[settings.robust.rule].history or settings.simulation.byzantine
+    last = aggregate.delta if kept else state.last
+    return ServerState(adapter, moved, optimiser, last)
 
 
 def _next_norm(
@@ -115,6 +125,9 @@ def make_row(
         sampled=evaluation.sampled if evaluation else None,
         greedy=evaluation.greedy if evaluation else None,
         kl_base=evaluation.kl_base if evaluation else None,
+        held_out_rewards=evaluation.rewards if evaluation else {},
+        bytes=clock.bytes,
+        held_out_by=evaluation.by if evaluation else {},
     )
 
 
@@ -123,7 +136,7 @@ def make_entry(
     before: AdapterState,
     state: ServerState,
     outcome: RoundOutcome,
-    clipping_norm: float,
+    plan: ReleasePlan,
 ) -> RoundEntry:
     """Put a round into its entry of the ledger.
 
@@ -134,7 +147,7 @@ def make_entry(
     before, state:
         The adapter that the round began with, and what it came to; ``state.progress.round`` is
         still the round's number.
-    outcome, clipping_norm:
+    outcome, plan:
         Of the round.
     """
     privacy = settings.privacy
@@ -150,7 +163,8 @@ def make_entry(
         groups=outcome.buckets,
         rule=settings.robust.rule,
         trim=settings.robust.trim,
-        clipping_norm=clipping_norm,
+        clipping_norm=plan.clipping_norm,
+        radius=plan.radius,
         noise=protocol_of(settings).noise_place(settings),
         noise_multiplier=0.0 if privacy.unit == "none" else privacy.noise_multiplier,
         epsilon=guarantees(settings, state.progress.charged),

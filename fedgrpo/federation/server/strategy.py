@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedgrpo.federation.interfaces import Evaluation, Evaluator
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.evaluation import Evaluation, Evaluator
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
     RoundClock,
@@ -33,6 +33,7 @@ from fedgrpo.federation.wire.messages import (
     read_adapter,
     write_adapter,
 )
+from fedgrpo.federation.wire.metered import MeteredGrid
 from fedgrpo.federation.wire.plans import last_round, release_plan
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.crypto import new_key
@@ -40,10 +41,12 @@ from fedgrpo.ground.errors import CohortError, RunError
 from fedgrpo.ledger import Entry, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget
+from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
+from fedgrpo.settings.protocols.base import trimmed_by
 
 LOG = logging.getLogger(__name__)
 
@@ -145,7 +148,7 @@ class FedGRPO(Strategy):
         """Log what this strategy does."""
         s, protocol = self.settings, protocol_of(self.settings)
         LOG.info(
-            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {s.robust.trim}) over groups of "
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {trimmed_by(s)}) over groups of "
             f"at least {protocol.group_size(s)} ({protocol.name}), privacy unit {s.privacy.unit}, "
             f"noise by the {protocol.noise_place(s)}, {s.server.optimiser}"
         )
@@ -200,8 +203,9 @@ class FedGRPO(Strategy):
         state, begins = self._journal.open(read_adapter(initial_arrays))
         self.state = state.patient() if state.progress.in_a_row >= MAX_SKIPPED else state
         self.history = tuple(self._writer.rows()) if self._writer else ()
+        self._meter = MeteredGrid(grid)
         self._run = _Run(
-            grid,
+            cast(Grid, self._meter),
             last,
             timeout or self.settings.federation.round_timeout_s,
             train_config or ConfigRecord(),
@@ -261,6 +265,7 @@ class FedGRPO(Strategy):
             read_adapter(arrays),
             self._state.progress.clipping_norm,
             self.settings.fingerprint(),
+            self._state.progress.radius,
         )
         link, content = Link(grid, header, _started(self._run).timeout), encode(header, order)
         return [link.message(TRAIN, node, content) for node in nodes]
@@ -334,7 +339,7 @@ class FedGRPO(Strategy):
 
     def _run_round(self, number: int) -> RoundOutcome:
         run, state, clock = _started(self._run), self._state, self._clock(number)
-        norm, arrays = state.progress.clipping_norm, write_adapter(state.adapter)
+        progress, arrays = state.progress, write_adapter(state.adapter)
         self._round = Round(
             clock.phase,
             Link(
@@ -342,10 +347,13 @@ class FedGRPO(Strategy):
                 Header(run.grid.run.run_id, number),
                 self.settings.federation.reply_timeout_s,
             ),
-            release_plan(self.settings, state.adapter.vector.size, norm),
+            release_plan(
+                self.settings, state.adapter.vector.size, progress.clipping_norm, progress.radius
+            ),
             state.adapter,
             repeated=state.begun,
             run=self._journal.run,
+            last=state.last,
         )
         clock.announce(WAITING)
         orders = list(self.configure_train(number, arrays, run.train_config, run.grid))
@@ -362,7 +370,7 @@ class FedGRPO(Strategy):
             run.result.train_metrics_clientapp[number] = metrics
         self._evaluate_on_nodes(clock)
         outcome = replace(self._round.outcome, cohort=len(orders))
-        self._close_round(clock, outcome, state.adapter, norm)
+        self._close_round(clock, outcome, state.adapter, self._round.plan)
         return self._round.outcome
 
     def _evaluate_on_nodes(self, clock: RoundClock) -> None:
@@ -399,21 +407,24 @@ class FedGRPO(Strategy):
         clock: RoundClock,
         outcome: RoundOutcome,
         before: AdapterState,
-        clipping_norm: float | None = None,
+        plan: ReleasePlan | None = None,
     ) -> None:
         """Evaluate, and move on to the next round in one durable step."""
         evaluation = self._evaluate(clock)
         self.train_s += clock.seconds.get("train", 0.0)
         self.evaluate_s += clock.seconds.get("evaluate", 0.0)
         state = self._state
-        norm = state.progress.clipping_norm if clipping_norm is None else clipping_norm
+        norm = plan.clipping_norm if plan else state.progress.clipping_norm
+        clock.bytes = self._meter.take()
         row = make_row(self.settings, state, outcome, clock, norm, evaluation)
-        if clock.round:
-            entry: Entry = make_entry(self.settings, before, state, outcome, norm)
+        if plan:
+            entry: Entry = make_entry(self.settings, before, state, outcome, plan)
             skipped = bool(outcome.reason)
             self.state = state.finished(clock.round, outcome.dropped, skipped=skipped)
         else:
             entry = self._journal.head(before)
+        if evaluation and self._writer:
+            self._writer.samples(clock.round, evaluation.samples)
         self._journal.commit(self._state, row, entry)
         self.history += (row,)
         self._close()

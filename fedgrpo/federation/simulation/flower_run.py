@@ -11,20 +11,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedgrpo.federation.simulation.app_bundle import find_app, stage_app
+from fedgrpo.attacks import check_attack
 from fedgrpo.federation.simulation.local_superlink import (
     LOG,
     LocalSuperLink,
     RunState,
     local_superlink,
 )
+from fedgrpo.federation.wire.app_bundle import find_app, stage_app
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import RunFailedError
+from fedgrpo.ground.run_files import SUMMARY
 from fedgrpo.report.console import follow
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Scalar, Settings
 
+LINGER_S = 60.0
+"""Seconds after the server has finished in which Flower's own processes may end."""
 LOG_TAIL = 15
 """Lines of the log that are shown when nothing better tells why a run failed."""
 
@@ -54,9 +58,13 @@ def run_in_flower(
 
     Raises
     ------
+    SettingsError
+        If attackers would need what others send, which nobody can tell them there.
     RunFailedError
         If the run began and failed.
     """
+    if settings.simulation.byzantine:
+        check_attack(settings.simulation.attack)
     started_at, cwd = time.time(), Path.cwd()
     with local_superlink(run_dir, cwd) as superlink:
         app = stage_app(find_app(near, cwd), superlink.scratch / "fedgrpo-app")
@@ -98,6 +106,8 @@ def _follow(
     while True:
         ended = superlink.stream_log(run_id)
         follow(run_dir, rounds, partial(_over, ended, run_dir, callbacks, told), console)
+        if _is_past(run_dir):
+            return RunState("finished:completed", "a client did not end by itself")
         if not superlink.alive:
             return RunState("finished:failed", "Flower's SuperLink ended unexpectedly")
         if (state := superlink.state(run_id)).over:
@@ -109,12 +119,20 @@ def _over(
     finished: Callable[[], bool], run_dir: Path, callbacks: Sequence[object], told: set[int]
 ) -> bool:
     """Whether the run is over; whenever that is asked, callbacks are told of new rows."""
-    over = finished()
+    over = finished() or _is_past(run_dir)
     for row in read_rows(run_dir) if callbacks else ():
         if row.round not in told:
             told.add(row.round)
             tell(callbacks, "on_round", row)
     return over
+
+
+def _is_past(run_dir: Path) -> bool:
+    """Whether the server finished so long ago that something else hangs, such as a client."""
+    try:
+        return time.time() - (run_dir / SUMMARY).stat().st_mtime > LINGER_S
+    except OSError:
+        return False
 
 
 def _failed(run_dir: Path, state: RunState, started_at: float) -> RunFailedError:

@@ -16,11 +16,12 @@ from typing import Any
 from rich.console import Console
 
 from fedgrpo.data.prompts import PromptRow, as_row
-from fedgrpo.federation.node.given import Given
+from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.federation.server.app import Model, local_model
 from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpoint
 from fedgrpo.federation.server.evaluator import LocalEvaluator
 from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.batched.coverage import check_attack
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
@@ -66,8 +67,8 @@ def simulate(
         Prompts that no client has, on which the server measures. None takes the settings' own,
         unless ``clients`` are given without an ``evaluation.source``: nothing is measured then.
     in_process:
-        Run clients one after another in this process, in seconds for a small run; else side by side
-        in Flower's simulation runtime, which needs a ``directory``.
+        Run everything in this process, all clients in one batch where the settings let them; else
+        side by side in Flower's simulation runtime, which needs a ``directory``.
     callbacks:
         Told of each round: see :class:`fedgrpo.ground.callbacks.Callback`.
     directory:
@@ -85,6 +86,7 @@ def simulate(
     """
     read, given = _read(settings, clients, reward)
     preflight(read, given)
+    check_attack(read, in_process=in_process)
     rows = _held_out(read, given, held_out)
     if not in_process:
         _check_portable(given, rows, strategy, directory)

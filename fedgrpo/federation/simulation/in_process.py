@@ -1,31 +1,41 @@
 """A run in this process: the same strategy, client app and run directory, without Ray or sockets.
 
-Clients run one after another on one base model, so a small run takes seconds; a large one is
-better off in Flower's runtime, where they run side by side.
+All clients compute in one batch on one base model where the settings let them
+(:mod:`fedgrpo.federation.simulation.batched`), else one after another.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from fedgrpo.federation.node.client_app import make_client_app
-from fedgrpo.federation.node.given import GIVEN_NOTHING, Given
-from fedgrpo.federation.node.local_clients import LocalClients
+from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given
+from fedgrpo.federation.node.clients.local_clients import LocalClients
 from fedgrpo.federation.server.app import Model, local_model, serve
 from fedgrpo.federation.server.strategy import FedGRPO
+from fedgrpo.federation.simulation.batched.clients import BatchedClients
+from fedgrpo.federation.simulation.batched.coverage import engine_words, left_out
 from fedgrpo.federation.simulation.local_grid import LocalGrid
 from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.ground.crypto import kept_key, new_key
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError
-from fedgrpo.report.console import follow
+from fedgrpo.ground.run_files import NODES
+from fedgrpo.report.console import shown
 from fedgrpo.settings import Scalar, Settings
+
+LOG_ = logging.getLogger(__name__)
+
+SIMULATION = "simulation.secret"
+"""Name of the batched engine's secret, beside what simulated nodes keep."""
 
 GIVEN = "given"
 """Key of a node's configuration that tells prompts given in Python from others."""
@@ -70,20 +80,52 @@ def run_in_process(
     RunFailedError
         If the run began and failed, and a run directory can resume it.
     """
-    model = model or local_model()
-    grid = _grid(settings, run_dir, given or GIVEN_NOTHING)
+    model, clients = model or local_model(), _clients(settings, run_dir, given or GIVEN_NOTHING)
+    grid = _grid(settings, run_dir, given or GIVEN_NOTHING, clients)
+    LOG_.info("%s", engine_words(settings))
+    if console:
+        console.print(engine_words(settings), highlight=False, soft_wrap=True)
+    watched = partial(_watched, strategy, clients)
     if run_dir is None:
-        made = strategy(settings, evaluator=model.evaluator(settings), callbacks=callbacks)
+        made = watched(settings, evaluator=model.evaluator(settings), callbacks=callbacks)
         made.start(grid, write_adapter(model.initial(settings)))
         return made
-    with _shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
+    with shown(run_dir, settings.rounds, console), _logged(run_dir / LOG):
         try:
-            return serve(grid, settings, run_dir, strategy, model, callbacks)
+            return serve(grid, settings, run_dir, watched, model, callbacks)
         except FedGRPOError as error:
             raise RunFailedError(error.problem, cure=error.cure) from error
 
 
-def _grid(settings: Settings, run_dir: Path | None, given: Given) -> LocalGrid:
+def _clients(
+    settings: Settings, run_dir: Path | None, given: Given
+) -> LocalClients | BatchedClients:
+    """Who computes; what it draws from is kept, so that a resumed run repeats its last round."""
+    if left_out(settings):
+        return LocalClients(given)
+    secret = kept_key(run_dir / NODES / SIMULATION) if run_dir else new_key()
+    return BatchedClients(settings, given, secret)
+
+
+def _watched(
+    strategy: type[FedGRPO],
+    clients: LocalClients | BatchedClients,
+    settings: Settings,
+    **arguments: Any,
+) -> FedGRPO:
+    """Make the strategy, and let attackers among the clients see what it releases."""
+    made = strategy(settings, **arguments)
+    if isinstance(clients, BatchedClients):
+        clients.last = lambda: made.state.last if made.state and made.state.last.size else None
+    return made
+
+
+def _grid(
+    settings: Settings,
+    run_dir: Path | None,
+    given: Given,
+    clients: LocalClients | BatchedClients,
+) -> LocalGrid:
     count = settings.simulation.clients
 
     def node_config(partition: int) -> dict[str, Scalar]:
@@ -91,28 +133,12 @@ def _grid(settings: Settings, run_dir: Path | None, given: Given) -> LocalGrid:
         return config | ({GIVEN: given.digest(partition)} if given.rows else {})
 
     return LocalGrid(
-        make_client_app(LocalClients(given)),
+        make_client_app(clients),
         count,
         node_config=node_config,
         run_config=settings.to_run_config() | {"run.directory": str(run_dir or "")},
         run_id=secrets.randbits(62),  # A resumed run is another one to its nodes.
     )
-
-
-@contextmanager
-def _shown(run_dir: Path, rounds: int, console: Console | None) -> Iterator[None]:
-    """Show the run directory from a thread, while this one computes and hears Ctrl-C."""
-    if console is None:
-        yield
-        return
-    over = threading.Event()
-    view = threading.Thread(target=follow, args=(run_dir, rounds, over.is_set, console))
-    view.start()
-    try:
-        yield
-    finally:
-        over.set()
-        view.join()
 
 
 @contextmanager

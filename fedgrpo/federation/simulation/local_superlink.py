@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.federation.simulation import reaper
-from fedgrpo.federation.simulation.app_bundle import to_toml
 from fedgrpo.federation.simulation.ports import free_ports
+from fedgrpo.federation.wire.app_bundle import to_toml
 from fedgrpo.ground.errors import RunError
 from fedgrpo.settings import Scalar
 

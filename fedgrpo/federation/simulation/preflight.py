@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from fedgrpo.data.ownership import node_prompts
-from fedgrpo.data.prompts import PromptRow, load_prompts
+from fedgrpo.data.failing import failing_words
+from fedgrpo.data.ownership import all_prompts, evaluation_prompts, left_out, node_prompts
+from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
-from fedgrpo.federation.node.given import Given
-from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.federation.node.clients.given import Given
+from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
+from fedgrpo.report.trackers import check_trackers
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
 def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
     """Refuse a simulation that cannot work on this machine, and warn of one that cannot learn.
 
-    Cheap checks come first. Reward files and prompt files are loaded for good, since nothing less
-    tells whether they can be; models and datasets on the Hub are left to the run.
+    All faults are told at once. Reward files and prompt files are loaded for good, since nothing
+    less tells whether they can be; models and datasets on the Hub are left to the run.
 
     Parameters
     ----------
@@ -37,18 +40,25 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     FedGRPOError
         Of the kind that fits, with the setting, its value and the cure.
     """
-    _check_cohort(settings)
-    _check_machine(settings)
-    _check_names(settings)
-    if given is None or given.reward is None:
-        _check_rewards(settings)
-    if given is None or given.rows is None:
-        _check_prompts(settings)
+    rows = None if given is None else given.rows
+    checks: list[Callable[[Settings], object]] = [
+        _check_cohort,
+        _check_machine,
+        lambda read: check_trackers(read.run.report_to),
+        _check_names,
+        _check_model,
+        _check_budget,
+    ]
+    own_reward = given is not None and given.reward is not None
+    if not own_reward and rows is not None:
+        checks.append(_load_rewards)
+    if rows is None:
+        checks += [_check_prompts] if own_reward else [_check_prompts, _check_start]
     else:
-        _check_fewest(settings, given.rows, "the smallest list in clients")
-    _check_model(settings)
-    _check_budget(settings)
-    return tuple(filter(None, [_noise_warning(settings)]))
+        checks.append(lambda read: _check_fewest(read, rows, "the smallest list in clients"))
+    all_at_once([partial(check, settings) for check in checks])
+    left = () if rows is not None or _on_the_hub(settings.data) else left_out(settings)
+    return tuple(filter(None, [*failing_words(left), _noise_warning(settings)]))
 
 
 def _check_cohort(settings: Settings) -> None:
@@ -82,7 +92,7 @@ def _check_names(settings: Settings) -> None:
     from fedgrpo.attacks.attacks import ATTACKS
     from fedgrpo.federation.server.parts import check_parts as check_server_parts
     from fedgrpo.grpo.learning.isolation import require_isolation
-    from fedgrpo.grpo.parts import check_parts
+    from fedgrpo.grpo.methods.parts import check_parts
 
     ATTACKS.check(settings.simulation.attack)
     check_parts(settings.grpo)
@@ -91,21 +101,33 @@ def _check_names(settings: Settings) -> None:
     check_server_parts(settings)
 
 
-def _check_rewards(settings: Settings) -> None:
+def _check_start(settings: Settings) -> None:
+    """Hold prompts, rewards and tokenizer against each other. What is on the Hub is left to the
+    run.
+    """
+    from fedgrpo.grpo.rollout.usable import check_start
+
+    if _on_the_hub(settings.data) or _on_the_hub(settings.evaluation):
+        _load_rewards(settings)
+    else:
+        rows = partial(all_prompts, settings), partial(evaluation_prompts, settings)
+        all_at_once(check_start(settings, *rows))
+
+
+def _load_rewards(settings: Settings) -> None:
     from fedgrpo.rewards.loading import load_reward
 
-    for name in settings.reward.functions:
-        load_reward(name)
+    all_at_once(
+        partial(load_reward, name)
+        for name in (*settings.reward.functions, *settings.reward.evaluation)
+    )
 
 
 def _check_prompts(settings: Settings) -> None:
     data = settings.data
-    if settings.evaluation.source not in {"", "tasks"} and not _on_the_hub(settings.evaluation):
-        load_prompts(settings.evaluation.source, data.split)
     if data.source == "tasks":
         _check_tasks(data)
     elif not _on_the_hub(data):
-        load_prompts(data.source, data.split)
         _check_shares(settings)
 
 
@@ -131,8 +153,7 @@ def _check_tasks(data: DataSettings) -> None:
 def _check_shares(settings: Settings) -> None:
     clients = settings.simulation.clients
     node = {"partition-id": clients - 1, "num-partitions": clients}
-    if settings.privacy.unit == "prompt":
-        _check_fewest(settings, [node_prompts(settings, node)], settings.data.source)
+    _check_fewest(settings, [node_prompts(settings, node)], settings.data.source)
 
 
 def _check_fewest(settings: Settings, clients: Sequence[Sequence[PromptRow]], source: str) -> None:

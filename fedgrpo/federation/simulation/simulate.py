@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from fedgrpo.federation.simulation.batched.coverage import check_attack
 from fedgrpo.federation.simulation.flower_run import run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
+from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.simulation.preflight import preflight
-from fedgrpo.ground.errors import RunError, RunInterruptedError
-from fedgrpo.report.console import print_summary
-from fedgrpo.report.plots import plot_run
-from fedgrpo.report.reader import read_rows, read_status, read_summary
+from fedgrpo.ground.errors import RunFailedError, RunInterruptedError
+from fedgrpo.report.console import report
+from fedgrpo.report.reader import read_rows, read_status
 from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings.scenario import load_scenario
@@ -46,7 +47,7 @@ def simulate(
     fresh:
         Begin a new run beside an unfinished one.
     in_process:
-        Run clients one after another in this process, without Flower's simulation runtime.
+        Run everything in this process, without Flower's simulation runtime.
     console:
         Where to show progress. The default is standard output.
 
@@ -60,7 +61,7 @@ def simulate(
     FedGRPOError
         Before the start, of the kind that fits.
     RunFailedError
-        If the run began and failed.
+        If the run began and failed, or none of its rounds counted.
     RunInterruptedError
         On Ctrl-C.
     """
@@ -69,6 +70,7 @@ def simulate(
     chosen = choose(scenario.stem, settings, run_dir=run_dir, fresh=fresh, base=cwd)
     for warning in preflight(settings):
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
+    check_attack(settings, in_process=in_process)
     with chosen.claim(settings):
         verb = "resumes" if chosen.resumes else "begins"
         console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
@@ -81,25 +83,18 @@ def simulate(
         except KeyboardInterrupt:
             raise interrupted(chosen.path) from None
         report(chosen.path, console)
+        _check_counted(chosen.path)
     return chosen.path
 
 
-def report(run_dir: Path, console: Console) -> None:
-    """Draw a run's picture and print its summary, or how far it has come.
-
-    Raises
-    ------
-    RunError
-        If there is no run, or it has not finished a round.
-    """
-    if not (read_rows(run_dir) if run_dir.is_dir() else []):
-        raise RunError(f"{run_dir} holds no run with a finished round", cure="check the path")
-    plot_run(run_dir)
-    summary, status = read_summary(run_dir), read_status(run_dir)
-    if summary is not None:
-        print_summary(summary, console, run_dir)
-    elif status is not None:
-        console.print(f"Not finished: {status.state} in round {status.round} of {status.rounds}")
+def _check_counted(run_dir: Path) -> None:
+    """A run of which no round changed the model has failed, whatever else went well."""
+    rows = [row for row in read_rows(run_dir) if row.round]
+    if rows and not any(row.applied for row in rows):
+        raise RunFailedError(
+            f"none of {len(rows)} rounds counted; the last one: {rows[-1].reason}",
+            cure=f"see {run_dir / LOG} for what clients ran into, mend it, and begin anew",
+        )
 
 
 def interrupted(run_dir: Path) -> RunInterruptedError:

@@ -42,6 +42,7 @@ class _Plan:
     settings: str
     dimension: int
     clipping_norm: float
+    radius: float
     order: bytes
 
 
@@ -101,7 +102,7 @@ class NodeMemory:
         put(self.state, _Release(release), RELEASE)
 
     def keep_plan(
-        self, run: str, settings: str, dimension: int, clipping_norm: float, order: bytes
+        self, run: str, settings: str, shape: tuple[int, float, float], order: bytes
     ) -> None:
         """Keep the run's name and what a round's plan follows from, for later stages.
 
@@ -111,13 +112,13 @@ class NodeMemory:
             Its name.
         settings:
             Their fingerprint.
-        dimension, clipping_norm:
-            Of the round's plan.
+        shape:
+            Dimension, clipping norm and radius of the round's plan.
         order:
             Digest of what all nodes were ordered to compute, see
             :func:`fedgrpo.federation.wire.plans.order_digest`.
         """
-        put(self.state, _Plan(run, settings, dimension, clipping_norm, order), _PLAN)
+        put(self.state, _Plan(run, settings, *shape, order), _PLAN)
 
     def check_settings(self, settings: str) -> None:
         """Refuse settings other than those that the round began with.
@@ -144,9 +145,9 @@ class NodeMemory:
         return self._plan.run
 
     @property
-    def plan(self) -> tuple[int, float]:
-        """Dimension and clipping norm of the round; raises TurnError if there is none."""
-        return self._plan.dimension, self._plan.clipping_norm
+    def plan(self) -> tuple[int, float, float]:
+        """Dimension, clipping norm and radius of the round; raises TurnError if there is none."""
+        return self._plan.dimension, self._plan.clipping_norm, self._plan.radius
 
     @property
     def _plan(self) -> _Plan:

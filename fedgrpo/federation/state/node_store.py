@@ -98,6 +98,14 @@ class _Secret:
     key: Key
 
 
+@dataclass(frozen=True)
+class _First:
+    """The first release that a simulated attacker would have made in a run, had it been honest."""
+
+    round: int
+    release: NDArray[np.float64]
+
+
 class Shelf(Protocol):
     """Where notes are kept by name, each replaced whole."""
 
@@ -107,8 +115,8 @@ class Shelf(Protocol):
     def read(self, kind: type[T], name: str) -> T | None:
         """Return a note of that class, or None if there is none."""
 
-    def write(self, name: str, note: object) -> None:
-        """Keep a dataclass; it is durable when this returns."""
+    def write(self, name: str, note: object, *, durable: bool = True) -> None:
+        """Keep a dataclass; unless told otherwise it outlives the machine when this returns."""
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """Hold the shelf alone."""
@@ -132,9 +140,9 @@ class FolderShelf:
         path = self._path(name)
         return read_kept(kind, path) if path.exists() else None
 
-    def write(self, name: str, note: object) -> None:
+    def write(self, name: str, note: object, *, durable: bool = True) -> None:
         """See :class:`Shelf`."""
-        write_kept(self._path(name), note, mode=0o600)
+        write_kept(self._path(name), note, mode=0o600, durable=durable)
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: between processes, by a lock on a file."""
@@ -167,7 +175,7 @@ class StateShelf:
         """See :class:`Shelf`."""
         return take(kind, self.state, self._key(name)) if self._key(name) in self.state else None
 
-    def write(self, name: str, note: object) -> None:
+    def write(self, name: str, note: object, *, durable: bool = True) -> None:
         """See :class:`Shelf`."""
         put(self.state, note, self._key(name))
 
@@ -205,7 +213,7 @@ class NodeStore:
         except OSError:
             raise RunError(
                 "this node cannot keep a secret on its disk",
-                cure=f"start it with --node-config '{STATE}=\"FOLDER\"', a folder of its own",
+                cure=f"write {STATE} = 'FOLDER' in site.toml, a folder of its own",
             ) from None
 
     @classmethod
@@ -274,9 +282,9 @@ class NodeStore:
         """Return a note kept under a name, or None if there is none."""
         return self._shelf.read(kind, name)
 
-    def write_note(self, name: str, note: object) -> None:
-        """Keep a dataclass in the place of the one before; it is durable when this returns."""
-        self._shelf.write(name, note)
+    def write_note(self, name: str, note: object, *, durable: bool = True) -> None:
+        """Keep a dataclass in the place of the one before: see :class:`Shelf`."""
+        self._shelf.write(name, note, durable=durable)
 
     def alone(self, name: str) -> AbstractContextManager[None]:
         """Keep this node's other processes away from a note, to read and write it as one."""
@@ -293,3 +301,15 @@ class NodeStore:
         before = kept.now if kept else None
         self._shelf.write(f"adapters-{ask.run}", _Adapters(ask.round, vector, before))
         return before
+
+    def first_release(self, ask: Ask, release: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what a simulated attacker would have sent honestly in its first round of the run,
+        and keep ``release`` if this is it.
+
+        None in that round, also when it is repeated.
+        """
+        kept = self._shelf.read(_First, f"first-{ask.run}")
+        if kept is None:
+            self._shelf.write(f"first-{ask.run}", _First(ask.round, release))
+            return None
+        return kept.release if kept.round < ask.round else None

@@ -24,19 +24,13 @@ LEFT_OUT = "left out by the strategy"
 
 @dataclass(frozen=True)
 class Replies:
-    """What came back from one round trip.
-
-    Attributes
-    ----------
-    messages:
-        The one reply of each node that replied, with content or with an error, by the id of the
-        node asked.
-    failures:
-        Why each other node has none.
-    """
+    """What came back from one round trip."""
 
     messages: dict[int, Message]
+    """The one reply of each node that replied, with content or with an error, by the id of the node
+    asked."""
     failures: dict[int, str]
+    """Why each other node has none."""
 
     @property
     def asked(self) -> int:
@@ -131,12 +125,8 @@ def _collect(
 def wait_for_nodes(
     grid: Grid, minimum: int, wait_s: float, *, poll_s: float = POLL_S
 ) -> tuple[int, ...]:
-    """Wait until at least ``minimum`` nodes are online and return all that are, sorted.
-
-    Raises
-    ------
-    CohortError
-        If there are fewer after ``wait_s`` seconds.
+    """Wait until at least ``minimum`` nodes are online and return all that are, sorted; raises
+    CohortError if there are fewer after ``wait_s`` seconds.
     """
     deadline = time.monotonic() + wait_s
     while len(online := sorted(grid.get_node_ids())) < minimum:

@@ -41,21 +41,14 @@ class Answers(Generic[T]):
 
 @dataclass(frozen=True)
 class Link:
-    """The server's line to its nodes in one round.
-
-    Attributes
-    ----------
-    grid:
-        Flower's connection.
-    header:
-        Run and round, which every reply must repeat.
-    timeout:
-        Seconds for one round trip.
-    """
+    """The server's line to its nodes in one round."""
 
     grid: Grid
+    """Flower's connection."""
     header: Header
+    """Run and round, which every reply must repeat."""
     timeout: float
+    """Seconds for one round trip."""
 
     def ask(
         self,

@@ -66,6 +66,8 @@ class TrainOrder:
         node.
     fingerprint:
         Of the settings, which must be the node's too.
+    radius:
+        Of the ball that norms are checked against, see :func:`.plans.release_plan`; 0 for none.
     """
 
     header: Header
@@ -73,6 +75,7 @@ class TrainOrder:
     adapter: Annotated[AdapterState, _within_bounds]
     clipping_norm: float
     fingerprint: str
+    radius: float = 0.0
 
 
 @dataclass(frozen=True)

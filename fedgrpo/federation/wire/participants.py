@@ -21,18 +21,12 @@ TWICE = "another node goes by the same name"
 
 @dataclass(frozen=True)
 class Participant(Generic[T]):
-    """A node's answer to the order to train.
-
-    Attributes
-    ----------
-    tag:
-        Its name in this run, and its commitment.
-    value:
-        Its keys, or its release.
-    """
+    """A node's answer to the order to train."""
 
     tag: Tag
+    """Its name in this run, and its commitment."""
     value: T
+    """Its keys, or its release."""
 
 
 def read_participants(

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.ground.errors import ProtocolError, SettingsError
-from fedgrpo.ledger.orders import order_digest as ledger_order
+from fedgrpo.ground.parts.names import part_name
+from fedgrpo.ledger.entries import order_digest as ledger_order
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.adaptive import RANGE, indicator_share, within_range
 from fedgrpo.privacy.release import ReleasePlan, client_noise_std
+from fedgrpo.robust.norm_checked import first_radius, next_radius
 from fedgrpo.settings import Settings
+from fedgrpo.settings.protocols import protocol_of
 
 
-def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> ReleasePlan:
-    """Derive a round's plan from the settings; only the clipping norm changes from round to round.
+def release_plan(
+    settings: Settings, dimension: int, clipping_norm: float, radius: float | None = None
+) -> ReleasePlan:
+    """Derive a round's plan from the settings; only the clipping norm and, where norms are checked,
+    a radius change from round to round.
 
     Each node computes it from its own copy of the settings, so that a server cannot ask for less
     noise or a coarser clip by saying so in a message.
@@ -29,13 +39,24 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
         Trainable values of the adapter, d.
     clipping_norm:
         L2 norm C of this round.
+    radius:
+        Of this round's ball; 0 unless ``robust.rule`` checks norms. Whatever it is, projecting onto
+        it lengthens no difference, so a server gains nothing by choosing it. None takes the first
+        round's.
 
     Raises
     ------
     ProtocolError
-        If the clipping norm changed where it must not, or further than it adapts.
+        If the clipping norm changed where it must not, or further than it adapts; or the radius is
+        none.
     """
     privacy = settings.privacy
+    radius = start_radius(settings) if radius is None else radius
+    if not (0 < radius <= 1 if checks_norms(settings) else radius == 0):
+        raise ProtocolError(
+            f"radius {radius} is none for robust.rule = {settings.robust.rule!r}",
+            cure="take 0, or a number up to 1 where norms are checked",
+        )
     agreed = privacy.clipping_norm
     if not privacy.adaptive and clipping_norm != agreed:
         raise ProtocolError(
@@ -56,7 +77,57 @@ def release_plan(settings: Settings, dimension: int, clipping_norm: float) -> Re
         noise_std=client_noise_std(privacy),
         metrics_share=privacy.metrics_share,
         indicator_share=_indicator_share(settings) if privacy.adaptive else 0.0,
+        radius=radius,
     )
+
+
+def checks_norms(settings: Settings) -> bool:
+    """Whether the rule holds vectors within a public ball."""
+    return part_name(settings.robust.rule) == "norm_checked"
+
+
+def is_single(settings: Settings) -> bool:
+    """Whether the rule combines single clients' vectors, and not groups'."""
+    return protocol_of(settings).group_size(settings) == 1
+
+
+def start_radius(settings: Settings) -> float:
+    """The first round's radius; 0 where norms are not checked."""
+    return first_radius(_contributions(settings)) if checks_norms(settings) else 0.0
+
+
+def following_radius(
+    settings: Settings, plan: ReleasePlan, delta: NDArray[np.float64], clients: int
+) -> float:
+    """The next round's radius, from what this one released; 0 where norms are not checked.
+
+    Parameters
+    ----------
+    settings, plan:
+        Of the round.
+    delta:
+        float64, shape (d,): the released update in its own units.
+    clients:
+        In it.
+    """
+    if not checks_norms(settings):
+        return 0.0
+    privacy = settings.privacy
+    prompts = plan.expected_prompts if plan.unit == "prompt" else 1
+    noise = 0.0 if plan.unit == "none" else privacy.noise_multiplier / (prompts * clients)
+    return next_radius(
+        float(np.linalg.norm(delta)) * plan.update_scale,
+        noise * math.sqrt(plan.dimension),
+        _contributions(settings),
+        plan.radius,
+    )
+
+
+def _contributions(settings: Settings) -> int:
+    """Contributions that are averaged in each vector that the rule combines."""
+    prompts = settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1
+    # Updates of clients may all point one way, however many are averaged.
+    return prompts * protocol_of(settings).group_size(settings) if prompts > 1 else 1
 
 
 def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: str) -> str:
@@ -83,7 +154,9 @@ def plan_hash(settings: Settings, order: TrainOrder, plan: ReleasePlan, source: 
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def order_digest(settings: Settings, adapter: AdapterState, clipping_norm: float) -> bytes:
+def order_digest(
+    settings: Settings, adapter: AdapterState, clipping_norm: float, radius: float = 0.0
+) -> bytes:
     """SHA-256 (32 bytes) of what every node of a round is ordered to compute on its own prompts.
 
     Clients whose releases are summed agree on it: it is in the roster of a bucket, from which masks
@@ -99,6 +172,7 @@ def order_digest(settings: Settings, adapter: AdapterState, clipping_norm: float
         adapter.basis_hash,
         adapter.vector_hash,
         clipping_norm,
+        radius,
     )
 
 

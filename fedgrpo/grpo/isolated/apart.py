@@ -41,19 +41,13 @@ _MEMORY = 2**31
 
 @dataclass(frozen=True)
 class Limits:
-    """What items may cost: public figures.
-
-    Attributes
-    ----------
-    item_s:
-        CPU seconds of one.
-    all_s:
-        Seconds of all together, in which ``item_s`` for each should find room: behind it items are
-        left out, at the end of their order.
-    """
+    """What items may cost: public figures."""
 
     item_s: float
+    """CPU seconds of one."""
     all_s: float
+    """Seconds of all together, in which ``item_s`` for each should find room: behind it items are
+    left out, at the end of their order."""
 
     @property
     def item_wall_s(self) -> float:
@@ -118,13 +112,7 @@ class _Child:
         return answers, died
 
     def answer(self, limits: Limits, end: float) -> bytes:
-        """Wait for the next one.
-
-        Raises
-        ------
-        _LostError
-            If it does not come in time.
-        """
+        """Wait for the next one; raises _LostError if it does not come in time."""
         spent = self._cpu_s() + limits.item_s
         end = min(end, time.monotonic() + limits.item_wall_s)
         length = struct.unpack("<I", self._take(4, spent, end))[0]

@@ -75,7 +75,9 @@ def encodings(
     known = _known(base)
 
     def encode(prompt: Prompt) -> Encoded:
-        return Encoded(_usable(base, prompt, limit, known), unit_text(base.tokenizer, prompt))
+        return Encoded(
+            _usable(base, prompt, limit, known), unit_text(base.tokenizer, prompt, base.chat)
+        )
 
     named = {_name(row.prompt): row.prompt for row in rows}
     names = sorted(named)
@@ -109,7 +111,7 @@ def _usable(base: BaseModel, prompt: Prompt, limit: int, known: int) -> tuple[in
     try:
         if size(prompt) > RowLimit(limit).prompt:
             return None
-        ids = tuple(encode_prompt(base.tokenizer, prompt))
+        ids = tuple(encode_prompt(base.tokenizer, prompt, base.chat))
     except BaseException as error:
         # Tokenizers and templates raise what they like, and may quote what they choke on.
         pass_on_interrupt(error)

@@ -25,7 +25,7 @@ from fedgrpo.grpo.isolated.shapes import (
     suspects_last,
 )
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
-from fedgrpo.grpo.judging import advantages
+from fedgrpo.grpo.learning.judging import advantages
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
@@ -47,16 +47,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one prompt says: its judged completions, and a gradient if they teach anything.
-
-    Attributes
-    ----------
-    gradient:
-        float64, shape (d,), of the loss, not clipped. None: nothing to learn.
-    """
+    """What one prompt says: its judged completions, and a gradient if they teach anything."""
 
     judged: Judged
     gradient: Tensor | None
+    """float64, shape (d,), of the loss, not clipped. None: nothing to learn."""
 
 
 class Engine:
@@ -64,12 +59,8 @@ class Engine:
 
     Parameters
     ----------
-    policy:
-        Model and algorithm.
     reward:
         Judges one prompt's group at a time.
-    prompts:
-        The site's rows.
     layout:
         Shapes in which prompts are strangers, as was tried: see
         :mod:`fedgrpo.grpo.isolated.proof`.

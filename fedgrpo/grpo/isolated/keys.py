@@ -23,26 +23,18 @@ class Row:
     """One prompt on its way through a private round.
 
     The representation shows none of it, so that a row in a traceback gives nothing away.
-
-    Attributes
-    ----------
-    unit:
-        Name of the unit that it belongs to.
-    ordinal:
-        Place among the unit's rows.
-    index:
-        Position among the site's rows.
-    key:
-        32 secret bytes of this prompt in this round.
-    ids:
-        Token ids.
     """
 
     unit: str
+    """Name of the unit that it belongs to."""
     ordinal: int
+    """Place among the unit's rows."""
     index: int
+    """Position among the site's rows."""
     key: bytes
+    """32 secret bytes of this prompt in this round."""
     ids: tuple[int, ...]
+    """Token ids."""
 
     def __repr__(self) -> str:
         return "Row()"

@@ -60,12 +60,8 @@ class Proof:
 
 
 def prove_isolation(engine: Engine) -> Proof:
-    """Try all of an engine's shapes; leaves it at one prompt a batch where bits differ.
-
-    Raises
-    ------
-    ModelError
-        If the model cannot be run in fixed shapes, or differs even with one prompt a batch.
+    """Try all of an engine's shapes; leaves it at one prompt a batch where bits differ. Raises
+    ModelError if the model cannot be run in fixed shapes, or differs even with one prompt a batch.
     """
     causal = engine.policy.adapter.causal
     name = causal.config.model_type

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, invert
+from fedgrpo.grpo.rollout.choice import invert
+from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.model.kernels.grid_attention import PlainGrid, only, prompt_hidden
 
 LOOK_EVERY = 8

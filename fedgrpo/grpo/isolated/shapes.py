@@ -17,11 +17,15 @@ NARROWEST = 16
 """Columns of the narrowest prompts and of the shortest completions."""
 SHORTEST = 64
 """Columns of the shortest row of a prompt with all its completions."""
-MOST_PROMPTS = 32
+MOST_PROMPTS = 64
 """Prompts whose completions take turns on the same slots."""
 CPU_COLUMNS, CPU_SLOTS = 512, 64
 """Columns, and completions in decoding, from which on more of them at once gain nothing on a CPU:
 what a batch is filled up with would only cost.
+"""
+CPU_CACHE, MOST_CPU_SLOTS = 4096, 256
+"""Columns of all slots together up to which more slots pay all the same: where prompts and
+completions are that short, a step is Python's time rather than the products'.
 """
 GPU_SLOTS = 1024
 
@@ -73,9 +77,8 @@ class Layout:
         widths = _steps(NARROWEST, longest)
         rows = _steps(SHORTEST, widths[-1] + group * length)
         columns = min(grpo.tokens_per_batch, CPU_COLUMNS if cpu else grpo.tokens_per_batch)
-        slots = _power_of_two(
-            min(CPU_SLOTS if cpu else GPU_SLOTS, max(1, grpo.prompts_per_step * group // 2))
-        )
+        most = _cpu_slots(widths[-1] + length) if cpu else GPU_SLOTS
+        slots = _power_of_two(min(most, max(1, grpo.prompts_per_step * group // 2)))
         # Each halving of a row's columns would make one more kind of batch that is seldom full.
         return cls(widths, _steps(NARROWEST, length), _halved(rows), columns, slots, several)
 
@@ -109,12 +112,12 @@ class Layout:
         ]
 
     def _side(self, columns: int) -> int:
-        return _power_of_two(max(1, self.columns // columns))
+        return max(1, self.columns // columns)
 
 
 class Guard(Protocol):
     """What the engine is told of time and crashes: see
-    :class:`fedgrpo.federation.state.watch.Watch`.
+    :class:`fedgrpo.federation.node.clients.watch.Watch`.
     """
 
     suspects: frozenset[str]
@@ -233,6 +236,11 @@ def _halved(steps: tuple[int, ...]) -> tuple[int, ...]:
     """The same with a step half-way between each two."""
     between = [(a + b) // 2 for a, b in pairwise(steps)]
     return tuple(sorted({*steps, *between}))
+
+
+def _cpu_slots(columns: int) -> int:
+    """Completions that are decoded together on a CPU, of so many columns each."""
+    return min(MOST_CPU_SLOTS, max(CPU_SLOTS, CPU_CACHE // columns))
 
 
 def _fitting(steps: tuple[int, ...], wanted: int) -> int:

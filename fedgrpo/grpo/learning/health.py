@@ -59,14 +59,17 @@ def symptoms(history: Sequence[StepMetrics]) -> list[str]:
     if len(steps) < WINDOW:
         return []
     recent = steps[-WINDOW:]
-    found = [_truncated(recent), _no_signal(recent), _mismatch(recent), _collapse(steps)]
-    return [sentence for sentence in found if sentence] + constant_rewards(recent)
+    against = cancelled(recent)
+    silent = "" if against else _no_signal(recent)
+    found = [_truncated(recent), silent, _mismatch(recent), _collapse(steps)]
+    return [sentence for sentence in found if sentence] + against + constant_rewards(recent)
 
 
 def glance(batch: BatchFigures) -> list[str]:
     """What a single batch of completions tells already: all cut, all silent, a dead reward."""
-    found = [_truncated([batch]), _no_signal([batch])]
-    return [sentence for sentence in found if sentence] + constant_rewards([batch])
+    against = cancelled([batch])
+    found = [_truncated([batch]), "" if against else _no_signal([batch])]
+    return [sentence for sentence in found if sentence] + against + constant_rewards([batch])
 
 
 def constant_rewards(recent: Sequence[BatchFigures]) -> list[str]:
@@ -77,6 +80,23 @@ def constant_rewards(recent: Sequence[BatchFigures]) -> list[str]:
         if all(step.reward_spreads.get(name, 0.0) == 0 for step in recent)
     ]
     return [_dead_reward(name, recent) for name in dead]
+
+
+def cancelled(recent: Sequence[BatchFigures]) -> list[str]:
+    """Name rewards that vary while their weighted sum does not."""
+    lively = [
+        name
+        for name in recent[-1].rewards
+        if all(step.reward_spreads.get(name, 0.0) > 0 for step in recent)
+    ]
+    silent = min(step.zero_signal for step in recent) > MAX_ZERO_SIGNAL
+    if not silent or len(lively) < 2:
+        return []
+    return [
+        f"Rewards {', '.join(map(repr, lively))} vary within groups, and their weighted sum does "
+        f"not{_during(recent, ', for')}: they cancel each other, so there is nothing to learn "
+        "from. Change reward.weights, or leave one out."
+    ]
 
 
 def step_size_advice(kind: str, settings: GRPOSettings) -> list[str]:

@@ -29,6 +29,8 @@ def require_isolation(grpo: GRPOSettings) -> None:
         raise _refusal("grpo.loss", grpo.loss, local)
     if grpo.credit != "group":
         raise _refusal("grpo.credit", grpo.credit, "group")
+    if grpo.engine != "own":
+        raise _refusal("grpo.engine", grpo.engine, "own")
     if grpo.guidance != "none":
         raise _refusal("grpo.guidance", grpo.guidance, "none")
 

@@ -21,8 +21,9 @@ class BatchFigures:
     Attributes
     ----------
     reward, zero_signal, truncated:
-        Mean weighted reward; shares of groups without signal and of completions cut by the length
-        limit. Before any group is replaced: they describe the policy and not the choice.
+        Mean weighted reward of what could be judged; shares of groups without signal and of
+        completions cut by the length limit. Before any group is replaced: they describe the policy
+        and not the choice.
     rewards, reward_spreads:
         By reward function: mean over the completions that it applies to (NaN if none), and mean
         over groups of the standard deviation within the group.
@@ -99,8 +100,10 @@ def batch_figures(
     few = min(DRIFT_SAMPLE, max(1, len(final.advantages) // 8))
     spread = float(final.advantages.double().std()) if final.advantages.numel() > 1 else 0.0
     shares = {name: float(values.mean()) for name, values in first.per_prompt().items()}
+    shares.pop("reward")
+    counted = first.rewards.total[first.rewards.counted()]
     return BatchFigures(
-        reward=shares.pop("reward"),
+        reward=float(counted.mean()) if counted.size else 0.0,
         zero_signal=shares.pop("zero_signal"),
         truncated=shares.pop("truncated"),
         rewards=first.reward_means(),

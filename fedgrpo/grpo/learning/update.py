@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.learning.losses import BatchTotals, LossResult, compute_loss
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.packing import PackedBatch
@@ -62,7 +66,10 @@ class Updater:
         """One optimiser step on all of these completions."""
         totals = self.totals(experience)
         self.optimiser.zero_grad(set_to_none=True)
-        results = [self._backward(experience, batch, totals) for batch in self.batches(experience)]
+        with checkpointed(self.policy.adapter.causal, self.settings.gradient_checkpointing):
+            results = [
+                self._backward(experience, batch, totals) for batch in self.batches(experience)
+            ]
         norm, applied = self._apply() if results else (0.0, False)
         means = {
             name: _mean(result.metrics[name] for result in results)
@@ -149,6 +156,37 @@ class Updater:
     def _learns_from_truncated(self) -> bool:
         """Punishing what runs long means to learn from it."""
         return self.settings.overlong_share > 0
+
+
+@contextmanager
+def checkpointed(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
+    """Let a model's layers compute their activations again in the backward pass, for a while.
+
+    Layers do so in training mode only, so they alone are put into it: dropout inside stays off.
+
+    Raises
+    ------
+    ModelError
+        If the model has no such layers.
+    """
+    if not wanted:
+        yield
+        return
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError(
+            f"a model of type {model.config.model_type!r} cannot compute activations again",
+            cure="set grpo.gradient_checkpointing = false, and lower grpo.tokens_per_batch",
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        for layer in layers:
+            layer.training = True
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+        model.gradient_checkpointing_disable()
 
 
 def _marks(experience: Experience, batch: PackedBatch, device: torch.device) -> dict[str, Tensor]:

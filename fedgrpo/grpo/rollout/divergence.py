@@ -36,7 +36,7 @@ def kl_penalty(
     name: str, logps: Tensor, ref_logps: Tensor, ratio: Tensor, *, corrected: bool = True
 ) -> Tensor:
     """Penalty whose gradient, over tokens that the sampler drew, is that of KL(policy ||
-    reference).
+    reference); raises SettingsError if there is no such estimator.
 
     Parameters
     ----------
@@ -47,11 +47,6 @@ def kl_penalty(
     corrected:
         False takes the bare estimate, whose gradient is wrong: zero in expectation for k1, that of
         the reverse divergence for k3, and blind to the sampler's age for all.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such estimator.
     """
     if name not in ESTIMATORS:
         raise SettingsError(

@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from fedgrpo.data.prompts import PromptRow, collate_columns
 from fedgrpo.ground.chats import Chat
-from fedgrpo.ground.errors import DataError
 from fedgrpo.grpo.rollout.sampling import Rollout
-from fedgrpo.model.encoding import encode_prompt
-from fedgrpo.rewards.composite import RewardMixture, RewardResult
+from fedgrpo.rewards.calling.context import TrainerState
+from fedgrpo.rewards.composite import RewardMixture, RewardResult, join_results
 
 Floats = NDArray[np.float64]
 
@@ -125,9 +123,16 @@ def judge(
     texts: Sequence[str],
     ids: Sequence[Sequence[int]],
     group_size: int,
+    state: TrainerState | None = None,
 ) -> RewardResult:
     """Reward completions, given as ``texts`` and as token ``ids``, ``group_size`` side by side for
     each row. Rewards get the ids as ``completion_ids``, TRL's name.
+
+    Parameters
+    ----------
+    state:
+        How far the training has come; then a group that cannot be judged costs itself alone. None
+        tells nothing of it, and what fails is raised.
 
     Raises
     ------
@@ -136,23 +141,24 @@ def judge(
     """
     repeated = [row for row in rows for _ in range(group_size)]
     # A completion takes the form of its prompt: text, or one assistant message (TRL's convention).
-    completions: list[str | Chat] = [
-        text if isinstance(row.prompt, str) else [{"role": "assistant", "content": text}]
-        for row, text in zip(repeated, texts, strict=True)
-    ]
+    asked = [row.for_model() for row in repeated]
+    pairs = [_as_messages(prompt, text) for prompt, text in zip(asked, texts, strict=True)]
     columns = {**collate_columns(repeated), "completion_ids": ids}
-    return reward([row.for_model() for row in repeated], completions, columns)
+    prompts, completions = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
+    if state is None:
+        return reward(prompts, completions, columns)
+    return reward.judge(prompts, completions, columns, group_size, state)
 
 
-def join_results(parts: Sequence[RewardResult]) -> RewardResult:
-    """Put the rewards of several calls behind each other."""
-    return RewardResult(
-        np.concatenate([part.total for part in parts]),
-        {
-            name: np.concatenate([part.per_function[name] for part in parts])
-            for name in parts[0].per_function
-        },
-    )
+def _as_messages(prompt: str | Chat, text: str) -> tuple[str | Chat, str | Chat]:
+    """Prompt and completion as rewards take them: an assistant's message that was begun in the
+    prompt and continued belongs to the completion (TRL's convention).
+    """
+    if isinstance(prompt, str):
+        return prompt, text
+    begun = prompt[-1]["content"] if prompt[-1]["role"] == "assistant" else ""
+    asked = prompt[:-1] if prompt[-1]["role"] == "assistant" else prompt
+    return asked, [{"role": "assistant", "content": begun + text}]
 
 
 def join_experiences(parts: Sequence[Experience]) -> Experience:
@@ -221,26 +227,3 @@ def _spread(group: Floats) -> float:
     """Sample standard deviation of what is known; exactly 0 where all agree."""
     known = group[~np.isnan(group)]
     return float(known.std(ddof=1)) if known.size > 1 and np.ptp(known) > 0 else 0.0
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[PromptRow], limit: int
-) -> list[tuple[int, ...]]:
-    """Token ids of every prompt; chat messages go through the tokenizer's template.
-
-    Raises
-    ------
-    DataError
-        If a prompt is longer than ``limit`` tokens or the tokenizer has no chat template. Names the
-        row's number only.
-    """
-    encoded = []
-    for number, row in enumerate(rows):
-        ids = encode_prompt(tokenizer, row.prompt)
-        if not 0 < len(ids) <= limit:
-            raise DataError(
-                f"prompt {number} has {len(ids)} tokens, allowed are 1 to {limit}",
-                cure="shorten it, or raise grpo.max_prompt_length",
-            )
-        encoded.append(tuple(ids))
-    return encoded

@@ -55,15 +55,16 @@ class PackedBatch:
     token_completion: Tensor
     token_index: Tensor
 
-    def attention_mask(self, dtype: torch.dtype) -> Tensor:
-        """Additive mask, shape (R, 1, S, S): own segment and prompt, causal; a filler sees only
-        itself.
+    def attention_mask(self, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+        """Additive mask, shape (R, 1, S, S), made where it is used: own segment and prompt, causal;
+        a filler sees only itself.
         """
-        columns = torch.arange(self.ids.shape[1])
-        query, key = self.segments[:, :, None], self.segments[:, None, :]
+        segments = self.segments.to(device)
+        columns = torch.arange(segments.shape[1], device=device)
+        query, key = segments[:, :, None], segments[:, None, :]
         causal = columns[None, :, None] >= columns[None, None, :]
         allowed = ((query == key) | (key == PROMPT)) & causal & (key != FILLER)
-        allowed |= torch.eye(len(columns), dtype=torch.bool)
+        allowed |= torch.eye(len(columns), dtype=torch.bool, device=device)
         return _additive(allowed, dtype)[:, None]
 
     def packing(self, where: Tensor, dtype: torch.dtype) -> Packing:
@@ -114,7 +115,7 @@ def _block(
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    mask = torch.zeros(allowed.shape, dtype=dtype)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.rollout.divergence import k3
+from fedgrpo.grpo.rollout.engines import ENGINES, OwnEngine, checked
 from fedgrpo.grpo.rollout.packing import MAX_ROW_TOKENS, PackedBatch, pack
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, completion_ids, sample_mixture
 from fedgrpo.grpo.rollout.scoring import completion_logps, completion_scores, predicting_states
@@ -36,8 +37,6 @@ class Policy:
 
     Attributes
     ----------
-    adapter, settings:
-        Model and algorithm.
     generator:
         Randomness of the completions, on the model's device.
     reference:
@@ -50,8 +49,14 @@ class Policy:
         self.adapter = adapter
         self.settings = settings
         self.generator = torch.Generator(adapter.base.device)
+        self.engine = ENGINES[settings.engine](adapter)
+        if isinstance(self.engine, OwnEngine):
+            self.engine.generator = self.generator
         self.reference = adapter.vector()
         self.sampled = Sampled(0, 0)
+        if adapter.base.device.type == "cuda":
+            # It plans anew for every length of a key: two milliseconds a call.
+            torch.backends.cuda.enable_cudnn_sdp(False)
 
     def start_round(self, seed: int) -> None:
         """Take the adapter as it stands as reference, with fresh random numbers."""
@@ -69,11 +74,12 @@ class Policy:
             self.settings.temperature if temperature is None else temperature,
             base.eos_ids,
             int(base.tokenizer.pad_token_id),
+            self.settings.memory_gb,
         )
 
     def rollout(self, encoded: Sequence[tuple[int, ...]], plan: SamplingPlan) -> Rollout:
-        """Sample with the adapter merged into a copy of the weights."""
-        return self.mixed_rollout([encoded], [1.0], plan)
+        """Sample with the adapter as it stands, by the engine that the settings name."""
+        return self._counted(checked(self.engine.sample(encoded, plan), encoded, plan))
 
     def mixed_rollout(
         self,
@@ -81,9 +87,14 @@ class Policy:
         exponents: Sequence[float],
         plan: SamplingPlan,
     ) -> Rollout:
-        """Sample from the product of several contexts: see :func:`sample_mixture`."""
+        """Sample from the product of several contexts, whatever engine there is: see
+        :func:`sample_mixture`.
+        """
         with self.adapter.merged():
             rollout = sample_mixture(self.adapter.causal, contexts, exponents, plan, self.generator)
+        return self._counted(rollout)
+
+    def _counted(self, rollout: Rollout) -> Rollout:
         self.sampled += Sampled(len(rollout.mask), int(rollout.mask.sum()))
         return rollout
 

@@ -8,24 +8,20 @@ docs/lab-log.md).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from fedgrpo.model.kernels.attention import repeat_cache, takes_any_mask
-
-ROWS_PER_BATCH = 1024
-"""Completions decoded at once: batching is the first-order lever, memory of the cache the limit."""
-BLOCK = 256
-"""Columns of a vocabulary that are drawn from together."""
-COMPACT_AT = 0.25
-"""Share of finished rows at which they are dropped from the batch: selecting cache rows costs a
-copy.
-"""
+from fedgrpo.ground.errors import ModelError
+from fedgrpo.grpo.rollout.choice import uniforms
+from fedgrpo.grpo.rollout.decoding import Decoding, decode
+from fedgrpo.grpo.rollout.memory import budget_bytes, fitting_rows, is_out_of_memory
+from fedgrpo.grpo.rollout.replay import keep_nothing
+from fedgrpo.grpo.rollout.streams import Prefilled
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,9 @@ class SamplingPlan:
         Softmax temperature; 0 is greedy.
     eos_ids, pad_id:
         Tokens that end a completion, and the filler after the end.
+    memory_gb:
+        What the rows may take, in GiB: as many prompts as fit are decoded at once. 0 stands for a
+        share of what is free.
     """
 
     group_size: int
@@ -49,6 +48,7 @@ class SamplingPlan:
     temperature: float
     eos_ids: tuple[int, ...]
     pad_id: int
+    memory_gb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,9 @@ def sample_mixture(
 ) -> Rollout:
     """Sample every token from the normalised product of its probabilities behind several contexts.
 
+    A row's random numbers are drawn beforehand: how rows are cut into batches, which depends on the
+    memory that is free, does not decide what is drawn.
+
     Parameters
     ----------
     contexts:
@@ -121,19 +124,39 @@ def sample_mixture(
     -------
     Rollout
         Over the first context's prompts; ``logps`` are the product's.
+
+    Raises
+    ------
+    ModelError
+        If memory runs out twice.
     """
+    uniform = uniforms((len(contexts[0]) * plan.group_size, plan.max_tokens), generator)
     used = [(c, power) for c, power in zip(contexts, exponents, strict=True) if power]
-    prompts, rows = contexts[0], len(contexts[0]) * plan.group_size
-    tokens = torch.full((rows, plan.max_tokens), plan.pad_id, dtype=torch.long)
-    logps = torch.zeros(rows, plan.max_tokens)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    per_batch = max(1, ROWS_PER_BATCH // plan.group_size)
-    for start in range(0, len(order), per_batch):
-        chosen = order[start : start + per_batch]
-        streams = [Stream(model, [context[i] for i in chosen], plan) for context, _ in used]
-        part_tokens, part_logps = _decode(streams, [p for _, p in used], plan, generator)
-        where = torch.tensor(chosen)[:, None] * plan.group_size + torch.arange(plan.group_size)
-        tokens[where.flatten()], logps[where.flatten()] = part_tokens.cpu(), part_logps.cpu()
+    work = _Work(model, [c for c, _ in used], [power for _, power in used], plan, uniform)
+    tokens = torch.full(uniform.shape, plan.pad_id, dtype=torch.long)
+    logps = torch.zeros(uniform.shape)
+    left = sorted(range(len(contexts[0])), key=lambda i: len(contexts[0][i]))
+    at_once, is_halved = work.prompts_at_once(), False
+    while left:
+        chosen = left[:at_once]
+        try:
+            where = work.rows(chosen)
+            tokens[where], logps[where] = work.decoded(chosen, where)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            at_once, is_halved = _halved(model, len(chosen), again=is_halved), True
+        else:
+            left = left[len(chosen) :]
+    return as_rollout(contexts[0], tokens, logps, plan)
+
+
+def as_rollout(
+    prompts: Sequence[Sequence[int]], tokens: Tensor, logps: Tensor, plan: SamplingPlan
+) -> Rollout:
+    """A rollout of tokens, int64, and log-probabilities, float32, of shape (P*G, T) on the CPU;
+    whatever stands behind an end token is put away.
+    """
     is_end = torch.isin(tokens, torch.tensor(plan.eos_ids))
     mask = is_end.cumsum(1) - is_end.long() == 0
     return Rollout(
@@ -146,177 +169,55 @@ def sample_mixture(
     )
 
 
-class Stream:
-    """Rows on their way through the model behind one context, ``plan.group_size`` for each of its
-    prompts.
+@dataclass(frozen=True)
+class _Work:
+    """All that is to be sampled: see :func:`sample_mixture`."""
 
-    Attributes
-    ----------
-    logits:
-        Of the next token, shape (rows, V).
-    """
+    model: PreTrainedModel
+    contexts: Sequence[Sequence[Sequence[int]]]
+    powers: Sequence[float]
+    plan: SamplingPlan
+    uniform: Tensor
 
-    def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], plan: SamplingPlan
-    ) -> None:
-        self._model = model
-        ids, attention = _left_pad(prompts, plan.pad_id, model.device)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        cache: Cache = DynamicCache(config=model.config)
-        logits = model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        self._cache = repeat_cache(cache, plan.group_size, plan.max_tokens)
-        mask = _decode_mask(model, attention, plan.max_tokens)
-        self._seen = ids.shape[1]
-        self.logits, self._mask, self._position = (
-            t.repeat_interleave(plan.group_size, 0) for t in (logits, mask, positions[:, -1:])
-        )
+    def prompts_at_once(self) -> int:
+        """Prompts whose rows the budget takes, at least one."""
+        longest = max(len(prompt) for context in self.contexts for prompt in context)
+        columns = len(self.contexts) * (longest + self.plan.max_tokens)
+        budget = budget_bytes(self.model.device, self.plan.memory_gb)
+        return max(1, fitting_rows(self.model, columns, budget) // self.plan.group_size)
 
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
-        self._cache.batch_select_indices(rows)
-        self._mask, self._position = self._mask[rows], self._position[rows]
+    def rows(self, prompts: Sequence[int]) -> Tensor:
+        """Rows of these prompts, int64, shape (n,)."""
+        group = self.plan.group_size
+        return (torch.tensor(prompts)[:, None] * group + torch.arange(group)).flatten()
 
-    def advance(self, tokens: Tensor) -> None:
-        """Take the next token of every row, shape (rows,)."""
-        self._seen, self._position = self._seen + 1, self._position + 1
-        self.logits = self._model(
-            input_ids=tokens[:, None],
-            attention_mask=self._mask[..., : self._seen],
-            position_ids=self._position,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits[:, -1]
+    def decoded(self, prompts: Sequence[int], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and log-probabilities of these rows, shape (n, T), on the CPU."""
+        plan, model = self.plan, self.model
+        seen = [
+            Prefilled(model, [context[i] for i in prompts], plan.pad_id)
+            for context in self.contexts
+        ]
+        decoding = Decoding(plan.max_tokens, plan.temperature, plan.eos_ids)
+        uniform = self.uniform[rows.to(self.uniform.device)]
+        found = decode(model, seen, self.powers, plan.group_size, uniform, decoding)
+        return found[0].cpu(), found[1].cpu()
 
 
-def _decode(
-    streams: Sequence[Stream],
-    exponents: Sequence[float],
-    plan: SamplingPlan,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Decode the streams in step; returns tokens and log-probabilities, shape (rows, T), on their
-    device. What stands behind an end token is arbitrary.
-    """
-    rows, device = len(streams[0].logits), streams[0].logits.device
-    tokens = torch.full((rows, plan.max_tokens), plan.pad_id, dtype=torch.long, device=device)
-    logps = torch.zeros(rows, plan.max_tokens, device=device)
-    alive = torch.arange(rows, device=device)
-    running = torch.ones(rows, dtype=torch.bool, device=device)
-    ends = torch.tensor(plan.eos_ids, device=device)
-    for step in range(plan.max_tokens):
-        token, logp = _choose(_product(streams, exponents), plan.temperature, generator)
-        tokens[alive, step], logps[alive, step] = token, logp
-        running = running & ~torch.isin(token, ends)
-        left = int(running.sum())
-        if left == 0 or step == plan.max_tokens - 1:
-            break
-        if left <= (1 - COMPACT_AT) * len(running):
-            keep = running.nonzero()[:, 0]
-            alive, token, running = alive[keep], token[keep], running[keep]
-            for stream in streams:
-                stream.select(keep)
-        for stream in streams:
-            stream.advance(token)
-    return tokens, logps
-
-
-def _product(streams: Sequence[Stream], exponents: Sequence[float]) -> Tensor:
-    """Logits of the product of the streams' distributions, float32, shape (rows, V)."""
-    if len(streams) == 1 and exponents[0] == 1:
-        return streams[0].logits.float()
-    parts = [
-        power * stream.logits.float().log_softmax(-1)
-        for stream, power in zip(streams, exponents, strict=True)
-    ]
-    return torch.stack(parts).sum(0)
-
-
-def _decode_mask(model: PreTrainedModel, attention: Tensor, room: int) -> Tensor:
-    """What later tokens may look at, (P, ..., S + room); its first columns serve the first of them.
-
-    A ready 4-D mask spares Hugging Face building one with every token. On a CPU it also makes the
-    attention of a query head group one product (a sixth of the time in bfloat16 with three heads to
-    a group); a GPU's fastest kernels want no mask at all, which the 2-D form lets them have where
-    nothing is padded.
-    """
-    wide = torch.cat([attention, attention.new_ones(len(attention), room)], 1)
-    if attention.is_cuda or not takes_any_mask(model):
-        return wide
-    additive = torch.zeros(wide.shape, dtype=model.dtype, device=wide.device)
-    return additive.masked_fill_(wide == 0, torch.finfo(model.dtype).min)[:, None, None]
-
-
-def _choose(
-    logits: Tensor, temperature: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw one token a row from float32 logits (rows, V); greedy rows report their unscaled
-    log-probability.
-    """
-    logps = (logits / temperature if temperature else logits).log_softmax(-1)
-    token = draw(logps.exp(), generator) if temperature else logps.argmax(-1, keepdim=True)
-    return token[:, 0], logps.gather(1, token)[:, 0]
-
-
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one column a row in proportion to non-negative weights, shape (rows, V) to (rows, 1)."""
-    uniform = torch.rand(
-        len(probabilities),
-        1,
-        dtype=torch.float64,
-        device=probabilities.device,
-        generator=generator,
+def _halved(model: PreTrainedModel, prompts: int, *, again: bool) -> int:
+    """Half as many prompts at once, said aloud; once."""
+    keep_nothing(model)
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if again or prompts < 2:
+        raise ModelError(
+            f"memory ran out while completions of {prompts} prompts were sampled",
+            cure="lower grpo.group_size, grpo.max_completion_length or grpo.memory_gb",
+        ) from None
+    warnings.warn(
+        f"memory ran out while completions of {prompts} prompts were sampled: going on with "
+        f"{prompts // 2} at once. Lower grpo.memory_gb to begin so.",
+        ResourceWarning,
+        stacklevel=2,
     )
-    return invert(probabilities, uniform)
-
-
-def invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Map uniform numbers in [0, 1), float64, shape (rows, 1), to columns in proportion to
-    non-negative weights, shape (rows, V); returns (rows, 1).
-
-    Inverse transform in float64, first among blocks of columns and then within one:
-    ``torch.multinomial`` draws a random number for every column, which with a vocabulary of 49,152
-    takes four to twenty times as long. A column of weight zero is never drawn.
-    """
-    rows, columns = probabilities.shape
-    if columns <= BLOCK:
-        up_to = probabilities.cumsum(-1, dtype=torch.float64)
-        return _first_above(up_to, uniform * up_to[:, -1:])
-    blocks = -(-columns // BLOCK)
-    padded = functional.pad(probabilities, (0, blocks * BLOCK - columns))
-    weights = padded.view(rows, blocks, BLOCK)
-    of_blocks = weights.sum(-1, dtype=torch.float64)
-    up_to = of_blocks.cumsum(-1)
-    point = uniform * up_to[:, -1:]
-    block = _first_above(up_to, point)
-    before = (up_to - of_blocks).gather(1, block)
-    within = weights.take_along_dim(block[..., None], 1)[:, 0].cumsum(-1, dtype=torch.float64)
-    return block * BLOCK + _first_above(within, (point - before).clamp(min=0))
-
-
-def _first_above(up_to: Tensor, point: Tensor) -> Tensor:
-    """First column whose sum so far exceeds the row's point, (rows, n) and (rows, 1) to (rows, 1).
-
-    Points are kept under the last sum, so that rounding never points behind it.
-    """
-    last = up_to[:, -1:]
-    below = torch.minimum(point, torch.nextafter(last, torch.zeros_like(last)))
-    return torch.searchsorted(up_to, below, right=True)
-
-
-def _left_pad(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
-    attention = torch.zeros(len(prompts), width, dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :] = torch.tensor(prompt)
-        attention[i, width - len(prompt) :] = 1
-    return ids.to(device), attention.to(device)
+    return prompts // 2

@@ -18,6 +18,8 @@ from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
 from fedgrpo.model.kernels.packed_attention import equal_part
 
+GPU_LOGITS = 256 * 2**20
+"""The same on a GPU, which small products leave idle: 1 GiB."""
 LOGITS_BUDGET = 8 * 2**20
 """Float32 logits held at once (32 MiB), forward and backward: the vocabulary times the completion
 tokens of a batch is never held whole.
@@ -74,7 +76,7 @@ def token_scores(
         checkpoint(
             _chunk_scores, head, hidden[rows], targets[rows], temperature, use_reentrant=False
         )
-        for rows in _chunks(len(hidden), next(head.parameters()).shape[0], each)
+        for rows in _chunks(hidden, next(head.parameters()).shape[0], each)
     ]
     logps, entropy = torch.cat(parts).unbind(1)
     return logps, entropy
@@ -94,7 +96,7 @@ def predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     if model.config._attn_implementation != PACKED or model.device.type != "cpu":
         # A model that takes no such mask gets rows of one completion, which need none.
         plain = (batch.segments != FILLER).long()
-        mask = batch.attention_mask(model.dtype) if takes_any_mask(model) else plain
+        mask = batch.attention_mask(model.dtype, model.device) if takes_any_mask(model) else plain
         return _hidden(model, batch.ids, batch.positions, mask)[predictors.to(model.device)]
     keep = torch.ones_like(batch.ids, dtype=torch.bool)
     if not any(module._forward_hooks for module in model.modules()):
@@ -140,7 +142,7 @@ def token_logps(
         checkpoint(
             _chunk_logps, head, hidden[rows], targets[rows], temperature, use_reentrant=False
         )
-        for rows in _chunks(len(hidden), next(head.parameters()).shape[0], each)
+        for rows in _chunks(hidden, next(head.parameters()).shape[0], each)
     ]
     return torch.cat(parts)
 
@@ -181,7 +183,7 @@ class FrozenHeadLogps(torch.autograd.Function):
         logps = torch.empty(len(hidden), device=hidden.device)
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         slopes = torch.empty_like(hidden if wanted else hidden[:0])
-        for rows in _chunks(len(hidden), len(weight), each):
+        for rows in _chunks(hidden, len(weight), each):
             logits = linear(hidden[rows], weight, bias).float().div_(temperature)
             target = targets[rows, None]
             chosen, peak = logits.gather(1, target), logits.amax(1, keepdim=True)
@@ -204,11 +206,12 @@ class FrozenHeadLogps(torch.autograd.Function):
         return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None, None
 
 
-def _chunks(rows: int, vocabulary: int, each: int) -> Iterator[slice]:
+def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
     """Parts of the rows whose logits are held at once; with ``each``, of whole equal groups or of
     equal parts of every group.
     """
-    size = max(1, LOGITS_BUDGET // vocabulary)
+    rows, budget = len(hidden), GPU_LOGITS if hidden.is_cuda else LOGITS_BUDGET
+    size = max(1, budget // vocabulary)
     if each > size:
         size = equal_part(each, size)
     elif each:

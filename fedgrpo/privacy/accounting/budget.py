@@ -15,6 +15,7 @@ from fedgrpo.privacy.accounting.guarantees import prompt_epsilon, round_cost
 from fedgrpo.privacy.accounting.neighbours import Neighbours, epsilon_of_replacement, neighbours_of
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
+from fedgrpo.settings.protocols.base import trimmed_by
 
 LEARNS = 1.5
 """Noise-to-signal ratio R up to which a run learns: in a toy quadratic, 20 rounds at R = 1.5 left
@@ -98,7 +99,7 @@ class Cohort:
         """The least cohort that these settings accept."""
         return cls(
             clients=settings.federation.min_clients,
-            trim=0 if settings.robust.rule == "mean" else settings.robust.trim,
+            trim=trimmed_by(settings),
             bucket_size=protocol_of(settings).group_size(settings),
             prompts=settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1,
             after_trimming=settings.privacy.noise != "client",

@@ -22,24 +22,15 @@ _PRV_LEAST_DELTA = 1e-9
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One Gaussian release, as the strongest adversary of its settings sees it.
-
-    Attributes
-    ----------
-    noise_multiplier:
-        Noise standard deviation over L2 sensitivity, positive.
-    sample_rate:
-        Probability with which each unit was in the (secret, Poisson) sample, in (0, 1]. 1 means
-        that everything took part.
-
-    Raises
-    ------
-    PrivacyError
-        If a field is out of range.
+    """One Gaussian release, as the strongest adversary of its settings sees it; raises PrivacyError
+    if a field is out of range.
     """
 
     noise_multiplier: float
+    """Noise standard deviation over L2 sensitivity, positive."""
     sample_rate: float = 1.0
+    """Probability with which each unit was in the (secret, Poisson) sample, in (0, 1]. 1 means that
+    everything took part."""
 
     def __post_init__(self) -> None:
         if not (0 < self.noise_multiplier < math.inf and 0 < self.sample_rate <= 1):
@@ -55,7 +46,8 @@ def epsilon_gaussian(noise_multiplier: float, rounds: int, delta: float) -> floa
 
     T mechanisms of noise z are one of noise z / sqrt(T): with mu = sqrt(T) / z, delta(eps) is
     Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu) (Balle and Wang 2018, arXiv 1805.06530, theorem
-    8), solved in log space, which stays exact where e^eps overflows.
+    8), solved in log space, which stays exact where e^eps overflows. Raises PrivacyError if an
+    argument is out of range.
 
     Parameters
     ----------
@@ -70,11 +62,6 @@ def epsilon_gaussian(noise_multiplier: float, rounds: int, delta: float) -> floa
     -------
     float
         Epsilon, 0 for no rounds.
-
-    Raises
-    ------
-    PrivacyError
-        If an argument is out of range.
     """
     _check(noise_multiplier, 1.0, rounds, delta)
     if rounds == 0:
@@ -102,7 +89,7 @@ def epsilon_subsampled(
 ) -> float:
     """Return an upper bound on epsilon of ``rounds`` Gaussian mechanisms on Poisson samples.
 
-    See :func:`epsilon_sampled` for how.
+    See :func:`epsilon_sampled` for how. Raises PrivacyError if an argument is out of range.
 
     Parameters
     ----------
@@ -120,11 +107,6 @@ def epsilon_subsampled(
     -------
     float
         Epsilon for adding or removing one prompt, 0 for no rounds.
-
-    Raises
-    ------
-    PrivacyError
-        If an argument is out of range.
     """
     _check(noise_multiplier, sample_rate, rounds, delta)
     if rounds == 0:
@@ -142,8 +124,8 @@ def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
 
     Without sampling, Gaussian mechanisms of noise z_i are exactly one of noise (sum z_i^-2)^-1/2
     (Dong, Roth and Su 2022, arXiv 1905.02383, corollary 3.3), whose epsilon is exact
-    (:func:`epsilon_gaussian`). With sampling anywhere, Opacus'
-    accountants compose the lot, see :func:`epsilon_sampled`.
+    (:func:`epsilon_gaussian`). With sampling anywhere, Opacus' accountants compose the lot, see
+    :func:`epsilon_sampled`. Raises PrivacyError if ``delta`` is out of range.
 
     Parameters
     ----------
@@ -156,11 +138,6 @@ def compose(mechanisms: Iterable[Mechanism], delta: float) -> float:
     -------
     float
         Epsilon, 0 for no releases.
-
-    Raises
-    ------
-    PrivacyError
-        If ``delta`` is out of range.
     """
     return compose_counted(Counter(mechanisms), delta)
 

@@ -55,12 +55,11 @@ def guarantees(
     Server noise protects against readers of the released models, which all other clients are: that
     they know their own contributions, or choose them badly, takes nothing from it (see
     :func:`fedgrpo.robust.sensitivity`; docs/privacy.md has the proof). It does not protect against
-    the server, which must keep what it sees to itself and draw the noise.
+    the server, which must keep what it sees to itself and draw the noise. Raises PrivacyError if
+    ``rounds`` is negative or ``smallest_bucket`` is below ``secure.bucket_size``.
 
     Parameters
     ----------
-    settings:
-        The run's settings.
     rounds:
         Rounds spent, at least 0.
     smallest_bucket:
@@ -70,11 +69,6 @@ def guarantees(
     -------
     tuple[Guarantee, ...]
         Empty without differential privacy.
-
-    Raises
-    ------
-    PrivacyError
-        If ``rounds`` is negative or ``smallest_bucket`` is below ``secure.bucket_size``.
     """
     return tuple(
         Guarantee(

@@ -76,40 +76,26 @@ class Pair:
 
 @dataclass(frozen=True)
 class Losses:
-    """Privacy losses of one release in one direction, rounded up to multiples of a step.
-
-    Attributes
-    ----------
-    cells:
-        int64, shape (n,): loss over step.
-    masses:
-        float64, shape (n,).
-    """
+    """Privacy losses of one release in one direction, rounded up to multiples of a step."""
 
     cells: NDArray[np.int64]
+    """int64, shape (n,): loss over step."""
     masses: Floats
+    """float64, shape (n,)."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How epsilon and delta of composed releases belong together, in one direction.
-
-    Attributes
-    ----------
-    above:
-        float64, shape (n,): probability of a loss in this cell or above, from loss 0 on.
-    discounted:
-        float64, shape (n,): the same, each loss l weighed by e^-l.
-    step:
-        Width of a cell.
-    lost:
-        Probability that is not on the grid, or not exact.
-    """
+    """How epsilon and delta of composed releases belong together, in one direction."""
 
     above: Floats
+    """float64, shape (n,): probability of a loss in this cell or above, from loss 0 on."""
     discounted: Floats
+    """float64, shape (n,): the same, each loss l weighed by e^-l."""
     step: float
+    """Width of a cell."""
     lost: float
+    """Probability that is not on the grid, or not exact."""
 
     def epsilon(self, delta: float) -> float:
         """Solve delta = sum of m (1 - e^(epsilon - l)) over losses l above epsilon, of mass m."""

@@ -34,18 +34,12 @@ History = tuple[tuple[float, float, int], ...]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What releases cost for other differences than one unit added or removed.
-
-    Attributes
-    ----------
-    replaced:
-        Epsilon of a unit that is replaced by another.
-    copies:
-        Epsilon of each number of copies of a unit at as many clients.
-    """
+    """What releases cost for other differences than one unit added or removed."""
 
     replaced: float
+    """Epsilon of a unit that is replaced by another."""
     copies: Mapping[int, float]
+    """Epsilon of each number of copies of a unit at as many clients."""
 
 
 def neighbours_of(

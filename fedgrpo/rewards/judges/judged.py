@@ -179,8 +179,8 @@ class SelfCertainty(_Judged):
         """Measure each completion, given as token ids."""
         from fedgrpo.model.encoding import encode_prompt
 
-        tokenizer = self.judge.base.tokenizer
-        encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+        base = self.judge.base
+        encoded = [encode_prompt(base.tokenizer, prompt, base.chat) for prompt in prompts]
         return self.judge.certainty(encoded, completion_ids)
 
 

@@ -126,11 +126,9 @@ class TokenJudge:
         """
         base = self.base
         tokens = answer_tokens(base.tokenizer, answers)
-        is_chat = base.tokenizer.chat_template is not None
-        encoded = [
-            encode_prompt(base.tokenizer, [{"role": "user", "content": text}] if is_chat else text)
-            for text in questions
-        ]
+        is_chat = base.tokenizer.chat_template is not None or bool(base.chat.template)
+        asked = [[{"role": "user", "content": text}] if is_chat else text for text in questions]
+        encoded = [encode_prompt(base.tokenizer, question, base.chat) for question in asked]
         check_questions(encoded, self.most_tokens)
         flat = [token for spellings in tokens for token in spellings]
         with self.standing():

@@ -4,7 +4,8 @@ A function that keeps something between calls (a list of what was said before, a
 cache, a file) would let one prompt move another's gradient, which the proof rules out. So whatever
 does not run a model judges in a process that remembers nothing
 (:mod:`fedgrpo.rewards.sandboxed.worker`). Built-in rewards that run a model keep nothing, and judge
-here, one group at a time.
+here, one group at a time; so do those that compare plainly, for which a process of their own would
+cost fifty times what they do.
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.ground.part_names import brings_code
-from fedgrpo.rewards.composite import RewardMixture, RewardResult
-from fedgrpo.rewards.groups import same_prompt_runs
+from fedgrpo.ground.parts import brings_code
+from fedgrpo.rewards.calling.context import TrainerState
+from fedgrpo.rewards.calling.groups import same_prompt_runs
+from fedgrpo.rewards.composite import Batch, Column, RewardMixture, RewardResult
 from fedgrpo.rewards.judges.judged import (
     JudgedGrounding,
     Principle,
@@ -37,14 +36,18 @@ from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.sandboxed.client import RewardWorker
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, sandbox_available
 from fedgrpo.rewards.verifiable.length import CosineLength
+from fedgrpo.rewards.verifiable.repetition import repetition
+from fedgrpo.rewards.verifiable.verifiers import exact_match
 
 if TYPE_CHECKING:
     from fedgrpo.rewards.judges.reward_model import RewardModel
     from fedgrpo.settings import RewardSettings
 
-Floats = NDArray[np.float64]
-
 _JUDGED = (Principle, ReasoningQuality, JudgedGrounding, SelfCertainty)
+_PLAIN: tuple[RewardFunction, ...] = (exact_match, repetition)
+"""Built-in functions without any state, whose time is linear in a text's length: they search by no
+regular expression, parse nothing and call no library.
+"""
 _AnyJudged = Principle | ReasoningQuality | JudgedGrounding | SelfCertainty
 
 __all__ = ["IsolatedMixture", "WorkerLimits", "isolated_mixture", "runs_model"]
@@ -91,15 +94,26 @@ class IsolatedMixture(RewardMixture):
             )
         return super().__call__(prompts, completions, columns)
 
-    def _matrix(self, arguments: Mapping[str, Sequence[Any]], count: int) -> Floats:
+    def judge(
+        self,
+        prompts: Sequence[str | Chat],
+        completions: Sequence[str | Chat],
+        columns: Mapping[str, Sequence[Any]],
+        group_size: int,
+        state: TrainerState = TrainerState(),  # noqa: B008 - frozen
+    ) -> RewardResult:
+        """As a call: nothing is told of the training, nothing logged, and what fails is raised."""
+        return self(prompts, completions, columns)
+
+    def _columns(self, batch: Batch) -> list[Column]:
+        arguments, count = batch.arguments, batch.count
         if any(isinstance(_innermost(j.function), JudgedGrounding) for j in self._judges):
             check_fact_limits(arguments.get("facts", ()))
         apart = iter(self._worker.judge(arguments, count) if self._worker else ())
-        rows = [
-            next(apart) if judge.name in self._apart else judge(arguments, count)
+        return [
+            [next(apart) if judge.name in self._apart else judge(arguments, count)]
             for judge in self._judges
         ]
-        return np.stack(rows)
 
     def model_seconds(self, group: int, tokens: int) -> float:
         """Measured time that the functions which run a model take for one prompt's group at the
@@ -165,7 +179,7 @@ def isolated_mixture(
         for name in reward.functions
         if name in stateless or not brings_code(name)
         for function in (load_reward(name),)
-        if name in stateless or runs_model(name, function)
+        if name in stateless or function in _PLAIN or runs_model(name, function)
     }
     apart = tuple(name for name in reward.functions if name not in here)
     if apart and not sandbox_available():

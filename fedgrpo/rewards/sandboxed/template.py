@@ -21,12 +21,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from numpy import random as numpy_random
 
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.judge import Judge
+from fedgrpo.rewards.calling.judge import Judge, verdicts
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.rewards.sandboxed.isolated import runs_model
 from fedgrpo.rewards.sandboxed.protocol import (
@@ -179,17 +178,16 @@ def _answer(judges: Sequence[Judge], group: bytes) -> bytes:
     """Judge one group; in the child, behind its limits."""
     count, arguments = pickle.loads(group)
     rows = b""
-    for number, judge in enumerate(judges):
-        try:
-            rows += judge(arguments, count).astype("<f8").tobytes()
-        except BaseException as error:
-            return _failure(number, error)
+    for number, verdict in enumerate(verdicts(judges, arguments, count)):
+        if isinstance(verdict, RewardError):
+            return _failure(number, verdict)
+        rows += verdict.astype("<f8").tobytes()
     return JUDGED + rows
 
 
-def _failure(number: int, error: BaseException) -> bytes:
+def _failure(number: int, error: RewardError) -> bytes:
     """What may be told of a failure: whose it is, and its class."""
-    cause: Any = error.__cause__ if isinstance(error, RewardError) else error
+    cause = error.__cause__
     if cause is None:
         return REFUSED + struct.pack("<H", number)
     return RAISED + struct.pack("<H", number) + type(cause).__name__.encode()[:64]

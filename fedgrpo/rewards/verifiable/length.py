@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.judge import Judge
+from fedgrpo.rewards.calling.judge import Judge
 from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.verifiable import overlong
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
-from fedgrpo.rewards.groups import same_prompt_runs
+from fedgrpo.rewards.calling.groups import same_prompt_runs
 from fedgrpo.rewards.registry import register_reward
 from fedgrpo.rewards.verifiable.verifiers import completion_text, last_number
 

@@ -138,6 +138,7 @@ def _parts_of(package: str) -> Iterator[str]:
 
 
 symbolic_match.warm_up = _warm_up  # type: ignore[attr-defined]
+symbolic_match.apart = True  # type: ignore[attr-defined]
 
 
 def _math_verify() -> ModuleType:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import OpenedError, ProtocolError
-from fedgrpo.secure.committee.compute.adders import columns_of
-from fedgrpo.secure.committee.compute.buckets import sum_buckets
-from fedgrpo.secure.committee.compute.circuits import CIRCUITS
+from fedgrpo.secure.committee.compute.circuits.adders import columns_of
+from fedgrpo.secure.committee.compute.circuits.buckets import sum_buckets
+from fedgrpo.secure.committee.compute.circuits.norms import blank_long_vectors
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.compute.engine import Engine, Share
 from fedgrpo.secure.committee.compute.four_party import FourParty
-from fedgrpo.secure.committee.compute.norms import blank_long_vectors
-from fedgrpo.secure.committee.compute.plan import Plan
 from fedgrpo.secure.committee.compute.planes import (
     Words,
     join_planes,

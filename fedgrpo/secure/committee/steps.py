@@ -33,20 +33,15 @@ class Step:
 
     The lengths of the messages, and who sends to whom at which step, follow from the public
     parameters of the round alone, never from a value.
-
-    Attributes
-    ----------
-    outgoing:
-        Message for each other member that gets one, by its number. The driver delivers it as it
-        is, in order, and once.
-    expect:
-        Numbers of the members whose message of this step is awaited, each from the link that
-        authenticates that member. The driver sends exactly these into the generator; where one
-        is late or its sender is gone, the driver throws an error that names the member instead.
     """
 
     outgoing: Mapping[int, bytes]
+    """Message for each other member that gets one, by its number. The driver delivers it as it is,
+    in order, and once."""
     expect: frozenset[int]
+    """Numbers of the members whose message of this step is awaited, each from the link that
+    authenticates that member. The driver sends exactly these into the generator; where one is late
+    or its sender is gone, the driver throws an error that names the member instead."""
 
 
 Member = Generator[Step, Mapping[int, bytes], Result]

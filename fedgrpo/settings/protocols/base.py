@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.parts.names import part_name
 
 if TYPE_CHECKING:
     from fedgrpo.settings.sections.tree import Tree as Settings
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 UNRELEASED = "it claims to have released nothing, which only an aborted round of a committee can"
 STRANGERS = "it names members of a committee that did not compute it"
+
+
+UNTRIMMED = ("mean", "norm_checked")
+"""Robust rules that drop nothing, whatever ``robust.trim`` says."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +176,15 @@ def required_clients(bucket_size: int, trim: int) -> int:
     return bucket_size * (2 * trim + 1)
 
 
+def trimmed_by(settings: Settings) -> int:
+    """Values that the rule counts as possibly bad at either end: ``robust.trim``, or none."""
+    return 0 if part_name(settings.robust.rule) in UNTRIMMED else settings.robust.trim
+
+
 def check_cohort(settings: Settings, size: int) -> None:
     """Refuse a cohort that is too small for the rule over groups of this size."""
     cohort = settings.federation.min_clients
-    trim = 0 if settings.robust.rule == "mean" else settings.robust.trim
+    trim = trimmed_by(settings)
     if cohort < (needed := required_clients(size, trim)):
         raise impossible(
             f"federation.min_clients = {cohort} is too small for robust.trim = {trim} in groups "

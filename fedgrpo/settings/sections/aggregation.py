@@ -33,7 +33,10 @@ class RobustSettings(Section):
     """The rule over bucket means."""
 
     rule: str = "trimmed_mean"
-    """trimmed_mean, median, mean, or a rule of a module or file, with options."""
+    """trimmed_mean, median, mean, norm_checked (for small epsilon), and without noise after it
+    nnm_trimmed_mean (nearest-neighbour mixing), multi_krum, geometric_median, centred_clipping; or
+    a rule of a module or file, with options.
+    """
     trim: int = 1
     """Bucket means dropped at either end: the number of attackers that the rule withstands."""
 

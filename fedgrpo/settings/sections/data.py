@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedgrpo.settings.sections.section import Names, Numbers, Section
+from fedgrpo.settings.sections.table import Table, read_table
 
 
 class DataSettings(Section):
@@ -11,11 +12,37 @@ class DataSettings(Section):
     """
 
     source: str = "tasks"
-    """``tasks`` for the built-in ones, a .jsonl or .parquet file, a dataset saved to disk, or
-    ``hf:NAME``.
+    """``tasks`` for the built-in ones; a .jsonl, .json, .csv or .parquet file (the first three also
+    with .gz), a dataset saved to disk, or ``hf:NAME``.
     """
+    config: str = ""
+    """Configuration of a Hugging Face dataset, such as ``main`` of openai/gsm8k."""
     split: str = "train"
     """Split of a Hugging Face dataset."""
+    columns: Table = ""
+    """What columns are called, by the names that are asked for: a table ``{prompt = "question"}``,
+    or ``"prompt=question, answer=solution"``.
+    """
+    system_prompt: str = ""
+    """First message of every chat that has no system message; a text prompt becomes a user's
+    message after it. Not for built-in tasks.
+    """
+    chat_template: str = ""
+    """Name of one of the tokenizer's chat templates, a .jinja file that a scenario brings, or a
+    template's text. Empty takes the tokenizer's default.
+    """
+    chat_template_kwargs: Table = ""
+    """What a chat template is told besides the messages: ``{enable_thinking = false}``, or
+    ``"enable_thinking=false"``.
+    """
+    today: str = "2026-01-01"
+    """Date (ISO) that a chat template is told if it asks for today's: the same on every node and in
+    a run that goes on another day.
+    """
+    max_failing: float = 0.05
+    """Largest share of rows that may be left out because they cannot be used, where someone trains
+    or simulates. More of them end the command before it starts.
+    """
     tasks: Names = ("add", "reverse", "sort", "maximum")
     """Tasks to draw from: built in, of a module or of a file, with options."""
     prompts_per_client: int = 2000
@@ -39,6 +66,14 @@ class DataSettings(Section):
     client_column: str = ""
     """Column whose values are the simulated clients themselves, one each. Nothing is split then."""
 
+    def column_names(self) -> dict[str, str]:
+        """What each column that is asked for is called in the source."""
+        return {name: str(value) for name, value in read_table(self.columns).items()}
+
+    def template_kwargs(self) -> dict[str, object]:
+        """What a chat template is told besides the messages."""
+        return read_table(self.chat_template_kwargs)
+
 
 class RewardSettings(Section):
     """How completions are judged."""
@@ -49,6 +84,18 @@ class RewardSettings(Section):
     """
     weights: Numbers = ()
     """One weight a function. Empty weighs all by 1."""
+    evaluation: Names = ()
+    """Functions that judge held-out prompts, all weighing 1. Empty takes those of the training."""
+    timeout_s: float = 60.0
+    """Seconds that a function of a module or a file may take for one prompt's completions (not with
+    privacy.unit = 'prompt', where only its CPU time and the site's own limits count).
+    """
+    cpu_s: int = 10
+    """CPU seconds, likewise."""
+    network: bool = True
+    """Whether functions of modules and files may use the network, likewise. Without it they can
+    still read and write files: it is no sandbox for code that you do not trust.
+    """
     minimum: float = 0.0
     """Least weighted reward that is reported. Reported rewards are clipped to [minimum, maximum];
     training is not.
@@ -68,3 +115,7 @@ class EvaluationSettings(Section):
     """Held-out prompts."""
     every: int = 5
     """Rounds between two evaluations. The first and last are always evaluated."""
+    by: str = "task"
+    """Column of the held-out prompts; each of its values is reported by itself, as far as there is
+    such a column and it has few values. Empty reports the total alone.
+    """

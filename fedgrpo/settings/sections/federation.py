@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedgrpo.settings.sections.section import Section
+from fedgrpo.settings.sections.section import Names, Section
 
 
 class FederationSettings(Section):
@@ -46,3 +46,8 @@ class RunSettings(Section):
     """Run directory. Empty makes ``runs/RUN_ID`` where the server process was started."""
     started_at: float = 0.0
     """Unix time from which wall time is counted. 0 means when the server starts."""
+    report_to: Names = ()
+    """Trackers that are told of each round, or of each step of training alone: ``tensorboard``,
+    ``trackio``, ``wandb``, ``mlflow`` (extras of the same names), or a class of a module or file.
+    They run where the run directory is; a node has none.
+    """

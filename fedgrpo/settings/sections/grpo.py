@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.part_names import brings_code
+from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings.bounds import TEXT
 from fedgrpo.settings.sections.presets import PRESETS
 from fedgrpo.settings.sections.section import Section
@@ -135,6 +135,20 @@ class GRPOSettings(Section):
     """
     tokens_per_batch: int = 16384
     """Tokens (with padding) held in one forward and backward pass."""
+    memory_gb: float = 0.0
+    """What the rows of a sampling may take, in GiB: as many prompts as fit are decoded at once, in
+    training and in evaluation. 0 takes half of what is free. Not for prompt-level privacy, whose
+    shapes follow from public figures alone.
+    """
+    engine: str = "own"
+    """What samples completions: ``own``, or one of a module or file. It is called with the adapter
+    and gives an object with ``sample(prompts, plan) -> Rollout``. Prompt-level privacy takes
+    ``own``, the only one that is held against its test of isolation.
+    """
+    gradient_checkpointing: bool = False
+    """Whether an update computes each layer's activations again, in the place of keeping them: less
+    memory, a third more time. Not for prompt-level privacy.
+    """
     max_grad_norm: float = 1.0
     """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from fedgrpo.ground.part_names import split_names
+from fedgrpo.ground.parts import split_names
 from fedgrpo.settings.bounds import ITEMS, TEXT, check_bounds
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import fedgrpo.ground.crypto
-from fedgrpo.federation.audit.canaries import READABLE, canary_run
+from fedgrpo.federation.audit.canaries import canary_run, canary_settings
 from fedgrpo.federation.audit.examine import Examination, examine
-from fedgrpo.federation.node import prompt_client
+from fedgrpo.federation.node.clients import prompt_client
 from fedgrpo.federation.protocols import base, means
-from fedgrpo.federation.protocols.committee import plan as committee_plan
+from fedgrpo.federation.protocols.committee.convening import plan as committee_plan
 from fedgrpo.federation.state import node_store
 from fedgrpo.privacy import grid, worst_epsilon
 from fedgrpo.privacy.audit import audit
@@ -44,26 +44,14 @@ CASES: dict[str, Case] = {
 
 
 def make(case: Case, canaries: int = CANARIES) -> Settings:
-    unit, noise, protocol, multiplier, clients, trim = case
-    prompts = {"grpo.prompts_per_step": canaries // 2, "data.min_prompts": canaries}
-    return Settings.from_run_config(
-        READABLE
-        | (prompts if unit == "prompt" else {})
-        | {
-            "rounds": 3,
-            "privacy.unit": unit,
-            "privacy.noise": noise,
-            "privacy.noise_multiplier": multiplier,
-            "privacy.max_epsilon": 1e9,
-            "aggregation.protocol": protocol,
-            "robust.rule": "trimmed_mean" if trim else "mean",
-            "robust.trim": trim,
-            "federation.min_clients": clients,
-            "federation.wait_s": 0.2,
-            "federation.round_timeout_s": 0.5,
-            "federation.reply_timeout_s": 0.5,
-        }
-    )
+    more: dict[str, Any] = {
+        "rounds": 3,
+        "federation__round_timeout_s": 0.5,
+        "federation__reply_timeout_s": 0.5,
+    }
+    if case[0] == "prompt":
+        more |= {"grpo__prompts_per_step": canaries // 2, "data__min_prompts": canaries}
+    return canary_settings(*case, **more)
 
 
 def examined(name: str) -> Examination:

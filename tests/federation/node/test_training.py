@@ -16,10 +16,10 @@ import pytest
 from flwr.app import Message
 
 from fedgrpo.federation import LocalGrid, make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError, SystemClock
 from fedgrpo.federation.node.gate import source_of
 from fedgrpo.federation.state.node_store import Ask, FolderShelf, NodeStore
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, encode
 from fedgrpo.federation.wire.messages import TRAIN, TrainOrder, read_release
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
@@ -357,15 +357,12 @@ def test_limits_that_a_server_chooses_are_held_against_declared_figures_alone(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda path: path.write_text('{"prompt": "another"}\n'),
         lambda path: (folder_beside(path) / "checked.json").unlink(),
         lambda path: (folder_beside(path) / "checked.json").write_text("{"),
-        lambda path: approve(path, 5001),
-        lambda path: path.unlink(),
     ],
-    ids=["changed", "never checked", "torn", "more than declared", "gone"],
+    ids=["never checked", "torn"],
 )
-def test_prompts_that_nobody_has_checked_as_they_are_answer_nothing(
+def test_prompts_that_nobody_has_checked_answer_nothing(
     tmp_path: Path, change: Callable[[Path], Any]
 ) -> None:
     node = Deployed(tmp_path)
@@ -373,6 +370,28 @@ def test_prompts_that_nobody_has_checked_as_they_are_answer_nothing(
     change(tmp_path / "prompts.jsonl")
     assert code_of(node.ask(2)) is Refusal.UNCHECKED
     assert node.charged == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_text('{"prompt": "another"}\n'),
+        lambda path: approve(path, 5001),
+        lambda path: path.unlink(),
+    ],
+    ids=["changed", "more than declared", "gone"],
+)
+def test_what_becomes_of_prompts_after_the_check_is_zero_under_the_noise_and_no_refusal(
+    tmp_path: Path, change: Callable[[Path], Any]
+) -> None:
+    """A refusal that depends on prompts would tell of them."""
+    node = Deployed(tmp_path)
+    node.release()
+    assert not node.mishaps
+    change(tmp_path / "prompts.jsonl")
+    node.release(2)
+    assert node.charged == 2
+    assert node.mishaps == {"whole contribution zero: DataError": 1}
 
 
 # One lock, and one charge -----------------------------------------------------------------------

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgrpo.federation.node.client import local_client
-from fedgrpo.federation.node.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.client import local_client
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.rehearsal.calibration import calibrated_norm, public_norms
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.ground.errors import PrivacyError
 from fedgrpo.settings import Scalar, Settings
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fedgrpo.cli.app import app
 from fedgrpo.data.survey import Survey, survey_rows
 from fedgrpo.federation import FedGRPO, make_client_app
-from fedgrpo.federation.node.prompt_client import own_shapes
+from fedgrpo.federation.node.clients.prompt_client import own_shapes
 from fedgrpo.federation.rehearsal import dry_run as module
 from fedgrpo.federation.rehearsal.dry_run import Measured, dry_run
 from fedgrpo.federation.rehearsal.traffic import CountingGrid
@@ -28,7 +28,7 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.errors import DataError
 from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.model.lora import Adapter
-from fedgrpo.report.dry_run import print_dry_run
+from fedgrpo.report.console.dry_run import print_dry_run
 from fedgrpo.settings import AdapterSettings, Settings
 from fedgrpo.settings.scenario import load_scenario
 from tests.models import rows, tiny_base
@@ -143,7 +143,7 @@ def test_every_reason_for_a_refusal_is_counted(scenario: Path) -> None:
     assert found.prompts == 64
     assert found.refused == {
         "is longer than grpo.max_prompt_length = 512 tokens": 2,
-        "has no prompt": 1,
+        "has no prompt; it has 'question'": 1,
         "has an empty prompt": 1,
     }
     assert found.longest < 20

@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedgrpo.federation import LocalGrid, make_client_app
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.state.node_store import (
     SECRET,
     Ask,
@@ -19,7 +20,6 @@ from fedgrpo.federation.state.node_store import (
     NodeStore,
     StateShelf,
 )
-from fedgrpo.federation.state.watch import Watch
 from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.messages import TRAIN, Tag, TrainOrder
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
@@ -242,6 +242,15 @@ def test_an_attacker_remembers_the_round_before_also_in_a_repeated_round(
         before = node.adapter_before(Ask(RUN, round, PLAN), adapters[round])
         seen.append(None if before is None else int(before[0]))
     assert seen == [None, None, 1, 1, 2]
+
+
+def test_an_attacker_remembers_its_first_round_also_in_a_repeated_round(tmp_path: Path) -> None:
+    seen = []
+    for round in (1, 1, 2, 3, 3):
+        node = NodeStore(FolderShelf(tmp_path))
+        first = node.first_release(Ask(RUN, round, PLAN), np.full(2, float(round)))
+        seen.append(None if first is None else first.tolist())
+    assert seen == [None, None, [1.0] * 2, [1.0] * 2, [1.0] * 2]
 
 
 def test_where_a_node_keeps_its_state() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     Dealer,
     DealOrder,
     Dealt,
@@ -22,7 +22,7 @@ from fedgrpo.federation.protocols.committee.messages import (
     Vouched,
     Work,
 )
-from fedgrpo.federation.protocols.committee.seats import DealingKey, Seat
+from fedgrpo.federation.protocols.committee.convening.seats import DealingKey, Seat
 from fedgrpo.federation.wire.codec import (
     HEADER,
     Header,

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.grpo.isolated.encoding import usable_ids
 from fedgrpo.grpo.isolated.engine import Engine, Judged, Lesson
 from fedgrpo.grpo.isolated.keys import Row, row_key

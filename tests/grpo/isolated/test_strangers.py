@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedgrpo.federation.state.watch import Watch
+from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.privacy.grid import GridSum
 from tests.crafted import force, silencer, trigger
 from tests.grpo.isolated.engines import COUNT, bits, engine, learned, made

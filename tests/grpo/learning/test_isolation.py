@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedgrpo.federation.node.client import LocalClient
-from fedgrpo.federation.node.local_clients import LocalClients
-from fedgrpo.federation.node.resident import resident
+from fedgrpo.federation.node.clients.client import LocalClient
+from fedgrpo.federation.node.clients.local_clients import LocalClients
+from fedgrpo.federation.node.clients.resident import resident
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo import ADVANTAGES, LOSSES, require_isolation

@@ -2,8 +2,9 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from fedgrpo.grpo.rollout import sampling
-from fedgrpo.grpo.rollout.sampling import SamplingPlan, draw, sample
+from fedgrpo.grpo.rollout import decoding, memory
+from fedgrpo.grpo.rollout.choice import draw
+from fedgrpo.grpo.rollout.sampling import SamplingPlan, sample
 from tests.models import random_llama
 
 PROMPTS = [[5, 6, 7], [9, 4, 4, 8, 2, 11], [3], [12, 13, 14, 15]]
@@ -68,7 +69,7 @@ def test_dropping_finished_rows_changes_no_greedy_completion(
 ) -> None:
     rollouts = []
     for share in (0.0, 2.0):
-        monkeypatch.setattr(sampling, "COMPACT_AT", share)
+        monkeypatch.setattr(decoding, "COMPACT_AT", share)
         rollouts.append(
             sample(random_llama(), PROMPTS * 4, plan(group_size=2, temperature=0.0), generator())
         )
@@ -80,7 +81,7 @@ def test_prompt_order_and_batch_size_change_no_greedy_completion(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = sample(random_llama(), PROMPTS, plan(group_size=2, temperature=0.0), generator())
-    monkeypatch.setattr(sampling, "ROWS_PER_BATCH", 2)
+    monkeypatch.setattr(memory, "ROWS_PER_BATCH", 2)
     backwards = sample(
         random_llama(), PROMPTS[::-1], plan(group_size=2, temperature=0.0), generator()
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import fcntl
@@ -191,3 +192,19 @@ ACTS: dict[str, Callable[[str], Any]] = {
     "thread": _thread,
     "import": lambda name: [float(len(__import__(name).__name__)), 0.0],
 }
+
+
+async def later(completions, what=("",), **_):
+    """Wait, and wake the loop from a thread."""
+    await asyncio.sleep(0.01)
+    longer = await asyncio.get_running_loop().run_in_executor(None, max, map(len, completions))
+    if what[0] == "raise":
+        raise ValueError(completions[0])
+    return [float(longer) for _ in completions]
+
+
+def told(completions, trainer_state, log_metric, log_extra):
+    """Ask for all that TRL passes."""
+    log_metric("calls", 1.0)
+    log_extra("texts", completions)
+    return [float(trainer_state.global_step) for _ in completions]

@@ -54,6 +54,17 @@ def hostile() -> Iterator[IsolatedMixture]:
     mixture.close()
 
 
+def test_asynchronous_rewards_are_awaited_where_nothing_can_be_opened() -> None:
+    mixture = made("later", "told")
+    found = mixture.judge(["p"] * 2, ["a", "bbb"], {}, 2)
+    assert found.total.tolist() == [3.0, 3.0]
+    assert not found.notes.metrics
+    assert not found.notes.extras
+    with pytest.raises(RewardError, match="raised ValueError"):
+        rewards(mixture, what="raise")
+    mixture.close()
+
+
 def test_a_reward_that_remembers_judges_every_group_as_if_alone() -> None:
     mixture = made("novelty", "calls")
     first = mixture(["p"] * 3, ["a", "b", "a"], {})
@@ -412,10 +423,25 @@ def test_without_a_sandbox_only_what_the_site_vouches_for_is_taken(
 ) -> None:
     monkeypatch.setattr(isolated, "sandbox_available", lambda: False)
     with pytest.raises(RewardError, match="can leave nothing behind") as caught:
-        isolated_mixture(RewardSettings(functions=("exact_match",)))
+        isolated_mixture(RewardSettings(functions=("numeric_match",)))
     assert "stateless_rewards" in caught.value.cure
-    mixture = isolated_mixture(RewardSettings(), stateless=("exact_match",))
+    for name, stateless in (("numeric_match", ("numeric_match",)), ("exact_match", ())):
+        mixture = isolated_mixture(RewardSettings(functions=(name,)), stateless=stateless)
+        assert mixture._worker is None
     assert rewards(mixture, answer="a") == [1.0, 0.0]
+
+
+def test_what_compares_plainly_judges_here_and_no_wrapper_of_it_does(tmp_path: Path) -> None:
+    """A process for a comparison costs fifty times the comparison; whatever else is built in, or
+    brings code, judges apart.
+    """
+    source = "from fedgrpo.rewards.verifiable.verifiers import exact_match\nmine = exact_match\n"
+    (tmp_path / "r.py").write_text(source)
+    mine = f"{tmp_path / 'r.py'}:mine"
+    functions = (*LIGHT, mine)
+    mixture = isolated_mixture(RewardSettings(functions=functions))
+    assert mixture._apart == (*(n for n in LIGHT if n not in ("exact_match", "repetition")), mine)
+    mixture.close()
 
 
 def test_several_prompts_in_one_call_are_refused() -> None:

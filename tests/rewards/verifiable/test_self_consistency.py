@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards import RewardMixture, SelfConsistency, load_reward
-from fedgrpo.rewards.groups import same_prompt_runs
+from fedgrpo.rewards.calling.groups import same_prompt_runs
 from fedgrpo.rewards.verifiable.self_consistency import final_answer
 from tests.models import tiny_trainer
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.compute.planes import Words, slice_planes
 from fedgrpo.secure.committee.keys.identity import ComponentKeys, keepers
 from fedgrpo.secure.committee.links.in_process import Carrier, deliver, play

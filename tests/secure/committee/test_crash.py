@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedgrpo.ground.errors import MemberLostError, OpenedError, ProtocolError
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.links.driving import drive, loss_behind
 from fedgrpo.secure.committee.links.handshake import Party
 from fedgrpo.secure.committee.links.in_process import play, run

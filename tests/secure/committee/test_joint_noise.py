@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.keys.identity import ComponentKeys
 from fedgrpo.secure.committee.keys.noise import effective_noise
 from fedgrpo.secure.committee.links.in_process import run

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedgrpo.ground.errors import FedGRPOError, OpenedError, ProtocolError
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.keys.identity import ComponentKeys
 from fedgrpo.secure.committee.links.in_process import GaveUpError, play, run
 from fedgrpo.secure.committee.round import Opened, aggregate

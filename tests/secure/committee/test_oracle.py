@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgrpo.secure.committee.compute.circuits import CIRCUITS
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from tests.secure.committee.rounds import Values, opened
 
 

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedgrpo.ground.errors import MemberLostError
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.compute.planes import slice_planes
 from fedgrpo.secure.committee.keys.identity import ComponentKeys, toss_keys
 from fedgrpo.secure.committee.links.driving import drive

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fedgrpo.ground.crypto import derive
 from fedgrpo.secure.committee.compute import four_party
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.compute.four_party import PAIRS
 from fedgrpo.secure.committee.compute.inbox import Inbox
-from fedgrpo.secure.committee.compute.plan import Plan
 from fedgrpo.secure.committee.compute.planes import LANES, Words, slice_planes
 from fedgrpo.secure.committee.compute.streams import TAG_BYTES, MaskStream
 from fedgrpo.secure.committee.keys.identity import context, keepers

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import Opened, aggregate
 from fedgrpo.secure.committee.steps import MEMBERS, Member

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import CohortError, PrivacyError, ProtocolError, SettingsError
-from fedgrpo.secure.committee.compute.buckets import draw_buckets
-from fedgrpo.secure.committee.compute.circuits import CIRCUITS
-from fedgrpo.secure.committee.compute.norms import TOLERANCE
-from fedgrpo.secure.committee.compute.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.buckets import draw_buckets
+from fedgrpo.secure.committee.compute.circuits.norms import TOLERANCE
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
+from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.keys.identity import context
 from fedgrpo.secure.committee.links.in_process import play
 from fedgrpo.secure.committee.round import aggregate, bind
@@ -145,6 +145,29 @@ def test_no_vector_within_the_norm_is_refused_and_none_beyond_the_tolerance_pass
         plan = Plan(12, dimension, rule="norm_checked_mean", norm=norm, circuit="log")
         totals = opened(vectors + 2**15, plan).totals.astype(np.int64) - 12 * 2**15
         np.testing.assert_array_equal(totals, vectors.sum(axis=0) if passes else 0 * totals)
+
+
+@pytest.mark.parametrize("update", [1, 60, 64, 130])
+def test_figures_are_checked_apart_from_the_update(update: int) -> None:
+    norm, figures_norm, figures = 12_000, 4_000, 5
+    rng = np.random.default_rng(update)
+    parts = [rng.standard_normal((6, size)) for size in (update, figures)]
+    directions = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+    # Within both, at both rims, beyond the first, beyond the second, beyond both, and zero.
+    lengths = np.array([[0.5, 0.5], [1.0, 1.0], [1.3, 0.1], [0.1, 1.3], [1.3, 1.3], [0.0, 0.0]])
+    scaled = [directions[0] * lengths[:, :1] * norm, directions[1] * lengths[:, 1:] * figures_norm]
+    vectors = np.trunc(np.hstack(scaled)).astype(np.int64)
+    plan = Plan(
+        6,
+        update + figures,
+        rule="norm_checked_mean",
+        norm=norm,
+        figures=figures,
+        figures_norm=figures_norm,
+        circuit="log",
+    )
+    totals = opened(vectors + 2**15, plan).totals.astype(np.int64) - 6 * 2**15
+    np.testing.assert_array_equal(totals, vectors[:2].sum(axis=0))
 
 
 def test_several_plans_share_a_round() -> None:

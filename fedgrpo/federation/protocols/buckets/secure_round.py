@@ -71,12 +71,7 @@ def read_participant(content: RecordDict) -> PublicKeys:
     """Read a participant's public keys and make sure that its peers can use them.
 
     A key of low order, or one key twice, would make every peer refuse the roster: the sender alone
-    pays instead.
-
-    Raises
-    ------
-    ProtocolError
-        If the keys are malformed or of no use.
+    pays instead. Raises ProtocolError if the keys are malformed or of no use.
     """
     keys = decode(PublicKeys, content)
     if keys.sharing == keys.masking:
@@ -101,8 +96,6 @@ def secure_bucket_means(
 
     Parameters
     ----------
-    link:
-        Line to the nodes.
     participants:
         Public keys by node, at least ``least`` of them. Their order and ``key`` decide the draw.
     plan:

@@ -35,7 +35,9 @@ class Server(MeansServer):
             current.plan,
             self.settings.secure.bucket_size,
             current.phase,
-            order=order_digest(self.settings, current.adapter, current.plan.clipping_norm),
+            order=order_digest(
+                self.settings, current.adapter, current.plan.clipping_norm, current.plan.radius
+            ),
             key=self.key("buckets", current),
             admit=lambda opened: self.openings.admit(
                 current.number, [frozenset(names[node] for node in one) for one in opened]

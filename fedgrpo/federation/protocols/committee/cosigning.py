@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.identity import member_identity
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.identity import member_identity
+from fedgrpo.federation.protocols.committee.convening.messages import (
     COSIGN,
     Growth,
     Vouched,
@@ -23,17 +23,10 @@ from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.codec import Header, decode, encode
 from fedgrpo.federation.wire.link import Link
-from fedgrpo.ledger import Cosignature, Expected, Ledger, Witness
+from fedgrpo.ledger import Cosignature, Expected, Ledger, Signed, Witness
 from fedgrpo.settings import Settings
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Signed:
-    """What this member has signed, as its witness writes it."""
-
-    witness: str
 
 
 def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
@@ -49,14 +42,13 @@ def vouch(content: RecordDict, context: Context, settings: Settings) -> RecordDi
     growth, memory = decode(Growth, content), NodeMemory(context.state)
     store = NodeStore.of(context, settings)
     identity, name = member_identity(context, store), f"witness-{memory.run}"
-    signed = store.read_note(Signed, name) or Signed("")
     expected = Expected(memory.run, settings.fingerprint(), memory.round, memory.order)
-    witness = Witness(expected, signed.witness)
+    witness = Witness(expected, store.read_note(Signed, name))
     header = Header(context.run_id, memory.round)
     if growth.start > witness.size:
         return encode(header, Vouched(witness.size, ""))
     witness.take(growth.start, growth.lines)
-    store.write_note(name, Signed(witness.to_json()))
+    store.write_note(name, witness.signed)
     signature = witness.sign(identity.signing).signature
     return encode(header, Vouched(witness.size, signature))
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.identity import KEY_FILE, member_identity
-from fedgrpo.federation.protocols.committee.messages import TOSS, Work
-from fedgrpo.federation.protocols.committee.plan import (
+from fedgrpo.federation.protocols.committee.convening.identity import KEY_FILE, member_identity
+from fedgrpo.federation.protocols.committee.convening.messages import TOSS, Work
+from fedgrpo.federation.protocols.committee.convening.plan import (
     check_listed,
     committee_of,
     committee_plan,
     dealing_session,
     is_direct,
 )
-from fedgrpo.federation.protocols.committee.pledges import Pledge, Pledges
-from fedgrpo.federation.protocols.committee.seats import (
+from fedgrpo.federation.protocols.committee.convening.pledges import Pledge, Pledges
+from fedgrpo.federation.protocols.committee.convening.seats import (
     DealingKey,
     Place,
     Seat,
@@ -189,12 +189,8 @@ def new_job(asked: Work, header: Header, context: Context, settings: Settings) -
 
 
 def begun_job(asked: Work, header: Header, context: Context, settings: Settings) -> Job:
-    """Take on a task, once.
-
-    Raises
-    ------
-    ProtocolError
-        If this node is no member, a seat is not proven, or the attempt or its inputs are not new.
+    """Take on a task, once; raises ProtocolError if this node is no member, a seat is not proven,
+    or the attempt or its inputs are not new.
     """
     memory = NodeMemory(context.state)
     seated(settings, memory, header.round, asked.seats)
@@ -255,12 +251,8 @@ def stored_work(header: Header, context: Context) -> Work:
 def seated(
     settings: Settings, memory: NodeMemory, round: int, seats: tuple[Seat, ...]
 ) -> Committee:
-    """Return the committee that sits in a round, if its seats are proven and it is an agreed one.
-
-    Raises
-    ------
-    ProtocolError
-        If they are not, or it is not.
+    """Return the committee that sits in a round, if its seats are proven and it is an agreed one;
+    raises ProtocolError if they are not, or it is not.
     """
     members = check_seating(seats, Place.of(settings, memory.run, round))
     if settings.aggregation.committee:
@@ -278,12 +270,8 @@ class _Pinned:
 
 
 def _pin_committee(state: RecordDict, members: tuple[MemberKeys, ...]) -> None:
-    """Accept a committee that no settings list: the same for a whole run.
-
-    Raises
-    ------
-    ProtocolError
-        If it is another one.
+    """Accept a committee that no settings list: the same for a whole run. Raises ProtocolError if
+    it is another one.
     """
     named = _Pinned(members)
     if _PINNED in state and take(_Pinned, state, _PINNED) != named:

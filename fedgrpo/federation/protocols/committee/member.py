@@ -2,8 +2,9 @@
 
 Adversary: a server, as the relay of sealed messages, that may send anything, any client, and one
 malicious member. A member computes in a round under one seating, each seat of which its member has
-signed, on one set of inputs only (:mod:`fedgrpo.federation.protocols.committee.pledges`), from
-clients whose keys their nodes have signed; it says nothing in clear but what was opened.
+signed, on one set of inputs only
+(:mod:`fedgrpo.federation.protocols.committee.convening.pledges`), from clients whose keys their
+nodes have signed; it says nothing in clear but what was opened.
 """
 
 from __future__ import annotations
@@ -13,15 +14,7 @@ from dataclasses import dataclass
 
 from flwr.app import Context, RecordDict
 
-from fedgrpo.federation.protocols.committee.job import (
-    WORK,
-    Job,
-    Outcome,
-    begun_job,
-    new_job,
-    stored_work,
-)
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     ABANDON,
     AGGREGATE,
     GO_ON,
@@ -29,6 +22,14 @@ from fedgrpo.federation.protocols.committee.messages import (
     Post,
     Progress,
     Work,
+)
+from fedgrpo.federation.protocols.committee.job import (
+    WORK,
+    Job,
+    Outcome,
+    begun_job,
+    new_job,
+    stored_work,
 )
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.wire.codec import Header, decode, encode, put, take
@@ -51,13 +52,9 @@ Relayed = ReplayableMember[Outcome]
 
 
 def work(content: RecordDict, context: Context, settings: Settings) -> RecordDict:
-    """Do what the server asks of a member, and answer with what to pass on.
-
-    Raises
-    ------
-    ProtocolError
-        If this node is no member, a seat is not proven, the node is asked twice for one thing, or
-        a check fails before this member's part of the result is out.
+    """Do what the server asks of a member, and answer with what to pass on. Raises ProtocolError if
+    this node is no member, a seat is not proven, the node is asked twice for one thing, or a check
+    fails before this member's part of the result is out.
     """
     memory = NodeMemory(context.state)
     header = Header(context.run_id, memory.round)

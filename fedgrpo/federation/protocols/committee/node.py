@@ -18,33 +18,33 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols.base import Answering, NodeSide
-from fedgrpo.federation.protocols.committee.cosigning import vouch
-from fedgrpo.federation.protocols.committee.identity import (
+from fedgrpo.federation.protocols.committee.convening.identity import (
     can_be_member,
     is_simulated,
     member_identity,
     own_seat,
 )
-from fedgrpo.federation.protocols.committee.job import seated
-from fedgrpo.federation.protocols.committee.member import work
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     Dealer,
     DealOrder,
     Dealt,
     roster_of,
 )
-from fedgrpo.federation.protocols.committee.plan import (
+from fedgrpo.federation.protocols.committee.convening.plan import (
     committee_plan,
     dealing_session,
     payload_of,
     write_keys,
 )
-from fedgrpo.federation.protocols.committee.pledges import Pledges
-from fedgrpo.federation.protocols.committee.seats import (
+from fedgrpo.federation.protocols.committee.convening.pledges import Pledges
+from fedgrpo.federation.protocols.committee.convening.seats import (
     DealingKey,
     Place,
     public_signing_key,
 )
+from fedgrpo.federation.protocols.committee.cosigning import vouch
+from fedgrpo.federation.protocols.committee.job import seated
+from fedgrpo.federation.protocols.committee.member import work
 from fedgrpo.federation.state.memory import ROUND, NodeMemory
 from fedgrpo.federation.state.node_store import NodeStore
 from fedgrpo.federation.wire.codec import Header, decode, drop, encode, put, take

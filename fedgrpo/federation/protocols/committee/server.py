@@ -26,17 +26,17 @@ from fedgrpo.federation.protocols.base import (
     read_result,
     values_of,
 )
-from fedgrpo.federation.protocols.committee.cosigning import Cosigning
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     DEAL,
     Dealer,
     DealOrder,
     Dealt,
     Progress,
 )
-from fedgrpo.federation.protocols.committee.plan import committee_plan, mean_of
-from fedgrpo.federation.protocols.committee.roll import CommitteeError, Roll
-from fedgrpo.federation.protocols.committee.seats import Place
+from fedgrpo.federation.protocols.committee.convening.plan import committee_plan, mean_of
+from fedgrpo.federation.protocols.committee.convening.roll import CommitteeError, Roll
+from fedgrpo.federation.protocols.committee.convening.seats import Place
+from fedgrpo.federation.protocols.committee.cosigning import Cosigning
 from fedgrpo.federation.protocols.committee.sitting import Sitting
 from fedgrpo.federation.wire.codec import decode, encode
 from fedgrpo.federation.wire.exchange import Replies
@@ -93,27 +93,18 @@ class Server(ServerSide):
 
 @dataclass(frozen=True)
 class CommitteeMean:
-    """What a round opened.
-
-    Attributes
-    ----------
-    mean:
-        float64, shape (size,): robust mean of the releases, noised.
-    clients:
-        Nodes whose releases were shared out to the members properly.
-    groups:
-        Values that the rule saw in each coordinate.
-    members:
-        The four that sat in the round and computed it.
-    failures:
-        Why nodes are missing from it.
-    """
+    """What a round opened."""
 
     mean: NDArray[np.float64]
+    """float64, shape (size,): robust mean of the releases, noised."""
     clients: tuple[int, ...]
+    """Nodes whose releases were shared out to the members properly."""
     groups: int
+    """Values that the rule saw in each coordinate."""
     members: tuple[MemberKeys, ...]
+    """The four that sat in the round and computed it."""
     failures: Failures
+    """Why nodes are missing from it."""
 
 
 @dataclass
@@ -137,13 +128,8 @@ class CommitteeServer:
         self.roll.leave(nodes)
 
     def read(self, place: Place, node: int, content: RecordDict) -> Dealer:
-        """Read a node's answer to the order to train.
-
-        Raises
-        ------
-        ProtocolError
-            If it is malformed, its seat or its dealing key is not proven, or the node signs with
-            another key than before.
+        """Read a node's answer to the order to train; raises ProtocolError if it is malformed, its
+        seat or its dealing key is not proven, or the node signs with another key than before.
         """
         dealer = decode(Dealer, content)
         dealer.check(place, node)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
-from fedgrpo.federation.protocols.committee.messages import (
+from fedgrpo.federation.protocols.committee.convening.messages import (
     ABANDON,
     AGGREGATE,
     COMMITTEE,
@@ -22,9 +22,9 @@ from fedgrpo.federation.protocols.committee.messages import (
     Progress,
     Work,
 )
-from fedgrpo.federation.protocols.committee.plan import is_direct, seating_of
-from fedgrpo.federation.protocols.committee.roll import CommitteeError
-from fedgrpo.federation.protocols.committee.seats import DealingKey, Seat
+from fedgrpo.federation.protocols.committee.convening.plan import is_direct, seating_of
+from fedgrpo.federation.protocols.committee.convening.roll import CommitteeError
+from fedgrpo.federation.protocols.committee.convening.seats import DealingKey, Seat
 from fedgrpo.federation.wire.codec import check_size, decode, encode
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.secure.committee import MemberKeys
@@ -101,8 +101,6 @@ class Sitting:
     ----------
     settings, link, size:
         The run's, the round's, and the length of what is opened.
-    seats:
-        Of the four.
     attempt:
         Number of the last attempt in the round.
     to_blame:
@@ -151,12 +149,8 @@ class Sitting:
     def compute(
         self, clients: Mapping[int, DealingKey], dealt: Mapping[int, tuple[bytes, ...]]
     ) -> dict[int, Progress]:
-        """Let the members compute on what was dealt to them.
-
-        Raises
-        ------
-        CommitteeError
-            If one of them comes to no result.
+        """Let the members compute on what was dealt to them; raises CommitteeError if one of them
+        comes to no result.
         """
         self.attempt += 1
         return self._relay(

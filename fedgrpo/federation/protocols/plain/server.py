@@ -42,11 +42,7 @@ def read_plain(content: RecordDict, plan: ReleasePlan) -> NDArray[np.float64]:
 
     Adversary: the sender. Saturating each coordinate is 1-Lipschitz, so the sensitivity of what
     follows stays; honest releases lie within the bound, as in :mod:`fedgrpo.secure.encoding`.
-
-    Raises
-    ------
-    ProtocolError
-        If it is not finite float64 of shape ``(plan.size,)``.
+    Raises ProtocolError if it is not finite float64 of shape ``(plan.size,)``.
     """
     release = read_release(content, plan.size)
     return np.clip(release, -plan.bound, plan.bound)

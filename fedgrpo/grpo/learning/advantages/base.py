@@ -24,40 +24,26 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a rule sees of P prompts with G completions each, all float64.
-
-    Attributes
-    ----------
-    rewards:
-        Weighted total, shape (P, G).
-    lengths:
-        Tokens a completion, shape (P, G).
-    objectives:
-        Each of K reward functions by itself, shape (K, P, G); NaN where one does not apply.
-    weights:
-        Weight of each objective, shape (K,).
-    """
+    """What a rule sees of P prompts with G completions each, all float64."""
 
     rewards: Floats
+    """Weighted total, shape (P, G)."""
     lengths: Floats
+    """Tokens a completion, shape (P, G)."""
     objectives: Floats
+    """Each of K reward functions by itself, shape (K, P, G); NaN where one does not apply."""
     weights: Floats
+    """Weight of each objective, shape (K,)."""
 
 
 @dataclass(frozen=True)
 class AdvantageRule:
-    """An advantage, with the defaults of one that declares nothing.
-
-    Attributes
-    ----------
-    function:
-        From :class:`Outcomes` and the rule's own options to float64 advantages, shape (P, G).
-    batch_wide:
-        Whether another prompt's completions can change the advantages of this one's.
-    """
+    """An advantage, with the defaults of one that declares nothing."""
 
     function: Callable[..., Floats]
+    """From :class:`Outcomes` and the rule's own options to float64 advantages, shape (P, G)."""
     batch_wide: bool = True
+    """Whether another prompt's completions can change the advantages of this one's."""
 
 
 ADVANTAGES: Registry[AdvantageRule] = Registry("grpo.advantage", kind=AdvantageRule)
@@ -81,12 +67,8 @@ def declare_advantage(*, batch_wide: bool) -> Callable[[Rule], Rule]:
 
 
 def register_advantage(name: str, *, batch_wide: bool) -> Callable[[Rule], Rule]:
-    """Declare the decorated rule (:func:`declare_advantage`), and add it under a name.
-
-    Raises
-    ------
-    SettingsError
-        If the name is taken.
+    """Declare the decorated rule (:func:`declare_advantage`), and add it under a name; raises
+    SettingsError if the name is taken.
     """
 
     def add(function: Rule) -> Rule:

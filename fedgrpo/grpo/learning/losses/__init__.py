@@ -24,10 +24,9 @@ from fedgrpo.grpo.learning.losses.base import (
     declare_loss,
     register_loss,
 )
-from fedgrpo.grpo.rollout.divergence import LOG_RATIO_LIMIT, k3, kl_penalty
+from fedgrpo.grpo.rollout.divergence import k3
 
 __all__ = [
-    "LOG_RATIO_LIMIT",
     "LOSSES",
     "BatchTotals",
     "LossMethod",
@@ -38,6 +37,5 @@ __all__ = [
     "compute_loss",
     "declare_loss",
     "k3",
-    "kl_penalty",
     "register_loss",
 ]

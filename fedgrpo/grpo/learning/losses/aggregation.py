@@ -10,21 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchTotals:
-    """Size of the whole optimiser batch: what token losses are divided by.
-
-    Attributes
-    ----------
-    sequences:
-        Completions.
-    tokens:
-        Completion tokens that count.
-    max_length:
-        Longest completion that the settings allow.
-    """
+    """Size of the whole optimiser batch: what token losses are divided by."""
 
     sequences: int
+    """Completions."""
     tokens: int
+    """Completion tokens that count."""
     max_length: int
+    """Longest completion that the settings allow."""
 
 
 Aggregator = Callable[[Tensor, Tensor, BatchTotals], Tensor]

@@ -60,22 +60,15 @@ Surrogates = TypeVar("Surrogates", bound=Callable[..., Surrogate])
 
 @dataclass(frozen=True)
 class LossMethod:
-    """A loss, with the defaults of one that declares nothing.
-
-    Attributes
-    ----------
-    surrogate:
-        From a :class:`TokenBatch` and the method's own options, by keyword, to a
-        :class:`Surrogate`. The defaults in its signature are the paper's.
-    aggregate:
-        The divisor.
-    batch_wide:
-        Whether a completion's loss looks at the other completions of the call.
-    """
+    """A loss, with the defaults of one that declares nothing."""
 
     surrogate: Callable[..., Surrogate]
+    """From a :class:`TokenBatch` and the method's own options, by keyword, to a :class:`Surrogate`.
+    The defaults in its signature are the paper's."""
     aggregate: Aggregator = token_mean
+    """The divisor."""
     batch_wide: bool = True
+    """Whether a completion's loss looks at the other completions of the call."""
 
     @property
     def options(self) -> frozenset[str]:
@@ -109,12 +102,8 @@ def declare_loss(*, aggregate: Aggregator, batch_wide: bool) -> Callable[[Surrog
 def register_loss(
     name: str, *, aggregate: Aggregator, batch_wide: bool
 ) -> Callable[[Surrogates], Surrogates]:
-    """Declare the decorated surrogate (:func:`declare_loss`), and add it under a name.
-
-    Raises
-    ------
-    SettingsError
-        If the name is taken.
+    """Declare the decorated surrogate (:func:`declare_loss`), and add it under a name; raises
+    SettingsError if the name is taken.
     """
 
     def add(surrogate: Surrogates) -> Surrogates:
@@ -176,7 +165,9 @@ def compute_loss(
     ref_logps: Tensor | None = None,
     **options: Any,
 ) -> LossResult:
-    """Policy loss with an optional KL penalty and entropy bonus.
+    """Policy loss with an optional KL penalty and entropy bonus; raises SettingsError if the
+    method, an option of it or the KL estimator is unknown, or an entropy bonus is asked for without
+    entropies.
 
     Parameters
     ----------
@@ -197,12 +188,6 @@ def compute_loss(
     The loss, and as metrics the shares of tokens whose ratio the clip bit (``clip_low``,
     ``clip_high``), the divergence from the sampler ``mismatch`` (k3), with a reference ``kl`` (k3)
     and with an entropy ``entropy``, each a mean over the call's tokens.
-
-    Raises
-    ------
-    SettingsError
-        If the method, an option of it or the KL estimator is unknown, or an entropy bonus is asked
-        for without entropies.
     """
     method = LOSSES[name]
     chosen = LossOptions(**{key: options[key] for key in options if key in COMMON})

@@ -4,16 +4,13 @@
 
 from fedgrpo.grpo.methods.credit import ppo, vine
 from fedgrpo.grpo.methods.credit.base import CREDITS, CreditAssigner, register_credit
-from fedgrpo.grpo.methods.credit.gae import explained_variance, gae, value_loss, whiten
+from fedgrpo.grpo.methods.credit.gae import gae
 
 __all__ = [
     "CREDITS",
     "CreditAssigner",
-    "explained_variance",
     "gae",
     "ppo",
     "register_credit",
-    "value_loss",
     "vine",
-    "whiten",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.parts import Registry
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.rollout.experience import Experience
 
 

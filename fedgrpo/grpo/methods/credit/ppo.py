@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging, shaped
+from fedgrpo.grpo.learning.judging import Judging, shaped
 from fedgrpo.grpo.methods.credit.base import register_credit
 from fedgrpo.grpo.methods.credit.gae import (
     explained_variance,

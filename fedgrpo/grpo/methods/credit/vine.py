@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging, shaped
+from fedgrpo.grpo.learning.judging import Judging, shaped
 from fedgrpo.grpo.methods.credit.base import register_credit
 from fedgrpo.grpo.rollout.experience import Experience, judge
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
@@ -137,7 +137,7 @@ class VineCredit:
         ]
         texts = list(policy.adapter.base.tokenizer.batch_decode(whole, skip_special_tokens=True))
         owners = [rows[number] for number, _ in states]
-        result = judge(self.judging.reward, owners, texts, whole, count)
+        result = judge(self.judging.reward, owners, texts, whole, count, self.judging.progress)
         return result.total.reshape(len(states), count)
 
     def state_dict(self) -> dict[str, Any]:

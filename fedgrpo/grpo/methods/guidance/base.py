@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.parts import Registry
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.sampling import Rollout
 
@@ -15,7 +15,8 @@ from fedgrpo.grpo.rollout.sampling import Rollout
 class Guide(Protocol):
     """Samples the completions of some prompts, and may add to them once they are judged.
 
-    Made once for the prompts of a :class:`~fedgrpo.grpo.judging.Judging`; told when rounds begin.
+    Made once for the prompts of a :class:`~fedgrpo.grpo.learning.judging.Judging`; told when rounds
+    begin.
     """
 
     def start_round(self) -> None:

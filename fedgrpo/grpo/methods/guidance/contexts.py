@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt, register_guide
 from fedgrpo.grpo.methods.guidance.templates import check_guidance, fill_prompt
 from fedgrpo.grpo.rollout.sampling import Rollout
@@ -64,7 +64,8 @@ class InformedGuide(PlainPrompt):
     def _informed(self, row: PromptRow) -> tuple[int, ...]:
         answer = str(row.columns[self.settings.answer_column])
         filled = fill_prompt(row, self.settings.informed_prompt, answer=answer)
-        return tuple(encode_prompt(self.policy.adapter.base.tokenizer, filled))
+        base = self.policy.adapter.base
+        return tuple(encode_prompt(base.tokenizer, filled, base.chat))
 
     def state_dict(self) -> dict[str, Any]:
         """Batches so far."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.grpo.judging import Judging
+from fedgrpo.grpo.learning.judging import Judging
 from fedgrpo.grpo.methods.guidance.base import PlainPrompt, register_guide
 from fedgrpo.grpo.methods.guidance.refinement import (
     indicative_critique,
@@ -50,6 +50,7 @@ class CritiqueGuide(PlainPrompt):
             indicative_critique(settings.passing_reward, settings.answer_column),
             template=settings.critique_prompt,
             limit=ROOM_FOR_CRITIQUE * settings.max_prompt_length,
+            style=self.policy.adapter.base.chat,
         )
         tried = self.policy.rollout(prompts, self.policy.sampling_plan(group_size=1))
         asked = [row for row in rows for _ in range(experience.rollout.group_size)]
@@ -63,7 +64,7 @@ class CritiqueGuide(PlainPrompt):
             tokens_per_batch=settings.tokens_per_batch,
         )
         refined = groups.rewards.total[groups.refined.numpy()]
-        figures = {"refined_reward": float(refined.mean())}
+        figures = {**experience.figures, "refined_reward": float(refined.mean())}
         return replace(
             experience,
             rollout=groups.rollout,

@@ -21,6 +21,7 @@ from fedgrpo.ground.errors import DataError
 from fedgrpo.grpo.methods.guidance.templates import fill_prompt
 from fedgrpo.grpo.rollout.packing import PackedBatch, pack
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
+from fedgrpo.model.chat_style import PLAIN, ChatStyle
 from fedgrpo.model.encoding import encode_prompt
 from fedgrpo.rewards.composite import RewardResult
 
@@ -91,6 +92,7 @@ def refinement_prompts(
     *,
     template: str = TEMPLATE,
     limit: int,
+    style: ChatStyle = PLAIN,
 ) -> list[tuple[int, ...]]:
     """Token prompts that ask for a better completion, one for each completion.
 
@@ -103,6 +105,8 @@ def refinement_prompts(
     limit:
         Tokens that such a prompt may have. A completion that does not fit is shown without its
         beginning: its answer stands at its end.
+    style:
+        How chats are rendered.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def refinement_prompts(
     for number, ids in enumerate(completion_ids(rollout)):
         row = rows[number // rollout.group_size]
         remark = critique(row, _text(tokenizer, ids), float(rewards[number]))
-        prompt = _fitted(tokenizer, row, ids, remark, template, limit)
+        prompt = _fitted(tokenizer, row, ids, remark, template, limit, style)
         if len(prompt) > limit:
             raise DataError(
                 f"prompt {number // rollout.group_size + 1} of the step and its critique have "
@@ -131,12 +135,13 @@ def _fitted(
     remark: str,
     template: str,
     limit: int,
+    style: ChatStyle,
 ) -> list[int]:
     """The prompt with as much of the completion's end as there is room for."""
     shown = ids
     while True:
         filled = fill_prompt(row, template, completion=_text(tokenizer, shown), critique=remark)
-        prompt = encode_prompt(tokenizer, filled)
+        prompt = encode_prompt(tokenizer, filled, style)
         excess = len(prompt) - limit
         if excess <= 0 or not shown:
             return prompt

@@ -24,13 +24,7 @@ class Inbox:
         self._read = dict.fromkeys(messages, 0)
 
     def take(self, sender: int, length: int) -> bytes:
-        """Take the sender's next bytes.
-
-        Raises
-        ------
-        ProtocolError
-            If its message is too short.
-        """
+        """Take the sender's next bytes; raises ProtocolError if its message is too short."""
         start = self._read[sender]
         self._read[sender] = start + length
         taken = self._messages[sender][start : start + length]
@@ -43,13 +37,7 @@ class Inbox:
         return np.frombuffer(self.take(sender, 8 * count), "<u8").astype(np.uint64, copy=False)
 
     def close(self) -> None:
-        """Hold that nothing is left.
-
-        Raises
-        ------
-        ProtocolError
-            If a message is longer than it must be.
-        """
+        """Hold that nothing is left; raises ProtocolError if a message is too long."""
         for sender, message in self._messages.items():
             if len(message) != self._read[sender]:
                 raise suspicion(

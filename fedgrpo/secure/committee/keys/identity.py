@@ -70,13 +70,7 @@ class Identity:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Identity:
-        """Invert :meth:`to_bytes`.
-
-        Raises
-        ------
-        ProtocolError
-            If ``data`` is not 64 bytes.
-        """
+        """Invert :meth:`to_bytes`; raises ProtocolError if ``data`` is not 64 bytes."""
         if len(data) != 2 * KEY_BYTES:
             raise ProtocolError(
                 f"a member's identity has {2 * KEY_BYTES} bytes, this one {len(data)}",
@@ -87,7 +81,9 @@ class Identity:
 
 @dataclass(frozen=True)
 class Committee:
-    """The four members and what they agree on, public and the same everywhere.
+    """The four members and what they agree on, public and the same everywhere; raises ProtocolError
+    if there are not four members, a key has a wrong length or serves twice, or an address has no
+    port.
 
     Parameters
     ----------
@@ -97,12 +93,6 @@ class Committee:
         ``host:port`` of each, for direct connections; empty texts where messages are relayed.
     settings:
         SHA-256 of the settings and code version that all must share, 32 bytes.
-
-    Raises
-    ------
-    ProtocolError
-        If there are not four members, a key has a wrong length or serves twice, or an address has
-        no port.
     """
 
     members: tuple[MemberKeys, ...]

@@ -163,12 +163,8 @@ def discrete_gaussian(key: bytes, sigma: float, count: int) -> NDArray[np.int64]
 
 
 def largest_noise(sigma: float) -> int:
-    """Magnitude, in steps, that a draw of scale ``sigma`` never exceeds.
-
-    Raises
-    ------
-    PrivacyError
-        If ``sigma`` is out of range.
+    """Magnitude, in steps, that a draw of scale ``sigma`` never exceeds; raises PrivacyError if
+    ``sigma`` is out of range.
     """
     _check_sigma(sigma)
     if sigma <= _LARGEST_TABLE_SIGMA:

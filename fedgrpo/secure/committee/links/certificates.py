@@ -63,8 +63,6 @@ def tls_context(identity: Identity, peer: bytes, server: bool) -> ssl.SSLContext
 
     Parameters
     ----------
-    identity:
-        Of this member.
     peer:
         The one certificate to accept, DER, whose key was found to be pinned.
     server:

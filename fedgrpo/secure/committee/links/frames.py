@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
 
 from fedgrpo.ground.errors import MemberLostError, ProtocolError
 
 LARGEST_FRAME = 2**30
 """Bytes of the largest message, so that a peer cannot fill the memory by announcing one."""
 _HEADER = struct.Struct(">IQB32s")
-_CHUNK = 2**20
 
 
 class Kind(IntEnum):
@@ -25,14 +25,34 @@ class Kind(IntEnum):
     """The sender gave the round up; one byte says which member it lost, if any."""
 
 
-class Stream(Protocol):
-    """The part of a socket that frames need."""
+@dataclass(frozen=True)
+class Stream:
+    """A connection, which is cut when an error leaves its context; every use of one that is broken
+    raises OSError, or EOFError where it ends too early.
+    """
 
-    def recv(self, size: int, /) -> bytes:
-        """Receive up to ``size`` bytes, none at the end."""
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
-    def sendall(self, data: bytes, /) -> None:
-        """Send all bytes."""
+    def __post_init__(self) -> None:
+        found: socket.socket = self.writer.get_extra_info("socket")
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: object, reason: BaseException | None, trace: object) -> None:
+        if reason:
+            self.cut()
+
+    async def write(self, data: bytes) -> None:
+        """Write, and wait while the other side takes nothing more."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def cut(self) -> None:
+        """Hang up at once."""
+        self.writer.transport.abort()
 
 
 @dataclass
@@ -43,18 +63,15 @@ class FrameWriter:
     session: bytes
     sent: int = 0
 
-    def write(self, kind: Kind, payload: bytes) -> None:
+    async def write(self, kind: Kind, payload: bytes) -> None:
         """Send one frame."""
         if len(payload) > LARGEST_FRAME:
             raise ProtocolError(
                 f"a message of {len(payload)} bytes exceeds {LARGEST_FRAME}",
                 cure="use the ripple circuit, or a smaller adapter",
             )
-        view = memoryview(payload)
-        header = _HEADER.pack(len(payload), self.sent, kind, self.session)
-        self.stream.sendall(header + view[:_CHUNK])
-        for at in range(_CHUNK, len(payload), _CHUNK):
-            self.stream.sendall(view[at : at + _CHUNK])  # type: ignore[arg-type]
+        self.stream.writer.write(_HEADER.pack(len(payload), self.sent, kind, self.session))
+        await self.stream.write(payload)
         self.sent += 1
 
 
@@ -67,7 +84,7 @@ class FrameReader:
     peer: int
     read: int = 0
 
-    def next(self) -> tuple[Kind, bytes]:
+    async def next(self) -> tuple[Kind, bytes]:
         """Wait for the next frame: its kind and payload.
 
         Raises
@@ -77,7 +94,9 @@ class FrameReader:
         ProtocolError
             If the frame is of another session, out of order, too long or of no known kind.
         """
-        length, number, kind, session = _HEADER.unpack(self._exactly(_HEADER.size, "a header"))
+        length, number, kind, session = _HEADER.unpack(
+            await self._exactly(_HEADER.size, "a header")
+        )
         if session != self.session:
             raise self._broken(
                 f"sent a message of another round: {session.hex()[:16]} instead of "
@@ -95,18 +114,13 @@ class FrameReader:
                 "see that it runs the same version",
             )
         self.read += 1
-        return Kind(kind), self._exactly(length, f"message {number}")
+        return Kind(kind), await self._exactly(length, f"message {number}")
 
-    def _exactly(self, size: int, what: str) -> bytes:
-        chunks = []
-        missing = size
-        while missing:
-            chunk = self.stream.recv(min(missing, _CHUNK))
-            if not chunk:
-                raise self._ended(what, size - missing, size)
-            chunks.append(chunk)
-            missing -= len(chunk)
-        return b"".join(chunks)
+    async def _exactly(self, size: int, what: str) -> bytes:
+        try:
+            return await self.stream.reader.readexactly(size)
+        except asyncio.IncompleteReadError as error:
+            raise self._ended(what, len(error.partial), size) from None
 
     def _ended(self, what: str, got: int, size: int) -> MemberLostError:
         cut = got > 0 or what != "a header"

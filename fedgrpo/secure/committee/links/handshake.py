@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from fedgrpo.ground.errors import MemberLostError, ProtocolError
 from fedgrpo.secure.committee.keys.identity import Committee, Identity, keepers
 from fedgrpo.secure.committee.links.certificates import certificate, signing_key, tls_context
+from fedgrpo.secure.committee.links.frames import Stream
 
-T = TypeVar("T")
 _GREETING = struct.Struct(">8sBBH")
 _MAGIC = b"fedgrpo2"
 _LARGEST_CERTIFICATE = 4096
@@ -43,7 +41,7 @@ class Party:
         return frozenset(keepers(self.index))
 
 
-def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
+async def dial(party: Party, peer: int, stream: Stream) -> None:
     """Make a connection to ``peer`` a TLS stream.
 
     Adversary: whoever answers at the address. Only ``peer`` gets past the handshake, and only if it
@@ -57,35 +55,32 @@ def dial(party: Party, peer: int, connection: socket.socket) -> ssl.SSLSocket:
         If the connection breaks.
     """
     refused = f"it refused this node: see that member {party.index}'s key is pinned there"
-    _greet(party, peer, connection)
-    index, _, shown = _greeting(connection, peer, refused)
+    await _greet(party, peer, stream)
+    index, _, shown = await _greeting(stream, peer, refused)
     if index != peer or signing_key(shown) != party.committee.members[peer].signing:
         raise ProtocolError(
             f"what answers at {party.committee.addresses[peer]} has another key than the one "
             f"pinned for committee member {peer}",
             cure=f"check member {peer}'s address and key with its operator, not over this network",
         )
-    context = tls_context(party.identity, shown, server=False)
-    stream = _lost_if_broken(peer, refused, lambda: context.wrap_socket(connection))
-    _lost_if_broken(peer, refused, lambda: stream.sendall(_hello(party)))
-    _compare(party, peer, _lost_if_broken(peer, refused, lambda: _read(stream, _HELLO_BYTES)))
-    return stream
+    with _lost_if_broken(peer, refused):
+        await stream.writer.start_tls(tls_context(party.identity, shown, server=False))
+        await stream.write(_hello(party))
+        hello = await stream.reader.readexactly(_HELLO_BYTES)
+    _compare(party, peer, hello)
 
 
-def answer(
-    party: Party, connection: socket.socket, proven: Callable[[], None] = lambda: None
-) -> tuple[int, ssl.SSLSocket]:
-    """Make a connection from one of the peers a TLS stream; also say from which.
+async def answer(party: Party, stream: Stream, proven: Callable[[], None] = lambda: None) -> int:
+    """Make a connection from one of the peers a TLS stream, and return from which.
 
     Adversary: whoever dials. As for :func:`dial`.
 
     Parameters
     ----------
-    party, connection:
+    party, stream:
         This member, and what was accepted.
     proven:
-        Called when the other side has shown that it holds its key, before it is answered; raises
-        OSError if the connection was given up meanwhile.
+        Called when the other side has shown that it holds its key, before it is answered.
 
     Raises
     ------
@@ -96,7 +91,7 @@ def answer(
     MemberLostError
         If the connection breaks.
     """
-    peer, target, shown = _greeting(connection, party.index, "it did not greet")
+    peer, target, shown = await _greeting(stream, party.index, "it did not greet")
     if peer not in party.peers or target != party.index:
         raise StrangerError(
             f"a connection said to be from committee member {peer} to member {target} came to "
@@ -109,37 +104,37 @@ def answer(
             "one pinned for it",
             cure=f"check member {peer}'s key with its operator; or somebody poses as it",
         )
-    _greet(party, peer, connection)
-    context = tls_context(party.identity, shown, server=True)
-    what = "the handshake failed"
-    stream = _lost_if_broken(peer, what, lambda: context.wrap_socket(connection, server_side=True))
-    _lost_if_broken(peer, what, proven)
-    hello = _lost_if_broken(peer, what, lambda: _read(stream, _HELLO_BYTES))
-    _lost_if_broken(peer, what, lambda: stream.sendall(_hello(party)))
+    await _greet(party, peer, stream)
+    with _lost_if_broken(peer, "the handshake failed"):
+        await stream.writer.start_tls(tls_context(party.identity, shown, server=True))
+        proven()
+        hello = await stream.reader.readexactly(_HELLO_BYTES)
+        await stream.write(_hello(party))
     _compare(party, peer, hello)
-    return peer, stream
+    return peer
 
 
 class StrangerError(ProtocolError):
     """Somebody who has no business here connected."""
 
 
-def _greet(party: Party, peer: int, connection: socket.socket) -> None:
+async def _greet(party: Party, peer: int, stream: Stream) -> None:
     own = certificate(party.identity)
-    greeting = _GREETING.pack(_MAGIC, party.index, peer, len(own)) + own
-    _lost_if_broken(peer, "it closed the connection", lambda: connection.sendall(greeting))
+    with _lost_if_broken(peer, "it closed the connection"):
+        await stream.write(_GREETING.pack(_MAGIC, party.index, peer, len(own)) + own)
 
 
-def _greeting(connection: socket.socket, peer: int, what: str) -> tuple[int, int, bytes]:
+async def _greeting(stream: Stream, peer: int, what: str) -> tuple[int, int, bytes]:
     """Read who the other side says it is, and its certificate."""
-    header = _lost_if_broken(peer, what, lambda: _read(connection, _GREETING.size))
-    magic, index, target, length = _GREETING.unpack(header)
-    if magic != _MAGIC or length > _LARGEST_CERTIFICATE:
-        raise StrangerError(
-            "the other side of a connection does not speak this protocol",
-            cure="check the addresses and the versions of the committee's members",
-        )
-    return index, target, _lost_if_broken(peer, what, lambda: _read(connection, length))
+    with _lost_if_broken(peer, what):
+        header = await stream.reader.readexactly(_GREETING.size)
+        magic, index, target, length = _GREETING.unpack(header)
+        if magic != _MAGIC or length > _LARGEST_CERTIFICATE:
+            raise StrangerError(
+                "the other side of a connection does not speak this protocol",
+                cure="check the addresses and the versions of the committee's members",
+            )
+        return index, target, await stream.reader.readexactly(length)
 
 
 def _hello(party: Party) -> bytes:
@@ -162,20 +157,11 @@ def _compare(party: Party, peer: int, hello: bytes) -> None:
             )
 
 
-def _read(stream: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        chunk = stream.recv(size - len(data))
-        if not chunk:
-            raise ConnectionError
-        data += chunk
-    return data
-
-
-def _lost_if_broken(peer: int, what: str, attempt: Callable[[], T]) -> T:
+@contextmanager
+def _lost_if_broken(peer: int, what: str) -> Iterator[None]:
     try:
-        return attempt()
-    except OSError as error:
+        yield
+    except (OSError, EOFError) as error:
         raise MemberLostError(
             peer,
             f"no connection with committee member {peer}: {what} ({type(error).__name__})",

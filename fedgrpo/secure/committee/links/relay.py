@@ -31,23 +31,15 @@ def seal(party: Party, receiver: int, number: int, message: bytes) -> bytes:
 
     The AES-256-GCM key is agreed between the two members' long-term X25519 keys, for this session
     and direction, so there is no forward secrecy: who records what passes and obtains a member's
-    private key later reads it. Direct links have it.
+    private key later reads it. Direct links have it. Raises ProtocolError if the receiver's public
+    key has low order.
 
     Parameters
     ----------
-    party:
-        The sender.
     receiver:
         Number of the receiving member.
     number:
         Messages that the sender has sealed for this receiver before, in this session.
-    message:
-        The plaintext.
-
-    Raises
-    ------
-    ProtocolError
-        If the receiver's public key has low order.
     """
     name = _name(party.session, party.index, receiver, number)
     return encrypt(_key(party, receiver, party.index, receiver), message, name)
@@ -56,12 +48,7 @@ def seal(party: Party, receiver: int, number: int, message: bytes) -> bytes:
 def open_sealed(party: Party, sender: int, number: int, sealed: bytes) -> bytes:
     """Open the ``number``-th message that ``sender`` sealed for this member.
 
-    Adversary: as for :func:`seal`.
-
-    Raises
-    ------
-    ProtocolError
-        If it is anything but that message.
+    Adversary: as for :func:`seal`. Raises ProtocolError if it is anything but that message.
     """
     name = _name(party.session, sender, party.index, number)
     message = decrypt(_key(party, sender, sender, party.index), sealed, name)
@@ -111,13 +98,7 @@ class ReplayableMember(Generic[Result]):
 
     @property
     def result(self) -> Result:
-        """What the member computed.
-
-        Raises
-        ------
-        ProtocolError
-            If it still waits for messages.
-        """
+        """What the member computed; raises ProtocolError if it still waits for messages."""
         if not self._result:
             raise self._refusal("has no result yet", f"deliver messages from {self.missing}")
         return self._result[0]
@@ -129,12 +110,8 @@ class ReplayableMember(Generic[Result]):
         return sorted(peer for peer in expected if not self._inbox[peer])
 
     def begin(self) -> dict[int, list[bytes]]:
-        """Start, and return the first sealed messages: ``{receiver: in order}``.
-
-        Raises
-        ------
-        ProtocolError
-            If it has begun before.
+        """Start, and return the first sealed messages: ``{receiver: in order}``. Raises
+        ProtocolError if it has begun before.
         """
         if self._step or self._result:
             raise self._refusal("has begun already", "deliver messages to it")
@@ -143,13 +120,9 @@ class ReplayableMember(Generic[Result]):
     def deliver(self, sealed: Mapping[int, Sequence[bytes]]) -> dict[int, list[bytes]]:
         """Take sealed messages, ``{sender: in order}``, go on, and return what to send.
 
-        Nothing is taken in unless all of it can be opened.
-
-        Raises
-        ------
-        ProtocolError
-            If a message is not the next one of its sender, the sender takes no part, the member has
-            not begun or is done, or its protocol refuses what it hears.
+        Nothing is taken in unless all of it can be opened. Raises ProtocolError if a message is not
+        the next one of its sender, the sender takes no part, the member has not begun or is done,
+        or its protocol refuses what it hears.
         """
         if self._step is None:
             raise self._refusal("waits for no message", "begin first; ask no more once it is done")

@@ -1,30 +1,30 @@
 """Direct links between members: TLS 1.3 with pinned keys, one connection in each direction.
 
 Every member dials every other one and writes on that connection only; what it accepts it reads
-only, in a thread of its own, so that a peer which dies is noticed at once, whoever is being waited
-for.
+only, all of them at once, so that a peer which dies is noticed at once, whoever is being waited
+for. All happens in one thread, in an event loop that runs while a step is exchanged.
 """
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import socket
-import ssl
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
 from fedgrpo.ground.errors import MemberLostError, ProtocolError
 from fedgrpo.secure.committee.links.driving import loss_behind
-from fedgrpo.secure.committee.links.frames import FrameReader, FrameWriter, Kind
+from fedgrpo.secure.committee.links.frames import FrameReader, FrameWriter, Kind, Stream
 from fedgrpo.secure.committee.links.handshake import Party
 from fedgrpo.secure.committee.links.meeting import MOST_UNPROVEN, Meeting
 from fedgrpo.secure.committee.steps import Step
 
+_FAREWELL_S = 1.0
+"""Most seconds in which last words reach peers."""
 _MOST_UNREAD = 2**31
 """Bytes that a peer may send ahead of what is waited for."""
 _CHEATED = 255
@@ -33,7 +33,7 @@ _CHEATED = 255
 
 @dataclass(frozen=True)
 class _Event:
-    """What a reading thread has to report."""
+    """What came from a peer, or what ended it."""
 
     peer: int
     kind: Kind | None
@@ -42,12 +42,8 @@ class _Event:
 
 
 def listen(address: str) -> socket.socket:
-    """Open the port that the other members dial, at ``host:port``; port 0 picks a free one.
-
-    Raises
-    ------
-    ProtocolError
-        If the port cannot be opened.
+    """Open the port that the other members dial, at ``host:port``; port 0 picks a free one. Raises
+    ProtocolError if the port cannot be opened.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -81,9 +77,13 @@ def connect(party: Party, listener: socket.socket, timeout_s: float = 60.0) -> T
     ProtocolError
         If a member answers with another key, or differs in settings, keys or round.
     """
-    meeting = Meeting(party, listener, time.monotonic() + timeout_s)
-    outgoing, incoming = meeting.gather()
-    return TlsLinks(party, outgoing, incoming, timeout_s)
+    runner = asyncio.Runner()
+    try:
+        streams = runner.run(Meeting(party).gather(listener, timeout_s))
+    except BaseException:
+        runner.close()
+        raise
+    return TlsLinks(party, runner, *streams, timeout_s)
 
 
 class TlsLinks:
@@ -95,34 +95,24 @@ class TlsLinks:
     def __init__(
         self,
         party: Party,
-        outgoing: Mapping[int, ssl.SSLSocket],
-        incoming: Mapping[int, ssl.SSLSocket],
+        runner: asyncio.Runner,
+        outgoing: Mapping[int, Stream],
+        incoming: Mapping[int, Stream],
         timeout_s: float,
     ) -> None:
-        self._timeout_s = timeout_s
-        self._sockets = [*outgoing.values(), *incoming.values()]
+        self._runner, self._timeout_s = runner, timeout_s
+        self._streams = [*outgoing.values(), *incoming.values()]
         self._writers = {p: FrameWriter(s, party.session) for p, s in outgoing.items()}
         self._inbox: dict[int, deque[bytes]] = {peer: deque() for peer in incoming}
         self._unread = dict.fromkeys(incoming, 0)
         self._done: set[int] = set()
         self._lost: dict[int, MemberLostError] = {}
         self._aborts: dict[int, int] = {}
-        self._events: queue.Queue[_Event] = queue.Queue()
-        self._threads = [
-            threading.Thread(
-                target=_read_all,
-                args=(FrameReader(stream, party.session, peer), self._events.put),
-                name=f"committee member {peer}",
-                daemon=True,
-            )
+        self._events: asyncio.Queue[_Event] = asyncio.Queue()
+        self._reading = [
+            runner.get_loop().create_task(self._read_all(FrameReader(stream, party.session, peer)))
             for peer, stream in incoming.items()
         ]
-        for stream in incoming.values():
-            stream.settimeout(None)
-        for stream in outgoing.values():
-            stream.settimeout(timeout_s)
-        for thread in self._threads:
-            thread.start()
 
     def exchange(self, step: Step) -> Mapping[int, bytes]:
         """Send what the step sends and wait for the messages that it expects.
@@ -134,14 +124,7 @@ class TlsLinks:
         ProtocolError
             If a member broke the protocol or gave up.
         """
-        for peer, payload in step.outgoing.items():
-            self._send(peer, payload)
-        deadline = time.monotonic() + self._timeout_s
-        while missing := sorted(p for p in step.expect if not self._inbox[p]):
-            for peer in missing:
-                self._check(peer)
-            self._handle(self._next_event(deadline, missing))
-        return {peer: self._take(peer) for peer in sorted(step.expect)}
+        return self._runner.run(self._exchange(step))
 
     def close(self, reason: BaseException | None = None) -> None:
         """Tell the others that this member is done, or gave up and why; then hang up."""
@@ -149,17 +132,21 @@ class TlsLinks:
             last = (Kind.ABORT, bytes([loss.member]))
         else:
             last = (Kind.DONE, b"") if reason is None else (Kind.ABORT, bytes([_CHEATED]))
-        for writer in self._writers.values():
-            with suppress(OSError):
-                writer.write(*last)
-        for stream in self._sockets:
-            with suppress(OSError):
-                # Not SSLSocket's own, which takes the encryption off under a reading thread.
-                socket.socket.shutdown(stream, socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for stream in self._sockets:
-            stream.close()
+        self._runner.run(self._leave(*last))
+        self._runner.close()
+
+    async def _leave(self, kind: Kind, payload: bytes) -> None:
+        async def say(writer: FrameWriter) -> None:
+            await writer.write(kind, payload)
+            writer.stream.writer.close()
+            await writer.stream.writer.wait_closed()
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                said = map(say, self._writers.values())
+                await asyncio.gather(*said, return_exceptions=True)
+        for stream in self._streams:
+            stream.cut()
 
     def __enter__(self) -> TlsLinks:
         return self
@@ -172,22 +159,35 @@ class TlsLinks:
     ) -> None:
         self.close(reason)
 
-    def _send(self, peer: int, payload: bytes) -> None:
+    async def _exchange(self, step: Step) -> Mapping[int, bytes]:
+        for peer, payload in step.outgoing.items():
+            await self._send(peer, payload)
+        deadline = time.monotonic() + self._timeout_s
+        while missing := sorted(p for p in step.expect if not self._inbox[p]):
+            for peer in missing:
+                self._check(peer)
+            self._handle(await self._next_event(deadline, missing))
+        return {peer: self._take(peer) for peer in sorted(step.expect)}
+
+    async def _send(self, peer: int, payload: bytes) -> None:
         if peer in self._lost:
             raise self._lost[peer]
         if peer in self._done:
             return
         try:
-            self._writers[peer].write(Kind.MESSAGE, payload)
+            async with asyncio.timeout(self._timeout_s):
+                await self._writers[peer].write(Kind.MESSAGE, payload)
         except OSError as error:
             # Its own last words, if any, are on the other connection.
+            until = time.monotonic() + 1.0
             while peer not in self._lost and peer not in self._done:
-                self._handle(self._next_event(time.monotonic() + 1.0, [peer], str(error)))
+                self._handle(await self._next_event(until, [peer], str(error)))
 
-    def _next_event(self, deadline: float, missing: list[int], why: str = "") -> _Event:
+    async def _next_event(self, deadline: float, missing: list[int], why: str = "") -> _Event:
         try:
-            return self._events.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return await self._events.get()
+        except TimeoutError:
             silent = [peer for peer in missing if peer not in self._done]
             if not silent:
                 raise self._gave_up(missing[0]) from None
@@ -249,23 +249,22 @@ class TlsLinks:
         self._unread[peer] -= len(message)
         return message
 
-
-def _read_all(reader: FrameReader, report: Callable[[_Event], None]) -> None:
-    """Report every frame of one peer, and what ended them."""
-    kind = Kind.MESSAGE
-    try:
-        while kind is Kind.MESSAGE:
-            kind, payload = reader.next()
-            report(_Event(reader.peer, kind, payload))
-    except ProtocolError as error:
-        report(_Event(reader.peer, None, error=error))
-    except OSError as error:
-        lost = MemberLostError(
-            reader.peer,
-            f"the connection from committee member {reader.peer} broke ({type(error).__name__})",
-            cure=f"see the log of member {reader.peer}, then run the round again",
-        )
-        report(_Event(reader.peer, None, error=lost))
+    async def _read_all(self, reader: FrameReader) -> None:
+        """Report every frame of one peer, and what ended them."""
+        peer, kind = reader.peer, Kind.MESSAGE
+        try:
+            while kind is Kind.MESSAGE:
+                kind, payload = await reader.next()
+                self._events.put_nowait(_Event(peer, kind, payload))
+        except ProtocolError as error:
+            self._events.put_nowait(_Event(peer, None, error=error))
+        except OSError as error:
+            lost = MemberLostError(
+                peer,
+                f"the connection from committee member {peer} broke ({type(error).__name__})",
+                cure=f"see the log of member {peer}, then run the round again",
+            )
+            self._events.put_nowait(_Event(peer, None, error=lost))
 
 
 def _out_of_step(peer: int) -> ProtocolError:

@@ -77,7 +77,8 @@ def deal(
 
     All randomness is derived from the signing key, the session and the payload (HKDF, a
     pseudorandom function): dealing the same payload again in the same session makes the same
-    shares, which tells nothing new, and any other payload or session makes unrelated ones.
+    shares, which tells nothing new, and any other payload or session makes unrelated ones. Raises
+    ProtocolError if a member's public key has low order.
 
     Parameters
     ----------
@@ -96,11 +97,6 @@ def deal(
     -------
     tuple[bytes, ...]
         For members 0 to 3: the first three of ``8 * words + 472`` bytes, the last of 444.
-
-    Raises
-    ------
-    ProtocolError
-        If a member's public key has low order.
     """
     payload = np.asarray(payload, dtype=np.uint64)
     root = _randomness(signing, session, client, payload)
@@ -146,8 +142,6 @@ def open_share(
     ----------
     index, agreement:
         The member and its X25519 private key.
-    session, client:
-        As for :func:`deal`.
     verifying:
         The client's Ed25519 public key, 32 bytes, from the round's roster.
     message:

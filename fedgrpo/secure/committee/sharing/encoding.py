@@ -30,7 +30,9 @@ _FLOAT_MARGIN = 2.0**-30
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the vectors of one round become integers; public, and the same for all.
+    """How the vectors of one round become integers; public, and the same for all. Raises
+    ProtocolError if a parameter is out of range, or so few bits are given that rounding could cost
+    half the norm.
 
     Parameters
     ----------
@@ -40,12 +42,6 @@ class Encoding:
         d, coordinates of a vector, at least 1.
     bits:
         w, bits of a coordinate, 2 to 24.
-
-    Raises
-    ------
-    ProtocolError
-        If a parameter is out of range, or so few bits are given that rounding could cost half the
-        norm.
     """
 
     clipping_norm: float
@@ -110,24 +106,18 @@ def encode(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.uint32
     conditional rounding, and the sensitivity is C surely.
 
     It binds nobody who does not call it: a lying client may deal any w-bit integers, which the
-    trimming answers for. An honest one is protected whatever the others send.
+    trimming answers for. An honest one is protected whatever the others send. Raises ProtocolError
+    if the vector has another length, a NaN or infinite value, or a norm above C.
 
     Parameters
     ----------
     values:
         float64, shape (d,), clipped to C already.
-    encoding:
-        The round's.
 
     Returns
     -------
     NDArray[np.uint32]
         Shape (d,), each below ``2**bits``.
-
-    Raises
-    ------
-    ProtocolError
-        If the vector has another length, a NaN or infinite value, or a norm above C.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (encoding.dimension,):
@@ -153,7 +143,7 @@ def encode(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.uint32
 def decode_sum(
     opened: NDArray[np.uint64], kept: int, bits: int, encoding: Encoding
 ) -> NDArray[np.float64]:
-    """Decode what the committee opened.
+    """Decode what the committee opened; raises ProtocolError if a value does not fit the width.
 
     Parameters
     ----------
@@ -164,18 +154,11 @@ def decode_sum(
         Values summed, ``n - 2k``.
     bits:
         Width of the sum, at most 53: :meth:`Encoding.output_bits`.
-    encoding:
-        The round's.
 
     Returns
     -------
     NDArray[np.float64]
         Shape (d,): the sum itself, exact on the grid; divide by ``kept`` for the mean.
-
-    Raises
-    ------
-    ProtocolError
-        If a value does not fit the width.
     """
     opened = np.asarray(opened, dtype=np.uint64)
     if opened.size and int(opened.max()) >> bits:

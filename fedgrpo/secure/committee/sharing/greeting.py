@@ -27,7 +27,8 @@ def greet(
     and of the inputs, so it chooses none, and a wrong one does not fit what the other two say. It
     lacks one of the four until the members greet, by which time all inputs are dealt. On the same
     inputs the coin is the same in every session, as the noise is: otherwise two attempts could open
-    two results that differ by no noise.
+    two results that differ by no noise. Raises ProtocolError if a member has another session or
+    another key, or says another coin.
 
     Parameters
     ----------
@@ -42,11 +43,6 @@ def greet(
     -------
     bytes
         The coin, 32 bytes, the same at all members.
-
-    Raises
-    ------
-    ProtocolError
-        If a member has another session or another key, or says another coin.
     """
     peers = keepers(index)
     digest = hashlib.sha256(context(session, "greeting")).digest()

@@ -28,8 +28,13 @@ from fedgrpo.settings.protocols.committee.members import (
 if TYPE_CHECKING:
     from fedgrpo.settings.sections.tree import Tree as Settings
 
-RULES = ("trimmed_mean", "median", "mean")
+RULES = ("trimmed_mean", "median", "norm_checked")
 """Robust rules that can be computed on shares."""
+_UNBOUNDED = "nobody sees the releases, so one that is a thousand times too long would decide it"
+_UNSERVED = (
+    "members have circuits for those below only, and where distances decide, one prompt can flip "
+    "who is whose neighbour, which no noise after the rule hides"
+)
 _MEMBER = re.compile(MEMBER_KEYS + r"(@\S+:\d{1,5})?")
 
 
@@ -66,8 +71,9 @@ class Committee(Protocol):
                 "set privacy.noise = 'server'",
             )
         if (rule := settings.robust.rule) not in RULES:
+            why = _UNBOUNDED if rule == "mean" else _UNSERVED
             raise impossible(
-                f"robust.rule = {rule!r} cannot be computed by a committee",
+                f"robust.rule = {rule!r} cannot be computed by a committee: {why}",
                 f"choose from {', '.join(RULES)}",
             )
         trim = settings.robust.trim if rule == "trimmed_mean" else 0

@@ -24,12 +24,8 @@ _GROUP, _SHOWN = 4, 32
 
 
 def check_members(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the keys of members if they can be those of a committee, or of none.
-
-    Raises
-    ------
-    ValueError
-        If a name is no pair of keys, is there twice, or there are some but fewer than four.
+    """Return the keys of members if they can be those of a committee, or of none; raises ValueError
+    if a name is no pair of keys, is there twice, or there are some but fewer than four.
     """
     if not all(re.fullmatch(MEMBER_KEYS, name) for name in names):
         raise ValueError(
@@ -77,13 +73,7 @@ def fingerprint(keys: str) -> str:
 
 
 def committee_words(agreed: tuple[str, ...]) -> Iterator[str]:
-    """Explain a committee to a lawyer, in paragraphs.
-
-    Parameters
-    ----------
-    agreed:
-        As above.
-    """
+    """Explain a committee to a lawyer, in paragraphs."""
     yield (
         "This policy allows runs with a committee: four participants who hold your update in "
         "shares. This machine splits it into four lists that look like random numbers, and sends "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedgrpo.federation.protocols.committee.plan import encoding_of, payload_of
+from fedgrpo.federation.protocols.committee.convening.plan import encoding_of, payload_of
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.secure.committee.compute.planes import join_planes
 from tests.federation.federation import DIMENSION

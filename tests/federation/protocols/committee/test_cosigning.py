@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from fedgrpo.federation import make_server_app
-from fedgrpo.federation.protocols.committee.cosigning import Signed
 from fedgrpo.federation.state.node_store import FolderShelf
-from fedgrpo.ledger import verify
+from fedgrpo.ledger import Signed, verify
 from tests.federation.federation import Federation
 from tests.federation.runs import COMMITTEE, MODEL, Runs
 
@@ -91,8 +91,7 @@ def test_a_member_that_signed_another_ledger_of_the_run_does_not_sign_this_one(
             shelf = FolderShelf(path.parent)
             signed = shelf.read(Signed, path.stem)
             assert signed is not None
-            kept = signed.witness.replace('"last":"', '"last":"00')
-            shelf.write(path.stem, Signed(kept))
+            shelf.write(path.stem, replace(signed, last="00" * 32))
         return reply
 
     play(directory, Runs(tmp_path, NODES, **COMMITTEE), tamper=forge)

@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.protocols.committee import member as committee_member
-from fedgrpo.federation.protocols.committee.plan import payload_of
+from fedgrpo.federation.protocols.committee.convening.plan import payload_of
 from fedgrpo.federation.wire.codec import decode, encode
 from fedgrpo.federation.wire.messages import TrainOrder
 from fedgrpo.federation.wire.plans import release_plan
@@ -89,7 +89,7 @@ def test_a_committee_whose_members_got_different_adapters_opens_nothing():
     assert not vector_of(strategy).any()
 
 
-@pytest.mark.parametrize(("rule", "trimmed"), [("median", 4), ("mean", 0)])
+@pytest.mark.parametrize(("rule", "trimmed"), [("median", 4), ("norm_checked", 0)])
 def test_every_rule_of_a_committee_gives_what_numpy_gives(rule, trimmed):
     federation = Federation(make_settings(**COMMITTEE | {"robust__rule": rule}), nodes=9)
     strategy = federation.run()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -162,14 +160,3 @@ def test_calls_out_of_order_are_refused() -> None:
         member.begin()
     with pytest.raises(ProtocolError, match="no result yet"):
         assert member.result
-
-
-def test_relaying_imports_neither_torch_nor_flower() -> None:
-    script = (
-        "import sys, fedgrpo.secure.committee.links.relay, fedgrpo.secure.committee.links.tls;"
-        "print(sorted({'torch', 'flwr', 'fedgrpo.federation'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

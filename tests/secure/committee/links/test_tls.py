@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,7 +114,7 @@ def test_a_member_with_a_wrong_key_is_refused_and_named() -> None:
         wrong = replace(net.committee, members=(*pinned[:3], STRANGER.public))
         liar = Party(3, STRANGER, wrong, net.committee.session("1", 2))
         ends = together(
-            *(partial(chat, net.party(m), net, wait=2) for m in range(3)),
+            *(partial(chat, net.party(m), net, wait=5) for m in range(3)),
             partial(chat, liar, net, wait=1),
         )
     for end in ends[:3]:
@@ -126,7 +128,7 @@ def test_somebody_who_poses_as_a_member_is_turned_away_and_the_round_goes_on() -
         with listen("127.0.0.1:0") as elsewhere:
             ends = together(
                 *(partial(chat, net.party(m), net) for m in range(4)),
-                lambda: connect(imposter, elsewhere, 1.0),
+                lambda: connect(imposter, elsewhere, 2.0),
             )
     assert all(isinstance(end, bytes) for end in ends[:4])
     assert "refused this node: see that member 3's key is pinned there" in problem(ends[4])
@@ -234,7 +236,7 @@ def test_what_strangers_do_is_told_in_few_words() -> None:
 
 def test_an_absent_member_is_named_with_who_was_turned_away() -> None:
     with network() as net:
-        ends = together(*(partial(chat, net.party(m), net, wait=1.0) for m in range(3)))
+        ends = together(*(partial(chat, net.party(m), net, wait=2.0) for m in range(3)))
     lost = [end for end in ends if isinstance(end, MemberLostError)]
     assert 3 in {end.member for end in lost}
     assert "did not connect in time" in problem(lost[0])
@@ -255,12 +257,11 @@ def test_members_that_differ_are_refused_and_both_named(change: str, match: str)
         else:
             other = net.party(2, session=net.committee.session("1", 1))
         ends = together(
-            *(partial(chat, net.party(m), net, wait=1) for m in (0, 1, 3)),
-            partial(chat, other, net, wait=1),
+            *(partial(chat, net.party(m), net, wait=5) for m in (0, 1, 3)),
+            partial(chat, other, net, wait=5),
         )
     texts = [problem(end) for end in ends]
-    assert any(match in text and " 2" in text for text in texts[:3])
-    assert match in texts[3]
+    assert all(match in text and " 2" in text for text in texts)
 
 
 def test_a_node_whose_keys_are_not_its_member_s_does_not_start() -> None:
@@ -315,7 +316,7 @@ def test_a_silent_member_is_named_after_the_timeout() -> None:
         return b""
 
     def run(net: Network, m: int, silent: bool) -> bytes:
-        links = net.link(net.party(m), 1.0)
+        links = net.link(net.party(m), 2.0)
         try:
             return drive(mute(m) if silent else gossip(m, 2, 10), links)
         finally:
@@ -327,7 +328,7 @@ def test_a_silent_member_is_named_after_the_timeout() -> None:
         ends = together(*(partial(run, net, m, m == 2) for m in range(4)))
     for m in (0, 1, 3):
         assert isinstance(ends[m], MemberLostError)
-        assert "nothing came from committee member 2 for 1 s" in problem(ends[m])
+        assert "nothing came from committee member 2 for 2 s" in problem(ends[m])
 
 
 def test_a_member_that_gives_up_ends_the_round_for_all_without_counting_as_crashed() -> None:
@@ -367,58 +368,61 @@ def test_a_member_may_finish_first_without_being_missed() -> None:
 
 
 class Pipe:
-    """A stream in memory."""
+    """A stream to memory."""
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
+        self.writer = SimpleNamespace(write=self.data.extend)
 
-    def sendall(self, data: bytes, /) -> None:
-        self.data += bytes(data)
+    async def write(self, data: bytes) -> None:
+        self.data.extend(data)
 
-    def recv(self, size: int, /) -> bytes:
-        taken, self.data = self.data[:size], self.data[size:]
-        return taken
+
+def written(session: bytes, *payloads: bytes) -> list[bytes]:
+    """The frames that carry these messages."""
+    frames, pipe = [], Pipe()
+    writer = FrameWriter(pipe, session)  # type: ignore[arg-type]
+    for payload in payloads:
+        pipe.data.clear()
+        asyncio.run(writer.write(Kind.MESSAGE, payload))
+        frames.append(bytes(pipe.data))
+    return frames
+
+
+async def read(frames: bytes) -> None:
+    """Read what member 2 sent, to its end."""
+    stream = SimpleNamespace(reader=asyncio.StreamReader())
+    stream.reader.feed_data(frames)
+    stream.reader.feed_eof()
+    reader = FrameReader(stream, SESSION, 2)  # type: ignore[arg-type]
+    while True:
+        await reader.next()
 
 
 def test_an_old_round_s_message_replayed_is_refused() -> None:
-    pipe = Pipe()
-    FrameWriter(pipe, COMMITTEE.session("1", 1)).write(Kind.MESSAGE, b"old")
     with pytest.raises(ProtocolError, match="member 2 sent a message of another round"):
-        FrameReader(pipe, SESSION, 2).next()
+        asyncio.run(read(*written(COMMITTEE.session("1", 1), b"old")))
 
 
 def test_a_message_of_this_round_replayed_or_left_out_is_refused() -> None:
+    frames = written(SESSION, b"first", b"second")
     for kept, match in (((0, 0), "message 0 where 1 was due"), ((1,), "message 1 where 0 was due")):
-        frames = []
-        writer = FrameWriter(pipe := Pipe(), SESSION)
-        for payload in (b"first", b"second"):
-            writer.write(Kind.MESSAGE, payload)
-            frames.append(pipe.data)
-            pipe.data = b""
-        pipe.data = b"".join(frames[i] for i in kept)
-        reader = FrameReader(pipe, SESSION, 2)
-        for _ in kept[1:]:
-            reader.next()
         with pytest.raises(ProtocolError, match=match):
-            reader.next()
+            asyncio.run(read(b"".join(frames[i] for i in kept)))
 
 
 @pytest.mark.parametrize("left", [0, 5, 44, 45, 47])
 def test_a_message_cut_short_is_refused_with_its_length(left: int) -> None:
-    pipe = Pipe()
-    FrameWriter(pipe, SESSION).write(Kind.MESSAGE, b"word")
-    assert len(pipe.data) == 49
-    pipe.data = pipe.data[:left]
+    (frame,) = written(SESSION, b"word")
+    assert len(frame) == 49
     with pytest.raises(MemberLostError, match=r"member 2 (cut .* short|closed)") as error:
-        FrameReader(pipe, SESSION, 2).next()
+        asyncio.run(read(frame[:left]))
     assert error.value.member == 2
 
 
 def test_a_frame_that_announces_too_much_is_refused_before_it_is_read() -> None:
-    pipe = Pipe()
-    pipe.data = b"\xff" * 4 + bytes(9) + SESSION
     with pytest.raises(ProtocolError, match="announced a message of 4294967295 bytes"):
-        FrameReader(pipe, SESSION, 2).next()
+        asyncio.run(read(b"\xff" * 4 + bytes(9) + SESSION))
 
 
 def test_certificates_are_a_function_of_the_key_and_carry_it() -> None:

@@ -1,0 +1,1 @@
+"""Commands before a run: what it would cost, and what taking part would mean."""

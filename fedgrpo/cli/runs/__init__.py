@@ -1,0 +1,1 @@
+"""Commands that make a run, and the one that tells what it came to."""

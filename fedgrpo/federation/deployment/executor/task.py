@@ -1,0 +1,69 @@
+"""Process: one task, a message at a site or a run at the operator's, by the installed app."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import httpx
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fedgrpo.federation.deployment.executor.apps import load_app
+from fedgrpo.federation.deployment.flower_internals import Runtime, answer_message, serve_run
+from fedgrpo.federation.deployment.log import log_to_stderr
+from fedgrpo.ground.errors import FedGRPOError
+
+LOG = logging.getLogger(__name__)
+
+
+def ready() -> None:
+    """Do nothing, as soon as everything is imported."""
+
+
+def work(said: Mapping[str, Any], token: str) -> None:
+    """Do it, and end.
+
+    Parameters
+    ----------
+    said:
+        What the executor was told.
+    token:
+        Of the task.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log_to_stderr()
+    kind, app = said["kind"], said["app"]
+    client = Runtime(**said["runtime"]).client(kind, token)
+    try:
+        if kind == "flwr-clientapp":
+            answer_message(client, lambda: load_app(app, ClientApp), _told_here)
+        else:
+            serve_run(client, lambda: load_app(app, ServerApp))
+    except FedGRPOError as error:
+        sys.exit(str(error))
+    except httpx.HTTPStatusError as error:
+        sys.exit(f"the task is no longer this process's: {error.response.status_code}")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """End as with Ctrl-C, so that what must be told is told."""
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _told_here(error: BaseException) -> None:
+    LOG.error("the app raised an exception", exc_info=error)

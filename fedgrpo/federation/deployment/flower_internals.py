@@ -1,0 +1,367 @@
+"""Everything that a deployment uses of Flower's private parts, in one file.
+
+They may move with any release of Flower: ``pyproject.toml`` pins the minor version that the tests
+ran with. To take a newer one, correct this file, pass the tests, and widen the pin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE, SubStatus
+from flwr.proto.control_pb2 import ListNodesRequest, ListNodesResponse
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.serverapp import ServerApp
+from flwr.supercore.primitives.asymmetric import (
+    bytes_to_public_key,
+    public_key_to_bytes,
+    sign_message,
+    verify_signature,
+)
+from starlette.types import ASGIApp
+
+AGE_S = (-SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
+"""How many seconds a signed time may be in the future, as a negative number, and in the past."""
+LIST_NODES = b"/v1/control/list-nodes"
+APP_FAILED = "the app that this site runs raised an exception: see the site's own log"
+"""All that leaves a node about an exception."""
+
+
+def verified(public_key: bytes, signed: bytes, signature: bytes) -> bool:
+    """Whether a node's key signed this."""
+    try:
+        return bool(verify_signature(bytes_to_public_key(public_key), signed, signature))
+    except (ValueError, TypeError):
+        return False
+
+
+def sign(private_key: Any, message: bytes) -> tuple[bytes, bytes]:
+    """A node's public key as it travels, and its signature."""
+    return public_key_to_bytes(private_key.public_key()), sign_message(private_key, message)
+
+
+def list_nodes() -> bytes:
+    """Body of the question which nodes are registered."""
+    return bytes(ListNodesRequest().SerializeToString())
+
+
+def nodes_by_key(body: bytes) -> dict[bytes, int]:
+    """Read the answer: registered nodes by their public keys."""
+    nodes = ListNodesResponse.FromString(body).nodes_info
+    return {node.public_key: node.node_id for node in nodes if node.status != "unregistered"}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a node pushes.
+
+    Attributes
+    ----------
+    claimed:
+        Ids of nodes that the messages say they come from.
+    body:
+        The same again, written anew: whoever reads it reads what was read here.
+    """
+
+    claimed: frozenset[int]
+    body: bytes
+
+
+def read_pushed(body: bytes) -> Pushed:
+    """Read pushed messages; raises ValueError if they are none."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        request = PushMessagesRequest.FromString(body)
+    except DecodeError:
+        raise ValueError("no pushed messages") from None
+    sources = {message.metadata.src_node_id for message in request.messages_list}
+    return Pushed(frozenset(sources | {request.node.node_id}), request.SerializeToString())
+
+
+# The two servers ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where tasks come from.
+
+    Attributes
+    ----------
+    address:
+        ``host:port`` of a SuperLink; of a SuperNode, the path of its socket.
+    root:
+        File of the certificate that a SuperLink must have; empty for a SuperNode.
+    bearer:
+        Opens a SuperLink; empty for a SuperNode.
+    secret:
+        Signs requests for tasks.
+    """
+
+    address: str
+    root: str
+    bearer: str
+    secret: str
+
+    def client(self, component: str, token: str = "") -> Any:
+        """Client of one task, by its token, or without one, for asking for tasks."""
+        from flwr.supercore.interceptors import (
+            RuntimeTokenHttpInterceptor,
+            RuntimeVersionHttpInterceptor,
+            SuperExecAuthHttpInterceptor,
+        )
+        from flwr.supercore.retry import make_simple_http_retry_invoker
+        from flwr.supercore.runtime import RuntimeHttpClient
+
+        secret, asks = self.secret.encode(), frozenset({"/flwr.proto.Runtime/AcquireTask"})
+        client = RuntimeHttpClient.from_server_address(
+            server_address=self.address if self.root else "node",
+            insecure=not self.root,
+            root_certificates=self.root or None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name=component),
+                RuntimeTokenHttpInterceptor(token)
+                if token
+                else SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=asks),
+            ],
+            retry_invoker=make_simple_http_retry_invoker(),
+        )
+        client._client.close()
+        client._client = self._transport()
+        return client
+
+    def _transport(self) -> httpx.Client:
+        """Neither proxies nor redirects: what is meant for this machine stays there."""
+        if not self.root:
+            transport = httpx.HTTPTransport(uds=self.address)
+            return httpx.Client(transport=transport, timeout=30.0, trust_env=False)
+        import ssl
+
+        headers = {"authorization": f"Bearer {self.bearer}"}
+        trust = ssl.create_default_context(cafile=self.root)
+        return httpx.Client(verify=trust, headers=headers, timeout=30.0, trust_env=False)
+
+
+def superlink(database: Path, certificate: Path, key: Path, port: int, secret: str) -> ASGIApp:
+    """A SuperLink that knows nodes by their keys and starts no app itself.
+
+    Parameters
+    ----------
+    database:
+        File of its state.
+    certificate, key:
+        Of its TLS.
+    port:
+        On 127.0.0.1.
+    secret:
+        Of whoever asks it for tasks.
+    """
+    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig
+    from flwr.superlink.main import create_app
+
+    config = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host="127.0.0.1",
+        port=port,
+        insecure=False,
+        certificates=(certificate.read_bytes(), certificate.read_bytes(), key.read_bytes()),
+        superexec_auth_secret=secret.encode(),
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="grpc-rere",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=str(certificate),
+        ssl_certfile=str(certificate),
+        ssl_keyfile=str(key),
+        database=str(database),
+        isolation="process",
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+@dataclass(frozen=True)
+class NodeStart:
+    """What a SuperNode is started with.
+
+    Attributes
+    ----------
+    server:
+        ``host:port``.
+    root:
+        File of the server's root certificate.
+    key:
+        File of the node's private key.
+    config:
+        The node's own configuration.
+    secret:
+        Of whoever asks it for tasks.
+    """
+
+    server: str
+    root: str
+    key: str
+    config: Mapping[str, Any]
+    secret: str
+
+
+def run_supernode(start: NodeStart, listening: socket.socket) -> None:
+    """Run a SuperNode whose tasks are asked for at a socket. Ends with the process."""
+    import uvicorn
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.supernode.main import create_app
+    from flwr.supernode.nodestate import NodeStateFactory
+    from flwr.supernode.start_client_internal import start_client_internal
+
+    key = load_ssh_private_key(Path(start.key).read_bytes(), None)
+    states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    app = create_app(state_factory=states, superexec_auth_secret=start.secret.encode())
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning"))
+    server_thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, daemon=True
+    )
+    server_thread.start()
+    start_client_internal(
+        state_factory=states,
+        server_address=start.server,
+        root_certificates=start.root,
+        insecure=False,
+        authentication_keys=(key, key.public_key()),  # type: ignore[arg-type]
+        node_config=dict(start.config),
+        isolation="process",
+        superexec_auth_secret=start.secret.encode(),
+    )
+
+
+# Tasks -------------------------------------------------------------------------------------------
+
+
+def next_task(client: Any, kind: str) -> str:
+    """Token of the next task; empty while there is none."""
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest
+
+    answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[kind]))
+    return str(answer.token) if answer.HasField("task") else ""
+
+
+@contextlib.contextmanager
+def _beating(client: Any) -> Iterator[None]:
+    """Say that the task is alive, until it ends. A task that was stopped gets a SIGINT."""
+    from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+
+    sender = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    sender.start()
+    try:
+        yield
+    finally:
+        if sender.is_running:
+            sender.stop()
+
+
+def answer_message(
+    client: Any, app: Callable[[], ClientApp], failed: Callable[[BaseException], None]
+) -> None:
+    """Have a site's app answer one message. What the bundle brings is neither unpacked nor read.
+
+    Parameters
+    ----------
+    client:
+        Of the task.
+    app:
+        Loads the one that is installed at the site; meanwhile, the task is alive.
+    failed:
+        Gets what the app raised, which stays at the site.
+    """
+    from flwr.supernode.runtime.run_clientapp import (
+        pull_task_input,
+        push_message,
+        push_task_output,
+    )
+
+    with _beating(client):
+        message, context, _, _ = pull_task_input(client)
+        try:
+            reply = app()(message=message, context=context)
+        except Exception as error:
+            failed(error)
+            reply = Message(Error(code=0, reason=APP_FAILED), reply_to=message)
+        push_message(client, reply, context)
+        push_task_output(client, context, SubStatus.COMPLETED, "")
+
+
+def serve_run(client: Any, app: Callable[[], ServerApp]) -> None:
+    """Have the operator's installed app serve one run. Of the bundle, settings alone are read."""
+    from flwr.common.config import get_fused_config_from_fab
+    from flwr.common.serde import context_from_proto, fab_from_proto, run_from_proto
+    from flwr.proto.runtime_pb2 import PullTaskInputRequest
+    from flwr.supercore.task_identity import TaskIdentity
+    from flwr.superlink.grid import HttpGrid
+
+    with _beating(client):
+        given = client.PullTaskInput(PullTaskInputRequest())
+        context, run = context_from_proto(given.context), run_from_proto(given.run)
+        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, run.run_id
+        TaskIdentity.node_id = context.node_id
+        grid = HttpGrid("", token="unused")
+        grid._client = client
+        grid.set_run(run)
+        with _logs_of(client, run.run_id), _outcome_of(client):
+            fab = fab_from_proto(given.fab)
+            context.run_config = get_fused_config_from_fab(fab.content, run)
+            app()(grid=grid, context=context)
+
+
+@contextlib.contextmanager
+def _outcome_of(client: Any) -> Iterator[None]:
+    """Tell the SuperLink how the run ended; what the app raised is raised on."""
+    from flwr.supernode.runtime.run_clientapp import push_task_output
+
+    try:
+        yield
+    except BaseException as error:
+        said = f"ServerApp failed with exception: {error}"
+        stopped = not isinstance(error, Exception)
+        push_task_output(client, None, SubStatus.STOPPED if stopped else SubStatus.FAILED, said)
+        raise
+    push_task_output(client, None, SubStatus.COMPLETED, "")
+
+
+@contextlib.contextmanager
+def _logs_of(client: Any, run_id: int) -> Iterator[None]:
+    """Let ``flwr log`` see what is printed meanwhile."""
+    from flwr.supercore.logger import (
+        flush_logs,
+        mirror_output_to_queue,
+        restore_output,
+        start_log_uploader,
+        stop_log_uploader,
+    )
+
+    lines: queue.Queue[str | None] = queue.Queue()
+    mirror_output_to_queue(lines)
+    uploader = start_log_uploader(lines, node_id=0, run_id=run_id, client=client)
+    try:
+        yield
+    finally:
+        flush_logs(lines)
+        stop_log_uploader(lines, uploader)
+        restore_output()

@@ -1,0 +1,183 @@
+"""What becomes of a request from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+
+import httpx
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from fedgrpo.federation.deployment.flower_internals import AGE_S, read_pushed
+from fedgrpo.federation.deployment.gateway import bodies, credentials
+from fedgrpo.federation.deployment.gateway.inner import Inner
+from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, PUSH
+from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
+from fedgrpo.federation.deployment.gateway.refused import NOT_FOUND, RefusedError
+from fedgrpo.federation.deployment.gateway.roster import Roster
+from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
+
+LOG = logging.getLogger(__name__)
+
+STRANGER, NODE = Rate(20, 200), Rate(300, 3000)
+"""How often an address may ask without a valid key, and a node. Nodes behind one address share the
+former in their first requests only: what is found valid is not counted there."""
+AT_ONCE = 8
+"""Requests of a node at one time. Flower's own sends two objects, a heartbeat and a question."""
+READ_S = 120.0
+"""Longest that a node may take to read a piece of an answer."""
+PASSED_IN = (
+    credentials.KEY,
+    credentials.TIME,
+    credentials.SIGNATURE,
+    b"flwr-package-name",
+    b"flwr-package-version",
+    b"flwr-component-name",
+)
+PASSED_OUT = ("content-type", "content-length", "flwr-version-incompatibility-message")
+"""Headers that are passed on, each once. Nothing else of a request's head is."""
+
+Headers = Mapping[bytes, bytes]
+
+
+class Gateway:
+    """The ASGI application that stands between the network and a SuperLink.
+
+    Parameters
+    ----------
+    inner:
+        The SuperLink.
+    """
+
+    def __init__(self, inner: Inner) -> None:
+        self._inner = inner
+        self._roster = Roster(inner.nodes)
+        self._strangers, self._nodes = Rates(STRANGER), Rates(NODE)
+        self._under_way = InFlight(AT_ONCE)
+        self._once = Once(AGE_S[1] - AGE_S[0])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        started = _Started(send)
+        try:
+            await self._answer(scope, receive, started)
+        except RefusedError as refused:
+            if started.begun:
+                raise
+            LOG.info("refused %d %s: %s", refused.status, _address(scope), refused.problem)
+            await refused.response()(scope, receive, started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["raw_path"]
+        if scope["query_string"]:
+            raise NOT_FOUND
+        if path == HELLO and scope["method"] == "GET":
+            headers = _headers(scope)
+            if credentials.KEY in headers:
+                await self._node(scope, headers)
+            await _hello()(scope, receive, send)
+        elif path in FLEET and scope["method"] == "POST":
+            await self._fleet(path, scope, receive, send)
+        else:
+            raise NOT_FOUND
+
+    async def _fleet(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _headers(scope)
+        node = await self._node(scope, headers)
+        with self._under_way.one(node):
+            await self._forward(path, headers, node, receive, send)
+
+    async def _forward(
+        self, path: bytes, headers: Headers, node: int, receive: Receive, send: Send
+    ) -> None:
+        size = bodies.declared_size(headers, FLEET[path])
+        body: bytes | AsyncIterator[bytes] = bodies.pieces(receive, size)
+        if path == PUSH:
+            body = _as_itself(await bodies.whole(receive, size), node)
+            size = len(body)
+        passed = {
+            name.decode(): headers[name].decode("latin-1") for name in PASSED_IN if name in headers
+        }
+        async with self._inner.asked(path, passed, body, size) as answer:
+            if answer.status_code == httpx.codes.UNAUTHORIZED:
+                self._roster.doubt()
+            await _pass_on(answer, send)
+
+    async def _node(self, scope: Scope, headers: Headers) -> int:
+        """Id of the node that asks; raises RefusedError if it is none that may."""
+        now = time.monotonic()
+        try:
+            shown = credentials.shown(headers)
+            node = await self._roster.node(shown.key)
+            credentials.check(shown, datetime.now(UTC))
+            self._once.show(shown.once, now)
+        except RefusedError:
+            self._strangers.take(_address(scope), now)
+            raise
+        self._nodes.take(node, now)
+        return node
+
+
+class _Started:
+    """Sends, and remembers whether an answer has begun. A reader who takes none is left."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        async with asyncio.timeout(READ_S):
+            await self._send(message)
+
+
+def _headers(scope: Scope) -> Headers:
+    """A request's headers; raises RefusedError if one that counts is there twice."""
+    names = [name for name, _ in scope["headers"]]
+    for name in (*PASSED_IN, b"content-length", b"transfer-encoding"):
+        if names.count(name) > 1:
+            raise RefusedError(400, f"header {name.decode()} is there twice")
+    return dict(scope["headers"])
+
+
+def _address(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def _as_itself(body: bytes, node: int) -> bytes:
+    """Pushed messages that come from the node which sends them; raises RefusedError for others.
+
+    Flower compares the node with its key, and not with the source that each message names.
+    """
+    try:
+        pushed = read_pushed(body)
+    except ValueError:
+        raise RefusedError(400, "these are no messages") from None
+    if pushed.claimed != {node}:
+        raise RefusedError(401, "a node may send messages in its own name only")
+    return pushed.body
+
+
+def _hello() -> Response:
+    said = {"time": time.time(), "fedgrpo": VERSION, "protocol": PROTOCOL}
+    return Response(json.dumps(said), media_type="application/json")
+
+
+async def _pass_on(answer: httpx.Response, send: Send) -> None:
+    """Stream an answer to the outside, in pieces."""
+    headers = [
+        (name.encode(), answer.headers[name].encode("latin-1"))
+        for name in PASSED_OUT
+        if name in answer.headers
+    ]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    async for piece in answer.aiter_raw():
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,87 @@
+"""The way inside: to one SuperLink on this machine, over TLS, with the secret that opens it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+
+from fedgrpo.federation.deployment.flower_internals import LIST_NODES, list_nodes, nodes_by_key
+from fedgrpo.federation.deployment.gateway.refused import RefusedError
+
+PROTOBUF = "application/protobuf"
+_TIMES = httpx.Timeout(120.0, connect=5.0)
+
+
+class Inner:
+    """A SuperLink behind the gateway.
+
+    Parameters
+    ----------
+    address:
+        ``host:port``.
+    root:
+        File of the certificate that it must have.
+    bearer:
+        The secret that opens it.
+    """
+
+    def __init__(self, address: str, root: str, bearer: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=f"https://{address}",
+            verify=ssl.create_default_context(cafile=root),
+            headers={"authorization": f"Bearer {bearer}", "accept-encoding": "identity"},
+            timeout=_TIMES,
+            limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
+            trust_env=False,
+        )
+
+    @asynccontextmanager
+    async def asked(
+        self, path: bytes, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes], size: int
+    ) -> AsyncIterator[httpx.Response]:
+        """Ask, and stream the answer.
+
+        Parameters
+        ----------
+        path:
+            Of a fixed list.
+        headers:
+            Beside those of every request.
+        body, size:
+            What is sent, and its bytes.
+
+        Raises
+        ------
+        RefusedError
+            If the SuperLink is not there.
+        """
+        sent = {**headers, "content-type": PROTOBUF, "content-length": str(size)}
+        request = self._client.build_request("POST", path.decode(), headers=sent, content=body)
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise RefusedError(
+                503,
+                f"the SuperLink behind this gateway does not answer ({type(error).__name__})",
+                cure="wait: the operator's machine starts it again",
+            ) from None
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
+
+    async def nodes(self) -> Mapping[bytes, int]:
+        """Registered nodes by their keys; raises RefusedError if the SuperLink is not there."""
+        body = list_nodes()
+        async with self.asked(LIST_NODES, {}, body, len(body)) as answer:
+            content = await answer.aread()
+            if answer.status_code != httpx.codes.OK:
+                raise RefusedError(503, "the SuperLink does not say which nodes are registered")
+            return nodes_by_key(content)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()

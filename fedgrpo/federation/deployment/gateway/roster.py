@@ -1,0 +1,51 @@
+"""Which nodes are registered, as the SuperLink has it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from fedgrpo.federation.deployment.gateway.refused import RefusedError
+
+FRESH_S, AT_LEAST_S = 30.0, 1.0
+"""Nodes are asked for after so long, and for a key that is not among them after so little: however
+many strangers ask. A key that was revoked is refused from the next request on, by the SuperLink."""
+
+
+class Roster:
+    """Registered nodes by their public keys.
+
+    Parameters
+    ----------
+    ask:
+        Asks the SuperLink for them.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[Mapping[bytes, int]]]) -> None:
+        self._ask = ask
+        self._nodes: Mapping[bytes, int] = {}
+        self._asked = -math.inf
+        self._lock = asyncio.Lock()
+
+    async def node(self, key: bytes) -> int:
+        """Id of the node with a key; raises RefusedError if none has it."""
+        async with self._lock:
+            age_s = time.monotonic() - self._asked
+            if age_s > (FRESH_S if key in self._nodes else AT_LEAST_S):
+                self._nodes = await self._ask()
+                self._asked = time.monotonic()
+        if key not in self._nodes:
+            raise RefusedError(
+                401,
+                "this node's key is not registered, or was revoked",
+                cure="send the operator the node's public key and ask him to register it; "
+                "if he did just now, try again in some seconds",
+            )
+        return self._nodes[key]
+
+    def doubt(self) -> None:
+        """Ask again when the next one comes: the SuperLink has refused one who is known here."""
+        if time.monotonic() - self._asked > AT_LEAST_S:
+            self._asked = -math.inf

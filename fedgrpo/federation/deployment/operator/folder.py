@@ -1,0 +1,86 @@
+"""The operator's state folder: whose it is, what lies in it, and one server at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import replace_file
+from fedgrpo.site.node_folder import owned_folder
+
+NAME = "server"
+"""Name by which Flower's command line knows the SuperLink."""
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """Where a server keeps everything but its runs. Nobody else can open it.
+
+    Attributes
+    ----------
+    path:
+        Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: Path) -> StateFolder:
+        """Make it, or narrow it to mode 0700; raises RunError if it cannot be had."""
+        try:
+            return cls(owned_folder(path.expanduser().absolute()))
+        except (OSError, RunError):
+            raise RunError(
+                f"state folder {path} cannot be made, or belongs to another user",
+                cure="name a folder of your own: fedgrpo server FOLDER",
+            ) from None
+
+    @property
+    def database(self) -> Path:
+        """Of the SuperLink: registered nodes, runs, messages."""
+        return self.path / "superlink.db"
+
+    @property
+    def certificate(self) -> Path:
+        """Of the SuperLink."""
+        return self.path / "inner.pem"
+
+    @property
+    def key(self) -> Path:
+        """Private key of that."""
+        return self.path / "inner.key"
+
+    @property
+    def bundle(self) -> Path:
+        """What is submitted with a run."""
+        return self.path / "fedgrpo-app"
+
+    @property
+    def flower(self) -> Path:
+        """FLWR_HOME of who submits runs."""
+        return self.path / "flwr"
+
+    def write_access(self, address: str, bearer: str) -> None:
+        """Let Flower's command line in: where the SuperLink is, and the secret that opens it.
+
+        Flower keeps tokens of an account there, and sends the first one as a bearer. Both names of
+        the file are Flower's.
+        """
+        owned_folder(self.flower)
+        config = (
+            f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "{address}"\n'
+            f"root-certificates = {json.dumps(str(self.certificate))}\n"
+        )
+        replace_file(self.flower / "config.toml", config.encode(), mode=0o600)
+        account = f"flower.account-auth.{address}"
+        tokens = {
+            f"{account}.authn-type": "oidc",
+            f"{account}.oidc-access-token": bearer,
+            f"{account}.oidc-refresh-token": bearer,
+        }
+        encoded = {name: base64.b64encode(t.encode()).decode() for name, t in tokens.items()}
+        content = json.dumps(encoded).encode()  # Which is YAML, too.
+        replace_file(self.flower / "credentials.yaml", content, mode=0o600)

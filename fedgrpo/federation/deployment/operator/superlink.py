@@ -1,0 +1,33 @@
+"""Process: the SuperLink behind the gateway."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from fedgrpo.federation.deployment.children import told
+from fedgrpo.federation.deployment.flower_internals import superlink
+from fedgrpo.federation.deployment.operator.guard import Guard
+
+
+def main() -> None:
+    """Serve at the socket that this process inherited."""
+    said = told()
+    listening = socket.socket(fileno=said["socket"])
+    certificate, key = Path(said["certificate"]), Path(said["key"])
+    port = listening.getsockname()[1]
+    app = superlink(Path(said["database"]), certificate, key, port, said["secret"])
+    config = uvicorn.Config(
+        Guard(app, said["bearer"]),
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        access_log=False,
+        log_level="warning",
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What must be right at a site before its node starts, so that no order has to find it out.
+
+Adversary: a server. Were an order refused because of a prompt, the refusal would tell of it; so
+what is wrong with prompts is said here, in front of the people whose they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedgrpo.ground.errors import DataError, RunError
+from fedgrpo.settings import Scalar, Settings
+from fedgrpo.site import Policy, Site
+from fedgrpo.site.checked import check_unchanged, files_stamp
+from fedgrpo.site.site import find_policy
+
+
+def check_site(config: Mapping[str, Scalar], *, no_policy: bool, own_app: bool) -> None:
+    """Hold a node's configuration against what is there.
+
+    Parameters
+    ----------
+    config:
+        The node's own.
+    no_policy:
+        Whether it may start without a policy. It answers nothing then.
+    own_app:
+        Whether the site runs an app of its own, which may find its prompts elsewhere.
+
+    Raises
+    ------
+    PolicyError, DataError, RunError
+        With a cure.
+    """
+    policy = _policy(config, no_policy=no_policy)
+    if "prompts" not in config:
+        if not own_app:
+            raise DataError("this node names no prompts", cure="name them: --prompts FILE")
+    elif policy:
+        check_unchanged(config, Settings(), policy)
+    else:
+        files_stamp(str(config["prompts"]))
+
+
+def _policy(config: Mapping[str, Scalar], *, no_policy: bool) -> Policy | None:
+    """The site's policy, with an account that can be read."""
+    path = find_policy(config)
+    if path is None:
+        if no_policy:
+            return None
+        raise RunError(
+            "this site has no policy, so its node would answer nothing",
+            cure="put a policy.toml beside the prompts, or name it with --policy: copy "
+            "clients/policy.toml, then 'fedgrpo policy explain policy.toml'",
+        )
+    site = Site.open(path)
+    site.spending.read()
+    return site.policy

@@ -1,0 +1,116 @@
+"""Whether a server is there, is the right one, and knows this node: asked before a node starts."""
+
+from __future__ import annotations
+
+import ssl
+from base64 import b64encode
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from fedgrpo.federation.deployment.flower_internals import sign
+from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
+from fedgrpo.ground.errors import RunError, VersionError
+
+PATIENCE_S = 15.0
+
+
+def greet(server: str, root: Path, key: Path) -> None:
+    """Ask a server for its version with this node's credentials.
+
+    Parameters
+    ----------
+    server:
+        ``host:port``.
+    root:
+        File of its root certificate.
+    key:
+        File of this node's private key.
+
+    Raises
+    ------
+    RunError, VersionError
+        With what is wrong, and a cure.
+    """
+    answer = _asked(server, root, _signed(key))
+    if answer.status_code != httpx.codes.OK:
+        raise _refused(server, answer)
+    try:
+        said = answer.json()
+        theirs = said["fedgrpo"], said["protocol"]
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{server} is no fedgrpo server", cure="check --server") from None
+    if theirs != (VERSION, PROTOCOL):
+        raise VersionError(
+            f"the server runs fedgrpo {theirs[0]}, protocol {theirs[1]}; this node {VERSION}, "
+            f"protocol {PROTOCOL}",
+            cure="install the same version on both sides",
+        )
+
+
+def _signed(file: Path) -> dict[str, str]:
+    try:
+        key = load_ssh_private_key(file.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise RunError(
+            f"node key {file} cannot be read: {type(error).__name__}",
+            cure="make one without a passphrase: ssh-keygen -t ecdsa -b 384 -N '' -f node.key",
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise RunError(
+            f"node key {file} is of a kind that Flower does not take",
+            cure="make another one: ssh-keygen -t ecdsa -b 384 -N '' -f node.key",
+        )
+    now = datetime.now(UTC).isoformat()
+    public, signature = sign(key, now.encode())
+    return {
+        "flwr-public-key": b64encode(public).decode(),
+        "flwr-timestamp": now,
+        "flwr-signature": b64encode(signature).decode(),
+    }
+
+
+def _asked(server: str, root: Path, headers: dict[str, str]) -> httpx.Response:
+    try:
+        trust = ssl.create_default_context(cafile=str(root))
+    except (OSError, ssl.SSLError):
+        raise RunError(
+            f"root certificate {root} cannot be read",
+            cure="name the file that the operator gave you with --ca",
+        ) from None
+    try:
+        # As the node itself: through no proxy that this does not go through.
+        with httpx.Client(verify=trust, timeout=PATIENCE_S) as client:
+            return client.get(f"https://{server}/hello", headers=headers)
+    except httpx.HTTPError as error:
+        raise _unreachable(server, error) from None
+    except httpx.InvalidURL:
+        raise RunError(f"--server {server!r} is no HOST:PORT", cure="fed.example:8443") from None
+
+
+def _unreachable(server: str, error: httpx.HTTPError) -> RunError:
+    said = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return RunError(
+            f"{server} shows a certificate that --ca does not vouch for: {said}",
+            cure="do not go on. Ask the operator, by telephone, for the right certificate: a proxy "
+            "may stand in between, or an impostor",
+        )
+    if "SSL" in said or "TLS" in said:
+        return RunError(f"{server} does not speak TLS 1.3: {said}", cure="check host and port")
+    return RunError(
+        f"{server} cannot be reached: {said or type(error).__name__}",
+        cure="check host and port; is the server up, and may this machine reach it (TCP)?",
+    )
+
+
+def _refused(server: str, answer: httpx.Response) -> RunError:
+    try:
+        said = answer.json()
+        return RunError(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
+    except (ValueError, KeyError, TypeError):
+        return RunError(f"{server} is no fedgrpo server", cure="check --server")

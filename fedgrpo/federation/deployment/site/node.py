@@ -1,0 +1,105 @@
+"""What ``fedgrpo node`` is: a SuperNode, and an executor that runs the installed app.
+
+Between the two is a Unix socket in a folder of mode 0700, and a secret: this node listens at no
+port, so other users of the machine have nothing to connect to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from flwr.clientapp import ClientApp
+
+from fedgrpo.federation.deployment.children import keep_running, start
+from fedgrpo.federation.deployment.executor.apps import CLIENT, load_app
+from fedgrpo.federation.deployment.flower_internals import NodeStart, Runtime
+from fedgrpo.federation.deployment.site.checks import check_site
+from fedgrpo.federation.deployment.site.greeting import greet
+from fedgrpo.federation.deployment.site.site_file import SiteFile
+from fedgrpo.ground.errors import FedGRPOError
+
+LOG = logging.getLogger(__name__)
+
+SUPERNODE = "fedgrpo.federation.deployment.site.supernode"
+EXECUTOR = "fedgrpo.federation.deployment.executor.tasks"
+
+
+def run_node(site: SiteFile, *, no_policy: bool) -> None:
+    """Check what is here, greet the server, and answer until a signal ends it.
+
+    Parameters
+    ----------
+    site:
+        What the site's people have written down.
+    no_policy:
+        Whether to start without a policy.
+
+    Raises
+    ------
+    FedGRPOError
+        If it cannot start, with a cure.
+    """
+    os.umask(0o077)
+    check_site(site.node_config, no_policy=no_policy, own_app=site.app != CLIENT)
+    load_app(site.app, ClientApp)
+    greet(site.server, Path(site.ca), Path(site.key))
+    if no_policy:
+        LOG.warning("no policy is asked for: without one this node refuses every order")
+    with _socket() as (listening, path):
+        asyncio.run(_run(site, listening, path))
+
+
+@contextmanager
+def _socket() -> Iterator[tuple[socket.socket, str]]:
+    """A listening Unix socket that this user alone can reach. Paths of sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="fedgrpo-") as folder:
+        path = str(Path(folder) / "node")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen(16)
+            yield listening, path
+
+
+async def _run(site: SiteFile, listening: socket.socket, path: str) -> None:
+    secret = secrets.token_urlsafe(32)
+    begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret)
+    descriptor = listening.fileno()
+    told = asdict(begins) | {"socket": descriptor}
+    runtime = asdict(Runtime(path, "", "", secret))
+    executor = {"runtime": runtime, "kind": "flwr-clientapp", "app": site.app}
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with asyncio.TaskGroup() as group:
+        kept = [
+            group.create_task(
+                keep_running(
+                    "the SuperNode",
+                    lambda: start(SUPERNODE, told, keep=(descriptor,)),
+                    lambda: _what_is_wrong(site),
+                )
+            ),
+            group.create_task(keep_running("the executor", lambda: start(EXECUTOR, executor))),
+        ]
+        await ended.wait()
+        for child in kept:
+            child.cancel()
+
+
+def _what_is_wrong(site: SiteFile) -> str:
+    """Why a SuperNode may have ended: Flower's own says little."""
+    try:
+        greet(site.server, Path(site.ca), Path(site.key))
+    except FedGRPOError as error:
+        return str(error)
+    return "the server may count on its last process for a minute still"

@@ -1,0 +1,97 @@
+"""``site.toml``: everything that a site's node is started with, in one place."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedgrpo.federation.deployment.executor.apps import CLIENT
+from fedgrpo.ground.errors import SettingsError
+from fedgrpo.settings import Scalar
+
+
+class SiteFile(BaseModel):
+    """The file's keys. Paths are relative to its folder.
+
+    Attributes
+    ----------
+    server:
+        ``HOST:PORT`` of the operator's server.
+    ca:
+        Its root certificate, from the operator.
+    key:
+        This node's private key, ECDSA P-384, of which the operator has the public half.
+    prompts:
+        This site's; a file or a folder.
+    policy:
+        This site's; ``policy.toml`` beside the prompts where it is empty.
+    state:
+        Folder of the node's secret and releases; beside the prompts where it is empty.
+    threads:
+        Cores to train on; 0 takes all.
+    committee_key, committee_listen:
+        A committee member's keys, and where it listens if not at the settings' address.
+    app:
+        The client app that runs, installed here: ``package.module:name``.
+    config:
+        More of the node's configuration, for an app of the site's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    server: str
+    ca: str
+    key: str
+    prompts: str = ""
+    policy: str = ""
+    state: str = ""
+    threads: int = Field(default=0, ge=0)
+    committee_key: str = ""
+    committee_listen: str = ""
+    app: str = CLIENT
+    config: dict[str, Scalar] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> SiteFile:
+        """Read the file and make its paths absolute.
+
+        Raises
+        ------
+        SettingsError
+            If it cannot be read, or has a key or value that cannot be used.
+        """
+        try:
+            with path.open("rb") as file:
+                found = cls.model_validate(tomllib.load(file))
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
+            problem = "; ".join(faults)
+        except OSError as error:
+            problem = f"cannot be read ({type(error).__name__})"
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            problem = f"not valid TOML: {error}"
+        else:
+            return found._beside(path.expanduser().absolute().parent)
+        raise SettingsError(
+            f"site file {path}: {problem}", cure="docs/deployment.md shows one with every key"
+        )
+
+    def _beside(self, folder: Path) -> SiteFile:
+        named = ("ca", "key", "prompts", "policy", "state", "committee_key")
+        paths = {name: str(folder / Path(getattr(self, name)).expanduser()) for name in named}
+        return self.model_copy(update={n: p for n, p in paths.items() if getattr(self, n)})
+
+    @property
+    def node_config(self) -> dict[str, Scalar]:
+        """The node's own configuration, under the names that its parts read. It stays here."""
+        named: dict[str, Scalar] = {
+            "prompts": self.prompts,
+            "policy": self.policy,
+            "state": self.state,
+            "threads": self.threads,
+            "committee-key": self.committee_key,
+            "committee-listen": self.committee_listen,
+        }
+        return {**self.config, **{name: value for name, value in named.items() if value}}

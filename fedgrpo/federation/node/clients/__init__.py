@@ -1,0 +1,1 @@
+"""A client's own part: from the order's adapter and its prompts to a release."""

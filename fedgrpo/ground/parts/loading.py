@@ -1,0 +1,92 @@
+"""Load a user's module, or file of Python, with errors that say what to mend."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from fedgrpo.ground.errors import FedGRPOError
+
+Stamp = tuple[int, int] | None
+"""Time of writing (ns) and size (bytes) of a file; None of what is no file."""
+
+_FILES: dict[Path, tuple[Stamp, ModuleType]] = {}
+
+
+def stamp_of(place: str | None) -> Stamp:
+    """Tell a file from what it was before."""
+    if place is None or not place.endswith(".py"):
+        return None
+    try:
+        status = Path(place).expanduser().stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def load_place(
+    place: str, what: str, error: type[FedGRPOError], *, afresh: bool = False
+) -> ModuleType:
+    """Import a module, or run a file.
+
+    Parameters
+    ----------
+    place:
+        Dotted name of a module, or path of a ``.py`` file.
+    what:
+        What asks for it, for errors.
+    afresh:
+        Run a file again even if it has been run and has not changed.
+
+    Raises
+    ------
+    FedGRPOError
+        Of that class. What failed is chained; the message names its class only, as its text may
+        quote anything.
+    """
+    is_file = place.endswith(".py")
+    path = Path(place).expanduser()
+    if is_file and not path.is_file():
+        raise error(f"{what}: {place} does not exist", cure="check the path")
+    try:
+        return _run(path, afresh) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as failure:
+        if isinstance(failure, ModuleNotFoundError) and failure.name:
+            missing = failure.name
+            if not is_file and (place == missing or place.startswith(f"{missing}.")):
+                raise error(
+                    f"{what}: module {place!r} is not installed: there is no {missing!r}",
+                    cure="install it, or name its file: path/to/file.py:function",
+                ) from None
+            problem, cure = f"{place} needs {missing!r}", f"install {missing}"
+        else:
+            problem = f"{place} failed to load ({type(failure).__name__})"
+            cure = "import it in Python by hand and mend the first error"
+        raise error(f"{what}: {problem}", cure=cure) from failure
+
+
+def _run(path: Path, afresh: bool) -> ModuleType:
+    """Run a file as a module, once as long as it does not change."""
+    path = path.resolve()
+    stamp = stamp_of(str(path))
+    if not afresh and path in _FILES and _FILES[path][0] == stamp:
+        return _FILES[path][1]
+    # Named after the path, so that two files of one name do not meet in sys.modules, where
+    # dataclasses and pickle look modules up.
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    spec = importlib.util.spec_from_file_location(f"_fedgrpo_part_{digest}", path)
+    assert spec is not None, "a .py file always has a loader"
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    if not afresh:
+        _FILES[path] = stamp, module
+    return module

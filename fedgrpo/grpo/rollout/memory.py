@@ -1,0 +1,74 @@
+"""What sampling takes of a device's memory, and how many rows fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+GIB = 2**30
+SHARE = 0.5
+"""Of what is free, that the rows of a sampling may take where ``grpo.memory_gb`` is not set."""
+ROWS_PER_BATCH = 1024
+"""Completions decoded at once at the most: more of them gain nothing."""
+_LOGITS = 4
+"""Float32 numbers a row and token of the vocabulary that choosing a token takes."""
+
+
+def row_bytes(model: PreTrainedModel, columns: int) -> int:
+    """Bytes that a row of so many columns takes while it is decoded: keys and values of every layer
+    in the model's precision, and what choosing a token takes.
+    """
+    config: Any = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * heads * size * columns * model.dtype.itemsize
+    return int(cache + 4 * _LOGITS * config.vocab_size)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be had on a device; on a CPU, what the kernel and its limits say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + unused)
+    return min(_available(), _left_to_group())
+
+
+def budget_bytes(device: torch.device, memory_gb: float) -> int:
+    """Bytes that the rows of a sampling may take; 0 stands for a share of what is free."""
+    return int(memory_gb * GIB) if memory_gb else int(SHARE * free_bytes(device))
+
+
+def fitting_rows(model: PreTrainedModel, columns: int, budget: int) -> int:
+    """Rows of so many columns that a budget of bytes takes: at least one, at most
+    :data:`ROWS_PER_BATCH`.
+    """
+    return max(1, min(ROWS_PER_BATCH, budget // row_bytes(model, columns)))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get memory, on whatever device."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _available() -> int:
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+        return 1024 * int(text.partition("MemAvailable:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        return 8 * GIB  # Another system than Linux, which says nothing without a library.
+
+
+def _left_to_group() -> int:
+    """What a control group leaves, in a container for example."""
+    try:
+        limit, used = (
+            Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii").strip()
+            for name in ("max", "current")
+        )
+        return 2**62 if limit == "max" else max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return 2**62

@@ -1,0 +1,1 @@
+"""Circuits on shares: what they compute, and what it costs."""

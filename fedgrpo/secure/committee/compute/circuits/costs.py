@@ -1,0 +1,97 @@
+"""What circuits cost, and the choice among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from fedgrpo.ground.errors import ProtocolError
+from fedgrpo.secure.committee.compute.circuits.adders import columns_of
+from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
+from fedgrpo.secure.committee.compute.engine import Cleartext
+from fedgrpo.secure.committee.compute.planes import words_for
+from fedgrpo.secure.committee.steps import MEMBERS, Member, Result
+
+LINK_BYTES_PER_SECOND = 12.5e6
+"""Rate of a member's link that the choice assumes: 100 Mbit/s."""
+BITS_SENT = 1.5
+"""Bits that each of four members sends for one AND."""
+LARGEST_STEP_BYTES = 1 << 27
+"""Bytes of one step's planes up to which a circuit is chosen; a member needs some 20 times that."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a circuit takes."""
+
+    conjunctions: int
+    """ANDs for each coordinate."""
+    steps: int
+    """Messages that wait for each other."""
+    widest: int
+    """Planes of the widest step, which decides how much memory a member needs."""
+
+    def seconds(self, dimension: int, latency_seconds: float) -> float:
+        """Estimate the time on the wire of one round, for a one-way latency in seconds."""
+        sent = BITS_SENT * self.conjunctions * words_for(dimension) * 8
+        return self.steps * latency_seconds + sent / LINK_BYTES_PER_SECOND
+
+
+@cache
+def cost(circuit: str, values: int, trim: int, bits: int = 16, noise_bits: int = 22) -> Cost:
+    """Count what a circuit takes, by running it on no coordinates at all.
+
+    Parameters
+    ----------
+    circuit:
+        A name in :data:`CIRCUITS`.
+    values, trim, bits:
+        Values in each coordinate, how many are trimmed at either end, and their width.
+    noise_bits:
+        Width of the sum and of the four shares of noise in it; 0 for a sum without noise.
+    """
+    engine, chosen = Cleartext(), CIRCUITS[circuit]
+    kept = finish(chosen.keep(engine, np.zeros((1, values, bits, 0), np.uint64), trim))
+    noise = [np.zeros((1, noise_bits, 0), np.uint64)] * (MEMBERS if noise_bits else 0)
+    width = noise_bits or bits + values.bit_length()
+    finish(chosen.add(engine, columns_of([*kept, *noise], width)))
+    return Cost(engine.conjunctions, engine.steps, engine.widest)
+
+
+def choose_circuit(
+    values: int, trim: int, dimension: int, latency_seconds: float, bits: int = 16
+) -> str:
+    """Choose the circuit with the least estimated time on the wire.
+
+    ``ripple`` sends least and waits most, ``pairwise`` the other way round, ``log`` is between.
+    Circuits that need more than a few gigabytes are left out while another needs less.
+
+    Parameters
+    ----------
+    values, trim, dimension, bits:
+        As in the round's :class:`~fedgrpo.secure.committee.compute.circuits.plan.Plan`.
+    latency_seconds:
+        Time from sending a message until it arrives: some 1e-3 in one building, 0.05 across a
+        continent, 5 where messages are polled for.
+    """
+    costs = {name: cost(name, values, trim, bits) for name in CIRCUITS}
+    step_bytes = {name: 8 * words_for(dimension) * cost.widest for name, cost in costs.items()}
+    affordable = [name for name in costs if step_bytes[name] <= LARGEST_STEP_BYTES]
+    return min(
+        affordable or [min(step_bytes, key=lambda name: step_bytes[name])],
+        key=lambda name: costs[name].seconds(dimension, latency_seconds),
+    )
+
+
+def finish(work: Member[Result]) -> Result:
+    """Run a circuit under :class:`~fedgrpo.secure.committee.compute.engine.Cleartext`, which sends
+    nothing; raises ProtocolError if it wants to send something after all.
+    """
+    try:
+        next(work)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+    raise ProtocolError("a circuit in the clear sent a message", cure="run it with all members")

@@ -1,0 +1,84 @@
+"""Processes of a deployment: what they are told nobody reads, and none outlives who started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+
+from fedgrpo.federation.deployment import children
+from tests.federation.deployment.operated import environment, until
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from fedgrpo.federation.deployment.children import told
+said = told()
+Path(said["file"]).write_text(said["secret"])
+time.sleep(600)
+"""
+PARENT = """
+import sys, time
+from fedgrpo.federation.deployment import children
+children.start(sys.argv[1], {"file": sys.argv[2], "secret": "whisper"})
+time.sleep(600)
+"""
+
+
+def modules(folder, **sources):
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
+    return environment() | {"PYTHONPATH": path}
+
+
+def test_a_child_ends_with_a_parent_that_was_killed(tmp_path):
+    env = modules(tmp_path, child_of_a_test=CHILD)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, "child_of_a_test", str(tmp_path / "said")], env=env
+    )
+    until(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text())
+    (child,) = psutil.Process(parent.pid).children()
+    assert (tmp_path / "said").read_text() == "whisper"
+    assert "whisper" not in " ".join([*child.cmdline(), *child.environ().values()])
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_what_ends_is_started_again_after_growing_waits_until_it_is_stopped(monkeypatch):
+    slept, sleep = [], asyncio.sleep
+
+    async def nap(seconds):
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", nap)
+    begun = []
+
+    def begin():
+        if len(begun) == 6:
+            raise asyncio.CancelledError
+        begun.append(subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE))
+        return begun[-1]
+
+    async def run():
+        await asyncio.wait([asyncio.ensure_future(children.keep_running("it", begin))])
+
+    asyncio.run(run())
+    assert len(begun) == 6
+    assert [seconds for seconds in slept if seconds >= 1] == [1, 2, 4, 8, 16, 30]
+    assert all(process.poll() is not None for process in begun)
+
+
+def test_a_module_that_nobody_told_anything_ends_at_once():
+    done = subprocess.run(
+        [sys.executable, "-m", "fedgrpo.federation.deployment.executor.tasks"],
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "started by fedgrpo" in done.stderr

@@ -1,0 +1,136 @@
+"""What must be right before a node starts, and that nothing of it can cost a release."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from fedgrpo.cli.app import app
+from fedgrpo.federation.deployment.site.checks import check_site
+from fedgrpo.ground.errors import DataError, PolicyError, RunError
+from tests.federation.deployed import POLICY, check_prompts, write_prompts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", 0)
+    (tmp_path / "policy.toml").write_text(f"answer_after_s = 600.0\n{POLICY}")
+    return tmp_path
+
+
+def check(folder, **more):
+    more = {"no_policy": False, "own_app": False} | more
+    check_site({"prompts": str(folder / "prompts.jsonl")}, **more)
+
+
+def test_a_site_with_checked_prompts_may_start(folder):
+    check_prompts(folder / "prompts.jsonl")
+    check(folder)
+
+
+def test_prompts_that_were_never_checked_stop_the_start(folder):
+    with pytest.raises(DataError, match="never checked") as raised:
+        check(folder)
+    assert "fedgrpo policy check" in raised.value.cure
+
+
+def test_prompts_that_have_changed_stop_the_start(folder):
+    check_prompts(folder / "prompts.jsonl")
+    with (folder / "prompts.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "one more", "answer": "1"}) + "\n")
+    with pytest.raises(DataError, match="changed since"):
+        check(folder)
+
+
+def test_more_units_than_declared_stop_the_start(folder):
+    check_prompts(folder / "prompts.jsonl")
+    policy = (folder / "policy.toml").read_text().replace("declared = 40", "declared = 20")
+    (folder / "policy.toml").write_text(policy)
+    with pytest.raises(DataError, match="prompts_declared = 20"):
+        check(folder)
+
+
+def test_a_site_without_a_policy_does_not_start_unless_it_says_so(folder):
+    (folder / "policy.toml").unlink()
+    with pytest.raises(RunError, match="no policy") as raised:
+        check(folder)
+    assert "policy.toml" in raised.value.cure
+    check(folder, no_policy=True)
+
+
+def test_no_policy_does_not_excuse_one_that_cannot_be_read(folder):
+    (folder / "policy.toml").write_text("largest = [")
+    with pytest.raises(PolicyError, match="TOML"):
+        check(folder, no_policy=True)
+
+
+def test_an_account_that_cannot_be_read_stops_the_start(folder):
+    check_prompts(folder / "prompts.jsonl")
+    (folder / "spent.jsonl").mkdir()
+    with pytest.raises(PolicyError, match="spent"):
+        check(folder)
+
+
+def test_a_node_without_prompts_starts_with_an_app_of_the_sites_own_only(folder):
+    config = {"policy": str(folder / "policy.toml"), "state": str(folder / "state")}
+    with pytest.raises(DataError, match="names no prompts"):
+        check_site(config, no_policy=False, own_app=False)
+    check_site(config, no_policy=False, own_app=True)
+
+
+def test_prompts_that_are_not_there_stop_the_start(folder):
+    (folder / "prompts.jsonl").unlink()
+    with pytest.raises(DataError, match="looked at"):
+        check(folder)
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def site_file(folder, **keys):
+    named = {"server": "localhost:1", "ca": "ca.crt", "key": "node.key", "prompts": "prompts.jsonl"}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in (named | keys).items()]
+    (folder / "site.toml").write_text("".join(lines))
+    return folder / "site.toml"
+
+
+def start(file, *words):
+    mask = os.umask(0o022)
+    try:
+        return CliRunner().invoke(app, ["node", str(file), *words])
+    finally:
+        os.umask(mask)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"promts": "x"}, "promts"),
+        ({"threads": -1}, "threads"),
+        ({"threads": "four"}, "threads"),
+        ({"app": "nothing"}, "names no app"),
+        ({"app": "no.such.module:app"}, "cannot be loaded"),
+        ({"app": "fedgrpo.federation.server.app:make_server_app"}, "no ClientApp"),
+        ({}, "cannot be read"),
+    ],
+)
+def test_a_site_file_that_is_wrong_is_refused_in_words(folder, keys, said):
+    check_prompts(folder / "prompts.jsonl")
+    done = start(site_file(folder, **keys))
+    assert done.exit_code == 2
+    assert said in done.output
+    assert "cure: " in done.output
+
+
+def test_a_site_file_that_is_not_there_is_refused_in_words(folder):
+    done = start(folder / "nowhere.toml")
+    assert done.exit_code == 2
+    assert "nowhere.toml" in done.output
+
+
+def test_a_start_that_was_refused_costs_nothing(folder):
+    start(site_file(folder))
+    assert not (folder / "spent.jsonl").exists()
