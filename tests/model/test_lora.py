@@ -1,4 +1,5 @@
 import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from peft import PeftModel
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import LARGEST, AdapterState, check_values
+from fedgrpo.model.base import TINY
+from fedgrpo.model.card import adapter_card
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings
 from tests.models import stirred, tiny_base
@@ -102,6 +105,43 @@ def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     loaded = PeftModel.from_pretrained(tiny_base().model, str(tmp_path)).eval()
     # PEFT multiplies in another order: 1.1e-5 was measured on one CPU.
     assert torch.allclose(logits(loaded), expected, atol=1e-4)
+
+
+def test_a_saved_adapter_tells_no_path_of_this_machine_and_whole_numbers_as_such(
+    tmp_path: Path,
+) -> None:
+    adapter("lora", rank=2).save(tmp_path, {"Rounds": "24"})
+    tree = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert tree["base_model_name_or_path"] is None
+    assert repr(tree["lora_alpha"]) == "16"
+    card = (tmp_path / "README.md").read_text()
+    assert str(TINY) not in card
+    assert "a model that is not on the Hub" in card
+    assert "LoRA of rank 2" in card
+    assert "* **Rounds**: 24" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("Qwen/Qwen2.5-0.5B", True), ("/srv/model", False), ("./m", False)]
+)
+def test_a_card_names_a_base_of_the_hub_alone(name: str, told: bool) -> None:
+    assert (f"base_model: {name}" in adapter_card(name, AdapterSettings(), {})) is told
+
+
+@pytest.mark.parametrize(("first", "second"), [("ffa_lora", "tiny_lora"), ("lora", "lora")])
+def test_two_adapters_on_one_base_do_not_touch_each_other(first: str, second: str) -> None:
+    base = tiny_base()
+    plain = logits(base.model)
+    ours = stirred(Adapter(base, AdapterSettings.model_validate({"kind": first})), 0.3)
+    before = logits(ours.causal)
+    theirs = stirred(Adapter(base, AdapterSettings.model_validate({"kind": second})), 0.2, 5)
+    assert torch.equal(logits(ours.causal), before)
+    with theirs.merged():
+        assert torch.equal(logits(ours.causal), before)
+        assert torch.equal(logits(base.model), plain)
+    assert not torch.equal(logits(theirs.causal), before)
+    shared = base.model.get_input_embeddings().weight.data_ptr()
+    assert ours.causal.get_input_embeddings().weight.data_ptr() == shared
 
 
 @pytest.mark.parametrize(
@@ -205,5 +245,5 @@ def test_a_target_that_is_no_layer_is_refused_with_those_that_are(
 
 
 def test_a_target_that_can_carry_no_adapter_is_refused() -> None:
-    with pytest.raises(AdapterError, match="input_layernorm cannot carry"):
+    with pytest.raises(AdapterError, match="names input_layernorm, which cannot carry"):
         adapter("lora", target_modules=("input_layernorm",))
