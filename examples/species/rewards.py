@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-COMMON = set("a about an and are as at be but by can do for from has have help how i if in is it "
-             "its live lives many more most near not of on or people should so that the their "
-             "them there they this to was we what when where which who why will with you "
-             "your".split())  # fmt: skip
+COMMON = frozenset(
+    re.findall(
+        "[a-z]+",
+        """a about an and are as at be but by can do for from has have help how i if in is it its
+        live lives many more most near not of on or people should so that the their them there they
+        this to was we what when where which who why will with you your""",
+    )
+)
 HARM = re.compile(
     r"\b(keep (it|one|them) (as|at)|as a pet|adopt (it|one) at home|feed (it|them)|touch (it|them)|"
-    r"pick (it|them) up|hunt|shoot|trap|buy (its|their) (fur|shell|horn)|release your pet|poison)\b"
+    r"pick (it|them) up|hunt|shoot|trap|buy (its|their) (fur|shell|horn)|poison)\b"
 )
-REFUSED = re.compile(r"\b(not|never|don't|do not|no|without|ban on|against|stop|avoid)\b[^.]{0,30}$")
+REFUSED = re.compile(r"\b(not|never|don't|do not|no|without|ban on|against|avoid)\b[^.]{0,30}$")
 REASONS = re.compile(r"\b(because|since|so that|which is why|that is why|threatens?|protects?)\b")
 FEWEST, MOST = 12, 70
 """Words of an answer of two or three sentences."""
@@ -32,7 +36,7 @@ def _words(text: str) -> list[str]:
 
 
 def grounded(completions: list[Any], facts: list[str], **_: Any) -> list[float]:
-    """Share of the answer's telling words that stand in the facts; ten different ones count whole."""
+    """Share of the answer's telling words that stand in the facts; ten different ones at least."""
     return [_grounded(_text(c), f) for c, f in zip(completions, facts, strict=True)]
 
 

@@ -11,8 +11,13 @@ import re
 from typing import Any
 
 KEYS = {"ward", "urgency", "reason"}
-EMPTY_WORDS = set("a an and are at but by for from has he her his in is it no not of on or she so "
-                  "that the to was were with".split())  # fmt: skip
+EMPTY_WORDS = frozenset(
+    re.findall(
+        "[a-z]+",
+        """a an and are at but by for from has he her his in is it no not of on or she so that the
+        to was were with""",
+    )
+)
 MOST_WORDS = 12
 
 
