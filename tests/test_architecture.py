@@ -55,6 +55,7 @@ LAYERS = """
     site
     data
     model.kernels
+    model.export
     model
     privacy
     ledger

@@ -21,11 +21,13 @@ from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import CHAT_TEMPLATE_FILE as CHAT_TEMPLATE
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base
 from fedgrpo.model.chat_style import ChatStyle
+from fedgrpo.model.export.card import CARD, hub_name, plain_card
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
@@ -221,14 +223,24 @@ class Adapter:
                 layer.merged_adapters.clear()
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
+        """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it.
+
+        Beside it the chat template that it was trained with, where there is one, and a model card.
+        Nothing names a folder of this machine.
+        """
         self.model.save_pretrained(str(folder))
-        # PEFT writes sets in the order of a hash that differs from process to process.
+        base, kind, rank = hub_name(self.base.settings), self.settings.kind, self.settings.rank
         config = folder / CONFIG_NAME
         tree = json.loads(config.read_text("utf-8"))
+        # PEFT writes sets in the order of a hash that differs from process to process.
         if isinstance(tree["target_modules"], list):
             tree["target_modules"].sort()
+        tree["base_model_name_or_path"] = base or None
+        tree["revision"] = (self.base.settings.revision or None) if base else None
         config.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", "utf-8")
+        if template := self.base.chat.own_template(self.base.tokenizer):
+            (folder / CHAT_TEMPLATE).write_text(template, "utf-8")
+        (folder / CARD).write_text(plain_card(base, kind, rank, self.layout), "utf-8")
 
 
 def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel:
@@ -278,7 +290,8 @@ def peft_config(settings: AdapterSettings) -> PeftConfig:
         )
     return LoraConfig(
         r=settings.rank,
-        lora_alpha=cast(int, settings.alpha),
+        # Readers in other languages refuse 16.0.
+        lora_alpha=cast(int, int(alpha) if (alpha := settings.alpha).is_integer() else alpha),
         target_modules=target,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
