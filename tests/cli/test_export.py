@@ -1,26 +1,31 @@
 """``fedgrpo export``: a run's adapter in forms that others take, each the same model."""
 
 import json
+import shutil
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
-from fedgrpo.model.base import TINY
+from fedgrpo.model.lora import Adapter
+from fedgrpo.settings import Settings
 from fedgrpo.standalone import train
 from tests.model.export.tiny_llama import CHAT, write_model
+from tests.models import stirred
 
+LENGTH = "Content-Length"
 IDS = torch.tensor([[5, 9, 17, 26, 44, 8]])
 SHORT = {
     "rounds": 1,
     "grpo.prompts_per_step": 2,
     "grpo.group_size": 4,
     "grpo.max_completion_length": 4,
-    "grpo.learning_rate": 0.1,
     "evaluation.prompts": 4,
     "run.directory": "out",
 }
@@ -38,6 +43,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_model(tmp_path / "base", "llama", "qwen2")
     Path("mine.toml").write_text("")
     train(Path("mine.toml"), overrides=SHORT | {"model.name": "base"})
+    # So short a run leaves B at zero, which would hide every mistake.
+    moved = stirred(Adapter.from_settings(Settings.from_mapping({"model": {"name": "base"}})))
+    moved.save(tmp_path / "moved")
+    weights = "adapter_model.safetensors"
+    shutil.copy(tmp_path / "moved" / weights, tmp_path / "out" / "adapter" / weights)
     return tmp_path / "out"
 
 
@@ -68,7 +78,7 @@ def test_every_form_is_the_model_that_was_trained(run: Path) -> None:
 def test_another_base_under_the_same_name_is_refused(run: Path) -> None:
     config = json.loads((run.parent / "base/config.json").read_text())
     torch.manual_seed(1)
-    other = AutoModelForCausalLM.from_pretrained(TINY).config.__class__.from_dict(config)
+    other = LlamaConfig.from_dict(config)
     AutoModelForCausalLM.from_config(other).save_pretrained(run.parent / "base")
     status, said = invoke(run, "--merged", "merged")
     assert status == 2
@@ -76,10 +86,31 @@ def test_another_base_under_the_same_name_is_refused(run: Path) -> None:
     assert not Path("merged").exists()
 
 
-def test_the_hub_is_asked_once_and_its_silence_is_told(
+def test_the_hub_is_asked_for_a_private_repository_and_its_refusal_is_told(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__.__defaults__", None, raising=False)
+    asked: list[tuple[str, dict[str, object]]] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append((self.path, json.loads(self.rfile.read(int(self.headers[LENGTH])))))
+            self.send_response(403)
+            self.send_header("X-Error-Message", "who are you?")
+            self.send_header(LENGTH, "0")
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        monkeypatch.setattr(
+            "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}"
+        )
+        Thread(target=server.handle_request, daemon=True).start()
+        status, said = invoke(run, "--hub", "me/mine")
+    assert status == 2
+    assert "the Hub refuses me/mine: who are you?" in said
+    ((path, body),) = asked
+    assert path == "/api/repos/create"
+    assert (body["name"], body["organization"]) == ("mine", "me")
+    assert body.get("private") is True or body.get("visibility") == "private"
     assert "write OWNER/NAME" in invoke(run, "--hub", "a/b/c")[1]
 
 
