@@ -12,12 +12,14 @@ from tests.rooms import modules
 
 HEAD = """# Errors
 
-Every error that fedgrpo raises on purpose has a class of its own, says what is wrong with name and value, and ends with
-a cure that works: `error.problem` and `error.cure` in Python, two lines in a terminal. Each is also an error of Python's
-own kind, so that `except ValueError` finds it. None quotes a prompt or a completion. Whatever else comes up is a bug, and
-is reported as one with a file that has the traceback.
+Every error that fedgrpo raises on purpose has a class of its own, says what is wrong with name and
+value, and ends with a cure that works: `error.problem` and `error.cure` in Python, two lines in a
+terminal. Each is also an error of Python's own kind, so that `except ValueError` finds it. None
+quotes a prompt or a completion. Whatever else comes up is a bug, and is reported as one with a file
+that has the traceback.
 
-A command ends with 2 if it was refused before its start, 1 if it failed on the way, 130 if it was interrupted.
+A command ends with 2 if it was refused before its start, 1 if it failed on the way, 130 if it was
+interrupted.
 
 This page is written by `python -m tests.errors_page`.
 """

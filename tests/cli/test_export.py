@@ -99,12 +99,13 @@ def test_the_hub_is_asked_for_a_private_repository_and_its_refusal_is_told(
             self.send_header(LENGTH, "0")
             self.end_headers()
 
-    with HTTPServer(("127.0.0.1", 0), Hub) as server:
-        monkeypatch.setattr(
-            "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}"
-        )
-        Thread(target=server.handle_request, daemon=True).start()
-        status, said = invoke(run, "--hub", "me/mine")
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    place = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", place)
+    Thread(target=server.serve_forever, daemon=True).start()
+    status, said = invoke(run, "--hub", "me/mine")
+    server.shutdown()
+    server.server_close()
     assert status == 2
     assert "the Hub refuses me/mine: who are you?" in said
     ((path, body),) = asked
