@@ -9,13 +9,17 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test coverage soak settings clean
+.PHONY: help demo smollm2 quick test coverage soak settings clean
 
 help: ## Show these targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 demo: $(INSTALLED) ## Install into .venv and run the demo scenario (minutes).
 	$(BIN)/fedgrpo simulate simulations/demo.toml
+
+smollm2: $(INSTALLED) ## Fetch a real language model (93 MB) and write it to models/smollm2.
+	@$(PIP) --editable '.[gguf]'
+	$(BIN)/python benchmarks/smollm2.py
 
 quick: $(TESTABLE) ## Lint and run what takes no time (two minutes).
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.tasks import generate
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.kernels.packed_attention import use_packed_attention
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.verifiable.verifiers import exact_match
@@ -34,7 +35,9 @@ def random_llama() -> LlamaForCausalLM:
         pad_token_id=0,
         eos_token_id=1,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    use_packed_attention(model)
+    return model
 
 
 def tiny_base() -> BaseModel:

@@ -55,6 +55,7 @@ LAYERS = """
     site
     data
     model.kernels
+    model.family
     model.export
     model
     privacy
@@ -96,6 +97,7 @@ LAYERS = """
     federation.server
     federation.simulation.batched
     federation.simulation
+    federation.simulation.sweep
     federation.deployment
     federation.deployment.executor
     federation.deployment.gateway

@@ -16,6 +16,7 @@ from fedgrpo.cli.planning.dry_run import dry_run
 from fedgrpo.cli.runs.export import export
 from fedgrpo.cli.runs.report import report
 from fedgrpo.cli.runs.simulate import simulate
+from fedgrpo.cli.runs.sweep import sweep
 from fedgrpo.cli.runs.train import train
 from fedgrpo.cli.server import server
 from fedgrpo.cli.settings import settings
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 app.command("simulate")(simulate)
 app.command("train")(train)
+app.command("sweep")(sweep)
 app.command("dry-run")(dry_run)
 app.command("report")(report)
 app.command("export")(export)

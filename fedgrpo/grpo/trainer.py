@@ -36,7 +36,7 @@ from fedgrpo.grpo.learning.update import Updater
 from fedgrpo.grpo.methods.credit import CREDITS
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model.base import BaseModel, check_context, load_base
+from fedgrpo.model.base import BaseModel, check_context, load_base, longest_row
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.calling.context import TrainerState
@@ -108,7 +108,8 @@ class GRPOTrainer:
         max_failing: float = DataSettings().max_failing,
     ) -> None:
         self.settings = settings or GRPOSettings()
-        self.adapter = _adapter(model, adapter_settings or AdapterSettings(), seed or 0)
+        longest = longest_row(self.settings)
+        self.adapter = _adapter(model, adapter_settings or AdapterSettings(), seed or 0, longest)
         check_context(self.adapter.base, self.settings)
         rows = [
             row if isinstance(row, PromptRow) else as_row(row, "prompts", number)
@@ -295,8 +296,11 @@ def _warn(sentences: Sequence[str]) -> None:
         warnings.warn(sentence, TrainingWarning, stacklevel=3)
 
 
-def _adapter(model: str | BaseModel | Adapter, settings: AdapterSettings, seed: int) -> Adapter:
+def _adapter(
+    model: str | BaseModel | Adapter, settings: AdapterSettings, seed: int, longest: int
+) -> Adapter:
     if isinstance(model, Adapter):
         return model
-    base = load_base(ModelSettings(name=model)) if isinstance(model, str) else model
-    return Adapter(base, settings, seed)
+    if isinstance(model, str):
+        model = load_base(ModelSettings(name=model), longest=longest)
+    return Adapter(model, settings, seed)

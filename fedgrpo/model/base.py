@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,9 +16,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.model.chat_style import PLAIN, ChatStyle
-from fedgrpo.model.kernels.packed_attention import use_packed_attention
+from fedgrpo.model.family.precision import quantised_loading
+from fedgrpo.model.family.trial import settle_attention
+from fedgrpo.model.kernels.attention import attends_everywhere, takes_any_mask
 from fedgrpo.model.loading import load_model, load_tokenizer
+from fedgrpo.model.source import GGUF
 from fedgrpo.settings import GRPOSettings, ModelSettings
+
+LOG = logging.getLogger(__name__)
 
 TINY = Path(__file__).parent / "tiny"
 """Folder of the shipped base model, made by benchmarks/tiny_model.py."""
@@ -59,18 +65,22 @@ def choose_device(wanted: str) -> torch.device:
     Raises
     ------
     ModelError
-        If ``cuda`` is asked for and not available.
+        If a GPU is asked for that is not there.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
         raise ModelError(
-            "model.device = 'cuda', but no GPU is visible here", cure="set model.device = 'auto'"
+            f"model.device = {wanted!r}, but {f'{seen} GPUs are' if seen else 'no GPU is'} visible "
+            "here",
+            cure="set model.device = 'auto'",
         )
-    return torch.device(wanted)
+    return device
 
 
-def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseModel:
+def load_base(settings: ModelSettings, *, any_weights: bool = False, longest: int = 0) -> BaseModel:
     """Load model and tokenizer as the settings say.
 
     Adversary: see :mod:`fedgrpo.model.loading`.
@@ -78,9 +88,12 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseMode
     Parameters
     ----------
     settings:
-        Name, revision, precision and device.
+        Name, revision, precision, bits and device.
     any_weights:
         Whether the site's own policy allows weights in other formats than safetensors.
+    longest:
+        Most tokens of prompt and completion together; 0 where it is not known. A model whose
+        windows are wider attends quicker, and prompts can be kept apart in it.
 
     Raises
     ------
@@ -98,11 +111,14 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseMode
         revision,
         any_weights=any_weights,
         dtype=getattr(torch, settings.dtype),
+        **quantised_loading(settings, device),
     )
     tokenizer = load_tokenizer(source, revision, padding_side="left")
     _check_vocabulary(model, tokenizer, settings.name)
-    model.requires_grad_(False).eval().to(device)
-    use_packed_attention(model)
+    model.requires_grad_(False).eval()
+    if not settings.quantise:
+        torch.nn.Module.to(model, device)
+    settle_attention(model, longest)
     eos_ids = _end_tokens(model, tokenizer, settings.name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = eos_ids[0]
@@ -111,7 +127,7 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False) -> BaseMode
 
 
 def model_source(name: str) -> str:
-    """Folder or Hub name behind ``model.name``.
+    """Folder, GGUF file or Hub name behind ``model.name``.
 
     Raises
     ------
@@ -121,39 +137,56 @@ def model_source(name: str) -> str:
     if name == "tiny":
         return str(TINY)
     folder = Path(name).expanduser()
-    if folder.is_file():
-        raise ModelError(f"model.name = {name!r} is a file", cure="name the folder that holds it")
+    if folder.is_file() and folder.suffix != GGUF:
+        raise ModelError(
+            f"model.name = {name!r} is a file, and no GGUF file",
+            cure="name the folder that holds it",
+        )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
             f"model.name = {name!r} has no config.json",
             cure="name the folder that save_pretrained made",
         )
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ModelError(
             f"model.name = {name!r} does not exist", cure="check the path, or give a Hub name"
         )
-    return str(folder) if folder.is_dir() else name
+    return str(folder) if folder.exists() else name
 
 
 def check_context(base: BaseModel, settings: GRPOSettings) -> None:
-    """Hold the longest prompt with its completion against positions that end.
+    """Hold the longest prompt with its completion against positions and windows that end.
 
-    Positions that are trained one by one do; rotary and other computed ones go on.
+    Positions that are trained one by one do; rotary and other computed ones go on, and are warned
+    of.
 
     Raises
     ------
     ModelError
-        If they end before prompt and completion do.
+        If positions end before prompt and completion do, or the model was loaded for shorter rows.
     """
-    longest = settings.max_prompt_length + settings.max_completion_length
-    positions = getattr(base.model.config, "max_position_embeddings", longest)
-    learned = any(name.endswith(_LEARNED) for name, _ in base.model.named_modules())
-    if learned and longest > positions:
+    model, longest = base.model, longest_row(settings)
+    config = model.config.get_text_config(decoder=True)
+    positions = getattr(config, "max_position_embeddings", longest)
+    told = (
+        f"grpo.max_prompt_length + grpo.max_completion_length = {longest} is more than the "
+        f"{positions} positions of the model"
+    )
+    if longest > positions:
+        if any(name.endswith(_LEARNED) for name, _ in model.named_modules()):
+            raise ModelError(told, cure=f"lower them to {positions} together, or use another model")
+        LOG.warning("%s: it may do worse beyond them", told)
+    if takes_any_mask(model) and not attends_everywhere(model, longest):
         raise ModelError(
-            f"grpo.max_prompt_length + grpo.max_completion_length = {longest} is more than the "
-            f"{positions} positions of the model",
-            cure=f"lower them to {positions} together, or use another model",
+            f"the model was loaded for rows of fewer tokens than grpo.max_prompt_length + "
+            f"grpo.max_completion_length = {longest}, which its windows would cut",
+            cure="load it with longest_row(settings), or lower them",
         )
+
+
+def longest_row(settings: GRPOSettings) -> int:
+    """Most tokens of a prompt and its completion together."""
+    return settings.max_prompt_length + settings.max_completion_length
 
 
 _LEARNED = ("wpe", "embed_positions", "position_embeddings", "position_embedding")

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedgrpo.model.base import model_source
 from fedgrpo.model.lora import with_adapter
-from fedgrpo.model.source import check_source, explained
+from fedgrpo.model.source import check_source, explained, located
 from fedgrpo.settings import AdapterSettings, ModelSettings
 
 
@@ -26,8 +26,9 @@ def adapter_dimension(model: ModelSettings, adapter: AdapterSettings) -> int:
     """
     source, revision = model_source(model.name), model.revision or "main"
     check_source(source, revision)
+    place, told = located(source, revision)
     with explained(source):
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, **told, trust_remote_code=False)
         with torch.device("meta"):
             bare = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     # LoRA's factors have the shapes of the layers that they are on, and TinyLoRA's own basis, an

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.model.quiet import only_errors
-from fedgrpo.model.source import check_source, check_weights, explained
+from fedgrpo.model.source import check_source, check_weights, explained, located
 
 LOG = logging.getLogger(__name__)
 
@@ -55,10 +55,11 @@ def load_model(
     check_source(source, revision)
     if not any_weights:
         check_weights(source)
+    place, told = located(source, revision)
     with explained(source), only_errors():
         model, found = kind.from_pretrained(
-            source,
-            revision=revision,
+            place,
+            **told,
             trust_remote_code=False,
             use_safetensors=None if any_weights else True,
             weights_only=True,
@@ -78,9 +79,10 @@ def load_model(
 def load_tokenizer(source: str, revision: str, **options: Any) -> PreTrainedTokenizerBase:
     """Load a tokenizer; raises ModelError."""
     check_source(source, revision)
+    place, told = located(source, revision)
     with explained(source):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False, **options
+            place, **told, trust_remote_code=False, **options
         )
     return tokenizer
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +21,20 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import CHAT_TEMPLATE_FILE as CHAT_TEMPLATE
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
-from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.base import BaseModel, load_base, longest_row
 from fedgrpo.model.chat_style import ChatStyle
 from fedgrpo.model.export.card import CARD, hub_name, plain_card
+from fedgrpo.model.family.sharing import shared_copy
+from fedgrpo.model.family.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
 from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
+
+LOG = logging.getLogger(__name__)
 
 
 class Adapter:
@@ -49,11 +53,14 @@ class Adapter:
     """
 
     def __init__(self, base: BaseModel, settings: AdapterSettings, seed: int = 0) -> None:
-        self.base = base
+        # A tree of modules of its own over the base's weights: another adapter on the same base
+        # changes nothing here.
+        self.base = replace(base, model=shared_copy(base.model))
         self.settings = settings
+        _tell_left_out(self.base.model, settings)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.model = with_adapter(base.model, settings)
+            self.model = with_adapter(self.base.model, settings)
         self.model.eval()
         fuse(self.model)
         # PEFT types these layers too loosely for a checker: its mixins add what is used here.
@@ -85,7 +92,8 @@ class Adapter:
             If the model cannot be loaded.
         """
         with quiet_loading():
-            base = load_base(settings.model, any_weights=any_weights)
+            longest = longest_row(settings.grpo)
+            base = load_base(settings.model, any_weights=any_weights, longest=longest)
             base = replace(base, chat=ChatStyle.of(settings.data))
             return cls(base, settings.adapter, settings.seed)
 
@@ -167,6 +175,11 @@ class Adapter:
             self.set_vector(here)
 
     @property
+    def quantised(self) -> bool:
+        """Whether layers that carry the adapter have weights in fewer bits than can be added to."""
+        return any(is_quantised(layer.get_base_layer()) for layer in self._layers)
+
+    @property
     def causal(self) -> PreTrainedModel:
         """The causal language model with the adapter's layers in it, without PEFT's wrapper."""
         return cast(PreTrainedModel, self.model.get_base_model())
@@ -176,8 +189,11 @@ class Adapter:
         """Decode with W0 + delta in a second buffer, two products a layer fewer.
 
         The pristine weights are put back by pointer: merging and unmerging in place changes 45 % of
-        bfloat16 weights.
+        bfloat16 weights. Where there is no W0 to add to, a quantised one, nothing changes.
         """
+        if self.quantised:
+            yield
+            return
         layers = self._layers
         pristine = [layer.get_base_layer().weight.data for layer in layers]
         try:
@@ -229,7 +245,7 @@ class Adapter:
         Nothing names a folder of this machine.
         """
         self.model.save_pretrained(str(folder))
-        base, kind, rank = hub_name(self.base.settings), self.settings.kind, self.settings.rank
+        base, kind, rank = hub_name(self.base.settings.name), self.settings.kind, self.settings.rank
         config = folder / CONFIG_NAME
         tree = json.loads(config.read_text("utf-8"))
         # PEFT writes sets in the order of a hash that differs from process to process.
@@ -243,6 +259,11 @@ class Adapter:
         (folder / CARD).write_text(plain_card(base, kind, rank, self.layout), "utf-8")
 
 
+def _tell_left_out(model: PreTrainedModel, settings: AdapterSettings) -> None:
+    if told := adapter_targets(model, settings.target_modules).told():
+        LOG.warning("a model of type %r: no adapter on its %s", model.config.model_type, told)
+
+
 def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel:
     """Put a new adapter on a model.
 
@@ -251,39 +272,16 @@ def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel
     AdapterError
         If a name among the target modules is none of the model's, or is of what carries no adapter.
     """
-    modules = dict(model.named_modules())
-    wanted = [name for name in settings.target_modules if name != "all-linear"]
-    strange = [
-        name for name in wanted if not any(m == name or m.endswith(f".{name}") for m in modules)
-    ]
-    if strange or not settings.target_modules:
-        raise AdapterError(
-            f"adapter.target_modules names {', '.join(strange) or 'nothing'}, and the model has no "
-            "such layer",
-            cure=f"choose from all-linear, {', '.join(_linear_names(modules))}",
-        )
-    try:
-        made: PeftModel = get_peft_model(model, peft_config(settings), autocast_adapter_dtype=True)
-    except ValueError as error:  # PEFT's: it quotes names of modules.
-        raise AdapterError(
-            f"adapter.target_modules = {', '.join(settings.target_modules)} cannot carry "
-            f"adapter.kind = {settings.kind!r}",
-            cure=f"choose from all-linear, {', '.join(_linear_names(modules))}",
-        ) from error
+    targets = adapter_targets(model, settings.target_modules)
+    config = peft_config(settings, targets)
+    with quiet_loading():
+        made: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
     return made
 
 
-def _linear_names(modules: Mapping[str, torch.nn.Module]) -> list[str]:
-    """Last names of a model's linear layers but its output layer, as settings name them."""
-    linear = (torch.nn.Linear, Conv1D)
-    found = {name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, linear)}
-    return sorted(found - {"lm_head"})
-
-
-def peft_config(settings: AdapterSettings) -> PeftConfig:
-    """PEFT's configuration for these settings."""
-    names = list(settings.target_modules)
-    target: str | list[str] = "all-linear" if names == ["all-linear"] else names
+def peft_config(settings: AdapterSettings, targets: Targets) -> PeftConfig:
+    """PEFT's configuration for these settings on these layers."""
+    target = list(targets.names)
     if settings.kind == "tiny_lora":
         return TinyLoraConfig(
             r=settings.rank, u=settings.projection_dim, target_modules=target, task_type="CAUSAL_LM"

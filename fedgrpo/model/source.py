@@ -36,13 +36,28 @@ CONVERT = (
 )
 
 
+GGUF = ".gguf"
+"""How a file is named that holds configuration, tokenizer and weights: data alone."""
+
+
+def located(source: str, revision: str) -> tuple[str, dict[str, str]]:
+    """Folder or Hub name of a model, and what transformers is to be told besides.
+
+    A GGUF file is named by its folder and its name there.
+    """
+    path = Path(source)
+    if path.suffix == GGUF and path.is_file():
+        return str(path.parent), {"gguf_file": path.name}
+    return source, {"revision": revision}
+
+
 def check_source(source: str, revision: str) -> None:
     """Refuse a model that brings code, or sends the loader to another one.
 
     Parameters
     ----------
     source:
-        Folder or Hub name.
+        Folder, GGUF file or Hub name. Of the file's folder the loader may read more.
     revision:
         Of a Hub name.
 
@@ -51,6 +66,7 @@ def check_source(source: str, revision: str) -> None:
     ModelError
         Names the file. Nobody is asked whether to run anything.
     """
+    source = located(source, revision)[0]
     for name in CONFIGURATIONS:
         path = _find(source, name, revision)
         if path is not None and (key := _code_in(path)):
@@ -149,6 +165,9 @@ def _code_keys(tree: object) -> Iterator[str]:
 def _damaged(source: str) -> str:
     """Name of the first file of weights that cannot be opened; empty if there is none."""
     folder = Path(source)
+    if folder.suffix == GGUF and folder.is_file():
+        with folder.open("rb") as file:
+            return "" if file.read(4) == b"GGUF" else folder.name
     for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
         try:
             with safe_open(path, "pt"):

@@ -1,7 +1,7 @@
 """Differential privacy: clipping, noise, what a client releases, and what that costs.
 
 Light to import: neither torch nor Opacus is loaded until an accountant needs it. The gradients
-that are clipped here come from :mod:`fedgrpo.model.row_gradients`.
+that are clipped here come from :mod:`fedgrpo.model.family.row_gradients`.
 """
 
 from fedgrpo.privacy.accounting.budget import Cohort, budget_of, plan_budget

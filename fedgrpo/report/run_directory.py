@@ -170,7 +170,8 @@ def _check_place(path: Path) -> None:
     RunError
         Also if there is next to no room.
     """
-    there = next(each for each in (path, *path.parents) if each.exists())
+    places = (path, *path.parents) if path.is_dir() else path.parents
+    there = next(each for each in places if each.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free

@@ -25,6 +25,7 @@ def check_together(settings: Settings) -> None:
         _check_protocol,
         _check_norm_check,
         _check_prompt_unit,
+        _check_quantised,
         _check_unit_column,
         _check_data,
         _check_rewards,
@@ -36,6 +37,15 @@ def check_together(settings: Settings) -> None:
 
 def _check_protocol(settings: Settings) -> None:
     protocol_of(settings).check(settings)
+
+
+def _check_quantised(settings: Settings) -> None:
+    if settings.model.quantise and settings.privacy.unit == "prompt":
+        raise impossible(
+            f"model.quantise = {settings.model.quantise!r} cannot go with privacy.unit = 'prompt': "
+            "quantised weights have not been shown to keep prompts apart to the bit",
+            "set model.quantise = '', or privacy.unit to 'client' or 'none'",
+        )
 
 
 def _check_norm_check(settings: Settings) -> None:

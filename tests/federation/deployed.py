@@ -31,7 +31,7 @@ CONFIG = {
     "robust.trim": 0,
     "federation.min_clients": 3,
     "federation.wait_s": 120.0,
-    "federation.round_timeout_s": 240.0,
+    "federation.round_timeout_s": 300.0,
     "federation.reply_timeout_s": 60.0,
     "evaluation.prompts": 16,
 }

@@ -104,6 +104,22 @@ def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     assert torch.allclose(logits(loaded), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(("first", "second"), [("ffa_lora", "tiny_lora"), ("lora", "lora")])
+def test_two_adapters_on_one_base_do_not_touch_each_other(first: str, second: str) -> None:
+    base = tiny_base()
+    plain = logits(base.model)
+    ours = stirred(Adapter(base, AdapterSettings.model_validate({"kind": first})), 0.3)
+    before = logits(ours.causal)
+    theirs = stirred(Adapter(base, AdapterSettings.model_validate({"kind": second})), 0.2, 5)
+    assert torch.equal(logits(ours.causal), before)
+    with theirs.merged():
+        assert torch.equal(logits(ours.causal), before)
+        assert torch.equal(logits(base.model), plain)
+    assert not torch.equal(logits(theirs.causal), before)
+    shared = base.model.get_input_embeddings().weight.data_ptr()
+    assert ours.causal.get_input_embeddings().weight.data_ptr() == shared
+
+
 @pytest.mark.parametrize(
     "other",
     [{"rank": 2}, {"alpha": 8.0}, {"kind": "lora"}, {"target_modules": ("q_proj",)}],
@@ -205,5 +221,5 @@ def test_a_target_that_is_no_layer_is_refused_with_those_that_are(
 
 
 def test_a_target_that_can_carry_no_adapter_is_refused() -> None:
-    with pytest.raises(AdapterError, match="input_layernorm cannot carry"):
+    with pytest.raises(AdapterError, match="names input_layernorm, which cannot carry"):
         adapter("lora", target_modules=("input_layernorm",))

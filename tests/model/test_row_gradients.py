@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.model.family.row_gradients import hookable, row_gradients
 from fedgrpo.model.kernels.low_rank import ROW_GRADIENTS
-from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.settings import AdapterSettings
 from tests.grpo.isolated.engines import engine, learned
 from tests.models import stirred, tiny_trainer

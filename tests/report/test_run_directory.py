@@ -52,6 +52,16 @@ def test_other_settings_are_refused_and_told_what_differs(tmp_path: Path) -> Non
         assert ("--run-dir" if run_dir else "begin demo-2 with --fresh") in caught.value.cure
 
 
+def test_what_differs_is_told_and_nothing_that_was_only_set_by_somebody_else(
+    tmp_path: Path,
+) -> None:
+    began = Settings.from_mapping({"grpo": {"preset": "grpo"}})
+    begin(tmp_path, "demo", settings=began)
+    with pytest.raises(RunError) as caught:
+        pick(tmp_path, Settings.from_mapping({"rounds": 5, "grpo": {"preset": "grpo"}}))
+    assert caught.value.problem.endswith("other settings: rounds = 24 there, 5 here")
+
+
 def test_a_finished_run_is_left_alone_and_the_next_gets_a_number(tmp_path: Path) -> None:
     begin(tmp_path, "demo", finished=True)
     assert pick(tmp_path).path.name == "demo-2"

@@ -48,6 +48,9 @@ class BagOfTokens(nn.Module):
         self.head = nn.Linear(*weights.shape, bias=False)
         self.head.weight.data = weights
 
+    def get_decoder(self) -> nn.Module:
+        return self.model
+
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 

@@ -28,9 +28,8 @@ def check_ledger(run_dir: Path) -> CheckedLedger | None:
         "Signed by": verdict.public_key,
         **{f"Member {key[:12]} vouches for": f"{n} entries" for key, n in verdict.cosigned.items()},
     }
-    words = (
-        f"{verdict.rounds} rounds {state}. Every hash and signature was computed again and fits."
-    )
+    checked = "every hash, signature and epsilon was computed again and fits"
+    words = f"The signed record has {verdict.rounds} rounds {state}: {checked}."
     return CheckedLedger(True, words, facts, _epsilon(rounds), verdict.epsilon)
 
 

@@ -14,7 +14,8 @@ InProcess = Annotated[
     bool,
     typer.Option(
         "--in-process",
-        help="Run clients one after another in this process: for small runs, which take seconds.",
+        help="Run everything in this process, all clients in one batch where the settings let "
+        "them: no Ray, and small runs take seconds.",
     ),
 ]
 

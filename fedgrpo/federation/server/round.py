@@ -78,7 +78,9 @@ def apply_aggregate(
         clipping_norm=_next_norm(settings, progress.clipping_norm, aggregate.share_below, clients),
         radius=following_radius(settings, plan, aggregate.delta, clients),
     )
-    last = aggregate.delta if RULES[settings.robust.rule].history else state.last
+    # Simulated attackers look at it too.
+    kept = RULES[settings.robust.rule].history or settings.simulation.byzantine
+    last = aggregate.delta if kept else state.last
     return ServerState(adapter, moved, optimiser, last)
 
 

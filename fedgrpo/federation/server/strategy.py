@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
@@ -117,8 +115,6 @@ class FedGRPO(Strategy):
         with a writer, all of it. A skipped round has a reason.
     train_s, evaluate_s:
         Seconds of this process spent waiting for local training, and in evaluation.
-    last:
-        float64, shape (d,): the last aggregated delta that this process released, in its own units.
     """
 
     def __init__(
@@ -145,7 +141,6 @@ class FedGRPO(Strategy):
         self._protocol = server_side(settings)(
             settings, self._secret, self._journal.openings(), ledger
         )
-        self.last: NDArray[np.float64] | None = None
         self._run: _Run | None = None
         self._round: Round | None = None
 
@@ -311,7 +306,6 @@ class FedGRPO(Strategy):
         if dropped := arrived.asked - outcome.finished:
             LOG.warning(f"{dropped} of {arrived.asked} nodes dropped: {reasons}")
         current.outcome = replace(outcome, dropped=dropped)
-        self.last = outcome.aggregate.delta
         with current.phase("aggregate"):
             self.state = apply_aggregate(
                 self.settings, self._state, outcome.aggregate, outcome.finished

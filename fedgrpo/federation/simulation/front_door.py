@@ -67,8 +67,8 @@ def simulate(
         Prompts that no client has, on which the server measures. None takes the settings' own,
         unless ``clients`` are given without an ``evaluation.source``: nothing is measured then.
     in_process:
-        Run clients one after another in this process, in seconds for a small run; else side by side
-        in Flower's simulation runtime, which needs a ``directory``.
+        Run everything in this process, all clients in one batch where the settings let them; else
+        side by side in Flower's simulation runtime, which needs a ``directory``.
     callbacks:
         Told of each round: see :class:`fedgrpo.ground.callbacks.Callback`.
     directory:

@@ -116,7 +116,7 @@ def _watched(
     """Make the strategy, and let attackers among the clients see what it releases."""
     made = strategy(settings, **arguments)
     if isinstance(clients, BatchedClients):
-        clients.last = lambda: made.last
+        clients.last = lambda: made.state.last if made.state and made.state.last.size else None
     return made
 
 

@@ -50,7 +50,7 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
         _check_budget,
     ]
     own_reward = given is not None and given.reward is not None
-    if not own_reward:
+    if not own_reward and rows is not None:
         checks.append(_load_rewards)
     if rows is None:
         checks += [_check_prompts] if own_reward else [_check_prompts, _check_start]
@@ -107,7 +107,9 @@ def _check_start(settings: Settings) -> None:
     """
     from fedgrpo.grpo.rollout.usable import check_start
 
-    if not _on_the_hub(settings.data) and not _on_the_hub(settings.evaluation):
+    if _on_the_hub(settings.data) or _on_the_hub(settings.evaluation):
+        _load_rewards(settings)
+    else:
         rows = partial(all_prompts, settings), partial(evaluation_prompts, settings)
         all_at_once(check_start(settings, *rows))
 

@@ -52,7 +52,7 @@ def simulate(
     fresh:
         Begin a new run beside an unfinished one.
     in_process:
-        Run clients one after another in this process, without Flower's simulation runtime. So it is
+        Run everything in this process, without Flower's simulation runtime. So it is
         anyway, and said, where that is not installed.
     console:
         Where to show progress. The default is standard output.

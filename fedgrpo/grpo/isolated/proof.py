@@ -65,6 +65,12 @@ def prove_isolation(engine: Engine) -> Proof:
     """
     causal = engine.policy.adapter.causal
     name = causal.config.model_type
+    if engine.policy.adapter.quantised:
+        raise ModelError(
+            f"a model of type {name!r} with quantised weights has not been shown to keep prompts "
+            "apart",
+            cure="take its unquantised weights, or privacy.unit = 'client'",
+        )
     if causal.config._attn_implementation != PACKED:
         raise ModelError(
             f"models of type {name!r} take no mask of ours, so that prompts cannot be kept apart",

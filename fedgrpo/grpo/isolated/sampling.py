@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fedgrpo.grpo.rollout.choice import invert
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
+from fedgrpo.model.family.passes import arguments
+from fedgrpo.model.kernels.attention import new_cache
 from fedgrpo.model.kernels.grid_attention import PlainGrid, only, prompt_hidden
 
 LOOK_EVERY = 8
@@ -137,7 +139,7 @@ def _prefilled(
     filled = [*prompts, *[()] * (shape.rows - count)]
     ids, real = (t.to(model.device) for t in left_filled(filled, shape.width, pad_id))
     positions = (real.cumsum(1) - 1).clamp(min=0)
-    cache: Cache = DynamicCache(config=model.config)
+    cache = new_cache(model)
     logits = _forward(model, ids, positions, cache, PlainGrid(prompt_hidden(real), real))
     layers: list[Any] = list(cache.layers)
     kept = [(only(x.keys, real)[:count], only(x.values, real)[:count]) for x in layers]
@@ -301,15 +303,8 @@ def _forward(
     """Logits behind the last column, shape (B, V)."""
     # A 4-D mask is handed on as it is, and the grid takes its place.
     nothing = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
-    logits: Tensor = model(
-        input_ids=ids,
-        attention_mask=nothing,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-        packing=grid,
-    ).logits[:, -1]
+    given = arguments(model, ids, nothing, positions, cache)
+    logits: Tensor = model(**given, logits_to_keep=1, packing=grid).logits[:, -1]
     return logits
 
 

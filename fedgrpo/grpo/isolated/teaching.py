@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.isolated.sampling import left_filled
@@ -16,6 +16,7 @@ from fedgrpo.grpo.isolated.shapes import TeachingShape
 from fedgrpo.grpo.learning.losses import BatchTotals, compute_loss
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.scoring import token_logps, token_scores
+from fedgrpo.model.family.passes import arguments, output_head, text_part
 from fedgrpo.model.kernels.grid_attention import GroupGrid, picked
 from fedgrpo.settings import GRPOSettings
 
@@ -125,7 +126,7 @@ def _scores(
     """Log-probabilities, and entropies where a bonus asks for them; float32, shape (R * G, T)."""
     grid, each = batch.grid.to(model.device), batch.targets.shape[1]
     hidden = _predicting(model, batch, grid).flatten(0, 1)
-    targets, head = batch.targets.flatten().to(model.device), model.get_output_embeddings()
+    targets, head = batch.targets.flatten().to(model.device), output_head(model)
 
     def placed(flat: Tensor) -> Tensor:
         width = batch.ids.shape[1] - each
@@ -139,14 +140,9 @@ def _scores(
 
 def _predicting(model: PreTrainedModel, batch: TeachingBatch, grid: GroupGrid) -> Tensor:
     """Hidden states that predict each column of the completions, shape (R, N, d)."""
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
-    device = model.device
-    states: Tensor = backbone(
-        input_ids=batch.ids.to(device),
-        # A 4-D mask is handed on as it is, and the grid takes its place.
-        attention_mask=torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=device),
-        position_ids=batch.positions.to(device),
-        use_cache=False,
-        packing=grid,
-    ).last_hidden_state
+    device, part = model.device, text_part(model)
+    # A 4-D mask is handed on as it is, and the grid takes its place.
+    nothing = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=device)
+    given = arguments(part, batch.ids.to(device), nothing, batch.positions.to(device))
+    states: Tensor = part(**given, packing=grid).last_hidden_state
     return picked(states, batch.before.to(device), 1)

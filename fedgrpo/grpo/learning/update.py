@@ -17,6 +17,7 @@ from fedgrpo.grpo.learning.losses import BatchTotals, LossResult, compute_loss
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.packing import PackedBatch
 from fedgrpo.grpo.rollout.policy import Policy
+from fedgrpo.model.family.precision import loss_scale
 
 
 @dataclass(frozen=True)
@@ -136,17 +137,24 @@ class Updater:
         penalised = self.settings.kl_weight > 0
         reference = self.policy.reference_logps(experience.rollout, batch) if penalised else None
         result = self.loss(experience, batch, totals, reference)
-        result.loss.backward()
+        (result.loss * self._scale).backward()
         return LossResult(result.loss.detach(), result.metrics)
 
     def _apply(self) -> tuple[float, bool]:
         """Clip and step; a gradient that is not finite is thrown away."""
         limit = self.settings.max_grad_norm
+        for parameter in self._parameters:
+            if self._scale != 1.0 and parameter.grad is not None:
+                parameter.grad /= self._scale
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
         if not np.isfinite(norm):
             return norm, False
         self.optimiser.step()
         return norm, True
+
+    @property
+    def _scale(self) -> float:
+        return loss_scale(self.policy.adapter.causal.dtype)
 
     @property
     def _parameters(self) -> list[torch.nn.Parameter]:

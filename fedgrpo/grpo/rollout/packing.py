@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedgrpo.grpo.rollout.sampling import Rollout
+from fedgrpo.model.kernels.attention import additive_mask
 from fedgrpo.model.kernels.packed_attention import Block, Packing
 
 MAX_ROW_TOKENS = 2048
@@ -65,7 +66,7 @@ class PackedBatch:
         causal = columns[None, :, None] >= columns[None, None, :]
         allowed = ((query == key) | (key == PROMPT)) & causal & (key != FILLER)
         allowed |= torch.eye(len(columns), dtype=torch.bool, device=device)
-        return _additive(allowed, dtype)[:, None]
+        return additive_mask(allowed, dtype)[:, None]
 
     def packing(self, where: Tensor, dtype: torch.dtype) -> Packing:
         """The same for an attention that skips what the mask forbids.
@@ -111,12 +112,9 @@ def _block(
     """Block of the tokens ``put``, each the ``index``-th of its ``sequence``."""
     taken = sequence * allowed.shape[1] + index
     take = torch.zeros(allowed.shape[0] * allowed.shape[1], dtype=torch.long)
-    return Block(take.index_copy_(0, taken, put), put, taken, _additive(allowed[:, None], dtype))
-
-
-def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+    return Block(
+        take.index_copy_(0, taken, put), put, taken, additive_mask(allowed[:, None], dtype)
+    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
+from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
 from fedgrpo.model.kernels.packed_attention import equal_part
 
@@ -48,7 +49,7 @@ def completion_logps(
     """
     device = model.device
     predicting = predicting_states(model, batch)
-    head = model.get_output_embeddings()
+    head = output_head(model)
     return _placed(
         token_logps(head, predicting, batch.targets.to(device), temperature), batch, width
     )
@@ -61,13 +62,13 @@ def completion_scores(
     entropy of the distribution that it was drawn from, in nats; both of shape (N, T).
     """
     predicting = predicting_states(model, batch)
-    head, targets = model.get_output_embeddings(), batch.targets.to(model.device)
+    head, targets = output_head(model), batch.targets.to(model.device)
     logps, entropy = token_scores(head, predicting, targets, temperature)
     return _placed(logps, batch, width), _placed(entropy, batch, width)
 
 
 def token_scores(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
+    head: Head, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy, float32, shape (K,), from hidden states of shape
     (K, d). For ``each`` see :func:`token_logps`.
@@ -76,7 +77,7 @@ def token_scores(
         checkpoint(
             _chunk_scores, head, hidden[rows], targets[rows], temperature, use_reentrant=False
         )
-        for rows in _chunks(hidden, next(head.parameters()).shape[0], each)
+        for rows in _chunks(hidden, head.vocabulary, each)
     ]
     logps, entropy = torch.cat(parts).unbind(1)
     return logps, entropy
@@ -115,46 +116,45 @@ def _hidden(
     model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Tensor, **kwargs: Any
 ) -> Tensor:
     """Last hidden state of every token, one row after the other, shape (R * S, d)."""
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
+    part = text_part(model)
     ids, positions, mask = (t.to(model.device) for t in (ids, positions, mask))
-    output = backbone(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **kwargs
-    )
-    hidden: Tensor = output.last_hidden_state
+    hidden: Tensor = part(**arguments(part, ids, mask, positions), **kwargs).last_hidden_state
     return hidden.flatten(0, 1)
 
 
 def token_logps(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
+    head: Head, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
 ) -> Tensor:
     """Log-probability of each target, float32, shape (K,), from hidden states of shape (K, d).
 
     Where ``each`` consecutive states belong together, they are cut into equal parts, so that
     each group meets the same products wherever it stands; 0 cuts as fits best.
     """
-    if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
+    layer = head.layer
+    plain = type(layer) is nn.Linear and not any(p.requires_grad for p in layer.parameters())
+    if plain and not head.cap:
         frozen: Tensor = FrozenHeadLogps.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, targets, temperature, each
+            hidden, layer.weight, layer.bias, targets, temperature / head.scale, each
         )
         return frozen
-    # An output layer that is trained, or is no plain matrix: autograd's own way.
+    # An output layer that is trained, caps its logits, or is no plain matrix: autograd's own way.
     parts = [
         checkpoint(
             _chunk_logps, head, hidden[rows], targets[rows], temperature, use_reentrant=False
         )
-        for rows in _chunks(hidden, next(head.parameters()).shape[0], each)
+        for rows in _chunks(hidden, head.vocabulary, each)
     ]
     return torch.cat(parts)
 
 
-def _chunk_logps(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits: Tensor = head(hidden).float() / temperature
+def _chunk_logps(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = head.logits(hidden) / temperature
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
 
 
-def _chunk_scores(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _chunk_scores(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Log-probability and entropy, shape (rows, 2)."""
-    logits: Tensor = head(hidden).float() / temperature
+    logits = head.logits(hidden) / temperature
     total = logits.logsumexp(1)
     # H = log Z - E[logit].
     entropy = total - (logits.softmax(1) * logits).sum(1)

@@ -9,10 +9,17 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedgrpo.model.kernels.attention import PACKED, repeat_cache, takes_any_mask
+from fedgrpo.model.family.passes import arguments
+from fedgrpo.model.kernels.attention import (
+    PACKED,
+    choose_rows,
+    new_cache,
+    repeat_cache,
+    takes_any_mask,
+)
 from fedgrpo.model.kernels.fixed_cache import FixedLayer, GroupedQueries
 
 COLUMNS = 64
@@ -37,15 +44,9 @@ class Prefilled:
     ) -> None:
         ids, self.real = _left_pad(prompts, pad_id, model.device)
         positions = (self.real.cumsum(1) - 1).clamp(min=0)
-        self.cache: Cache = DynamicCache(config=model.config)
-        self.logits: Tensor = model(
-            input_ids=ids,
-            attention_mask=self.real,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        self.cache = new_cache(model)
+        given = arguments(model, ids, self.real, positions, self.cache)
+        self.logits: Tensor = model(**given, logits_to_keep=1).logits[:, -1]
         self.position = positions[:, -1:]
 
     @property
@@ -120,14 +121,8 @@ class FixedStream:
         self._mask.index_fill_(3, self._slot, 0.0)
         mask = self._mask[..., : self._visible]
         more = {"packing": GroupedQueries(mask)} if _is_packed(self._model) else {}
-        logits: Tensor = self._model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=self._position,
-            past_key_values=self._cache,
-            use_cache=True,
-            **more,
-        ).logits[:, -1]
+        given = arguments(self._model, tokens, mask, self._position, self._cache)
+        logits: Tensor = self._model(**given, **more).logits[:, -1]
         self._slot.add_(1)
         return logits
 
@@ -162,10 +157,12 @@ class GrowingStream:
 
     def __init__(self, model: PreTrainedModel, room: int) -> None:
         self._model, self._room = model, room
+        # Until it begins there are no rows, but a device.
+        self._mask = self._position = torch.empty(0, 1, dtype=torch.long, device=model.device)
 
     def begin(self, seen: Prefilled, group: int) -> None:
         """See :class:`Stream`."""
-        self._cache = repeat_cache(seen.cache, group, self._room)
+        self._cache = repeat_cache(seen.cache, len(seen.real), group, self._room)
         ahead = seen.real.new_ones(len(seen.real), self._room)
         self._mask = torch.cat([seen.real, ahead], 1).repeat_interleave(group, 0)
         self._position = seen.position.repeat_interleave(group, 0)
@@ -178,19 +175,15 @@ class GrowingStream:
     def advance(self, tokens: Tensor) -> Tensor:
         """See :class:`Stream`."""
         self._shown, self._position = self._shown + 1, self._position + 1
-        logits: Tensor = self._model(
-            input_ids=tokens,
-            attention_mask=self._mask[:, : self._shown],
-            position_ids=self._position,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits[:, -1]
+        mask = self._mask[:, : self._shown]
+        given = arguments(self._model, tokens, mask, self._position, self._cache)
+        logits: Tensor = self._model(**given).logits[:, -1]
         return logits
 
     def take(self, other: GrowingStream, rows: Tensor) -> None:
         """See :class:`Stream`: of itself only."""
         assert other is self
-        self._cache.batch_select_indices(rows)
+        choose_rows(self._cache, rows)
         self._mask, self._position = self._mask[rows], self._position[rows]
 
 

@@ -16,7 +16,7 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.files import replace_file
 from fedgrpo.ground.parts.names import PartName
 from fedgrpo.ground.records import Guarantee
-from fedgrpo.settings import ModelSettings, Settings
+from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
 
 CARD = "README.md"
@@ -53,11 +53,12 @@ class RunFacts:
     root: str = ""
 
 
-def hub_name(model: ModelSettings) -> str:
-    """Name of the base model on the Hub; empty for a folder and for the shipped one."""
-    folder = Path(model.name).expanduser()
-    local = model.name == "tiny" or folder.is_dir() or model.name.startswith((".", "/", "~"))
-    return "" if local else model.name
+def hub_name(name: str) -> str:
+    """The name that others may be told of a base: that of the Hub, or none of a place on this
+    machine.
+    """
+    plain = name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name
+    return name if plain and name not in ("", "tiny") and not Path(name).exists() else ""
 
 
 def write_card(folder: Path, facts: RunFacts) -> None:
@@ -72,8 +73,8 @@ def run_card(facts: RunFacts) -> str:
     parts = [_opening(facts), _table(rows)]
     if not facts.alone:
         parts += ["## Privacy", "\n".join(_privacy(facts)), "## Record", _record(facts)]
-    parts += ["## Use", _use(hub_name(settings.model), "\n".join(_prompts(settings)))]
-    return _page(hub_name(settings.model), facts.layout, parts, federated=not facts.alone)
+    parts += ["## Use", _use(hub_name(settings.model.name), "\n".join(_prompts(settings)))]
+    return _page(hub_name(settings.model.name), facts.layout, parts, federated=not facts.alone)
 
 
 def plain_card(base: str, kind: str, rank: int, layout: str) -> str:
@@ -154,7 +155,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 def _method(facts: RunFacts) -> Iterator[tuple[str, str]]:
     settings, grpo, adapter = facts.settings, facts.settings.grpo, facts.settings.adapter
-    base = hub_name(settings.model)
+    base = hub_name(settings.model.name)
     revision = f", revision {settings.model.revision}" if settings.model.revision else ""
     yield "Base model", f"{base}{revision}" if base else _NO_BASE
     yield "Adapter", f"{METHODS[adapter.kind]}, rank {adapter.rank}"

@@ -46,7 +46,9 @@ class LowRankLinear(torch.autograd.Function):
         ctx.save_for_backward(flat, bottleneck, weight, low, scaled)
         ctx.scale, ctx.shape, ctx.precision = scale, x.shape, a.dtype  # type: ignore[attr-defined]
         ctx.factors = (a, b) if by_row else None  # type: ignore[attr-defined]
-        return y.view(*x.shape[:-1], y.shape[-1])
+        # As matmul does: a model may write into what it is given, which autograd refuses of views.
+        shaped: Tensor = torch.ops.aten._unsafe_view.default(y, [*x.shape[:-1], y.shape[-1]])
+        return shaped
 
     @staticmethod
     @once_differentiable

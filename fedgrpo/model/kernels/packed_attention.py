@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
+from fedgrpo.model.kernels.attention import PACKED, attends_everywhere
 
 SCORES_BUDGET = 8 * 2**20
 """Attention scores held at once (32 MiB in float32)."""
@@ -92,7 +92,7 @@ class Packing:
             for seen, own in ((prompt_k, k), (prompt_v, v))
         )
         below = attend(completions.gather(q), context_k, context_v, completions.mask, scale)
-        tokens = prompts.scatter(torch.zeros_like(q), above)
+        tokens = prompts.scatter(q.new_zeros(*q.shape[:2], v.shape[2]), above)
         rows, _, length, _ = query.shape
         attended: Tensor = completions.scatter(tokens, below).unflatten(0, (rows, length))
         return attended
@@ -120,9 +120,15 @@ def attend_packed(
     return packing.attend(query, key, value, scale), None
 
 
-def use_packed_attention(model: PreTrainedModel) -> None:
-    """Let a model that attends through SDPA wherever a mask allows it also do so packed."""
-    if model.config._attn_implementation == "sdpa" and takes_any_mask(model):
+def use_packed_attention(model: PreTrainedModel, longest: int = 0) -> None:
+    """Let a model that attends through SDPA, to all that came before, do so packed.
+
+    Parameters
+    ----------
+    longest:
+        Most tokens of a row; 0 where it is not known. A sliding window that is wider hides nothing.
+    """
+    if model.config._attn_implementation == "sdpa" and attends_everywhere(model, longest):
         AttentionInterface.register(PACKED, attend_packed)
         AttentionMaskInterface.register(PACKED, sdpa_mask)
         model.set_attn_implementation(PACKED)

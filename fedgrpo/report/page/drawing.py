@@ -29,7 +29,7 @@ def draw_chart(chart: Chart) -> str:
         _line(axes, line)
     low, high = axes.get_ylim()
     if low >= 0:
-        axes.set_ylim(0, high)
+        axes.set_ylim(0, 1.04 * high)
     axes.set_xlabel(chart.unit, fontsize=9, color=GREY)
     return _svg(figure)
 

@@ -34,7 +34,9 @@ def promises(run: Run, ledger: CheckedLedger | None) -> Promises:
     held = run.summary.privacy if run.summary else list(ledger.spent if ledger else ())
     settings = run.settings
     kept, left = [_hidden(one, settings) for one in held], []
-    if not held:
+    if held:
+        left.append(_IN_COMMON)
+    else:
         left.append(
             "Single prompts are not hidden: the run has no differential privacy. What the model "
             "learnt by heart from one prompt can be found in it."
@@ -54,11 +56,13 @@ _ALONE = (
     "There is no signed record of this run. Its figures are what this machine wrote down.",
 )
 _OPEN = (
-    "The held-out figures and answers on this page are the server's own prompts. They are outside "
-    "of the epsilon, and if these prompts are private, so is this page.",
+    "The held-out figures and answers on this page are of the server's own prompts, which nothing "
+    "hides: if they are private, so is this page.",
     "That the model answers rightly, safely or without bias. It was rewarded for what the reward "
     "functions measure, and for nothing else.",
-    "What many prompts have in common is learnt on purpose: only what is in single ones is hidden.",
+)
+_IN_COMMON = (
+    "What many prompts have in common is learnt on purpose: only what is in single ones is hidden."
 )
 
 
@@ -117,5 +121,11 @@ def _trust(settings: Settings) -> Iterator[str]:
         )
     if protocol.members:
         yield "Any two members of the committee that conspire see every contribution."
-    if protocol.noise_place(settings) != "client" or settings.privacy.unit == "none":
-        yield "Who takes part, and when, is known to the server."
+    if protocol.trusted_server:
+        yield "The server is shown the contribution of each client by itself."
+    elif not protocol.members:
+        yield (
+            "A server that breaks the protocol can see single contributions. What noise each "
+            "client adds is still on them."
+        )
+    yield "Who takes part, and when, is known to the server."

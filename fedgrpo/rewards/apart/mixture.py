@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
+from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.parts import PartName, brings_code
 from fedgrpo.ground.parts.loading import Stamp, stamp_of
 from fedgrpo.rewards.apart.process import RewardProcess, Told
@@ -91,6 +92,8 @@ def guarded_mixture(reward: RewardSettings, *, evaluation: bool = False) -> Rewa
         names, weights = reward.evaluation, ()
     here = {name: load_reward(name) for name in names if not brings_code(name)}
     apart = tuple(n for n in names if n not in here or getattr(here[n], "apart", False))
+    for name in apart:
+        _check_file(name)
     process = _process(reward, apart, _surroundings(apart)) if apart else None
     told: Mapping[str, Told] = process.told if process else {}
     functions = [
@@ -98,6 +101,13 @@ def guarded_mixture(reward: RewardSettings, *, evaluation: bool = False) -> Rewa
         for name, weight in zip(names, weights or (1.0,) * len(names), strict=True)
     ]
     return GuardedMixture(functions, process)
+
+
+def _check_file(name: str) -> None:
+    """Refuse a file that is not there without starting a process to look for it."""
+    place = PartName.read(name, "reward.functions", RewardError).place or ""
+    if place.endswith(".py") and stamp_of(place) is None:
+        load_reward(name)
 
 
 def _function(name: str, here: Mapping[str, Function], told: Mapping[str, Told]) -> Function:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from fedgrpo.model.base import BaseModel
+from fedgrpo.model.family.passes import arguments, output_head, text_part
+from fedgrpo.model.kernels.attention import choose_rows, new_cache
 from fedgrpo.rewards.judges.shared_prefix import batches, find_families
 
 LOGITS_BUDGET = 64 * 2**20
@@ -47,7 +48,7 @@ def last_logits(
         beginnings = [sequences[family.members[0]][: family.shared] for family in families]
         rests = [sequences[i][family.shared :] for family in families for i in family.members]
         repeats = torch.tensor([len(family.members) for family in families], device=base.device)
-        logits = _head(base)(_last_hidden(base, beginnings, repeats, rests)).float()
+        logits = output_head(base.model).logits(_last_hidden(base, beginnings, repeats, rests))
         result[chosen] = logits[:, columns].cpu()
     return result
 
@@ -63,29 +64,18 @@ def _last_hidden(
     Beginning f is shared by ``repeats[f]`` consecutive rests. Beginnings are padded on the left,
     so that the rests follow without a gap, rests on the right, where a causal model does not look.
     """
-    cache = DynamicCache(config=base.model.config)
+    cache, part = new_cache(base.model), text_part(base.model)
     ids, past = _padded(base, beginnings, "left")
-    backbone = _backbone(base)
     if ids.shape[1]:
         positions = (past.cumsum(1) - 1).clamp(min=0)
-        backbone(
-            input_ids=ids,
-            attention_mask=past,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
+        part(**arguments(part, ids, past, positions, cache))
         rows = torch.arange(len(beginnings), device=base.device).repeat_interleave(repeats)
-        cache.batch_select_indices(rows)
+        choose_rows(cache, rows)
     past = past.repeat_interleave(repeats, 0)
     ids, mask = _padded(base, rests, "right")
-    hidden: Tensor = backbone(
-        input_ids=ids,
-        attention_mask=torch.cat([past, mask], 1),
-        position_ids=past.sum(1)[:, None] + torch.arange(ids.shape[1], device=base.device),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    positions = past.sum(1)[:, None] + torch.arange(ids.shape[1], device=base.device)
+    given = arguments(part, ids, torch.cat([past, mask], 1), positions, cache)
+    hidden: Tensor = part(**given).last_hidden_state
     return hidden[torch.arange(len(rests), device=base.device), mask.sum(1) - 1]
 
 
@@ -104,8 +94,8 @@ def certainties(
     -------
     float32 on the CPU, nats, shape (n,); zero for an empty completion.
     """
-    head = _head(base)
-    vocabulary = next(head.parameters()).shape[0]
+    head = output_head(base.model)
+    vocabulary = head.vocabulary
     sequences = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
     result = torch.zeros(len(sequences))
     for chosen, hidden in _hidden(base, sequences, budget):
@@ -116,20 +106,10 @@ def certainties(
                 continue
             total = 0.0
             for part in hidden[row, start:stop].split(max(1, LOGITS_BUDGET // vocabulary)):
-                logits = head(part).float()
+                logits = head.logits(part)
                 total += float((logits.logsumexp(1) - logits.mean(1)).sum())
             result[i] = total / (stop - start) - torch.log(torch.tensor(float(vocabulary)))
     return result
-
-
-def _head(base: BaseModel) -> nn.Module:
-    head: nn.Module = base.model.get_output_embeddings()
-    return head
-
-
-def _backbone(base: BaseModel) -> nn.Module:
-    backbone: nn.Module = getattr(base.model, base.model.base_model_prefix)
-    return backbone
 
 
 def _padded(
@@ -147,9 +127,10 @@ def _hidden(
     base: BaseModel, sequences: Sequence[Sequence[int]], budget: int
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Last hidden states, shape (R, S, H), of batches of similar length, with their numbers."""
+    part = text_part(base.model)
     for chosen in _by_length([len(ids) for ids in sequences], budget):
         ids, mask = _padded(base, [sequences[i] for i in chosen], "right")
-        output = _backbone(base)(input_ids=ids, attention_mask=mask, use_cache=False)
+        output = part(**arguments(part, ids, mask, (mask.cumsum(1) - 1).clamp(min=0)))
         yield chosen, output.last_hidden_state
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from fedgrpo.settings.sections.section import Names, Section
 
 
@@ -11,15 +13,21 @@ class ModelSettings(Section):
     """The frozen base model, the same on every node."""
 
     name: str = "tiny"
-    """A local path, a Hub name, or ``tiny`` for the model that the package ships."""
+    """A folder, a GGUF file, a Hub name, or ``tiny`` for the model that the package ships."""
     revision: str = ""
     """Commit, tag or branch of a Hub model. Empty takes the default branch; pin it in real
     federations.
     """
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen weights. Adapters are float32 always."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute. ``auto`` takes a GPU if there is one."""
+    quantise: Literal["", "int8", "nf4"] = ""
+    """Frozen weights in 8 or 4 bits, by bitsandbytes (arXiv 2208.07339, 2305.14314), computed with
+    in ``dtype``. Empty keeps them as they are.
+    """
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
+    """Where to compute: ``cpu``, ``cuda``, or a GPU by its number, ``cuda:1``. ``auto`` takes a GPU
+    if there is one.
+    """
 
 
 class AdapterSettings(Section):

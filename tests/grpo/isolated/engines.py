@@ -16,8 +16,8 @@ from fedgrpo.grpo.isolated.keys import Row, row_key
 from fedgrpo.grpo.isolated.shapes import Layout
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.base import load_base
+from fedgrpo.model.family.row_gradients import hookable, row_gradients
 from fedgrpo.model.lora import Adapter
-from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 from tests.models import graded, rows, stirred

@@ -10,6 +10,7 @@ from fedgrpo.grpo.rollout import scoring
 from fedgrpo.grpo.rollout.packing import pack
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.grpo.rollout.scoring import FrozenHeadLogps, completion_logps
+from fedgrpo.model.family.passes import Head
 
 
 class LargestTensor(TorchDispatchMode):
@@ -89,6 +90,6 @@ def test_an_output_layer_that_is_trained_gets_its_gradient_in_chunks_too(
     whole = head(hidden).log_softmax(-1).gather(1, targets[:, None])[:, 0]
     (expected,) = torch.autograd.grad(whole.sum(), head.weight)
     monkeypatch.setattr(scoring, "LOGITS_BUDGET", 3 * 50)
-    logps = scoring.token_logps(head, hidden, targets, 1.0)
+    logps = scoring.token_logps(Head(head), hidden, targets, 1.0)
     (gradient,) = torch.autograd.grad(logps.sum(), head.weight)
     assert torch.allclose(gradient, expected, atol=1e-5)

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from fedgrpo.ground.records import Guarantee
 from fedgrpo.model.export.card import RunFacts, hub_name, run_card, shown_part, write_card
 from fedgrpo.model.lora import Adapter
-from fedgrpo.settings import AdapterSettings, ModelSettings, Settings
+from fedgrpo.settings import AdapterSettings, Settings
 from tests.models import tiny_base
 
 
@@ -67,8 +67,8 @@ def test_parts_are_shown_without_folders(text: str, shown: str) -> None:
 
 def test_folders_are_no_names_of_the_hub(tmp_path: Path) -> None:
     for name in ("tiny", str(tmp_path), "./here", "~/there"):
-        assert hub_name(ModelSettings(name=name)) == ""
-    assert hub_name(ModelSettings(name="org/base")) == "org/base"
+        assert hub_name(name) == ""
+    assert hub_name("org/base") == "org/base"
 
 
 @pytest.mark.parametrize("alpha", [16.0, 0.5])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM, PreTrainedModel
 
-from fedgrpo.grpo.rollout.packing import pack
+from fedgrpo.grpo.rollout.packing import PackedBatch, pack
 from fedgrpo.grpo.rollout.sampling import SamplingPlan, sample
 from fedgrpo.grpo.rollout.scoring import completion_logps
 from fedgrpo.model.kernels import packed_attention
@@ -16,10 +16,20 @@ PROMPTS = [[5, 6, 7], [9, 4, 4, 8, 2, 11], [3], [12, 13, 14, 15]]
 PLAN = SamplingPlan(group_size=5, max_tokens=9, temperature=1.0, eos_ids=(1, 7, 9), pad_id=0)
 
 
-def packed_llama() -> PreTrainedModel:
-    model = copy.deepcopy(random_llama())
-    use_packed_attention(model)
-    return model
+def by_mask(model: PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
+    """Log-probabilities, shape (N, T), by a dense mask."""
+    states = model.model(
+        input_ids=batch.ids,
+        attention_mask=batch.attention_mask(model.dtype),
+        position_ids=batch.positions,
+    ).last_hidden_state[batch.row, batch.column]
+    logps = model.lm_head(states).log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+    placed = logps.new_zeros(len(batch.completions), PLAN.max_tokens)
+    return placed.index_put((batch.token_completion, batch.token_index), logps)
+
+
+def by_blocks(model: PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
+    return completion_logps(model, batch, PLAN.max_tokens, 1.0)
 
 
 def sliding_mistral() -> PreTrainedModel:
@@ -45,7 +55,8 @@ def test_blocks_give_the_dense_masks_values_and_gradients(
     row_tokens: int, listened: bool, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed_attention, "SCORES_BUDGET", budget)
-    dense, blocks = copy.deepcopy(random_llama()), packed_llama()
+    dense, blocks = copy.deepcopy(random_llama()), copy.deepcopy(random_llama())
+    dense.set_attn_implementation("sdpa")
     assert (dense.config._attn_implementation, blocks.config._attn_implementation) == (
         "sdpa",
         PACKED,
@@ -56,9 +67,9 @@ def test_blocks_give_the_dense_masks_values_and_gradients(
     if listened:
         blocks.model.layers[0].register_forward_hook(lambda *_: None)
     results = []
-    for model in (dense, blocks):
+    for model, scored in ((dense, by_mask), (blocks, by_blocks)):
         weight = model.model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
-        logps = completion_logps(model, batch, 9, 1.0)
+        logps = scored(model, batch)
         coefficients = (batch.completions + 1).float()[:, None]
         (gradient,) = torch.autograd.grad((logps * coefficients).sum(), weight)
         results.append((logps, gradient))
@@ -107,7 +118,7 @@ def test_a_cache_with_room_holds_what_a_growing_one_holds() -> None:
     for cache in (grown, source):
         cache.update(*first, 0)
     grown.batch_repeat_interleave(2)
-    roomy = repeat_cache(source, 2, room=3)
+    roomy = repeat_cache(source, 3, 2, room=3)
     assert isinstance(roomy.layers[0], RoomyLayer)
     rows = torch.tensor([0, 2, 5])
     for step in range(3):
@@ -115,6 +126,6 @@ def test_a_cache_with_room_holds_what_a_growing_one_holds() -> None:
         for ours, theirs in zip(roomy.update(*new, 0), grown.update(*new, 0), strict=True):
             assert torch.equal(ours, theirs)
         if step == 0:
-            roomy.batch_select_indices(rows)
+            roomy.reorder_cache(rows)
             grown.batch_select_indices(rows)
     assert roomy.get_seq_length() == grown.get_seq_length() == 8

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+import httpx
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
@@ -21,6 +22,10 @@ from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.ground.errors import FedGRPOError
 
 LOG = logging.getLogger(__name__)
+
+
+def ready() -> None:
+    """Do nothing, as soon as everything is imported."""
 
 
 def work(said: Mapping[str, Any], token: str) -> None:
@@ -45,6 +50,8 @@ def work(said: Mapping[str, Any], token: str) -> None:
             serve_run(client, lambda: load_app(app, ServerApp))
     except FedGRPOError as error:
         sys.exit(str(error))
+    except httpx.HTTPStatusError as error:
+        sys.exit(f"the task is no longer this process's: {error.response.status_code}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

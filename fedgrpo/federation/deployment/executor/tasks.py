@@ -37,6 +37,10 @@ def main() -> None:
     multiprocessing.util.abstract_sockets_supported = False  # type: ignore[misc]
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([task.__name__, said["app"].partition(":")[0]])
+    # A task whose first sign of life comes late is given to somebody else, and imports take long.
+    first = forks.Process(target=task.ready)
+    first.start()
+    first.join()
     running: list[Any] = []
     client = runtime.client("SuperExec")
     try:

@@ -26,8 +26,8 @@ from fedgrpo.grpo.isolated.shapes import Layout, step_above
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.family.row_gradients import hookable, row_gradients
 from fedgrpo.model.lora import Adapter
-from fedgrpo.model.row_gradients import hookable, row_gradients
 from fedgrpo.privacy.accounting.guarantees import OVERFLOW
 from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.release import ReleasePlan, release_prompts

@@ -15,7 +15,7 @@ from fedgrpo.grpo.isolated.shapes import TeachingShape
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model.row_gradients import hookable, row_gradients
+from fedgrpo.model.family.row_gradients import hookable, row_gradients
 
 COLUMNS = 2048
 """Columns that go through the model together: more gain nothing on a CPU, and fit its cache."""

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from fedgrpo.ground.errors import PrivacyError
+from fedgrpo.model.family.precision import loss_scale
 from fedgrpo.model.kernels.low_rank import ROW_GRADIENTS, gradients_by_row, is_fused
 
 
@@ -45,6 +47,14 @@ def row_gradients(
     PrivacyError
         If Opacus has no hook for these parameters and there are several rows.
     """
+    # Every prompt's by the same factor, whoever is beside it.
+    scale = loss_scale(model.dtype) if isinstance(model, PreTrainedModel) else 1.0
+    return _scaled_gradients(model, parameters, lambda: loss() * scale, rows) / scale
+
+
+def _scaled_gradients(
+    model: nn.Module, parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], rows: int
+) -> Tensor:
     if rows == 1:
         return _flat(torch.autograd.grad(loss(), parameters), 1)
     if not hookable(model, parameters):

@@ -1,0 +1,184 @@
+"""What a GPU makes of it: ``python benchmarks/gpu.py [--small]``, one line of JSON a part.
+
+Decoding and a plain step, on a model of SmolLM2-135M's shape with made-up weights. Without a GPU it
+says so. ``--small`` takes the shipped base on whatever device there is, times nothing worth a name,
+and holds results against plain transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from fedgrpo.data.prompts import PromptRow
+from fedgrpo.grpo.rollout.engines import OwnEngine
+from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
+from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.base import BaseModel, load_base
+from fedgrpo.model.kernels.packed_attention import use_packed_attention
+from fedgrpo.model.lora import Adapter
+from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
+
+SMOLLM2 = LlamaConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    tie_word_embeddings=True,
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a step, and how often it is taken; the first is not counted."""
+
+    prompts: int
+    group: int
+    tokens: int
+    steps: int
+
+
+LARGE, SMALL = Size(32, 8, 64, 5), Size(6, 4, 8, 1)
+
+
+def main() -> None:
+    """Print a line of JSON for each part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true")
+    small = parser.parse_args().small
+    if not small and not torch.cuda.is_available():
+        print(json.dumps({"error": "no GPU is visible here: --small checks results on a CPU"}))
+        return
+    size = SMALL if small else LARGE
+    made = Adapter(load_base(ModelSettings(dtype="float32")) if small else shaped(), lora())
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    for part in (decoding, step, *([greedy, scored] if small else [])):
+        print(json.dumps({"part": part.__name__, "card": card, **part(made, size)}), flush=True)
+
+
+def lora() -> AdapterSettings:
+    """LoRA of rank 16 on all linear layers."""
+    return AdapterSettings(kind="lora", rank=16, alpha=32.0)
+
+
+def shaped() -> BaseModel:
+    """A model of SmolLM2-135M's shape, with the shipped base's tokenizer."""
+    base, device = load_base(ModelSettings()), torch.device("cuda")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(SMOLLM2).bfloat16().requires_grad_(False).eval().to(device)
+    use_packed_attention(model)
+    return replace(base, model=model, device=device)
+
+
+def rows(size: Size) -> list[PromptRow]:
+    """Prompts of the shipped alphabet, of several lengths."""
+    names = [hashlib.sha256(b"%d" % i).hexdigest() for i in range(size.prompts)]
+    return [PromptRow(name[: 4 + i % 8], {}) for i, name in enumerate(names)]
+
+
+def letters(completions: list[str], **_: object) -> list[float]:
+    """A reward in which completions of a group differ."""
+    return [sum(map(ord, text)) % 97 / 97 for text in completions]
+
+
+def trainer(made: Adapter, size: Size) -> GRPOTrainer:
+    """A trainer that learns from every completion, cut or not."""
+    settings = GRPOSettings(
+        prompts_per_step=size.prompts,
+        group_size=size.group,
+        max_completion_length=size.tokens,
+        overlong_share=0.1,
+    )
+    return GRPOTrainer(made, letters, rows(size), settings=settings)
+
+
+def encoded(made: Adapter, size: Size) -> list[tuple[int, ...]]:
+    """The prompts' tokens."""
+    return [tuple(made.base.tokenizer.encode(str(row.prompt))) for row in rows(size)]
+
+
+def timed(work: Callable[[], object], steps: int) -> float:
+    """Median seconds, after one that is not counted."""
+    taken = []
+    for _ in range(steps + 1):
+        started = time.monotonic()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append(time.monotonic() - started)
+    return statistics.median(taken[1:])
+
+
+def decoding(made: Adapter, size: Size) -> dict[str, float]:
+    """Tokens a second over 2 x prompts x group rows that never end."""
+    plan = SamplingPlan(2 * size.group, size.tokens, 1.0, (made.causal.config.vocab_size,), 0)
+    prompts = encoded(made, size)
+    seconds = timed(lambda: OwnEngine(made).sample(prompts, plan), size.steps)
+    tokens = len(prompts) * plan.group_size * plan.max_tokens
+    return {"rows": len(prompts) * plan.group_size, "tokens_per_s": round(tokens / seconds, 1)}
+
+
+def step(made: Adapter, size: Size) -> dict[str, float]:
+    """A plain step."""
+    training = trainer(made, size)
+    seconds = timed(training.step, size.steps)
+    mismatch = training.history[-1].mismatch
+    return {"seconds": round(seconds, 4), "mismatch": mismatch}
+
+
+def greedy(made: Adapter, size: Size) -> dict[str, float]:
+    """Share of greedy tokens that are those of ``generate``."""
+    plan = SamplingPlan(1, size.tokens, 0.0, made.base.eos_ids, 0)
+    found = OwnEngine(made).sample(encoded(made, size), plan)
+    same = [_by_generate(made, found, i) for i in range(size.prompts)]
+    return {"greedy_as_generate": sum(same) / len(same)}
+
+
+def _by_generate(made: Adapter, found: Rollout, number: int) -> bool:
+    ids = torch.tensor([found.prompts[number]], device=made.base.device)
+    with made.merged():
+        theirs = made.causal.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=found.tokens.shape[1],
+            do_sample=False,
+        )
+    ours: list[int] = found.tokens[number][found.mask[number]].tolist()
+    return ours == theirs[0, ids.shape[1] :].tolist()
+
+
+def scored(made: Adapter, size: Size) -> dict[str, float]:
+    """Furthest that the update's packed log-probabilities are from a plain forward pass's."""
+    plan = SamplingPlan(size.group, size.tokens, 1.0, made.base.eos_ids, 0)
+    policy = trainer(made, size).policy
+    rollout = policy.rollout(encoded(made, size), plan)
+    furthest = 0.0
+    with torch.no_grad():
+        for batch in policy.pack(rollout, range(len(rollout.mask))):
+            scores = policy.logps(rollout, batch)
+            for row, logps in zip(batch.completions.tolist(), scores, strict=True):
+                plain = _plain(made, rollout, row)
+                furthest = max(furthest, float((logps[: len(plain)] - plain).abs().max()))
+    return {"furthest_logp": furthest}
+
+
+def _plain(made: Adapter, rollout: Rollout, row: int) -> torch.Tensor:
+    prompt = rollout.prompts[row // rollout.group_size]
+    tokens = rollout.tokens[row][rollout.mask[row]].to(made.base.device)
+    ids = torch.cat([torch.tensor(prompt, device=made.base.device), tokens])[None]
+    logits = made.causal(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+    return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+
+
+if __name__ == "__main__":
+    main()
