@@ -75,11 +75,14 @@ class Pushed:
     ----------
     claimed:
         Ids of nodes that the messages say they come from.
+    single:
+        Whether it is one message and the list of its objects, as Flower's nodes push them.
     body:
         The same again, written anew: whoever reads it reads what was read here.
     """
 
     claimed: frozenset[int]
+    single: bool
     body: bytes
 
 
@@ -94,7 +97,9 @@ def read_pushed(body: bytes) -> Pushed:
     # Added up as they come: one that is no number would spoil the sum for all.
     del request.clientapp_runtime_list[:]
     sources = {message.metadata.src_node_id for message in request.messages_list}
-    return Pushed(frozenset(sources | {request.node.node_id}), request.SerializeToString())
+    claimed = frozenset(sources | {request.node.node_id})
+    single = len(request.messages_list) == len(request.message_object_trees) == 1
+    return Pushed(claimed, single, request.SerializeToString())
 
 
 # The two servers ---------------------------------------------------------------------------------

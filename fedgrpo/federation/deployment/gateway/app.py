@@ -167,6 +167,8 @@ def _as_itself(body: bytes, node: int) -> bytes:
         raise RefusedError(400, "these are no messages") from None
     if pushed.claimed != {node}:
         raise RefusedError(401, "a node may send messages in its own name only")
+    if not pushed.single:
+        raise RefusedError(400, "one message is pushed at a time, with the list of its objects")
     return pushed.body
 
 
