@@ -154,7 +154,9 @@ class Warped:
         """None where distributions stay as they are."""
         return cls(warping, history) if warping.truncates or warping.penalises else None
 
-    def __call__(self, logits: Tensor, targets: Tensor, rows: slice) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, logits: Tensor, targets: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits, and the derivative of each kept one by what it was, None for 1; shape (n, V).
 
         Parameters
