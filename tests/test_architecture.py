@@ -66,6 +66,7 @@ LAYERS = """
     rewards
     rewards.apart
     rewards.sandboxed
+    grpo.rollout.choice
     grpo.rollout
     grpo.learning.losses
     grpo.learning.advantages

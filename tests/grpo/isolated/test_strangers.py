@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.federation.node.clients.watch import Watch
+from fedgrpo.grpo.isolated.teaching import _scores, teaching_batch
 from fedgrpo.privacy.grid import GridSum
 from tests.crafted import force, silencer, trigger
 from tests.grpo.isolated.engines import COUNT, bits, engine, learned, made
@@ -63,6 +64,19 @@ def test_knobs_of_sampling_keep_prompts_apart_to_the_bit(entropy: float) -> None
     taught = [lesson.gradient for lesson in lessons.values() if lesson.gradient is not None]
     assert len(taught) > COUNT / 3
     assert all(gradient.isfinite().all() for gradient in taught)
+
+
+def test_what_teaches_scores_what_the_isolated_sampler_drew_from() -> None:
+    which = engine(knobs=True)
+    judged = [j for j in which.collect(made(which, range(6)), Watch()) if which._shape(j)]
+    assert judged
+    for item in judged:
+        shape, pad = which._shape(item), int(which.base.tokenizer.pad_token_id)
+        assert shape is not None
+        batch = teaching_batch([item.experience], shape, which.settings, pad)
+        with torch.no_grad():
+            logps, _ = _scores(which.policy.adapter.causal, batch, which.settings)
+        assert torch.allclose(logps[batch.mask], batch.old_logps[batch.mask], atol=1e-4)
 
 
 def test_a_knobbed_update_scores_what_the_isolated_sampler_drew_from() -> None:
