@@ -277,7 +277,8 @@ def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel
     """
     targets = adapter_targets(model, settings.target_modules)
     config = peft_config(settings, targets)
-    made: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+    with quiet_loading():
+        made: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
     return made
 
 
