@@ -56,6 +56,7 @@ LAYERS = """
     data
     model.kernels
     model.family
+    model.export
     model
     privacy
     ledger
@@ -66,6 +67,7 @@ LAYERS = """
     rewards
     rewards.apart
     rewards.sandboxed
+    grpo.rollout.choice
     grpo.rollout
     grpo.learning.losses
     grpo.learning.advantages
@@ -73,8 +75,8 @@ LAYERS = """
     grpo.methods.credit
     grpo.methods.guidance
     grpo.methods
-    grpo
     grpo.isolated
+    grpo
     standalone
     secure
     secure.committee.steps

@@ -82,7 +82,7 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"rounds": 2.0}, "rounds", "2.0", "correct rounds"),
         ({"rounds": 0}, "rounds", "0", "correct rounds"),
         ({"model": 7}, "model", "7", "correct model"),
-        ({"model": {"dtype": "float16"}}, "model.dtype", "'float16'", "correct model.dtype"),
+        ({"model": {"dtype": "float8"}}, "model.dtype", "'float8'", "correct model.dtype"),
         ({"data": {"tasks": 3}}, "data.tasks", "3", "correct data.tasks"),
         ({"privacy": {"delta": 1.0}}, "privacy.delta", "1.0", "correct privacy.delta"),
         ({"privacy": {"delta": float("nan")}}, "privacy.delta", "nan", "correct privacy.delta"),

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedgrpo.data.failing import check_failing
-from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows
+from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows, rows_by_client
 from fedgrpo.data.prompts import PromptRow, load_prompts, sort_rows, usable_prompts
 from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
@@ -167,6 +167,8 @@ def _split(settings: Settings) -> tuple[list[PromptRow], list[PromptRow]]:
 def _shares(settings: Settings, clients: int) -> list[list[PromptRow]]:
     """Each simulated client's share of what is not held out."""
     data, rows = settings.data, _split(settings)[1]
+    if data.client_column:
+        return rows_by_client(rows, clients, data.client_column)
     return partition_rows(
         rows,
         clients,

@@ -113,6 +113,28 @@ def partition_rows(
     return parts
 
 
+def rows_by_client(rows: Sequence[PromptRow], clients: int, column: str) -> list[list[PromptRow]]:
+    """Rows of each client, where a column says whose they are: no split is drawn.
+
+    Clients stand in the order in which their values first appear.
+
+    Raises
+    ------
+    DataError
+        If a row lacks the column or has a list or mapping there, or it has not ``clients`` values.
+    """
+    parts: dict[Hashable, list[PromptRow]] = {}
+    for index, row in enumerate(rows):
+        value = _value(row, column, index, "data.client_column")
+        parts.setdefault(value, []).append(row)
+    if len(parts) != clients:
+        raise DataError(
+            f"column {column!r} (data.client_column) has {len(parts)} values for {clients} clients",
+            cure=f"set simulation.clients = {len(parts)}, or split by data.partition_by",
+        )
+    return list(parts.values())
+
+
 def hold_out(
     rows: Sequence[PromptRow], count: int, seed: int, unit: str = ""
 ) -> tuple[list[PromptRow], list[PromptRow]]:
@@ -196,18 +218,17 @@ def _groups(rows: Sequence[PromptRow], units: Sequence[Unit], by: str) -> list[I
     return [np.array(indices) for indices in groups.values()]
 
 
-def _value(row: PromptRow, by: str, index: int) -> Hashable:
+def _value(row: PromptRow, by: str, index: int, setting: str = "data.partition_by") -> Hashable:
     if by not in row.columns:
         raise DataError(
-            f"row {index + 1} of those to split has no column {by!r}, "
-            "which data.partition_by names",
+            f"row {index + 1} of those to split has no column {by!r}, which {setting} names",
             cure=f"choose one of {sorted(row.columns)}, or leave it empty to split evenly",
         )
     value = row.columns[by]
     if not isinstance(value, str | int | float | bool | None):
         raise DataError(
             f"row {index + 1} of those to split has a {type(value).__name__} in column {by!r}, "
-            "which data.partition_by names",
+            f"which {setting} names",
             cure="choose a column of texts or numbers",
         )
     return value

@@ -36,7 +36,7 @@ from fedgrpo.grpo.learning.update import Updater, prompt_parts
 from fedgrpo.grpo.methods.credit import CREDITS
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model.base import BaseModel, check_context, load_base, longest_row
+from fedgrpo.model.base import TINY, BaseModel, check_context, load_base, longest_row
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.calling.context import TrainerState
@@ -109,7 +109,7 @@ class GRPOTrainer:
         seed: int | None = 0,
         max_failing: float = DataSettings().max_failing,
     ) -> None:
-        self.settings = settings or GRPOSettings()
+        self.settings = (settings or GRPOSettings()).following(shipped=_is_shipped(model))
         longest = longest_row(self.settings)
         self.adapter = _adapter(model, adapter_settings or AdapterSettings(), seed or 0, longest)
         check_context(self.adapter.base, self.settings)
@@ -305,6 +305,12 @@ def _parts(prompts: int, settings: GRPOSettings) -> tuple[tuple[int, ...], ...]:
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
         warnings.warn(sentence, TrainingWarning, stacklevel=3)
+
+
+def _is_shipped(model: str | BaseModel | Adapter) -> bool:
+    base = model.base if isinstance(model, Adapter) else model
+    name = base if isinstance(base, str) else str(base.model.name_or_path)
+    return name in ("tiny", str(TINY))
 
 
 def _adapter(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, dirichlet_weights, hold_out, partition_rows
+from fedgrpo.data.partition import rows_by_client
 from fedgrpo.data.units import units_of
 from fedgrpo.ground.errors import DataError, SettingsError
 
@@ -218,3 +219,25 @@ def test_a_pool_of_one_repeated_prompt_is_refused() -> None:
     with pytest.raises(DataError, match="repeat the 1 held-out") as caught:
         hold_out([PromptRow("secret", {})] * 3, 1, seed=0)
     assert "secret" not in str(caught.value)
+
+
+def test_a_column_can_say_whose_rows_are_whose() -> None:
+    rows = [PromptRow(f"prompt {i}", {"clinic": name}) for i, name in enumerate("abacbc")]
+    parts = rows_by_client(rows, 3, "clinic")
+    assert [[row.prompt for row in part] for part in parts] == [
+        ["prompt 0", "prompt 2"],
+        ["prompt 1", "prompt 4"],
+        ["prompt 3", "prompt 5"],
+    ]
+
+
+def test_another_number_of_clients_than_the_column_has_is_refused_with_that_number() -> None:
+    with pytest.raises(DataError, match="3 values for 2 clients") as refused:
+        rows_by_client(_rows(["a", "b", "c"]), 2, "task")
+    assert "simulation.clients = 3" in str(refused.value)
+
+
+def test_a_row_without_the_column_is_named() -> None:
+    rows = [*_rows(["a"]), PromptRow("other", {})]
+    with pytest.raises(DataError, match=r"row 2 .* 'task', which data.client_column names"):
+        rows_by_client(rows, 1, "task")

@@ -238,7 +238,8 @@ def _end_at_stops(decoder: Decoder, stops: Stops, looked: int, done: int) -> Non
     rows = decoder.running.nonzero()[:, 0]
     tokens = decoder.tokens[rows, :done]
     ends = stops.reached(tokens, [done] * len(rows), [looked] * len(rows))
-    decoder.running[rows] = torch.tensor([not end for end in ends], device=rows.device)
+    left = torch.tensor([not end for end in ends], dtype=torch.bool, device=rows.device)
+    decoder.running[rows] = left
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from fedgrpo.model.kernels.packed_attention import Block, Packing
 MAX_ROW_TOKENS = 2048
 """The mask of a row takes S^2 memory, so longer groups are spread."""
 
+GPU_COLUMNS = 64
+"""What rows are filled up to a multiple of on a GPU."""
+
 PROMPT, FILLER = 0, -1
 
 

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.choice.warping import Warped
-from fedgrpo.grpo.rollout.memory import free_bytes
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
@@ -253,7 +252,7 @@ def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
     rows, budget = len(hidden), GPU_LOGITS if hidden.is_cuda else LOGITS_BUDGET
     if hidden.is_cuda and not each:
         # Where prompts are strangers the size never follows what is free.
-        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, free_bytes(hidden.device) // 64))
+        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, torch.cuda.mem_get_info(hidden.device)[0] // 64))
     size = max(1, budget // vocabulary)
     if each > size:
         size = equal_part(each, size)

@@ -63,6 +63,8 @@ class DataSettings(Section):
     """
     partition_by: str = ""
     """Column of a file or dataset by which simulated clients differ. Empty splits evenly."""
+    client_column: str = ""
+    """Column whose values are the simulated clients themselves, one each. Nothing is split then."""
 
     def column_names(self) -> dict[str, str]:
         """What each column that is asked for is called in the source."""

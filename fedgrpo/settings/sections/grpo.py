@@ -14,6 +14,9 @@ from fedgrpo.settings.sections.presets import PRESETS
 from fedgrpo.settings.sections.section import Section
 from fedgrpo.settings.sections.table import Texts, read_texts
 
+ANSWER_TOKENS = 256
+"""Longest completion of a model that is not the shipped one, where nothing is set: as in TRL."""
+
 FROM_PRESET = frozenset(
     {
         "advantage",
@@ -33,6 +36,9 @@ FROM_PRESET = frozenset(
 configuration names every key, so an empty text stands for "not set".
 """
 
+
+MAY_BE_UNSET = FROM_PRESET | {"max_completion_length"}
+"""All for which an empty text stands for "not set": those, and what follows the model."""
 
 STOPS, STOP_LENGTH = 16, 100
 """Most texts that end a completion, and most characters of one: each token is held against them."""
@@ -185,6 +191,14 @@ class GRPOSettings(Section):
     max_grad_norm: float = 1.0
     """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
 
+    def following(self, *, shipped: bool) -> GRPOSettings:
+        """The same, with a longest completion that fits the shipped model or any other, if none is
+        set.
+        """
+        if shipped or "max_completion_length" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"max_completion_length": ANSWER_TOKENS})
+
     def stop_texts(self) -> tuple[str, ...]:
         """Texts at which a completion ends."""
         return read_texts(self.stop_strings)
@@ -202,7 +216,7 @@ class GRPOSettings(Section):
     def _fill_from_preset(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
+        chosen = {k: v for k, v in given.items() if k not in MAY_BE_UNSET or v != ""}
         name = given.get("preset")
         if not isinstance(name, str) or not 0 < len(name) <= TEXT:
             return chosen

@@ -71,7 +71,7 @@ class Stops:
     def _ends(self, text: str) -> bool:
         return any(each in text for each in self._texts)
 
-    def _decoded(self, windows: Sequence[Sequence[int]]) -> list[str]:
+    def _decoded(self, windows: Sequence[list[int]]) -> list[str]:
         """Text of each; empty where it cannot be told, which is that row's affair."""
         try:
             return self._batch(windows)
@@ -79,14 +79,14 @@ class Stops:
             pass_on_interrupt(error)
             return [self._alone(window) for window in windows]
 
-    def _alone(self, window: Sequence[int]) -> str:
+    def _alone(self, window: list[int]) -> str:
         try:
             return self._batch([window])[0]
         except BaseException as error:
             pass_on_interrupt(error)
             return ""
 
-    def _batch(self, windows: Sequence[Sequence[int]]) -> list[str]:
+    def _batch(self, windows: Sequence[list[int]]) -> list[str]:
         texts = self._tokenizer.batch_decode(
             list(windows), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
