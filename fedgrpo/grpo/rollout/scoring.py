@@ -252,7 +252,8 @@ def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
     rows, budget = len(hidden), GPU_LOGITS if hidden.is_cuda else LOGITS_BUDGET
     if hidden.is_cuda and not each:
         # Where prompts are strangers the size never follows what is free.
-        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, torch.cuda.mem_get_info(hidden.device)[0] // 64))
+        free, _ = torch.cuda.mem_get_info(hidden.device)
+        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, free // 64))
     size = max(1, budget // vocabulary)
     if each > size:
         size = equal_part(each, size)
