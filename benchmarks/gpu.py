@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -71,10 +72,11 @@ def main() -> None:
     if not small and not torch.cuda.is_available():
         print(json.dumps({"error": "no GPU is visible here: --small checks results on a CPU"}))
         return
-    size, dtype = (SMALL, "float32") if small else (LARGE, "bfloat16")
+    size = SMALL if small else LARGE
     with TemporaryDirectory() as folder:
         name = given.model or ("" if small else shaped(Path(folder)))
-        model = ModelSettings(name=name, dtype=dtype) if name else ModelSettings(dtype=dtype)
+        values = {"dtype": "float32" if small else "bfloat16"} | ({"name": name} if name else {})
+        model = ModelSettings.model_validate(values)
         measure(model, size, small=small)
 
 
@@ -221,14 +223,15 @@ def greedy(made: Adapter, size: Size) -> dict[str, float]:
 def _by_generate(made: Adapter, found: Rollout, number: int) -> bool:
     ids = torch.tensor([found.prompts[number]], device=made.base.device)
     with made.merged():
-        theirs = made.causal.generate(
+        causal: Any = made.causal
+        theirs: torch.Tensor = causal.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=found.tokens.shape[1],
             do_sample=False,
         )
-    ours: list[int] = found.tokens[number][found.mask[number]].tolist()
-    return ours == theirs[0, ids.shape[1] :].tolist()
+    ours = found.tokens[number][found.mask[number]]
+    return torch.equal(ours, theirs[0, ids.shape[1] :].cpu())
 
 
 def scored(made: Adapter, size: Size) -> dict[str, float]:
@@ -250,7 +253,7 @@ def _plain(made: Adapter, rollout: Rollout, row: int) -> torch.Tensor:
     prompt = rollout.prompts[row // rollout.group_size]
     tokens = rollout.tokens[row][rollout.mask[row]].to(made.base.device)
     ids = torch.cat([torch.tensor(prompt, device=made.base.device), tokens])[None]
-    logits = made.causal(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+    logits: torch.Tensor = made.causal(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
     return logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
 
 

@@ -59,4 +59,5 @@ def test_columns_that_fill_a_row_up_change_nothing_but_rounding() -> None:
         assert batch.ids.shape[1] % columns == 0
         with torch.no_grad():
             found.append(training.policy.logps(rollout, batch)[batch.completions.argsort()])
-    assert torch.allclose(*found, atol=1e-5)
+    narrow, filled = found
+    assert torch.allclose(narrow, filled, atol=1e-5)
