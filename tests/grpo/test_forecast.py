@@ -44,7 +44,8 @@ def trainer(name: str) -> GRPOTrainer:
     torch.manual_seed(0)
     shape, settings = SHAPES[name]
     more = {"vocab_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
-    model = LlamaForCausalLM(LlamaConfig(**shape, **more)).eval().requires_grad_(False)
+    config = LlamaConfig.from_dict({**shape, **more})
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
     use_packed_attention(model)
     base = replace(tiny_base(), model=model, eos_ids=(64,))
     rows = [PromptRow("1+2=", {})] * 8
