@@ -67,6 +67,7 @@ LAYERS = """
     rewards
     rewards.apart
     rewards.sandboxed
+    grpo.rollout.choice
     grpo.rollout
     grpo.learning.losses
     grpo.learning.advantages

@@ -2,8 +2,8 @@
 
 MAX_ZERO_SIGNAL = 0.95
 """Share of groups without signal above which there is nothing to learn."""
-MAX_TRUNCATED = 0.9
-"""Share of completions without an end above which hardly any takes part."""
+MAX_TRUNCATED = 0.5
+"""Share of completions without an end above which most take no part."""
 
 
 def no_signal(share: str, during: str = "") -> str:
@@ -18,7 +18,7 @@ def no_signal(share: str, during: str = "") -> str:
 def truncated(share: str, during: str = "") -> str:
     """Say that so many completions have no end, and for how long."""
     return (
-        f"{share} of the completions reach the length limit without an end{during} and take no "
-        "part in the update. Raise grpo.max_completion_length, set grpo.overlong_share, or check "
+        f"{share} of the completions reach grpo.max_completion_length without an end{during} and "
+        "take no part in the update. Raise it (not set, it is 256, and 10 for tiny), set grpo.overlong_share, or check "
         "that the model ends its answers with the tokenizer's end token."
     )

@@ -14,7 +14,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,11 +31,12 @@ from fedgrpo.grpo.learning.health import (
 )
 from fedgrpo.grpo.learning.losses import LOSSES
 from fedgrpo.grpo.learning.metrics import BatchFigures, StepMetrics, batch_figures
-from fedgrpo.grpo.learning.update import Updater
+from fedgrpo.grpo.learning.schedule import rate_share
+from fedgrpo.grpo.learning.update import Updater, prompt_parts
 from fedgrpo.grpo.methods.credit import CREDITS
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model.base import BaseModel, check_context, load_base, longest_row
+from fedgrpo.model.base import TINY, BaseModel, check_context, load_base, longest_row
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.calling.context import TrainerState
@@ -92,6 +92,8 @@ class GRPOTrainer:
         Optimiser steps since the start of the round.
     planned:
         Steps after which the training asked for is over; 0 before.
+    earlier, of_run:
+        Steps of a federated run before this round, and in all; 0 outside of one.
     history:
         Figures of the last steps, oldest first.
     """
@@ -107,7 +109,7 @@ class GRPOTrainer:
         seed: int | None = 0,
         max_failing: float = DataSettings().max_failing,
     ) -> None:
-        self.settings = settings or GRPOSettings()
+        self.settings = (settings or GRPOSettings()).following(shipped=_is_shipped(model))
         longest = longest_row(self.settings)
         self.adapter = _adapter(model, adapter_settings or AdapterSettings(), seed or 0, longest)
         check_context(self.adapter.base, self.settings)
@@ -160,13 +162,22 @@ class GRPOTrainer:
             max_failing=settings.data.max_failing,
         )
 
-    def start_round(self, seed: int | None) -> None:
+    def start_round(self, seed: int | None, *, earlier: int = 0, of_run: int = 0) -> None:
         """Take the adapter as it stands as reference, with a fresh optimiser and fresh random
         numbers.
 
-        What follows depends on adapter, seed and settings alone, so a federated round can be
-        repeated.
+        What follows depends on adapter, settings and what is given alone, so a federated round can
+        be repeated.
+
+        Parameters
+        ----------
+        seed:
+            As in :class:`GRPOTrainer`.
+        earlier, of_run:
+            Steps of the run before this round, and of all its rounds, for the learning rate's
+            schedule; without, a run is what :meth:`train` is asked for.
         """
+        self.earlier, self.of_run = earlier, of_run
         self.collector.start_round(seed)
         self.updater.start_round()
         self.credit = CREDITS[self.settings.credit](self.collector)
@@ -212,6 +223,8 @@ class GRPOTrainer:
         batch = self.gather(chosen) if fresh else self.pending
         assert batch is not None
         part = batch.experience.part(batch.parts[0])
+        done, total = self.earlier + self.steps_done, self.of_run or self.planned
+        self.updater.set_rate(rate_share(self.settings, done, total))
         update = self.updater.update(part)
         left = batch.parts[1:]
         self.pending = Batch(batch.experience, batch.figures, left) if left else None
@@ -285,15 +298,19 @@ class Steps(Iterator[StepMetrics]):
 
 def _parts(prompts: int, settings: GRPOSettings) -> tuple[tuple[int, ...], ...]:
     """Prompts of each step that a batch serves: ``passes`` times over ``minibatches`` parts."""
-    count = min(settings.minibatches, prompts)
-    bounds = [round(i * prompts / count) for i in range(count + 1)]
-    once = [tuple(range(a, b)) for a, b in pairwise(bounds)]
+    once = [tuple(part) for part in prompt_parts(prompts, settings.minibatches)]
     return tuple(once * settings.passes)
 
 
 def _warn(sentences: Sequence[str]) -> None:
     for sentence in sentences:
         warnings.warn(sentence, TrainingWarning, stacklevel=3)
+
+
+def _is_shipped(model: str | BaseModel | Adapter) -> bool:
+    base = model.base if isinstance(model, Adapter) else model
+    name = base if isinstance(base, str) else str(base.model.name_or_path)
+    return name in ("tiny", str(TINY))
 
 
 def _adapter(

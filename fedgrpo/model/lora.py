@@ -210,6 +210,12 @@ class Adapter:
                 layer.merged_adapters.clear()
                 layer.get_base_layer().weight.data = weight
 
+    @property
+    def merged_bytes(self) -> int:
+        """Bytes that the weights which :meth:`merged` makes take beside the base's own."""
+        weights = [layer.get_base_layer().weight for layer in self._layers]
+        return 0 if self.quantised else sum(w.numel() * w.element_size() for w in weights)
+
     def _in_place(self, number: int, merged: Tensor) -> Tensor:
         """A layer's merged weight; on a GPU at one address for good, where captured graphs read
         it.

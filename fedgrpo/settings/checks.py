@@ -103,6 +103,7 @@ def _check_prompt_unit(settings: Settings) -> None:
             "are taken in shapes that were tried without it",
             "leave it out, and lower grpo.tokens_per_batch where memory is short",
         )
+    _check_local_optimiser(settings)
     if settings.grpo.memory_gb:
         raise impossible(
             f"grpo.memory_gb = {settings.grpo.memory_gb} cannot go with privacy.unit = 'prompt', "
@@ -115,6 +116,25 @@ def _check_prompt_unit(settings: Settings) -> None:
             f"data.min_prompts = {settings.data.min_prompts}",
             "lower the first or raise the second",
         )
+
+
+def _check_local_optimiser(settings: Settings) -> None:
+    """What prompt-level privacy, whose gradients the server takes its steps with, has no use for."""
+    fields = type(settings.grpo).model_fields
+    for name in (
+        "weight_decay",
+        "warmup_steps",
+        "lr_scheduler_type",
+        "gradient_accumulation_steps",
+    ):
+        value = getattr(settings.grpo, name)
+        if value != fields[name].default:
+            raise impossible(
+                f"grpo.{name} = {value!r} cannot go with privacy.unit = 'prompt', which sends the "
+                "clipped gradient and takes no local step",
+                "leave it out (server.learning_rate and server.final_rate say how far a round "
+                "goes), or set privacy.unit = 'client'",
+            )
 
 
 def _check_unit_column(settings: Settings) -> None:
@@ -157,6 +177,12 @@ def _check_credit(settings: Settings) -> None:
             f"grpo.guidance = {grpo.guidance!r} cannot go with grpo.loss = {grpo.loss!r}: "
             "refinements and the loss that tells them apart need each other",
             "set grpo.preset = 'critique_grpo', or neither",
+        )
+    if grpo.guidance == "contexts" and grpo.repetition_penalty != 1:
+        raise impossible(
+            f"grpo.repetition_penalty = {grpo.repetition_penalty} cannot go with grpo.guidance = "
+            "'contexts', whose completions stand behind two prompts with other tokens each",
+            "set grpo.repetition_penalty = 1.0, or another guidance",
         )
     if grpo.credit != "group" and grpo.max_resamples:
         raise impossible(

@@ -13,7 +13,7 @@ from pydantic import ValidationError, model_validator
 from fedgrpo.ground.parts import join_names
 from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.reading import explain, read_toml
-from fedgrpo.settings.sections.grpo import FROM_PRESET
+from fedgrpo.settings.sections.grpo import MAY_BE_UNSET
 from fedgrpo.settings.sections.tree import Tree
 
 Scalar = bool | int | float | str
@@ -26,6 +26,8 @@ class Settings(Tree):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         check_together(self)
+        # Frozen for everybody else.
+        vars(self)["grpo"] = self.grpo.following(shipped=self.model.name == "tiny")
         return self
 
     @classmethod
@@ -61,10 +63,10 @@ class Settings(Tree):
     def to_run_config(self) -> dict[str, Scalar]:
         """Flatten for Flower: the inverse of :meth:`from_run_config`.
 
-        What a preset can fill and neither user nor preset has set is an empty text, so that a
-        preset named later, by ``flwr run -c``, can still fill it.
+        What a preset or the model can fill and nobody has set is an empty text, so that one named
+        later, by ``flwr run -c``, can still fill it.
         """
-        unset = {f"grpo.{name}" for name in FROM_PRESET - self.grpo.model_fields_set}
+        unset = {f"grpo.{name}" for name in MAY_BE_UNSET - self.grpo.model_fields_set}
         flat: dict[str, Scalar] = {}
         for key, value in self.model_dump().items():
             for name, item in value.items() if isinstance(value, dict) else [("", value)]:

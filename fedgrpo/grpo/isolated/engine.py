@@ -132,7 +132,9 @@ class Engine:
     ) -> Sampled:
         """Completions of these prompts, to the model's own end tokens unless others are given."""
         plan = self.policy.sampling_plan()
-        plan = plan if eos_ids is None else replace(plan, eos_ids=eos_ids)
+        if eos_ids is not None:
+            # Texts that stop are looked for as ever, so that a trial takes the time it takes.
+            plan = replace(plan, eos_ids=eos_ids, stops=plan.stops and plan.stops.never())
         numbers = [uniforms(row.key, plan.group_size, plan.max_tokens) for row in batch]
         prompts = [row.ids for row in batch]
         with self.policy.adapter.merged():

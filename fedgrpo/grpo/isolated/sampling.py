@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedgrpo.grpo.rollout.choice import invert
+from fedgrpo.grpo.rollout.choice.drawing import invert
+from fedgrpo.grpo.rollout.choice.warping import NOTHING, PLAIN, Warping, marked
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.model.family.passes import arguments
 from fedgrpo.model.kernels.attention import new_cache
@@ -92,7 +93,7 @@ def sample_grid(
     shape:
         Must not depend on which prompts there are.
     plan:
-        Group size, length, temperature above 0, end tokens and filler.
+        Temperature above 0; nothing is read of its memory.
     """
     seen = [
         _prefilled(model, prompts[start : start + shape.rows], shape, plan.pad_id)
@@ -102,11 +103,17 @@ def sample_grid(
     return slots.run(len(prompts))
 
 
-def choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def choose(
+    logits: Tensor,
+    temperature: float,
+    uniform: Tensor,
+    warping: Warping = PLAIN,
+    seen: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Token, log-probability, and whether there was a distribution at all, each of shape (rows,),
-    from logits (rows, V) and uniform numbers (rows, 1).
+    from logits (rows, V) and uniform numbers (rows, 1); see :meth:`Warping.applied`.
     """
-    logps = (logits.float() / temperature).log_softmax(-1)
+    logps = warping.applied(logits.float() / temperature, seen).log_softmax(-1)
     weights = logps.exp()
     fine = weights.isfinite().all(-1)
     token = invert(torch.where(fine[:, None], weights, 1.0), uniform)
@@ -121,13 +128,15 @@ class _Seen:
     ----------
     layers:
         Keys and values of each layer, (P, heads, W, size), zero where there is no token.
-    logits, real, last:
-        Of the next token (P, V); where there are tokens (P, W); position of the last one (P,).
+    logits, real, ids, last:
+        Of the next token (P, V); where there are tokens, and which, ``NOTHING`` where there are
+        none, (P, W); position of the last one (P,).
     """
 
     layers: list[tuple[Tensor, Tensor]]
     logits: Tensor
     real: Tensor
+    ids: Tensor
     last: Tensor
 
 
@@ -143,7 +152,8 @@ def _prefilled(
     logits = _forward(model, ids, positions, cache, PlainGrid(prompt_hidden(real), real))
     layers: list[Any] = list(cache.layers)
     kept = [(only(x.keys, real)[:count], only(x.values, real)[:count]) for x in layers]
-    return _Seen(kept, logits[:count], real[:count], positions[:count, -1])
+    ids = ids.masked_fill(~real, NOTHING)
+    return _Seen(kept, logits[:count], real[:count], ids[:count], positions[:count, -1])
 
 
 def _joined(parts: Sequence[_Seen]) -> _Seen:
@@ -151,8 +161,8 @@ def _joined(parts: Sequence[_Seen]) -> _Seen:
         (torch.cat([keys for keys, _ in each]), torch.cat([values for _, values in each]))
         for each in zip(*(part.layers for part in parts), strict=True)
     ]
-    rest = (torch.cat([getattr(part, n) for part in parts]) for n in ("logits", "real", "last"))
-    return _Seen(layers, *rest)
+    names = ("logits", "real", "ids", "last")
+    return _Seen(layers, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 class _Slots:
@@ -163,6 +173,8 @@ class _Slots:
     owner, step:
         int64, shape (S,): completion in each slot, and its next token. A free slot goes on with
         what it had, and nobody looks.
+    already:
+        Bool, shape (S, V): tokens that each slot has, where that matters.
     """
 
     def __init__(
@@ -179,11 +191,13 @@ class _Slots:
         self.layers = [_SlotLayer(k, v, self.count, columns) for k, v in seen.layers]
         self.cache = Cache(layers=list(self.layers))
         self.real = torch.zeros(self.count, columns, dtype=torch.bool, device=device)
-        self.owner, self.step, self.last = (
-            torch.zeros(self.count, dtype=torch.long, device=device) for _ in range(3)
+        self.owner, self.step, self.last, self.looked = (
+            torch.zeros(self.count, dtype=torch.long, device=device) for _ in range(4)
         )
         self.logits = seen.logits.new_zeros(self.count, seen.logits.shape[1])
         self.ends = torch.tensor(plan.eos_ids, device=device)
+        vocabulary = seen.logits.shape[1] if plan.warping.penalises else 0
+        self.already = torch.zeros(self.count, vocabulary, dtype=torch.bool, device=device)
 
     def run(self, prompts: int) -> Sampled:
         """Serve all completions of this many prompts."""
@@ -198,6 +212,7 @@ class _Slots:
         every = 1 if device.type == "cpu" else LOOK_EVERY
         while True:
             if turn % every == 0:
+                self._end_at_stops(tokens, running)
                 begun = self._fill(running, begun, total)
                 if not running.any():
                     break
@@ -205,7 +220,7 @@ class _Slots:
             number = torch.where(running, self.owner, total)
             step = self.step.clamp(max=length - 1)
             points = self.points[self.owner, step][:, None]
-            token, logp, fine = choose(self.logits, self.plan.temperature, points)
+            token, logp, fine = self._chosen(points)
             tokens[number, step], logps[number, step] = token, logp
             sound[number] &= fine
             running &= fine & ~torch.isin(token, self.ends) & (step < length - 1)
@@ -213,6 +228,24 @@ class _Slots:
                 break
             self._advance(token, step)
         return _tidied(tokens[:total], logps[:total], self.ends, self.plan, sound[:total])
+
+    def _chosen(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See :func:`choose`."""
+        warping = self.plan.warping
+        chosen = choose(self.logits, self.plan.temperature, points, warping, self.already)
+        if warping.penalises:
+            self.already.scatter_(1, chosen[0][:, None], True)
+        return chosen
+
+    def _end_at_stops(self, tokens: Tensor, running: Tensor) -> None:
+        """Free the slots whose completions have come to a text that stops."""
+        slots = running.nonzero()[:, 0]
+        if not self.plan.stops or not len(slots):
+            return
+        lengths, looked = self.step[slots], self.looked[slots].tolist()
+        ends = self.plan.stops.reached(tokens[self.owner[slots]], lengths.tolist(), looked)
+        self.looked[slots] = lengths
+        running[slots] = torch.tensor([not end for end in ends], device=running.device)
 
     def _fill(self, running: Tensor, begun: int, total: int) -> int:
         """Give free slots to the next completions; returns how many have begun by now."""
@@ -225,7 +258,9 @@ class _Slots:
             layer.take(free, prompt)
         self.real[free] = False
         self.real[free, : self.width] = self.seen.real[prompt]
-        self.owner[free], self.step[free] = owner, 0
+        self.owner[free], self.step[free], self.looked[free] = owner, 0, 0
+        if self.plan.warping.penalises:
+            self.already[free] = marked(self.seen.ids[prompt], self.already.shape[1])
         self.last[free], self.logits[free] = self.seen.last[prompt], self.seen.logits[prompt]
         running[free] = True
         return begun + len(free)
@@ -281,9 +316,12 @@ class _SlotLayer(DynamicLayer):
 def _tidied(
     tokens: Tensor, logps: Tensor, ends: Tensor, plan: SamplingPlan, sound: Tensor
 ) -> Sampled:
-    """Fill what stands behind an end token, and give each prompt its group."""
+    """Fill what stands behind an end, and give each prompt its group."""
     is_end = torch.isin(tokens, ends)
     mask = is_end.cumsum(1) - is_end.long() == 0
+    if plan.stops:
+        is_end = is_end | plan.stops.marks(tokens, mask.sum(1))
+        mask = is_end.cumsum(1) - is_end.long() == 0
 
     def grouped(values: Tensor) -> Tensor:
         return values.view(-1, plan.group_size, *values.shape[1:]).cpu()

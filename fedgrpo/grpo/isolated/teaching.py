@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from fedgrpo.grpo.isolated.sampling import left_filled
 from fedgrpo.grpo.isolated.shapes import TeachingShape
 from fedgrpo.grpo.learning.losses import BatchTotals, compute_loss
+from fedgrpo.grpo.rollout.choice.warping import NOTHING, History, Warped, Warping
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.scoring import token_logps, token_scores
 from fedgrpo.model.family.passes import arguments, output_head, text_part
@@ -37,6 +38,8 @@ class TeachingBatch:
         Bool, shape (R * G, T): where completions have tokens that count.
     old_logps, advantages:
         float32, shapes (R * G, T) and (R * G,).
+    history:
+        What stands before each of the R * N tokens.
     """
 
     ids: Tensor
@@ -47,6 +50,7 @@ class TeachingBatch:
     mask: Tensor
     old_logps: Tensor
     advantages: Tensor
+    history: History
 
 
 def taught_lengths(experience: Experience, grpo: GRPOSettings) -> list[int]:
@@ -90,6 +94,13 @@ def teaching_batch(
     columns = torch.arange(shape.width - 1, shape.width + shape.span - 1).expand(len(groups), -1)
     first = picked(torch.where(index == 0, 1, 0).flatten(1), grid.put, 1) == 1
     targets = picked(tokens.flatten(1), grid.put, 1)
+    sequences = torch.arange(cells[0] * cells[1]).view(*cells[:2], 1).expand(cells)
+    before = ids.masked_fill(~real, NOTHING).repeat_interleave(grpo.group_size, 0)
+    history = History(
+        torch.cat([before, tokens.flatten(0, 1)], 1),
+        picked(sequences.flatten(1), grid.put, 1).flatten(),
+        picked(shape.width + index.flatten(1), grid.put, 1).flatten(),
+    )
     return TeachingBatch(
         torch.cat([ids, targets], 1),
         torch.cat([(real.cumsum(1) - 1).clamp(min=0), picked(starts.flatten(1), grid.put, 1)], 1),
@@ -99,6 +110,7 @@ def teaching_batch(
         there.flatten(0, 1),
         old_logps.flatten(0, 1),
         advantages.flatten(),
+        history,
     )
 
 
@@ -127,15 +139,19 @@ def _scores(
     grid, each = batch.grid.to(model.device), batch.targets.shape[1]
     hidden = _predicting(model, batch, grid).flatten(0, 1)
     targets, head = batch.targets.flatten().to(model.device), output_head(model)
+    warped = Warped.of(Warping.of(grpo), batch.history.to(model.device))
 
     def placed(flat: Tensor) -> Tensor:
         width = batch.ids.shape[1] - each
         return picked(flat.view(-1, each), (grid.take - width), 1).view(batch.mask.shape)
 
     if grpo.entropy_weight:
-        logps, entropy = token_scores(head, hidden, targets, grpo.temperature, each=each)
+        logps, entropy = token_scores(
+            head, hidden, targets, grpo.temperature, each=each, warped=warped
+        )
         return placed(logps), placed(entropy)
-    return placed(token_logps(head, hidden, targets, grpo.temperature, each=each)), None
+    logps = token_logps(head, hidden, targets, grpo.temperature, each=each, warped=warped)
+    return placed(logps), None
 
 
 def _predicting(model: PreTrainedModel, batch: TeachingBatch, grid: GroupGrid) -> Tensor:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from fedgrpo.grpo.rollout.choice import choose
+from fedgrpo.grpo.rollout.choice.drawing import choose
+from fedgrpo.grpo.rollout.choice.stops import Stops
+from fedgrpo.grpo.rollout.choice.warping import PLAIN, Warping, marked
 from fedgrpo.grpo.rollout.replay import BUSY, Replay, kept
 from fedgrpo.grpo.rollout.streams import (
     COLUMNS,
@@ -47,11 +49,14 @@ class Decoding:
         0 is greedy.
     eos_ids:
         Tokens that end a completion.
+    warping:
+        What is kept of each token's distribution.
     """
 
     max_tokens: int
     temperature: float
     eos_ids: tuple[int, ...]
+    warping: Warping = PLAIN
 
 
 class Decoder:
@@ -66,7 +71,11 @@ class Decoder:
     """
 
     def __init__(
-        self, streams: Sequence[FixedStream | GrowingStream], rows: int, decoding: Decoding
+        self,
+        streams: Sequence[FixedStream | GrowingStream],
+        rows: int,
+        decoding: Decoding,
+        vocabulary: int = 0,
     ) -> None:
         self.streams, self.decoding = list(streams), decoding
         device, length = streams[0].state()[0].device, decoding.max_tokens
@@ -76,13 +85,18 @@ class Decoder:
         self._token = torch.zeros(rows, 1, dtype=torch.long, device=device)
         self._uniform = torch.zeros(rows, length, dtype=torch.float64, device=device)
         self._step = torch.zeros(1, dtype=torch.long, device=device)
+        # Of rows and vocabulary, only where it is looked at.
+        columns = vocabulary if decoding.warping.penalises else 0
+        self._seen = torch.zeros(rows, columns, dtype=torch.bool, device=device)
         self._powers = torch.ones(len(streams), 1, 1, device=device)
         self._ends = torch.tensor(decoding.eos_ids, device=device)
-        self._replay = Replay(self.step, self.state())
+        # What grows is another step every time.
+        is_fixed = all(isinstance(stream, FixedStream) for stream in streams)
+        self._replay = Replay(self.step, self.state()) if is_fixed else self.step
 
     def state(self) -> list[Tensor]:
         """All that decides the next step, but for keys and values."""
-        own = [self._step, self._token, self.tokens, self.logps, self.running]
+        own = [self._step, self._token, self.tokens, self.logps, self.running, self._seen]
         return [*own, *(buffer for stream in self.streams for buffer in stream.state())]
 
     def begin(
@@ -107,6 +121,9 @@ class Decoder:
         self._step.zero_()
         self.running.fill_(True)
         self.running[count:] = False
+        if self.decoding.warping.penalises:
+            already = marked(seen[0].ids, self._seen.shape[1])
+            self._seen[:count] = already.repeat_interleave(group, 0)
         first = self._product([prompts.logits for prompts in seen])
         logits = first.new_zeros(len(self.running), first.shape[1])
         logits[:count] = first.repeat_interleave(group, 0)
@@ -123,7 +140,7 @@ class Decoder:
     def take(self, other: Decoder, rows: Tensor) -> None:
         """Go on with these rows of another decoder, or of this one."""
         count = len(rows)
-        for name in ("tokens", "logps", "running", "_token", "_uniform"):
+        for name in ("tokens", "logps", "running", "_token", "_uniform", "_seen"):
             mine, theirs = getattr(self, name), getattr(other, name)
             chosen = theirs.index_select(0, rows)
             if other is self:
@@ -139,7 +156,10 @@ class Decoder:
 
     def _choose(self, logits: Tensor) -> None:
         uniform = self._uniform.index_select(1, self._step)
-        token, logp = choose(logits, self.decoding.temperature, uniform)
+        warping, seen = self.decoding.warping, self._seen
+        token, logp = choose(logits, self.decoding.temperature, uniform, warping, seen)
+        if warping.penalises:
+            seen.scatter_(1, token, True)
         self.tokens.index_copy_(1, self._step, token)
         self.logps.index_copy_(1, self._step, logp)
         self.running.logical_and_(~torch.isin(token[:, 0], self._ends))
@@ -161,9 +181,10 @@ def decode(
     group: int,
     uniform: Tensor,
     decoding: Decoding,
+    stops: Stops | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode until all rows have ended; tokens and log-probabilities, shape (n, T), on the model's
-    device. What stands behind an end token is arbitrary.
+    device. What stands behind an end token, or a text that stops, is arbitrary.
 
     Parameters
     ----------
@@ -171,7 +192,7 @@ def decode(
         See :meth:`Decoder.begin`. A single context has power 1.
     """
     with BUSY if model.device.type == "cuda" else nullcontext():
-        return _decoded(model, seen, powers, group, uniform, decoding)
+        return _decoded(model, seen, powers, group, uniform, decoding, stops)
 
 
 def _decoded(
@@ -181,6 +202,7 @@ def _decoded(
     group: int,
     uniform: Tensor,
     decoding: Decoding,
+    stops: Stops | None,
 ) -> tuple[Tensor, Tensor]:
     rows, device = len(uniform), model.device
     tokens = torch.zeros(rows, decoding.max_tokens, dtype=torch.long, device=device)
@@ -189,8 +211,11 @@ def _decoded(
     size = _Size(model, seen, decoding)
     decoder = size.decoder(rows)
     decoder.begin(seen, powers, group, uniform)
-    done, every = 1, LOOK_EVERY if device.type == "cuda" else 1
+    done, looked, every = 1, 0, LOOK_EVERY if device.type == "cuda" else 1
     while True:
+        if stops:
+            _end_at_stops(decoder, stops, looked, done)
+            looked = done
         left = decoder.running[: len(alive)].nonzero()[:, 0]
         over = done >= decoding.max_tokens or not len(left)
         if over or size.is_worth(len(left), len(decoder.running)):
@@ -206,6 +231,15 @@ def _decoded(
         for _ in range(min(every, decoding.max_tokens - done)):
             decoder.advance()
             done += 1
+
+
+def _end_at_stops(decoder: Decoder, stops: Stops, looked: int, done: int) -> None:
+    """Let rows run no further that have come to a text that stops, behind ``looked`` tokens."""
+    rows = decoder.running.nonzero()[:, 0]
+    tokens = decoder.tokens[rows, :done]
+    ends = stops.reached(tokens, [done] * len(rows), [looked] * len(rows))
+    left = torch.tensor([not end for end in ends], dtype=torch.bool, device=rows.device)
+    decoder.running[rows] = left
 
 
 @dataclass(frozen=True)
@@ -246,7 +280,7 @@ class _Size:
         model, room = self.model, self.decoding.max_tokens
         pairs = zip(self.seen, columns, strict=True)
         streams = [stream_over(model, prompts, rows, wide, room) for prompts, wide in pairs]
-        return Decoder(streams, rows, self.decoding)
+        return Decoder(streams, rows, self.decoding, self.seen[0].logits.shape[1])
 
 
 def row_bucket(rows: int) -> int:

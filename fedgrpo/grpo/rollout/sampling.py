@@ -17,7 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fedgrpo.ground.errors import ModelError
-from fedgrpo.grpo.rollout.choice import uniforms
+from fedgrpo.grpo.rollout.choice.drawing import uniforms
+from fedgrpo.grpo.rollout.choice.stops import Stops
+from fedgrpo.grpo.rollout.choice.warping import PLAIN, Warping
 from fedgrpo.grpo.rollout.decoding import Decoding, decode
 from fedgrpo.grpo.rollout.memory import budget_bytes, fitting_rows, is_out_of_memory
 from fedgrpo.grpo.rollout.replay import keep_nothing
@@ -41,6 +43,10 @@ class SamplingPlan:
     memory_gb:
         What the rows may take, in GiB: as many prompts as fit are decoded at once. 0 stands for a
         share of what is free.
+    warping:
+        What is kept of each token's distribution.
+    stops:
+        Texts that end a completion; they stay in it.
     """
 
     group_size: int
@@ -49,6 +55,8 @@ class SamplingPlan:
     eos_ids: tuple[int, ...]
     pad_id: int
     memory_gb: float = 0.0
+    warping: Warping = PLAIN
+    stops: Stops | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Rollout:
     logps:
         float32, shape (P*G, T): the sampler's log-probability of each token; 0 after the end.
     mask:
-        bool, shape (P*G, T): true up to and including the end token.
+        bool, shape (P*G, T): true up to and including the end.
     ended:
         bool, shape (P*G,): false where the length limit cut the completion.
     """
@@ -155,10 +163,13 @@ def as_rollout(
     prompts: Sequence[Sequence[int]], tokens: Tensor, logps: Tensor, plan: SamplingPlan
 ) -> Rollout:
     """A rollout of tokens, int64, and log-probabilities, float32, of shape (P*G, T) on the CPU;
-    whatever stands behind an end token is put away.
+    whatever stands behind an end token or a text that stops is put away.
     """
     is_end = torch.isin(tokens, torch.tensor(plan.eos_ids))
     mask = is_end.cumsum(1) - is_end.long() == 0
+    if plan.stops:
+        is_end = is_end | plan.stops.marks(tokens, mask.sum(1))
+        mask = is_end.cumsum(1) - is_end.long() == 0
     return Rollout(
         tuple(map(tuple, prompts)),
         tokens.masked_fill(~mask, plan.pad_id),
@@ -198,9 +209,9 @@ class _Work:
             Prefilled(model, [context[i] for i in prompts], plan.pad_id)
             for context in self.contexts
         ]
-        decoding = Decoding(plan.max_tokens, plan.temperature, plan.eos_ids)
+        decoding = Decoding(plan.max_tokens, plan.temperature, plan.eos_ids, plan.warping)
         uniform = self.uniform[rows.to(self.uniform.device)]
-        found = decode(model, seen, self.powers, plan.group_size, uniform, decoding)
+        found = decode(model, seen, self.powers, plan.group_size, uniform, decoding, plan.stops)
         return found[0].cpu(), found[1].cpu()
 
 

@@ -14,9 +14,12 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from fedgrpo.grpo.rollout.choice.warping import Warped
+from fedgrpo.grpo.rollout.memory import free_bytes
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
+from fedgrpo.model.kernels.half_product import backward_product
 from fedgrpo.model.kernels.packed_attention import equal_part
 
 GPU_LOGITS = 256 * 2**20
@@ -28,7 +31,11 @@ tokens of a batch is never held whole.
 
 
 def completion_logps(
-    model: PreTrainedModel, batch: PackedBatch, width: int, temperature: float
+    model: PreTrainedModel,
+    batch: PackedBatch,
+    width: int,
+    temperature: float,
+    warped: Warped | None = None,
 ) -> Tensor:
     """Log-probability of every completion token.
 
@@ -42,41 +49,49 @@ def completion_logps(
         Columns of the result, T.
     temperature:
         The sampler's, so that both sides mean the same distribution.
+    warped:
+        The sampler's, for the same reason, over the batch's tokens; None keeps all as it is.
 
     Returns
     -------
     float32, shape (N, T), zero where there is no token.
     """
-    device = model.device
     predicting = predicting_states(model, batch)
-    head = output_head(model)
-    return _placed(
-        token_logps(head, predicting, batch.targets.to(device), temperature), batch, width
-    )
+    head, targets = output_head(model), batch.targets.to(model.device)
+    return _placed(token_logps(head, predicting, targets, temperature, warped=warped), batch, width)
 
 
 def completion_scores(
-    model: PreTrainedModel, batch: PackedBatch, width: int, temperature: float
+    model: PreTrainedModel,
+    batch: PackedBatch,
+    width: int,
+    temperature: float,
+    warped: Warped | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of every completion token, as :func:`completion_logps` gives it, and the
     entropy of the distribution that it was drawn from, in nats; both of shape (N, T).
     """
     predicting = predicting_states(model, batch)
     head, targets = output_head(model), batch.targets.to(model.device)
-    logps, entropy = token_scores(head, predicting, targets, temperature)
+    logps, entropy = token_scores(head, predicting, targets, temperature, warped=warped)
     return _placed(logps, batch, width), _placed(entropy, batch, width)
 
 
 def token_scores(
-    head: Head, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
+    head: Head,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    *,
+    each: int = 0,
+    warped: Warped | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy, float32, shape (K,), from hidden states of shape
-    (K, d). For ``each`` see :func:`token_logps`.
+    (K, d). For ``each`` and ``warped`` see :func:`token_logps`.
     """
+    given = (warped, head, hidden, targets, temperature)
     parts = [
-        checkpoint(
-            _chunk_scores, head, hidden[rows], targets[rows], temperature, use_reentrant=False
-        )
+        checkpoint(_chunk_scores, *given, rows, use_reentrant=False)
         for rows in _chunks(hidden, head.vocabulary, each)
     ]
     logps, entropy = torch.cat(parts).unbind(1)
@@ -123,42 +138,62 @@ def _hidden(
 
 
 def token_logps(
-    head: Head, hidden: Tensor, targets: Tensor, temperature: float, *, each: int = 0
+    head: Head,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    *,
+    each: int = 0,
+    warped: Warped | None = None,
 ) -> Tensor:
     """Log-probability of each target, float32, shape (K,), from hidden states of shape (K, d).
 
     Where ``each`` consecutive states belong together, they are cut into equal parts, so that
-    each group meets the same products wherever it stands; 0 cuts as fits best.
+    each group meets the same products wherever it stands; 0 cuts as fits best. ``warped`` is told
+    which of the K tokens it is given.
     """
     layer = head.layer
     plain = type(layer) is nn.Linear and not any(p.requires_grad for p in layer.parameters())
     if plain and not head.cap:
         frozen: Tensor = FrozenHeadLogps.apply(  # type: ignore[no-untyped-call]
-            hidden, layer.weight, layer.bias, targets, temperature / head.scale, each
+            hidden, layer.weight, layer.bias, targets, temperature / head.scale, each, warped
         )
         return frozen
     # An output layer that is trained, caps its logits, or is no plain matrix: autograd's own way.
+    given = (warped, head, hidden, targets, temperature)
     parts = [
-        checkpoint(
-            _chunk_logps, head, hidden[rows], targets[rows], temperature, use_reentrant=False
-        )
+        checkpoint(_chunk_logps, *given, rows, use_reentrant=False)
         for rows in _chunks(hidden, head.vocabulary, each)
     ]
     return torch.cat(parts)
 
 
-def _chunk_logps(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = head.logits(hidden) / temperature
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+def _chunk_logits(
+    warped: Warped | None,
+    head: Head,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    rows: slice,
+) -> tuple[Tensor, Tensor]:
+    """Logits of these rows, shape (n, V), and their targets, (n, 1)."""
+    logits, target = head.logits(hidden[rows]) / temperature, targets[rows, None]
+    return (warped(logits, target, rows)[0] if warped else logits), target
 
 
-def _chunk_scores(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _chunk_logps(*given: Any) -> Tensor:
+    logits, target = _chunk_logits(*given)
+    return logits.gather(1, target)[:, 0] - logits.logsumexp(1)
+
+
+def _chunk_scores(warped: Warped | None, *given: Any) -> Tensor:
     """Log-probability and entropy, shape (rows, 2)."""
-    logits = head.logits(hidden) / temperature
+    logits, target = _chunk_logits(warped, *given)
     total = logits.logsumexp(1)
-    # H = log Z - E[logit].
-    entropy = total - (logits.softmax(1) * logits).sum(1)
-    return torch.stack([logits.gather(1, targets[:, None])[:, 0] - total, entropy], 1)
+    # H = log Z - E[logit]; what was left out has no part in it.
+    there = logits.masked_fill(logits.isneginf(), 0.0) if warped else logits
+    entropy = total - (logits.softmax(1) * there).sum(1)
+    return torch.stack([logits.gather(1, target)[:, 0] - total, entropy], 1)
 
 
 class FrozenHeadLogps(torch.autograd.Function):
@@ -178,6 +213,7 @@ class FrozenHeadLogps(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         each: int,
+        warped: Warped | None = None,
     ) -> Tensor:
         """Shapes: hidden (K, d), weight (V, d), bias (V,), targets (K,); returns float32 (K,)."""
         logps = torch.empty(len(hidden), device=hidden.device)
@@ -185,7 +221,9 @@ class FrozenHeadLogps(torch.autograd.Function):
         slopes = torch.empty_like(hidden if wanted else hidden[:0])
         for rows in _chunks(hidden, len(weight), each):
             logits = linear(hidden[rows], weight, bias).float().div_(temperature)
-            target = targets[rows, None]
+            target, factor = targets[rows, None], None
+            if warped:
+                logits, factor = warped(logits, target, rows)
             chosen, peak = logits.gather(1, target), logits.amax(1, keepdim=True)
             # In place, where logsumexp and softmax would each write another such matrix.
             weights = logits.sub_(peak).exp_()
@@ -194,7 +232,9 @@ class FrozenHeadLogps(torch.autograd.Function):
             if wanted:
                 by_logit = weights.div_(-temperature * total)
                 by_logit.scatter_add_(1, target, torch.full_like(total, 1 / temperature))
-                slopes[rows] = by_logit.to(weight.dtype) @ weight
+                if factor is not None:
+                    by_logit.mul_(factor)
+                slopes[rows] = backward_product(by_logit.to(weight.dtype), weight)
         ctx.save_for_backward(slopes)
         return logps
 
@@ -203,7 +243,7 @@ class FrozenHeadLogps(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient of the hidden states."""
         (slopes,) = ctx.saved_tensors
-        return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None, None
+        return (slopes * gradient[:, None]).to(slopes.dtype), *[None] * 6
 
 
 def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
@@ -211,6 +251,9 @@ def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
     equal parts of every group.
     """
     rows, budget = len(hidden), GPU_LOGITS if hidden.is_cuda else LOGITS_BUDGET
+    if hidden.is_cuda and not each:
+        # Where prompts are strangers the size never follows what is free.
+        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, free_bytes(hidden.device) // 64))
     size = max(1, budget // vocabulary)
     if each > size:
         size = equal_part(each, size)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings.bounds import TEXT
 from fedgrpo.settings.sections.presets import PRESETS
 from fedgrpo.settings.sections.section import Section
+from fedgrpo.settings.sections.table import Texts, read_texts
+
+ANSWER_TOKENS = 256
+"""Longest completion of a model that is not the shipped one, where nothing is set: as in TRL."""
 
 FROM_PRESET = frozenset(
     {
@@ -31,6 +35,13 @@ FROM_PRESET = frozenset(
 """Settings of ``grpo`` that ``grpo.preset`` fills where they are not set. Flower's run
 configuration names every key, so an empty text stands for "not set".
 """
+
+
+MAY_BE_UNSET = FROM_PRESET | {"max_completion_length"}
+"""All for which an empty text stands for "not set": those, and what follows the model."""
+
+STOPS, STOP_LENGTH = 16, 100
+"""Most texts that end a completion, and most characters of one: each token is held against them."""
 
 
 class GRPOSettings(Section):
@@ -99,10 +110,20 @@ class GRPOSettings(Section):
     """
     group_size: int = 8
     """Completions a prompt."""
+    gradient_accumulation_steps: int = 1
+    """Parts, by whole prompts, in which a step's gradient is taken. prompts_per_step counts them
+    together. Not for prompt-level privacy.
+    """
     learning_rate: float = 1e-3
     """Rate of the local optimiser. Prompt-level privacy sends the clipped gradient itself and does
-    not use it.
+    not use it, nor its schedule and weight decay.
     """
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """How that rate falls over all steps of a run, in a federation those of all rounds."""
+    warmup_steps: int = 0
+    """Steps before that, over which the rate rises; the first one's is not 0."""
+    weight_decay: float = 0.0
+    """Share of itself, times the rate, that a step takes from the adapter (arXiv 1711.05101)."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """Local optimiser. With few coordinates and one step, AdamW sends little but signs; sgd sends
     the gradient, of which clipping keeps the direction.
@@ -127,11 +148,29 @@ class GRPOSettings(Section):
     """
     temperature: float = 1.0
     """Sampling temperature."""
+    top_k: int = 0
+    """Most likely tokens that a token is sampled from; 0 takes all. Whoever samples, in evaluation
+    too, and whoever scores mean the same distribution: of what top_k, top_p and min_p leave.
+    """
+    top_p: float = 1.0
+    """Probability of the fewest most likely tokens that a token is sampled from."""
+    min_p: float = 0.0
+    """Least probability of a token that may be sampled, as a share of the most likely one's."""
+    repetition_penalty: float = 1.0
+    """What the logits of tokens that prompt or completion has already are divided by if positive,
+    multiplied by if negative (arXiv 1909.05858). Costs a mark for each token of the vocabulary
+    wherever a token is sampled or scored. Not for guidance by contexts.
+    """
+    stop_strings: Texts = ""
+    """Texts at which a completion ends: a list, at most 16 of 100 characters, or one text as it is.
+    They stay in the completion, and may be those of special tokens.
+    """
     max_prompt_length: int = 512
     """Tokens. A longer prompt is refused, not cut."""
     max_completion_length: int = 10
     """Tokens. A completion without an end by then is truncated and takes no part in the update
-    (but see overlong_share).
+    (but see overlong_share). Where it is not set it follows the model: 10 for ``tiny``, whose tasks
+    need no more, 256 for any other.
     """
     tokens_per_batch: int = 16384
     """Tokens (with padding) held in one forward and backward pass."""
@@ -152,12 +191,32 @@ class GRPOSettings(Section):
     max_grad_norm: float = 1.0
     """L2 norm at which a local step's gradient is clipped (without prompt-level privacy)."""
 
+    def following(self, *, shipped: bool) -> GRPOSettings:
+        """The same, with a longest completion that fits the shipped model or any other, if none is
+        set.
+        """
+        if shipped or "max_completion_length" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"max_completion_length": ANSWER_TOKENS})
+
+    def stop_texts(self) -> tuple[str, ...]:
+        """Texts at which a completion ends."""
+        return read_texts(self.stop_strings)
+
+    @field_validator("stop_strings")
+    @classmethod
+    def _few_and_short(cls, value: str) -> str:
+        texts = read_texts(value)
+        if len(texts) > STOPS or any(len(text) > STOP_LENGTH for text in texts):
+            raise ValueError(f"takes at most {STOPS} texts of at most {STOP_LENGTH} characters")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        chosen = {k: v for k, v in given.items() if k not in FROM_PRESET or v != ""}
+        chosen = {k: v for k, v in given.items() if k not in MAY_BE_UNSET or v != ""}
         name = given.get("preset")
         if not isinstance(name, str) or not 0 < len(name) <= TEXT:
             return chosen

@@ -65,5 +65,43 @@ def _value(text: str) -> Any:
         return text
 
 
+def to_texts(value: object) -> object:
+    """Write texts in the one form that settings keep: a JSON list; empty for none.
+
+    Parameters
+    ----------
+    value:
+        A list, a JSON list, or one text as it is. Spaces, commas and line ends count.
+
+    Raises
+    ------
+    ValueError
+        If an item is no text, or an empty one.
+    """
+    if isinstance(value, str):
+        value = _listed(value)
+    if not isinstance(value, list | tuple):
+        return value
+    if not all(isinstance(item, str) and item for item in value):
+        raise ValueError('takes texts that are not empty: write a list ["...", "..."]')
+    return json.dumps(list(value)) if value else ""
+
+
+def read_texts(text: str) -> tuple[str, ...]:
+    """Read what :func:`to_texts` wrote."""
+    return tuple(json.loads(text)) if text else ()
+
+
+def _listed(text: str) -> object:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, list) else [text] if text else []
+
+
 Table = Annotated[str, BeforeValidator(to_text)]
 """A table that travels as text. Empty is an empty one."""
+
+Texts = Annotated[str, BeforeValidator(to_texts)]
+"""Texts with any characters, as one that travels. Empty is none."""

@@ -24,6 +24,13 @@ from tests.models import graded, rows, stirred
 
 KEY = bytes(range(32))
 COUNT = 24
+KNOBS = {
+    "top_k": 9,
+    "top_p": 0.95,
+    "min_p": 0.01,
+    "repetition_penalty": 1.3,
+    "stop_strings": ["7", "31"],
+}
 
 
 def prompts() -> list[PromptRow]:
@@ -33,11 +40,12 @@ def prompts() -> list[PromptRow]:
 
 
 @lru_cache(maxsize=6)
-def engine(kind: str = "ffa_lora", dtype: str = "float32") -> Engine:
-    """An engine whose adapter is off its start."""
+def engine(kind: str = "ffa_lora", dtype: str = "float32", *, knobs: bool = False) -> Engine:
+    """An engine whose adapter is off its start; with all knobs of sampling turned, or none."""
     base = load_base(ModelSettings(device="cpu", dtype=dtype))
     adapter = stirred(Adapter(base, AdapterSettings.model_validate({"kind": kind})), 0.02)
-    grpo = GRPOSettings(group_size=4, max_completion_length=6, prompts_per_step=8)
+    sizes = {"group_size": 4, "max_completion_length": 6, "prompts_per_step": 8}
+    grpo = GRPOSettings.model_validate({**sizes, **(KNOBS if knobs else {})})
     several = hookable(adapter.causal, list(adapter.trainable.values()))
     layout = Layout.of(grpo, 32, several=several)
     reward = RewardMixture([("graded", graded, 1.0)])

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedgrpo.federation.node.clients.watch import Watch
+from fedgrpo.grpo.isolated.teaching import _scores, teaching_batch
 from fedgrpo.privacy.grid import GridSum
 from tests.crafted import force, silencer, trigger
 from tests.grpo.isolated.engines import COUNT, bits, engine, learned, made
@@ -41,6 +42,51 @@ def test_a_prompt_is_the_same_to_the_bit_alone_and_among_any_others(
     assert set(judged) == set(lessons) == set(order[:count])
     for number in order[: min(count, 3)]:
         assert bits(judged[number], lessons[number]) == alone(kind, dtype, number)
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.01])
+def test_knobs_of_sampling_keep_prompts_apart_to_the_bit(entropy: float) -> None:
+    which = engine(knobs=True)
+    which.settings = which.settings.model_copy(update={"entropy_weight": entropy})
+    numbers = list(range(COUNT))
+    together, lessons = learned(which, numbers)
+    reversed_judged, reversed_lessons = learned(which, numbers[::-2])
+    for number in numbers[1::6]:
+        judged, own = learned(which, [number])
+        expected = bits(judged[number], own[number])
+        assert bits(together[number], lessons[number]) == expected
+        assert bits(reversed_judged[number], reversed_lessons[number]) == expected
+    # Texts stopped some, and the knobs changed what is sampled.
+    rollouts = [judged.experience.rollout for judged in together.values()]
+    texts = [text for rollout in rollouts for text in which.policy.decode(rollout)]
+    assert sum(text.endswith(("7", "31")) for text in texts) > 3
+    assert not any("7" in text[:-1] or "31" in text[:-1] for text in texts)
+    taught = [lesson.gradient for lesson in lessons.values() if lesson.gradient is not None]
+    assert len(taught) > COUNT / 3
+    assert all(gradient.isfinite().all() for gradient in taught)
+
+
+def test_what_teaches_scores_what_the_isolated_sampler_drew_from() -> None:
+    which = engine(knobs=True)
+    judged = [j for j in which.collect(made(which, range(6)), Watch()) if which._shape(j)]
+    assert judged
+    for item in judged:
+        shape, pad = which._shape(item), int(which.base.tokenizer.pad_token_id)
+        assert shape is not None
+        batch = teaching_batch([item.experience], shape, which.settings, pad)
+        with torch.no_grad():
+            logps, _ = _scores(which.policy.adapter.causal, batch, which.settings)
+        assert torch.allclose(logps[batch.mask], batch.old_logps[batch.mask], atol=1e-4)
+
+
+def test_a_knobbed_update_scores_what_the_isolated_sampler_drew_from() -> None:
+    which = engine(knobs=True)
+    for judged in which.collect(made(which, range(6)), Watch()):
+        rollout = judged.experience.rollout
+        for batch in which.policy.pack(rollout, range(len(rollout.mask))):
+            mask = rollout.mask[batch.completions]
+            ours = which.policy.logps(rollout, batch).detach()[mask]
+            assert torch.allclose(ours, rollout.logps[batch.completions][mask], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

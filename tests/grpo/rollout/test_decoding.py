@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.rollout import memory, sampling
-from fedgrpo.grpo.rollout.choice import uniforms
+from fedgrpo.grpo.rollout.choice.drawing import uniforms
 from fedgrpo.grpo.rollout.decoding import Decoder, Decoding, decode, row_bucket
 from fedgrpo.grpo.rollout.sampling import SamplingPlan, sample
 from fedgrpo.grpo.rollout.streams import FixedStream, Prefilled

@@ -3,7 +3,7 @@ import torch
 from scipy.stats import chi2
 
 from fedgrpo.grpo.rollout import decoding, memory
-from fedgrpo.grpo.rollout.choice import draw
+from fedgrpo.grpo.rollout.choice.drawing import draw
 from fedgrpo.grpo.rollout.sampling import SamplingPlan, sample
 from tests.models import random_llama
 

@@ -69,7 +69,7 @@ class LocalClient:
             watch.mishaps["whole contribution zero: no prompt can be used"] += 1
             return zero_release(plan, key)
         self.trainer.adapter.load(adapter)
-        self.trainer.start_round(self.round_seed(round, key))
+        self.start_round(self.trainer, round, key)
         try:
             delta, steps = local_update(self.trainer)
         except BaseException as error:
@@ -80,6 +80,12 @@ class LocalClient:
             return zero_release(plan, key)
         told = told_metrics(of_steps(steps), self.settings)[0]
         return release_update(delta, told, plan, derive_key(key, "noise"))
+
+    def start_round(self, trainer: GRPOTrainer, round: int, key: bytes) -> None:
+        """Let its trainer begin a round, numbered from 1."""
+        steps, rounds = self.settings.grpo.steps, self.settings.rounds
+        seed, earlier = self.round_seed(round, key), (round - 1) * steps
+        trainer.start_round(seed, earlier=earlier, of_run=rounds * steps)
 
     def round_seed(self, round: int, key: bytes) -> int:
         """Seed of the completions and of the order of prompts in a round."""

@@ -60,7 +60,7 @@ class Learner:
         trainer = self.client.trainer
         if trainer is None:
             return []
-        trainer.start_round(self.client.round_seed(round, key))
+        self.client.start_round(trainer, round, key)
         return [trainer.collector.encoded[i] for i in trainer.next_prompts()]
 
 

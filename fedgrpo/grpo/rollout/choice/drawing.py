@@ -6,11 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedgrpo.grpo.rollout.choice.warping import PLAIN, Warping
+
 BLOCK = 256
 """Columns of a vocabulary that are drawn from together."""
 
 
-def choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def choose(
+    logits: Tensor,
+    temperature: float,
+    uniform: Tensor,
+    warping: Warping = PLAIN,
+    seen: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Token and its log-probability, both of shape (rows, 1).
 
     Parameters
@@ -18,11 +26,14 @@ def choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor,
     logits:
         Float32, shape (rows, V).
     temperature:
-        0 takes the most likely token, and reports its unscaled log-probability.
+        0 takes the most likely token, and reports its log-probability at 1.
     uniform:
         In [0, 1), float64, shape (rows, 1).
+    warping, seen:
+        What is kept, and which tokens there are already: see :meth:`Warping.applied`.
     """
-    logps = (logits / temperature if temperature else logits).log_softmax(-1)
+    logits = logits / temperature if temperature else logits
+    logps = warping.applied(logits, seen).log_softmax(-1)
     token = invert(logps.exp(), uniform) if temperature else logps.argmax(-1, keepdim=True)
     return token, logps.gather(1, token)
 

@@ -1,0 +1,1 @@
+"""How the next token is chosen: what a distribution keeps, the draw, and where texts stop."""
