@@ -21,13 +21,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import CHAT_TEMPLATE_FILE as CHAT_TEMPLATE
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base, longest_row
 from fedgrpo.model.chat_style import ChatStyle
-from fedgrpo.model.export.card import CARD, hub_name, plain_card
+from fedgrpo.model.export.card import CARD, CHAT_TEMPLATE, hub_name, plain_card
 from fedgrpo.model.family.sharing import shared_copy
 from fedgrpo.model.family.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse

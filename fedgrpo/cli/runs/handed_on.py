@@ -72,8 +72,13 @@ def hand_on(chosen: Chosen, *, merged: Path | None, gguf: Path | None, hub: str)
 
 def _merge(chosen: Chosen, folder: Path) -> None:
     """Merge into a base that is the one that the adapter was trained on."""
+    if not (stated := stated_layout(chosen.adapter)):
+        raise RunError(
+            f"{chosen.adapter} has no card that says which base it is for",
+            cure="put README.md back as the run wrote it, or finish the run with this version",
+        )
     fresh = Adapter.from_settings(chosen.settings)
-    if fresh.layout != stated_layout(chosen.adapter):
+    if fresh.layout != stated:
         raise RunError(
             f"model.name = {chosen.settings.model.name!r} is another model than this adapter was "
             "trained on",

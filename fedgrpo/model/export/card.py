@@ -22,6 +22,9 @@ from fedgrpo.settings.protocols import protocol_of
 CARD = "README.md"
 """Where the Hub and everybody else looks for the card."""
 
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Where transformers keeps a template."""
+
 METHODS = {"lora": "LoRA", "ffa_lora": "FFA-LoRA (A is frozen)", "tiny_lora": "TinyLoRA"}
 
 

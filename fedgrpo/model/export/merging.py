@@ -11,10 +11,9 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import CHAT_TEMPLATE_FILE
 
 from fedgrpo.ground.errors import RunError
-from fedgrpo.model.export.card import CARD
+from fedgrpo.model.export.card import CARD, CHAT_TEMPLATE
 
 
 def save_merged(
@@ -40,7 +39,7 @@ def save_merged(
     set_peft_model_state_dict(model, load_file(adapter / SAFETENSORS_WEIGHTS_NAME))
     # PEFT types what an adapter of any kind offers too loosely for a checker.
     merged = cast(PreTrainedModel, cast(Any, model).merge_and_unload())
-    template = adapter / CHAT_TEMPLATE_FILE
+    template = adapter / CHAT_TEMPLATE
     if template.is_file():
         tokenizer.chat_template = template.read_text("utf-8")
     merged.config._name_or_path = ""  # It names a folder of this machine.
