@@ -282,7 +282,7 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
     from flwr.supernode.main import create_app
     from flwr.supernode.nodestate import NodeStateFactory
 
-    node_loop.get_fused_config_from_fab = settings_of
+    node_loop.get_fused_config_from_fab = settings_of  # type: ignore[attr-defined, assignment]
     key = load_ssh_private_key(Path(start.key).read_bytes(), None)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     app = create_app(state_factory=states, superexec_auth_secret=start.secret.encode())
