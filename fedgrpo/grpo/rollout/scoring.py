@@ -56,9 +56,7 @@ def completion_logps(
     """
     predicting = predicting_states(model, batch)
     head, targets = output_head(model), batch.targets.to(model.device)
-    return _placed(
-        token_logps(head, predicting, targets, temperature, warped=warped), batch, width
-    )
+    return _placed(token_logps(head, predicting, targets, temperature, warped=warped), batch, width)
 
 
 def completion_scores(
