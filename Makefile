@@ -53,7 +53,7 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing fedgrpo into $(VENV) (minutes the first time)"
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[simulation]'
 	@touch $@
 
 $(TESTABLE): $(INSTALLED)

@@ -44,4 +44,11 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "fedgrpo.federation")), name)
+    try:
+        return getattr(importlib.import_module(_HOMES.get(name, "fedgrpo.federation")), name)
+    except ModuleNotFoundError as error:
+        if error.name != "fcntl":
+            raise
+        raise ImportError(
+            "fedgrpo needs Linux or macOS: on Windows, run it in WSL (https://aka.ms/wsl)"
+        ) from None

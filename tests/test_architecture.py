@@ -56,6 +56,7 @@ LAYERS = """
     data
     model.kernels
     model.family
+    model.export
     model
     privacy
     ledger

@@ -13,6 +13,7 @@ from fedgrpo.cli.node import node
 from fedgrpo.cli.planning.budget import budget
 from fedgrpo.cli.planning.calibrate import calibrate
 from fedgrpo.cli.planning.dry_run import dry_run
+from fedgrpo.cli.runs.export import export
 from fedgrpo.cli.runs.report import report
 from fedgrpo.cli.runs.simulate import simulate
 from fedgrpo.cli.runs.sweep import sweep
@@ -32,6 +33,7 @@ app.command("train")(train)
 app.command("sweep")(sweep)
 app.command("dry-run")(dry_run)
 app.command("report")(report)
+app.command("export")(export)
 app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)

@@ -218,9 +218,7 @@ def _groups(rows: Sequence[PromptRow], units: Sequence[Unit], by: str) -> list[I
     return [np.array(indices) for indices in groups.values()]
 
 
-def _value(
-    row: PromptRow, by: str, index: int, setting: str = "data.partition_by"
-) -> Hashable:
+def _value(row: PromptRow, by: str, index: int, setting: str = "data.partition_by") -> Hashable:
     if by not in row.columns:
         raise DataError(
             f"row {index + 1} of those to split has no column {by!r}, which {setting} names",

@@ -51,6 +51,11 @@ class Ledger:
         return self._read.checkpoint
 
     @property
+    def told(self) -> str:
+        """``ROOT:SIZE`` of the last checkpoint, by which a reader knows the ledger again."""
+        return f"{self.checkpoint.root}:{self.size}"
+
+    @property
     def members(self) -> set[str]:
         """Signing keys (hex) of members that computed any of the rounds."""
         return self._read.members

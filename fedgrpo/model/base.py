@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -46,6 +46,8 @@ class BaseModel:
         models apart.
     chat:
         How chats are rendered for it.
+    settings:
+        By which it was found.
     """
 
     model: PreTrainedModel
@@ -54,6 +56,7 @@ class BaseModel:
     eos_ids: tuple[int, ...]
     fingerprint: str
     chat: ChatStyle = PLAIN
+    settings: ModelSettings = field(default_factory=ModelSettings)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -119,7 +122,8 @@ def load_base(settings: ModelSettings, *, any_weights: bool = False, longest: in
     eos_ids = _end_tokens(model, tokenizer, settings.name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = eos_ids[0]
-    return BaseModel(model, tokenizer, device, eos_ids, _fingerprint(model))
+    found = _fingerprint(model)
+    return BaseModel(model, tokenizer, device, eos_ids, found, settings=settings)
 
 
 def model_source(name: str) -> str:

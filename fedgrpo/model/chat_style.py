@@ -52,12 +52,9 @@ class ChatStyle:
         SettingsError
             If it has none of this name.
         """
-        own: Any = tokenizer.chat_template
-        named = dict(own) if isinstance(own, dict) else {"default": own} if own else {}
-        if "{" in self.template:
-            return _dated(self.template, self.today)
-        if self.template in named or (not self.template and "default" in named):
-            return _dated(str(named[self.template or "default"]), self.today)
+        if found := self.own_template(tokenizer):
+            return _dated(found, self.today)
+        named = _named(tokenizer)
         has = f"has the templates {', '.join(sorted(named))}" if named else "has no chat template"
         if self.template:
             raise SettingsError(
@@ -75,9 +72,21 @@ class ChatStyle:
             ".jinja file of one",
         )
 
+    def own_template(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The template as it was written, with its questions for the time; empty if none fits."""
+        if "{" in self.template:
+            return self.template
+        return _named(tokenizer).get(self.template or "default", "")
+
     def arguments(self) -> dict[str, Any]:
         """What the template is told besides the messages."""
         return dict(json.loads(self.kwargs)) if self.kwargs else {}
+
+
+def _named(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The tokenizer's own templates by name."""
+    own: Any = tokenizer.chat_template
+    return dict(own) if isinstance(own, dict) else {"default": str(own)} if own else {}
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import CHAT_TEMPLATE_FILE as CHAT_TEMPLATE
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import AdapterState, check_values
 from fedgrpo.model.base import BaseModel, load_base, longest_row
-from fedgrpo.model.card import adapter_card, hub_name
 from fedgrpo.model.chat_style import ChatStyle
+from fedgrpo.model.export.card import CARD, hub_name, plain_card
 from fedgrpo.model.family.sharing import shared_copy
 from fedgrpo.model.family.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
@@ -34,8 +35,6 @@ from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
 
 LOG = logging.getLogger(__name__)
-
-CARD = "README.md"
 
 
 class Adapter:
@@ -211,6 +210,12 @@ class Adapter:
                 layer.merged_adapters.clear()
                 layer.get_base_layer().weight.data = weight
 
+    @property
+    def merged_bytes(self) -> int:
+        """Bytes that the weights which :meth:`merged` makes take beside the base's own."""
+        weights = [layer.get_base_layer().weight for layer in self._layers]
+        return 0 if self.quantised else sum(w.numel() * w.element_size() for w in weights)
+
     def _in_place(self, number: int, merged: Tensor) -> Tensor:
         """A layer's merged weight; on a GPU at one address for good, where captured graphs read
         it.
@@ -239,27 +244,25 @@ class Adapter:
             for layer in layers:
                 layer.merged_adapters.clear()
 
-    def save(self, folder: Path, facts: Mapping[str, str] | None = None) -> None:
+    def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it.
 
-        Parameters
-        ----------
-        facts:
-            What its card says besides: see :func:`fedgrpo.model.card.adapter_card`.
+        Beside it the chat template that it was trained with, where there is one, and a model card.
+        Nothing names a folder of this machine.
         """
         self.model.save_pretrained(str(folder))
-        loaded_as = str(getattr(self.causal, "name_or_path", ""))
-        (folder / CARD).write_text(adapter_card(loaded_as, self.settings, facts or {}), "utf-8")
-        # PEFT writes sets in the order of a hash that differs from process to process.
+        base, kind, rank = hub_name(self.base.settings.name), self.settings.kind, self.settings.rank
         config = folder / CONFIG_NAME
         tree = json.loads(config.read_text("utf-8"))
-        # A place on this machine is nobody else's business.
-        tree["base_model_name_or_path"] = hub_name(loaded_as) or None
-        # Other readers take whole numbers alone.
-        tree.update({k: int(v) for k, v in tree.items() if isinstance(v, float) and v == int(v)})
+        # PEFT writes sets in the order of a hash that differs from process to process.
         if isinstance(tree["target_modules"], list):
             tree["target_modules"].sort()
+        tree["base_model_name_or_path"] = base or None
+        tree["revision"] = (self.base.settings.revision or None) if base else None
         config.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", "utf-8")
+        if template := self.base.chat.own_template(self.base.tokenizer):
+            (folder / CHAT_TEMPLATE).write_text(template, "utf-8")
+        (folder / CARD).write_text(plain_card(base, kind, rank, self.layout), "utf-8")
 
 
 def _tell_left_out(model: PreTrainedModel, settings: AdapterSettings) -> None:
@@ -291,7 +294,8 @@ def peft_config(settings: AdapterSettings, targets: Targets) -> PeftConfig:
         )
     return LoraConfig(
         r=settings.rank,
-        lora_alpha=cast(int, settings.alpha),
+        # Readers in other languages refuse 16.0.
+        lora_alpha=cast(int, int(alpha) if (alpha := settings.alpha).is_integer() else alpha),
         target_modules=target,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",

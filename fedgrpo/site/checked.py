@@ -60,7 +60,7 @@ def files_stamp(prompts: str) -> str:
     """Tell prompts from others without opening them: SHA-256 (hex) of names, sizes and times.
     Raises DataError if they are no file or folder of this machine.
     """
-    path = Path(prompts).expanduser()
+    path = Path(prompts).expanduser().resolve()  # The same by whatever way it is named.
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     try:
         seen = [(str(file), *_look(file)) for file in files]

@@ -28,6 +28,8 @@ class Preparation:
 
     Attributes
     ----------
+    settings:
+        Of the run.
     trainer, held_out:
         On one adapter, each with random numbers of its own.
     steps:
@@ -36,6 +38,7 @@ class Preparation:
         Steps between two evaluations: ``evaluation.every`` x ``grpo.steps``.
     """
 
+    settings: Settings
     trainer: GRPOTrainer
     held_out: HeldOut
     steps: int
@@ -86,6 +89,7 @@ def prepare(settings: Settings) -> Preparation:
         warnings.warn(sentence, TrainingWarning, stacklevel=2)
     mixture = held_out_reward(settings, trainer.collector.reward)
     return Preparation(
+        settings,
         trainer,
         HeldOut(trainer.adapter, mixture, held, settings.grpo, settings.seed),
         settings.rounds * settings.grpo.steps,

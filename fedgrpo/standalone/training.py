@@ -15,6 +15,7 @@ from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedEr
 from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
 from fedgrpo.grpo.learning.metrics import StepMetrics
+from fedgrpo.model.export.card import RunFacts, write_card
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
 from fedgrpo.report.console import report, shown
 from fedgrpo.report.records import (
@@ -178,7 +179,7 @@ class Session:
                 cure = f"{error.cure}; the same command resumes".removeprefix("; ")
                 self.writer.fail(error.problem, cure)
                 raise RunFailedError(error.problem, cure=cure) from error
-        trainer.save(self.writer.run_dir / ADAPTER)
+        self._save_adapter(ADAPTER)
         if trainer.steps_done < self.parts.steps:
             problem = f"interrupted after step {trainer.steps_done} of {self.parts.steps}"
             self.writer.interrupt(problem, cure := "the same command resumes")
@@ -220,9 +221,20 @@ class Session:
         self.writer.samples(row.round, held_out.samples(sampled))
         if row.sampled is not None and row.sampled > self.best:
             self.best = row.sampled
-            self.parts.trainer.save(self.writer.run_dir / BEST_ADAPTER)
+            self._save_adapter(BEST_ADAPTER)
         self._say(STEP)
         return row
+
+    def _save_adapter(self, name: str) -> None:
+        trainer, folder = self.parts.trainer, self.writer.run_dir / name
+        trainer.save(folder)
+        facts = RunFacts(
+            settings=self.parts.settings,
+            rounds=trainer.steps_done,
+            layout=trainer.adapter.layout,
+            alone=True,
+        )
+        write_card(folder, facts)
 
     def _say(self, phase: str) -> None:
         self.writer.phase(self.parts.trainer.steps_done, self.parts.steps, phase)

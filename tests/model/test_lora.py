@@ -1,5 +1,4 @@
 import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from peft import PeftModel
 
 from fedgrpo.ground.errors import AdapterError
 from fedgrpo.model.adapter import LARGEST, AdapterState, check_values
-from fedgrpo.model.base import TINY
-from fedgrpo.model.card import adapter_card
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings
 from tests.models import stirred, tiny_base
@@ -105,27 +102,6 @@ def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     loaded = PeftModel.from_pretrained(tiny_base().model, str(tmp_path)).eval()
     # PEFT multiplies in another order: 1.1e-5 was measured on one CPU.
     assert torch.allclose(logits(loaded), expected, atol=1e-4)
-
-
-def test_a_saved_adapter_tells_no_path_of_this_machine_and_whole_numbers_as_such(
-    tmp_path: Path,
-) -> None:
-    adapter("lora", rank=2).save(tmp_path, {"Rounds": "24"})
-    tree = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert tree["base_model_name_or_path"] is None
-    assert repr(tree["lora_alpha"]) == "16"
-    card = (tmp_path / "README.md").read_text()
-    assert str(TINY) not in card
-    assert "a model that is not on the Hub" in card
-    assert "LoRA of rank 2" in card
-    assert "* **Rounds**: 24" in card
-
-
-@pytest.mark.parametrize(
-    ("name", "told"), [("Qwen/Qwen2.5-0.5B", True), ("/srv/model", False), ("./m", False)]
-)
-def test_a_card_names_a_base_of_the_hub_alone(name: str, told: bool) -> None:
-    assert (f"base_model: {name}" in adapter_card(name, AdapterSettings(), {})) is told
 
 
 @pytest.mark.parametrize(("first", "second"), [("ffa_lora", "tiny_lora"), ("lora", "lora")])

@@ -36,6 +36,18 @@ def test_a_file_that_changes_has_another_stamp(tmp_path: Path) -> None:
     assert len({first, later, files_stamp(str(file))}) == 3
 
 
+def test_a_file_has_one_stamp_by_whatever_way_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site file makes paths absolute, and people type relative ones."""
+    file = tmp_path / "p.jsonl"
+    file.write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = [str(file), "p.jsonl", "./p.jsonl", str(tmp_path / "link" / "p.jsonl")]
+    assert len({files_stamp(name) for name in names}) == 1
+
+
 def test_a_folder_has_the_stamp_of_everything_in_it(tmp_path: Path) -> None:
     (tmp_path / "d" / "train").mkdir(parents=True)
     inner = tmp_path / "d" / "train" / "data.arrow"

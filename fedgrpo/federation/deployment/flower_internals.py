@@ -7,9 +7,12 @@ ran with. To take a newer one, correct this file, pass the tests, and widen the 
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import queue
 import socket
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +33,12 @@ from flwr.supercore.primitives.asymmetric import (
 )
 from starlette.types import ASGIApp
 
+LOG = logging.getLogger(__name__)
+
 AGE_S = (-SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
 """How many seconds a signed time may be in the future, as a negative number, and in the past."""
 LIST_NODES = b"/v1/control/list-nodes"
+_SETTINGS = "pyproject.toml"
 APP_FAILED = "the app that this site runs raised an exception: see the site's own log"
 """All that leaves a node about an exception."""
 
@@ -69,11 +75,14 @@ class Pushed:
     ----------
     claimed:
         Ids of nodes that the messages say they come from.
+    single:
+        Whether it is one message and the list of its objects, as Flower's nodes push them.
     body:
         The same again, written anew: whoever reads it reads what was read here.
     """
 
     claimed: frozenset[int]
+    single: bool
     body: bytes
 
 
@@ -85,8 +94,12 @@ def read_pushed(body: bytes) -> Pushed:
         request = PushMessagesRequest.FromString(body)
     except DecodeError:
         raise ValueError("no pushed messages") from None
+    # Added up as they come: one that is no number would spoil the sum for all.
+    del request.clientapp_runtime_list[:]
     sources = {message.metadata.src_node_id for message in request.messages_list}
-    return Pushed(frozenset(sources | {request.node.node_id}), request.SerializeToString())
+    claimed = frozenset(sources | {request.node.node_id})
+    single = len(request.messages_list) == len(request.message_object_trees) == 1
+    return Pushed(claimed, single, request.SerializeToString())
 
 
 # The two servers ---------------------------------------------------------------------------------
@@ -223,15 +236,53 @@ class NodeStart:
     secret: str
 
 
+MOST_SETTINGS = 1 << 18
+"""Bytes of a bundle's pyproject.toml, unpacked. fedgrpo's own has 4 kB."""
+
+
+def settings_of(bundle: bytes, run: Any) -> dict[str, Any]:
+    """A run's settings: the defaults that its bundle states, where it states any that can be read,
+    under what was submitted.
+
+    Adversary: an operator. Flower unpacks whatever size there is, and ends at what it cannot read.
+    """
+    from flwr.common.config import get_fused_config_from_fab
+
+    try:
+        return dict(get_fused_config_from_fab(_settings_alone(bundle), run))
+    except Exception as error:
+        LOG.warning("the settings in a run's bundle cannot be read: %s", type(error).__name__)
+        return dict(run.override_config)
+
+
+def _settings_alone(bundle: bytes) -> bytes:
+    """A bundle with nothing but its settings; raises ValueError if those are too large."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as packed:
+        # Of other kinds a few bytes may become gigabytes in one step.
+        if packed.getinfo(_SETTINGS).compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        ):
+            raise ValueError("packed in an unknown way")
+        with packed.open(_SETTINGS) as file:
+            content = file.read(MOST_SETTINGS + 1)
+    if len(content) > MOST_SETTINGS:
+        raise ValueError("too large")
+    with zipfile.ZipFile(again := io.BytesIO(), "w") as alone:
+        alone.writestr(_SETTINGS, content)
+    return again.getvalue()
+
+
 def run_supernode(start: NodeStart, listening: socket.socket) -> None:
     """Run a SuperNode whose tasks are asked for at a socket. Ends with the process."""
     import uvicorn
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key
     from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.supernode import start_client_internal as node_loop
     from flwr.supernode.main import create_app
     from flwr.supernode.nodestate import NodeStateFactory
-    from flwr.supernode.start_client_internal import start_client_internal
 
+    node_loop.get_fused_config_from_fab = settings_of
     key = load_ssh_private_key(Path(start.key).read_bytes(), None)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     app = create_app(state_factory=states, superexec_auth_secret=start.secret.encode())
@@ -240,7 +291,7 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
         target=server.run, kwargs={"sockets": [listening]}, daemon=True
     )
     server_thread.start()
-    start_client_internal(
+    node_loop.start_client_internal(
         state_factory=states,
         server_address=start.server,
         root_certificates=start.root,

@@ -19,11 +19,12 @@ from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
 from fedgrpo.data.units import check_unit_column, unit_words, units_of
-from fedgrpo.federation.node.clients.prompt_client import PromptClient
+from fedgrpo.federation.node.clients.prompt_client import PromptClient, planned_shapes
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.rehearsal.traffic import round_traffic
 from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError, RewardError
+from fedgrpo.grpo.forecast import Forecast, foretold, foretold_apart
 from fedgrpo.grpo.learning.health import glance, missed_ends, step_size_advice
 from fedgrpo.grpo.learning.metrics import BatchFigures, batch_figures
 from fedgrpo.grpo.methods.parts import check_parts
@@ -78,7 +79,8 @@ def dry_run(
     Raises
     ------
     FedGRPOError
-        Of the kind that fits, where the node could not take part at all.
+        Of the kind that fits, where the node could not take part at all; ModelError before anything
+        is sampled if a round would not fit into memory.
     """
     settings = load_scenario(scenario, overrides or {}, Path.cwd())
     check_budget(settings)
@@ -87,6 +89,8 @@ def dry_run(
         torch.set_num_threads(settings.simulation.cpus_per_client)
     adapter = Adapter.from_settings(settings)
     survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
+    memory = _foretold(settings, adapter, max(survey.lengths))
+    memory.check(private=settings.privacy.unit == "prompt")
     measure = _measure_apart if settings.privacy.unit == "prompt" else _measure
     measured = measure(settings, adapter, survey, min(sample, settings.grpo.prompts_per_step))
     traffic = round_traffic(settings, adapter.state())
@@ -111,6 +115,8 @@ def dry_run(
         round_unit=_round_words(settings),
         peak_memory_bytes=peak_memory(),
         peak_gpu_bytes=peak_gpu_memory(adapter.base.device),
+        foretold_bytes=memory.peak,
+        free_bytes=memory.free,
         dimension=adapter.dimension,
         adapter_bytes=VALUE_BYTES * adapter.dimension,
         sent_bytes=traffic.sent,
@@ -178,6 +184,15 @@ def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
             cure="mend the rows, or raise grpo.max_prompt_length",
         )
     return survey
+
+
+def _foretold(settings: Settings, adapter: Adapter, longest: int) -> Forecast:
+    """What a round would take of memory at its peak, on top of what is held by now."""
+    policy = Policy(adapter, settings.grpo)
+    if settings.privacy.unit == "prompt":
+        declared = declared_by(_SIMULATED, settings).longest_prompt_tokens
+        return foretold_apart(policy, planned_shapes(settings, adapter, declared))
+    return foretold(policy, longest, settings.evaluation.prompts)
 
 
 def _measure(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:

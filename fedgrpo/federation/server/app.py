@@ -23,6 +23,7 @@ from fedgrpo.ground.run_files import ADAPTER, SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import FILE as LEDGER
 from fedgrpo.ledger import Ledger, hash_file
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.export.card import RunFacts, write_card
 from fedgrpo.privacy.accounting.guarantees import check_budget, guarantees
 from fedgrpo.report.records import RewardSummary, RobustSummary, RoundRow, Summary
 from fedgrpo.report.trackers import Tracked, tracking
@@ -167,10 +168,23 @@ def _serve(grid: Grid, strategy: FedGRPO, writer: RunWriter, model: Model, start
         raise RunError("the strategy kept no state", cure="let an overridden start call super()")
     if not strategy.ended:
         model.save(settings, strategy.state.adapter, writer.run_dir / ADAPTER)
+        write_card(writer.run_dir / ADAPTER, _facts(strategy, strategy.state))
         strategy.end(_hashes(writer.run_dir))
     wall = time.time() - (settings.run.started_at or started)
     writer.summary(summarise(settings, strategy, strategy.state, writer.rows(), wall))
     _draw(writer.run_dir)
+
+
+def _facts(strategy: FedGRPO, state: ServerState) -> RunFacts:
+    """What the adapter's card says. The root is that before the end, which hashes the card."""
+    settings, progress = strategy.settings, state.progress
+    return RunFacts(
+        settings=settings,
+        rounds=progress.round - 1,
+        privacy=guarantees(settings, progress.charged),
+        layout=state.adapter.layout,
+        root=strategy.root,
+    )
 
 
 def _hashes(run_dir: Path) -> dict[str, str]:

@@ -105,6 +105,11 @@ class Journal:
         """Whether the ledger has its end."""
         return self._ledger is not None and self._ledger.ended
 
+    @property
+    def root(self) -> str:
+        """``ROOT:SIZE`` of the ledger so far, as readers are told it; empty without one."""
+        return self._ledger.told if self._ledger else ""
+
     def openings(self) -> Openings:
         """Return the record of opened sums."""
         return Openings(self._checkpoint.with_name(OPENED) if self._checkpoint else None)

@@ -224,6 +224,11 @@ class FedGRPO(Strategy):
         """Whether the ledger names the files of the final adapter already."""
         return self._journal.ended
 
+    @property
+    def root(self) -> str:
+        """``ROOT:SIZE`` of the ledger so far; empty without one."""
+        return self._journal.root
+
     def end(self, files: dict[str, str]) -> None:
         """Enter the files of the final adapter into the ledger, once.
 

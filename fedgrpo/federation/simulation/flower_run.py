@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,11 @@ LINGER_S = 60.0
 """Seconds after the server has finished in which Flower's own processes may end."""
 LOG_TAIL = 15
 """Lines of the log that are shown when nothing better tells why a run failed."""
+
+
+def is_installed() -> bool:
+    """Whether Flower's simulation runtime, which is Ray, is there."""
+    return find_spec("ray") is not None
 
 
 def run_in_flower(

@@ -22,7 +22,7 @@ from fedgrpo.federation.server.checkpoint import FILE, ServerState, load_checkpo
 from fedgrpo.federation.server.evaluator import LocalEvaluator
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.batched.coverage import check_attack
-from fedgrpo.federation.simulation.flower_run import run_in_flower
+from fedgrpo.federation.simulation.flower_run import is_installed, run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.federation.simulation.result import Result
@@ -160,6 +160,11 @@ def _check_portable(
         raise SettingsError(
             "prompts, rewards and strategies of this process do not reach Flower's runtime",
             cure="name files in the settings, or leave in_process at True",
+        )
+    if not is_installed():
+        raise RunError(
+            "Flower's simulation runtime is not installed",
+            cure="pip install 'fedgrpo[simulation]', or leave in_process at True",
         )
     if directory is None:
         raise SettingsError(

@@ -266,7 +266,7 @@ def _start(
     executable = shutil.which(command[0], path=env.get("PATH"))
     if executable is None:
         raise RunError(
-            f"program {command[0]} is not installed", cure="pip install 'flwr[simulation]'"
+            f"program {command[0]} is not installed", cure="pip install 'fedgrpo[simulation]'"
         )
     with log.open("ab") as output:
         return subprocess.Popen(

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedgrpo.federation.server.app import Model
 from fedgrpo.ground.records import Guarantee
 from fedgrpo.model.adapter import AdapterState
+from fedgrpo.model.export.card import RunFacts, write_card
 from fedgrpo.report.records import RoundRow
 from fedgrpo.settings import Settings
 
@@ -44,8 +45,16 @@ class Result:
 
     def save(self, folder: str | Path) -> Path:
         """Write the adapter in PEFT's own format: ``PeftModel.from_pretrained`` loads it."""
-        self._model.save(self.settings, self.adapter, Path(folder))
-        return Path(folder)
+        place = Path(folder)
+        self._model.save(self.settings, self.adapter, place)
+        facts = RunFacts(
+            settings=self.settings,
+            rounds=self.history[-1].round,
+            privacy=self.privacy,
+            layout=self.adapter.layout,
+        )
+        write_card(place, facts)
+        return place
 
     def __repr__(self) -> str:
         """One line for a notebook."""

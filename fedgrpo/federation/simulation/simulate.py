@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedgrpo.federation.simulation.batched.coverage import check_attack
-from fedgrpo.federation.simulation.flower_run import run_in_flower
+from fedgrpo.federation.simulation.flower_run import is_installed, run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.simulation.preflight import preflight
@@ -19,6 +19,11 @@ from fedgrpo.report.reader import read_rows, read_status
 from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings.scenario import load_scenario
+
+WITHOUT_RAY = (
+    "Ray is not installed: clients run one after another in this process. For Flower's simulation "
+    "runtime, pip install 'fedgrpo[simulation]'"
+)
 
 
 def simulate(
@@ -47,7 +52,8 @@ def simulate(
     fresh:
         Begin a new run beside an unfinished one.
     in_process:
-        Run everything in this process, without Flower's simulation runtime.
+        Run everything in this process, without Flower's simulation runtime. So it is
+        anyway, and said, where that is not installed.
     console:
         Where to show progress. The default is standard output.
 
@@ -70,6 +76,9 @@ def simulate(
     chosen = choose(scenario.stem, settings, run_dir=run_dir, fresh=fresh, base=cwd)
     for warning in preflight(settings):
         console.print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)
+    if not in_process and not is_installed():
+        console.print(f"[yellow]{escape(WITHOUT_RAY)}[/]", highlight=False, soft_wrap=True)
+        in_process = True
     check_attack(settings, in_process=in_process)
     with chosen.claim(settings):
         verb = "resumes" if chosen.resumes else "begins"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.learning.losses import BatchTotals, LossResult, compute_loss
 from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.memory import is_out_of_memory
 from fedgrpo.grpo.rollout.packing import PackedBatch
 from fedgrpo.grpo.rollout.policy import Policy
+from fedgrpo.grpo.rollout.replay import keep_nothing
 from fedgrpo.model.family.precision import loss_scale
+
+MEANS = ("clip_low", "clip_high", "mismatch")
+"""Figures of a step that are means over its batches."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +77,53 @@ class Updater:
 
     def update(self, experience: Experience) -> UpdateFigures:
         """One optimiser step on all of these completions."""
-        totals = self.totals(experience)
+        results = self._gradients(experience, self.batches(experience))
+        if results is None:
+            self._say_halved()
+            results = self._gradients(experience, self.batches(experience, halves=2))
+        if results is None:
+            raise ModelError(
+                "memory ran out twice in an update",
+                cure="lower grpo.tokens_per_batch, or set grpo.gradient_checkpointing = true",
+            )
+        norm, applied = self._apply() if results else (0.0, False)
+        # All figures come from the device at once, when the step is done.
+        rows = torch.stack([_figures(result) for result in results]).tolist() if results else []
+        loss, *means = list(zip(*rows, strict=True)) or [()] * (1 + len(MEANS))
+        figures = {name: _mean(values) for name, values in zip(MEANS, means, strict=True)}
+        return UpdateFigures(loss=float(sum(loss)), grad_norm=norm, applied=applied, **figures)
+
+    def _gradients(
+        self, experience: Experience, batches: Iterator[PackedBatch]
+    ) -> list[LossResult] | None:
+        """Add up the gradients of all batches; None if memory ran out."""
+        totals, found = self.totals(experience), list[LossResult]()
         self.optimiser.zero_grad(set_to_none=True)
         with checkpointed(self.policy.adapter.causal, self.settings.gradient_checkpointing):
-            results = [
-                self._backward(experience, batch, totals) for batch in self.batches(experience)
-            ]
-        norm, applied = self._apply() if results else (0.0, False)
-        means = {
-            name: _mean(result.metrics[name] for result in results)
-            for name in ("clip_low", "clip_high", "mismatch")
-        }
-        loss = float(sum(result.loss.item() for result in results))
-        return UpdateFigures(loss=loss, grad_norm=norm, applied=applied, **means)
+            try:
+                found.extend(self._backward(experience, batch, totals) for batch in batches)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                return None
+        return found
 
-    def batches(self, experience: Experience) -> Iterator[PackedBatch]:
-        """Pack what can teach; groups without signal and truncated completions are left out."""
+    def _say_halved(self) -> None:
+        warnings.warn(
+            "memory ran out in an update: it begins again with batches of half the size. Lower "
+            "grpo.tokens_per_batch to begin so.",
+            ResourceWarning,
+            stacklevel=3,
+        )
+        keep_nothing(self.policy.adapter.causal)
+        if self.policy.adapter.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def batches(self, experience: Experience, halves: int = 1) -> Iterator[PackedBatch]:
+        """Pack what can teach; groups without signal and truncated completions are left out.
+
+        With 2 ``halves`` batches are half as large, a prompt's completions apart if need be.
+        """
         keep = experience.useful(
             # A penalty or a bonus moves every token, whatever its reward.
             with_silent=self.settings.kl_weight > 0 or self.settings.entropy_weight > 0,
@@ -94,7 +131,10 @@ class Updater:
         )
         for part in prompt_parts(experience.prompts, self.settings.gradient_accumulation_steps):
             chosen = [i for i in keep if i // experience.rollout.group_size in part]
-            yield from self.policy.pack(experience.rollout, chosen)
+            budget = self.settings.tokens_per_batch // halves
+            for half in range(halves):
+                own = [i for i in chosen if i % halves == half]
+                yield from self.policy.pack(experience.rollout, own, budget)
 
     def totals(self, experience: Experience) -> BatchTotals:
         """Divisors of the whole optimiser batch, silent groups included."""
@@ -217,6 +257,12 @@ def _marks(experience: Experience, batch: PackedBatch, device: torch.device) -> 
     if experience.refined is None:
         return {}
     return {"refined": experience.refined[batch.completions].to(device)}
+
+
+def _figures(result: LossResult) -> Tensor:
+    """Loss and figures, float64, on the device."""
+    values = [result.loss, *(result.metrics[name] for name in MEANS)]
+    return torch.stack([value.double() for value in values])
 
 
 def _mean(values: Iterable[float]) -> float:

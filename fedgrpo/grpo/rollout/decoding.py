@@ -90,7 +90,9 @@ class Decoder:
         self._seen = torch.zeros(rows, columns, dtype=torch.bool, device=device)
         self._powers = torch.ones(len(streams), 1, 1, device=device)
         self._ends = torch.tensor(decoding.eos_ids, device=device)
-        self._replay = Replay(self.step, self.state())
+        # What grows is another step every time.
+        is_fixed = all(isinstance(stream, FixedStream) for stream in streams)
+        self._replay = Replay(self.step, self.state()) if is_fixed else self.step
 
     def state(self) -> list[Tensor]:
         """All that decides the next step, but for keys and values."""

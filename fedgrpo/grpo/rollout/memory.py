@@ -18,14 +18,21 @@ _LOGITS = 4
 
 
 def row_bytes(model: PreTrainedModel, columns: int) -> int:
-    """Bytes that a row of so many columns takes while it is decoded: keys and values of every layer
-    in the model's precision, and what choosing a token takes.
-    """
+    """Bytes that a row of so many columns takes while it is decoded."""
+    return cache_bytes(model, columns) + choice_bytes(model)
+
+
+def cache_bytes(model: PreTrainedModel, columns: int) -> int:
+    """Of the keys and values of every layer, in the model's precision."""
     config: Any = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * size * columns * model.dtype.itemsize
-    return int(cache + 4 * _LOGITS * config.vocab_size)
+    return int(2 * config.num_hidden_layers * heads * size * columns * model.dtype.itemsize)
+
+
+def choice_bytes(model: PreTrainedModel) -> int:
+    """Of what choosing a row's token takes."""
+    return int(4 * _LOGITS * model.config.get_text_config().vocab_size)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -34,7 +41,7 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + unused)
-    return min(_available(), _left_to_group())
+    return min(_available(), _left_to_group(), _left_to_process())
 
 
 def budget_bytes(device: torch.device, memory_gb: float) -> int:
@@ -72,3 +79,17 @@ def _left_to_group() -> int:
         return 2**62 if limit == "max" else max(0, int(limit) - int(used))
     except (OSError, ValueError):
         return 2**62
+
+
+def _left_to_process() -> int:
+    """What a limit on the process's addresses (``ulimit -v``) leaves."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    except (ImportError, OSError, ValueError):
+        return 2**62
+    if limit == resource.RLIM_INFINITY:
+        return 2**62
+    return max(0, limit - pages * resource.getpagesize())

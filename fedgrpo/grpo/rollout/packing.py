@@ -130,12 +130,14 @@ def pack(
     *,
     tokens_per_batch: int,
     max_row_tokens: int = MAX_ROW_TOKENS,
+    columns: int = 1,
 ) -> Iterator[PackedBatch]:
     """Pack the completions ``keep`` (rows of the rollout) into batches of at most
     ``tokens_per_batch`` tokens.
 
     All rows of a prompt are in one batch, which per-prompt clipping relies on; a prompt that is
-    larger than the budget makes a batch of its own. Rows of similar width go together.
+    larger than the budget makes a batch of its own. Rows of similar width go together, filled up to
+    a multiple of ``columns``: few widths are few plans of a GPU's libraries.
     """
     lengths = rollout.lengths().tolist()
     groups: dict[int, list[int]] = {}
@@ -150,11 +152,11 @@ def pack(
     for rows in packed:
         widest = max(row.width for row in [*batch, *rows])
         if batch and widest * (len(batch) + len(rows)) > tokens_per_batch:
-            yield _build(rollout, batch, lengths)
+            yield _build(rollout, batch, lengths, columns)
             batch = []
         batch.extend(rows)
     if batch:
-        yield _build(rollout, batch, lengths)
+        yield _build(rollout, batch, lengths, columns)
 
 
 def _rows(
@@ -176,8 +178,8 @@ def _rows(
     return [*rows, _Row(prompt, tuple(chosen), width)]
 
 
-def _build(rollout: Rollout, rows: list[_Row], lengths: list[int]) -> PackedBatch:
-    width = max(row.width for row in rows)
+def _build(rollout: Rollout, rows: list[_Row], lengths: list[int], columns: int = 1) -> PackedBatch:
+    width = -(-max(row.width for row in rows) // columns) * columns
     completions = [completion for row in rows for completion in row.completions]
     texts = rollout.tokens[completions].tolist()
     taken: Iterator[list[int]] = (

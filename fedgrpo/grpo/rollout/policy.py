@@ -22,6 +22,7 @@ from fedgrpo.grpo.rollout.engines import ENGINES, OwnEngine, checked
 from fedgrpo.grpo.rollout.packing import MAX_ROW_TOKENS, PackedBatch, pack
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, completion_ids, sample_mixture
 from fedgrpo.grpo.rollout.scoring import completion_logps, completion_scores, predicting_states
+from fedgrpo.grpo.rollout.streams import COLUMNS
 from fedgrpo.model.kernels.attention import takes_any_mask
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import GRPOSettings
@@ -122,7 +123,8 @@ class Policy:
         """Pack these completions; one a row where the model's attention takes no ready mask."""
         budget = tokens_per_batch or self.settings.tokens_per_batch
         longest = MAX_ROW_TOKENS if takes_any_mask(self.adapter.causal) else 1
-        return pack(rollout, keep, tokens_per_batch=budget, max_row_tokens=longest)
+        columns = COLUMNS if self.adapter.base.device.type == "cuda" else 1
+        return pack(rollout, keep, tokens_per_batch=budget, max_row_tokens=longest, columns=columns)
 
     def logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:
         """Log-probabilities of packed completions under the adapter as it stands, shape (N, T)."""

@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.choice.warping import Warped
+from fedgrpo.grpo.rollout.memory import free_bytes
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
+from fedgrpo.model.kernels.half_product import backward_product
 from fedgrpo.model.kernels.packed_attention import equal_part
 
 GPU_LOGITS = 256 * 2**20
@@ -232,7 +234,7 @@ class FrozenHeadLogps(torch.autograd.Function):
                 by_logit.scatter_add_(1, target, torch.full_like(total, 1 / temperature))
                 if factor is not None:
                     by_logit.mul_(factor)
-                slopes[rows] = by_logit.to(weight.dtype) @ weight
+                slopes[rows] = backward_product(by_logit.to(weight.dtype), weight)
         ctx.save_for_backward(slopes)
         return logps
 
@@ -249,6 +251,9 @@ def _chunks(hidden: Tensor, vocabulary: int, each: int) -> Iterator[slice]:
     equal parts of every group.
     """
     rows, budget = len(hidden), GPU_LOGITS if hidden.is_cuda else LOGITS_BUDGET
+    if hidden.is_cuda and not each:
+        # Where prompts are strangers the size never follows what is free.
+        budget = max(LOGITS_BUDGET, min(GPU_LOGITS, free_bytes(hidden.device) // 64))
     size = max(1, budget // vocabulary)
     if each > size:
         size = equal_part(each, size)

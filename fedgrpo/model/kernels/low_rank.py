@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import linear
 
+from fedgrpo.model.kernels.half_product import backward_product
+
 ROW_GRADIENTS = "grad_sample"
 """Attribute of a factor on which one gradient a row is left: Opacus' name for it."""
 
@@ -61,7 +63,7 @@ class LowRankLinear(torch.autograd.Function):
         inner = linear(g, scaled) if need_x or need_a else None
         grad_x = grad_a = grad_b = None
         if need_x:
-            grad_x = (g @ weight).addmm_(inner, low).view(ctx.shape)
+            grad_x = backward_product(g, weight).addmm_(inner, low).view(ctx.shape)
         if ctx.factors:
             a, b = ctx.factors
             if need_a:

@@ -154,7 +154,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
     batch, heads, length, size = query.shape
     groups = key.shape[1]
     grouped = query.reshape(batch, groups, -1, size)
-    mask = mask.repeat(1, 1, heads // groups, 1) if heads > groups else mask
     result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         grouped, key, value, mask, scale
     )
@@ -173,7 +172,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
     ) -> Tensor:
-        """Shapes: query (B, h, Q, d), key (B, h, C, d), value (B, h, C, e), mask (B, 1, Q, C)."""
+        """Shapes: query (B, h, m Q, d), key (B, h, C, d), value (B, h, C, e), mask (B, 1, Q, C)."""
         ctx.save_for_backward(query, key, value, mask)
         ctx.scale = scale  # type: ignore[attr-defined]
         result = value.new_empty(*query.shape[:3], value.shape[-1])
@@ -205,9 +204,13 @@ class _Attention(torch.autograd.Function):
 def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Attention weights, float32, that may be written to."""
     scores = (query @ key.transpose(2, 3)).float().mul_(scale)
+    # One mask for the query heads of a key head, and for all layers, which keep it until the end.
+    by_head = scores.unflatten(2, (-1, mask.shape[2]))
     if mask.dtype == torch.bool:
-        return scores.masked_fill_(mask, -torch.inf).softmax(-1)
-    return scores.add_(mask).softmax(-1)
+        by_head.masked_fill_(mask[:, :, None], -torch.inf)
+    else:
+        by_head.add_(mask[:, :, None])
+    return scores.softmax(-1)
 
 
 def _parts(query: Tensor, key: Tensor, mask: Tensor) -> Iterator[slice]:

@@ -77,6 +77,11 @@ class DryRun(Record):
     """Largest resident memory of this process."""
     peak_gpu_bytes: int | None
     """Largest memory that torch held on the GPU. None without one."""
+    foretold_bytes: int
+    """What a round takes at its peak on top of the loaded model, if every completion is as long as
+    it may be, on the GPU where there is one; foretold, not measured."""
+    free_bytes: int
+    """What there was for that."""
     dimension: int
     """Trainable values of the adapter."""
     adapter_bytes: int
@@ -153,6 +158,10 @@ def _costs(found: DryRun) -> list[tuple[str, str]]:
         ("Judging", f"{found.judging_s:.2f} s for these completions"),
         ("One local round", f"{found.round_s:.2f} s, {found.round_unit}"),
         ("Peak memory", memory if gpu is None else f"{memory}, {gpu / KIB**2:.0f} MiB of the GPU"),
+        (
+            "Longest completions",
+            f"{_size(found.foretold_bytes)} beside the model, of {_size(found.free_bytes)} free",
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import socket
 import ssl
 import time
@@ -16,11 +17,12 @@ import httpx
 import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
+from fedgrpo.federation.deployment.flower_internals import read_pushed
 from fedgrpo.federation.deployment.gateway.paths import FLEET
 from tests.federation.deployment.operated import heard, parts, signed, until, written
 
@@ -175,6 +177,31 @@ def test_a_second_message_or_node_in_one_push_does_not_slip_through(server, site
     for body in (mine + theirs.SerializeToString(), theirs.SerializeToString() + mine):
         status, _ = server.ask(b"/v1/fleet/push-messages", headers=headers_of(site[0]), body=body)
         assert status == 401
+
+
+def test_a_push_of_no_message_or_of_two_is_refused(server, site):
+    own = Message(metadata=Metadata(run_id=7, src_node_id=site[1], dst_node_id=1))
+    tree = ObjectTree(object_id="0" * 64)
+    for messages, trees in (([], []), ([own], []), ([own, own], [tree]), ([own], [tree, tree])):
+        pushed = PushMessagesRequest(
+            node=Node(node_id=site[1]), messages_list=messages, message_object_trees=trees
+        )
+        status, body = server.fleet("push-messages", site[0], pushed)
+        assert status == 400
+        assert "one message" in words_of(body)
+
+
+def test_what_a_node_says_of_its_own_time_does_not_come_inside():
+    """The SuperLink adds such figures up for a run, and a NaN would be their sum for ever."""
+    own = Message(metadata=Metadata(run_id=7, src_node_id=5, dst_node_id=1))
+    pushed = PushMessagesRequest(
+        node=Node(node_id=5), messages_list=[own], message_object_trees=[ObjectTree()],
+        clientapp_runtime_list=[math.nan],
+    )  # fmt: skip
+    inside = read_pushed(pushed.SerializeToString())
+    assert inside.single
+    pushed.ClearField("clientapp_runtime_list")
+    assert inside.body == pushed.SerializeToString()
 
 
 def test_a_request_serves_once(server, site):

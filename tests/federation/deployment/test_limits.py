@@ -133,3 +133,12 @@ def test_what_was_shown_is_bounded():
     for number in range(MOST_SEEN + 50):
         once.show(number, 0.0)
     assert len(once._seen) <= MOST_SEEN + 1
+
+
+def test_bytes_are_counted_by_their_number():
+    rates = Rates(Rate(a_second=10, at_once=100))
+    rates.take("site", 0.0, 60, "bytes")
+    with pytest.raises(RefusedError, match="bytes a second"):
+        rates.take("site", 1.0, 60, "bytes")
+    rates.take("other", 1.0, 100, "bytes")
+    rates.take("site", 1.0, 50, "bytes")

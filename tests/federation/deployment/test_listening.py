@@ -40,7 +40,7 @@ def port(files, monkeypatch):
 @contextlib.contextmanager
 def listening_gateway(files):
     gateway = server(Gateway(Inner(GONE, str(files[0]), "secret")), files[1], files[2])
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=gateway.run, kwargs={"sockets": [listening]})
         thread.start()
         yield listening.getsockname()[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from typer.testing import CliRunner
 import fedgrpo
 from fedgrpo.cli.app import app
 from fedgrpo.federation.simulation.in_process import run_in_process
-from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.ground.errors import DataError, RunError, SettingsError
+from fedgrpo.ledger import KnownRoot, verify
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.records import RoundRow
 from fedgrpo.settings import Settings
@@ -140,6 +143,27 @@ def test_the_command_runs_in_one_process_too(tmp_path: Path) -> None:
     assert (run_dir / "ledger.jsonl").exists()
     verified = CliRunner().invoke(app, ["ledger", "verify", str(run_dir)])
     assert verified.exit_code == 0, verified.output
+
+
+def test_without_ray_the_command_runs_in_this_process_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    Path("tiny.toml").write_text(SCENARIO)
+    ran = CliRunner().invoke(app, ["simulate", "tiny.toml", "--set", "rounds=1"])
+    assert ran.exit_code == 0, ran.output
+    assert "fedgrpo[simulation]" in ran.output
+    assert "| Rounds | 1 |" in Path("runs/tiny/adapter/README.md").read_text()
+    assert verify(Path("runs/tiny"), expected=card_root(Path("runs/tiny"))).ended
+    with pytest.raises(RunError, match="is not installed"):
+        fedgrpo.simulate(SMALL, in_process=False, directory=tmp_path / "other")
+
+
+def card_root(run: Path) -> KnownRoot:
+    """What the model card tells of the ledger."""
+    (told,) = re.findall(r"`([0-9a-f]{64}:\d+)`", (run / "adapter" / "README.md").read_text())
+    return KnownRoot.parse(told)
 
 
 def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fedgrpo.federation.deployment.flower_internals import AGE_S, read_pushed
 from fedgrpo.federation.deployment.gateway import bodies, credentials
+from fedgrpo.federation.deployment.gateway.door import neighbourhood
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, PUSH
 from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
@@ -27,6 +28,9 @@ LOG = logging.getLogger(__name__)
 STRANGER, NODE = Rate(20, 200), Rate(300, 3000)
 """How often an address may ask without a valid key, and a node. Nodes behind one address share the
 former in their first requests only: what is found valid is not counted there."""
+BYTES = Rate(1 << 24, 1 << 32)
+"""How many bytes a node may send: the SuperLink keeps them on its disk until a round is over, and
+the server app reads a whole answer into memory."""
 AT_ONCE = 8
 """Requests of a node at one time. Flower's own sends two objects, a heartbeat and a question."""
 READ_S = 120.0
@@ -57,7 +61,7 @@ class Gateway:
     def __init__(self, inner: Inner) -> None:
         self._inner = inner
         self._roster = Roster(inner.nodes)
-        self._strangers, self._nodes = Rates(STRANGER), Rates(NODE)
+        self._strangers, self._nodes, self._bytes = Rates(STRANGER), Rates(NODE), Rates(BYTES)
         self._under_way = InFlight(AT_ONCE)
         self._once = Once(AGE_S[1] - AGE_S[0])
 
@@ -98,6 +102,7 @@ class Gateway:
         self, path: bytes, headers: Headers, node: int, receive: Receive, send: Send
     ) -> None:
         size = bodies.declared_size(headers, FLEET[path])
+        self._bytes.take(node, time.monotonic(), size, "bytes")
         body: bytes | AsyncIterator[bytes] = bodies.pieces(receive, size)
         if path == PUSH:
             body = _as_itself(await bodies.whole(receive, size), node)
@@ -148,7 +153,7 @@ def _headers(scope: Scope) -> Headers:
 
 
 def _address(scope: Scope) -> str:
-    return str(scope["client"][0]) if scope.get("client") else ""
+    return neighbourhood(str(scope["client"][0])) if scope.get("client") else ""
 
 
 def _as_itself(body: bytes, node: int) -> bytes:
@@ -162,6 +167,8 @@ def _as_itself(body: bytes, node: int) -> bytes:
         raise RefusedError(400, "these are no messages") from None
     if pushed.claimed != {node}:
         raise RefusedError(401, "a node may send messages in its own name only")
+    if not pushed.single:
+        raise RefusedError(400, "one message is pushed at a time, with the list of its objects")
     return pushed.body
 
 

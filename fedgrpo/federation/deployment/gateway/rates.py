@@ -44,7 +44,7 @@ class Rates:
         self._rate = rate
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def take(self, sender: Hashable, now: float) -> None:
+    def take(self, sender: Hashable, now: float, much: float = 1, of: str = "requests") -> None:
         """Count a request; raises RefusedError if there were too many.
 
         Parameters
@@ -53,17 +53,19 @@ class Rates:
             Whose.
         now:
             Seconds on a clock that never goes back.
+        much, of:
+            What is counted.
         """
         left, last = self._buckets.pop(sender, (self._rate.at_once, now))
         left = min(self._rate.at_once, left + (now - last) * self._rate.a_second)
-        allowed = left >= 1
-        self._buckets[sender] = (left - 1 if allowed else left, now)
+        allowed = left >= much
+        self._buckets[sender] = (left - much if allowed else left, now)
         if len(self._buckets) > MOST_SENDERS:
             self._buckets.popitem(last=False)
         if not allowed:
             raise RefusedError(
                 429,
-                f"more than {self._rate.a_second:g} requests a second",
+                f"more than {self._rate.a_second:g} {of} a second",
                 cure="wait; one node a key",
             )
 

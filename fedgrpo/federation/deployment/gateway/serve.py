@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fedgrpo.federation.deployment.gateway.door import Door
 from fedgrpo.ground.errors import RunError
 
 HEAD_S = 20.0
@@ -79,6 +80,7 @@ def server(app: ASGIApp, certificate: Path, key: Path) -> uvicorn.Server:
     """
     config = uvicorn.Config(
         app,
+        loop="asyncio",  # Others accept by themselves, past the door.
         http=Impatient,
         ws="none",
         lifespan="off",
@@ -107,10 +109,10 @@ def server(app: ASGIApp, certificate: Path, key: Path) -> uvicorn.Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port; raises RunError if it cannot be taken."""
+    """Take a port, behind a door; raises RunError if it cannot be taken."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=256)
+        return Door(socket.create_server((host, port), family=family, backlog=256))
     except OSError as error:
         raise RunError(
             f"cannot listen on {host}:{port}: {error.strerror}",

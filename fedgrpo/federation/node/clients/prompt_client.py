@@ -198,12 +198,17 @@ def judging_limits(settings: Settings, declared: Declared) -> WorkerLimits:
     return WorkerLimits(cpu_s=max(1, math.ceil(seconds)), wall_s=max(seconds, 0.05))
 
 
+def planned_shapes(settings: Settings, adapter: Adapter, longest: int) -> Layout:
+    """Shapes as they are before it is tried whether prompts are strangers in them."""
+    several = hookable(adapter.causal, list(adapter.trainable.values()))
+    cpu = adapter.base.device.type == "cpu"
+    return Layout.of(settings.grpo, longest, cpu=cpu, several=several)
+
+
 @lru_cache(maxsize=8)
 def _own_shapes(settings: Settings, longest: int) -> tuple[Layout, Proof]:
     adapter = resident(settings)
-    several = hookable(adapter.causal, list(adapter.trainable.values()))
-    cpu = adapter.base.device.type == "cpu"
-    layout = Layout.of(settings.grpo, longest, cpu=cpu, several=several)
+    layout = planned_shapes(settings, adapter, longest)
     engine = _engine(settings, adapter, RewardMixture([("none", _unjudged, 1.0)]), (), layout)
     proof = prove_isolation(engine)
     return engine.layout, proof

@@ -115,10 +115,12 @@ def register_loss(
 
 @dataclass(frozen=True)
 class LossResult:
-    """A scalar to differentiate, and detached figures about it."""
+    """A scalar to differentiate, and detached figures about it, scalars too: reading one waits for
+    the device.
+    """
 
     loss: Tensor
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,6 @@ def _own_options(
 
 
 @torch.no_grad()
-def _token_share(values: Tensor, mask: Tensor) -> float:
+def _token_share(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens that count."""
-    return float((values * mask).sum() / mask.sum().clamp(min=1))
+    return (values * mask).sum() / mask.sum().clamp(min=1)

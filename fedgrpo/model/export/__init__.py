@@ -1,0 +1,1 @@
+"""What an adapter needs to leave: a model card, and other forms than PEFT's."""

@@ -1,0 +1,64 @@
+"""An adapter added to its base for good, as a folder that every reader of transformers' models
+takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import CHAT_TEMPLATE_FILE
+
+from fedgrpo.ground.errors import RunError
+from fedgrpo.model.export.card import CARD
+
+
+def save_merged(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, adapter: Path, folder: Path
+) -> None:
+    """Write base and adapter as one model, in the base's own precision, with its tokenizer.
+
+    Parameters
+    ----------
+    model, tokenizer:
+        The base with a new adapter on it, which this changes.
+    adapter:
+        Folder of the trained one. Its card goes along, and its chat template in the base's place.
+    folder:
+        Must be empty, or not exist.
+
+    Raises
+    ------
+    RunError
+        If it is neither.
+    """
+    check_empty(folder)
+    set_peft_model_state_dict(model, load_file(adapter / SAFETENSORS_WEIGHTS_NAME))
+    # PEFT types what an adapter of any kind offers too loosely for a checker.
+    merged = cast(PreTrainedModel, cast(Any, model).merge_and_unload())
+    template = adapter / CHAT_TEMPLATE_FILE
+    if template.is_file():
+        tokenizer.chat_template = template.read_text("utf-8")
+    merged.config._name_or_path = ""  # It names a folder of this machine.
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / CARD).write_text(_merged_card((adapter / CARD).read_text("utf-8")), "utf-8")
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse to write over anything; raises RunError if the folder holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty", cure="name a folder that does not exist")
+
+
+def _merged_card(card: str) -> str:
+    """The adapter's card, as that of a whole model."""
+    front, _, text = card.partition("\n---\n")
+    front = front.replace("library_name: peft", "library_name: transformers")
+    kept = text.partition("## Use")[0].replace("# Adapter trained", "# Model trained")
+    use = "The adapter is merged into its base: load this folder with `AutoModelForCausalLM`.\n"
+    return f"{front}\n---\n{kept}## Use\n\n{use}"

@@ -1,0 +1,28 @@
+"""The pages that are written from the code are up to date, and every page is on the site."""
+
+import re
+from pathlib import Path
+
+from tests.errors_page import classes, page
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_error_class_has_its_section() -> None:
+    assert (ROOT / "docs" / "errors.md").read_text() == page(), "python -m tests.errors_page"
+    assert len(classes()) > 15
+    assert all(kind.__doc__ for kind in classes())
+
+
+def test_every_page_is_on_the_site() -> None:
+    named = set(re.findall(r"[\w-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert named == {path.name for path in ROOT.glob("docs/*.md")}
+
+
+def test_versions_that_the_page_names_are_those_that_are_pinned() -> None:
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| (\S+) \|", (ROOT / "docs" / "versions.md").read_text(), re.M
+    )
+    assert len(rows) > 10
+    assert {name: pinned[name] for name, _ in rows} == dict(rows)
