@@ -19,6 +19,7 @@ def truncated(share: str, during: str = "") -> str:
     """Say that so many completions have no end, and for how long."""
     return (
         f"{share} of the completions reach grpo.max_completion_length without an end{during} and "
-        "take no part in the update. Raise it (not set, it is 256, and 10 for tiny), set grpo.overlong_share, or check "
+        "take no part in the update. Raise it (not set, it is 256, and 10 for tiny), set "
+        "grpo.overlong_share, or check "
         "that the model ends its answers with the tokenizer's end token."
     )

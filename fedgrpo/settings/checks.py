@@ -119,7 +119,7 @@ def _check_prompt_unit(settings: Settings) -> None:
 
 
 def _check_local_optimiser(settings: Settings) -> None:
-    """What prompt-level privacy, whose gradients the server takes its steps with, has no use for."""
+    """Refuse what has no use under prompt-level privacy: the server takes the steps."""
     fields = type(settings.grpo).model_fields
     for name in (
         "weight_decay",

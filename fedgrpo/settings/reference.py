@@ -19,10 +19,10 @@ Every setting with its type, default and meaning. This page is written by `fedgr
 A scenario file has one TOML table a section (`[privacy]`), and settings without a section at its
 top. `flwr run . -c` and `fedgrpo simulate --set` take them as `section.name=value`. A list is a
 TOML list in a scenario, and `"a, b"` in Flower's run configuration, which carries no lists. An
-empty text for what `grpo.preset` or the model can fill means "not set". Unknown keys, wrong types, numbers
-outside the bounds that stand beside their type (all are finite, both ends are allowed), texts of
-more than {TEXT} characters, lists of more than {ITEMS} items and impossible combinations are
-refused before anything starts, by the site of each client too.
+empty text for what `grpo.preset` or the model can fill means "not set". Unknown keys, wrong types,
+numbers outside the bounds that stand beside their type (all are finite, both ends are allowed),
+texts of more than {TEXT} characters, lists of more than {ITEMS} items and impossible combinations
+are refused before anything starts, by the site of each client too.
 """
 
 

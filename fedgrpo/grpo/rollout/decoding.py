@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from fedgrpo.grpo.rollout.choice.drawing import choose
 from fedgrpo.grpo.rollout.choice.stops import Stops
-from fedgrpo.grpo.rollout.choice.warping import PLAIN, Warping, marked
+from fedgrpo.grpo.rollout.choice.warping import NOTHING, PLAIN, Warping, marked
 from fedgrpo.grpo.rollout.replay import BUSY, Replay, kept
 from fedgrpo.grpo.rollout.streams import (
     COLUMNS,
@@ -122,7 +122,8 @@ class Decoder:
         self.running.fill_(True)
         self.running[count:] = False
         if self.decoding.warping.penalises:
-            already = marked(seen[0].ids, self._seen.shape[1])
+            ids = seen[0].ids.masked_fill(seen[0].real == 0, NOTHING)
+            already = marked(ids, self._seen.shape[1])
             self._seen[:count] = already.repeat_interleave(group, 0)
         first = self._product([prompts.logits for prompts in seen])
         logits = first.new_zeros(len(self.running), first.shape[1])

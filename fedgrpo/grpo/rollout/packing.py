@@ -215,7 +215,7 @@ def _build(rollout: Rollout, rows: list[_Row], lengths: list[int], columns: int 
         ids.append(row_ids + [0] * filler)
         positions.append(row_positions + [0] * filler)
         segments.append(row_segments + [FILLER] * filler)
-    columns = (ids, positions, segments, [row.prompt for row in rows], completions)
-    return PackedBatch(
-        *map(torch.tensor, (*columns, at_row, at_column, targets, which, index)),
-    )
+    prompts = [row.prompt for row in rows]
+    by_row = (ids, positions, segments, prompts, completions)
+    by_token = (at_row, at_column, targets, which, index)
+    return PackedBatch(*map(torch.tensor, (*by_row, *by_token)))

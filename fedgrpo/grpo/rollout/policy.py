@@ -9,19 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedgrpo.grpo.rollout.choice.stops import Stops
-from fedgrpo.grpo.rollout.choice.warping import (
-    PLAIN,
-    History,
-    Warped,
-    Warping,
-    left_filled_ids,
-)
 from fedgrpo.grpo.rollout.divergence import k3
 from fedgrpo.grpo.rollout.engines import ENGINES, OwnEngine, checked
 from fedgrpo.grpo.rollout.packing import GPU_COLUMNS, MAX_ROW_TOKENS, PackedBatch, pack
-from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, completion_ids, sample_mixture
-from fedgrpo.grpo.rollout.scoring import completion_logps, completion_scores, predicting_states
+from fedgrpo.grpo.rollout.sampling import (
+    Rollout,
+    SamplingPlan,
+    completion_ids,
+    knobs,
+    sample_mixture,
+)
+from fedgrpo.grpo.rollout.scoring import (
+    completion_logps,
+    completion_scores,
+    predicting_states,
+    warped_over,
+)
 from fedgrpo.model.kernels.attention import takes_any_mask
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import GRPOSettings
@@ -60,9 +63,7 @@ class Policy:
         self.engine = ENGINES[settings.engine](adapter)
         if isinstance(self.engine, OwnEngine):
             self.engine.generator = self.generator
-        self.warping = Warping.of(settings)
-        texts = settings.stop_texts()
-        self.stops = Stops(adapter.base.tokenizer, texts) if texts else None
+        self.warping, self.stops = knobs(settings, adapter.base.tokenizer)
         self.reference = adapter.vector()
         self.sampled = Sampled(0, 0)
         if adapter.base.device.type == "cuda":
@@ -128,24 +129,26 @@ class Policy:
     def logps(self, rollout: Rollout, batch: PackedBatch) -> Tensor:
         """Log-probabilities of packed completions under the adapter as it stands, shape (N, T)."""
         width = rollout.tokens.shape[1]
-        given = (width, self.settings.temperature, self._warped(rollout, batch))
+        given = (
+            width,
+            self.settings.temperature,
+            warped_over(
+                self.warping, rollout.prompts, rollout.tokens, batch, self.adapter.base.device
+            ),
+        )
         return completion_logps(self.adapter.causal, batch, *given)
 
     def logps_and_entropy(self, rollout: Rollout, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Also the entropy at each token in nats, for a bonus; both of shape (N, T)."""
         width, temperature = rollout.tokens.shape[1], self.settings.temperature
-        given = (width, temperature, self._warped(rollout, batch))
+        given = (
+            width,
+            temperature,
+            warped_over(
+                self.warping, rollout.prompts, rollout.tokens, batch, self.adapter.base.device
+            ),
+        )
         return completion_scores(self.adapter.causal, batch, *given)
-
-    def _warped(self, rollout: Rollout, batch: PackedBatch) -> Warped | None:
-        """What the sampler makes of the logits of these tokens."""
-        if self.warping == PLAIN:
-            return None
-        prompts = [rollout.prompts[i // rollout.group_size] for i in batch.completions.tolist()]
-        before = left_filled_ids(prompts)
-        ids = torch.cat([before, rollout.tokens[batch.completions]], 1)
-        history = History(ids, batch.token_completion, before.shape[1] + batch.token_index)
-        return Warped.of(self.warping, history.to(self.adapter.base.device))
 
     @torch.no_grad()
     def hidden_states(self, rollout: Rollout) -> Tensor:

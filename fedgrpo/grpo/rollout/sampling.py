@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.rollout.choice.drawing import uniforms
@@ -24,6 +24,7 @@ from fedgrpo.grpo.rollout.decoding import Decoding, decode
 from fedgrpo.grpo.rollout.memory import budget_bytes, fitting_rows, is_out_of_memory
 from fedgrpo.grpo.rollout.replay import keep_nothing
 from fedgrpo.grpo.rollout.streams import Prefilled
+from fedgrpo.settings import GRPOSettings
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class SamplingPlan:
     memory_gb: float = 0.0
     warping: Warping = PLAIN
     stops: Stops | None = None
+
+
+def knobs(grpo: GRPOSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[Warping, Stops | None]:
+    """What is kept of distributions, and the texts that stop, by the settings."""
+    texts = grpo.stop_texts()
+    return Warping.of(grpo), Stops(tokenizer, texts) if texts else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from fedgrpo.grpo.rollout.choice.warping import Warped
+from fedgrpo.grpo.rollout.choice.warping import PLAIN, History, Warped, Warping, left_filled_ids
 from fedgrpo.grpo.rollout.packing import FILLER, PackedBatch
 from fedgrpo.model.family.passes import Head, arguments, output_head, text_part
 from fedgrpo.model.kernels.attention import PACKED, takes_any_mask
@@ -74,6 +74,25 @@ def completion_scores(
     head, targets = output_head(model), batch.targets.to(model.device)
     logps, entropy = token_scores(head, predicting, targets, temperature, warped=warped)
     return _placed(logps, batch, width), _placed(entropy, batch, width)
+
+
+def warped_over(
+    warping: Warping,
+    prompts: Sequence[Sequence[int]],
+    tokens: Tensor,
+    batch: PackedBatch,
+    device: torch.device,
+) -> Warped | None:
+    """What the sampler makes of the logits of a batch's tokens, of a rollout's P prompts and
+    completions, int64, (P * G, T).
+    """
+    if warping == PLAIN:
+        return None
+    group = len(tokens) // len(prompts)
+    before = left_filled_ids([prompts[i // group] for i in batch.completions.tolist()])
+    ids = torch.cat([before, tokens[batch.completions]], 1)
+    history = History(ids, batch.token_completion, before.shape[1] + batch.token_index)
+    return Warped.of(warping, history.to(device))
 
 
 def token_scores(

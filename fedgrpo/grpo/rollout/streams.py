@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedgrpo.grpo.rollout.choice.warping import NOTHING
 from fedgrpo.model.family.passes import arguments
 from fedgrpo.model.kernels.attention import (
     PACKED,
@@ -37,7 +36,7 @@ class Prefilled:
     real, position:
         int64: 1 where there is a token (P, S), and the last one's position (P, 1).
     ids:
-        int64, (P, S): the tokens, ``NOTHING`` where there is none.
+        int64, (P, S): the tokens, a filler where there is none.
     cache:
         Keys and values, or whatever else the model keeps.
     """
@@ -48,7 +47,7 @@ class Prefilled:
         ids, self.real = _left_pad(prompts, pad_id, model.device)
         positions = (self.real.cumsum(1) - 1).clamp(min=0)
         self.cache = new_cache(model)
-        self.ids = ids.masked_fill(self.real == 0, NOTHING)
+        self.ids = ids
         given = arguments(model, ids, self.real, positions, self.cache)
         self.logits: Tensor = model(**given, logits_to_keep=1).logits[:, -1]
         self.position = positions[:, -1:]

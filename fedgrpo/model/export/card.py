@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -128,9 +129,10 @@ _ABOUT = "An adapter that fedgrpo trained by GRPO."
 
 def _page(base: str, layout: str, parts: Sequence[str], *, federated: bool) -> str:
     kinds = ["grpo", "reinforcement-learning", "lora", "fedgrpo"]
+    own: dict[str, Any] = {_LAYOUT: layout} if layout else {}
     data = ModelCardData(
         base_model=base or None,
-        **({_LAYOUT: layout} if layout else {}),
+        **own,
         library_name="peft",
         pipeline_tag="text-generation",
         tags=sorted([*kinds, *(["federated-learning"] if federated else [])]),

@@ -62,7 +62,7 @@ class LowRankLinear(torch.autograd.Function):
         # A row-major (r, o) factor: four times as fast on a CPU as its transpose.
         inner = linear(g, scaled) if need_x or need_a else None
         grad_x = grad_a = grad_b = None
-        if need_x:
+        if need_x and inner is not None:
             grad_x = backward_product(g, weight).addmm_(inner, low).view(ctx.shape)
         if ctx.factors:
             a, b = ctx.factors
