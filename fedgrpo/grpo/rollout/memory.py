@@ -25,9 +25,16 @@ def row_bytes(model: PreTrainedModel, columns: int) -> int:
 def cache_bytes(model: PreTrainedModel, columns: int) -> int:
     """Of the keys and values of every layer, in the model's precision."""
     config: Any = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size * columns * model.dtype.itemsize)
+    # Families whose layers differ refuse to name one size for all of them.
+    layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
+    return sum(map(_key_values, layers)) * columns * int(model.dtype.itemsize)
+
+
+def _key_values(layer: Any) -> int:
+    """Numbers that one layer keeps of a token."""
+    heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+    size = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    return int(2 * heads * size)
 
 
 def choice_bytes(model: PreTrainedModel) -> int:
