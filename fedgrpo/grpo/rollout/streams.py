@@ -135,6 +135,8 @@ class FixedStream:
         for mine, theirs in zip(self._layers, other._layers, strict=True):
             pairs = zip(mine.buffers, theirs.buffers, strict=True)
             mine.buffers = [_chosen(into, source, rows) for into, source in pairs]
+            for buffer in mine.buffers:
+                buffer[count:] = 0  # What was there is nobody's, and may be NaN.
         self._mask = _chosen(self._mask, other._mask, rows)
         self._position = _chosen(self._position, other._position, rows)
         self._mask[count:] = torch.finfo(self._mask.dtype).min
