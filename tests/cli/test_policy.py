@@ -191,7 +191,7 @@ def test_rows_that_cannot_be_read_are_told_without_their_text() -> None:
 
 @pytest.mark.skipif(not can_fork(), reason="processes cannot be forked safely here")
 def test_rows_that_a_tokenizer_never_ends_with_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def encoded(tokenizer: object, prompt: str) -> list[int]:
+    def encoded(tokenizer: object, prompt: str, *style: object) -> list[int]:
         while prompt == "loop=":
             pass
         return [1]

@@ -130,8 +130,8 @@ class _Moved:
     def _load(self, adapter: AdapterState) -> None:
         self.state = adapter.vector.astype(np.float64)
 
-    def start_round(self, seed: int) -> None:
-        """Nothing is drawn."""
+    def start_round(self, seed: int, *, earlier: int, of_run: int) -> None:
+        """Nothing is drawn, and no rate is scheduled."""
 
     def train(self, steps: int) -> Iterator[object]:
         self.state[self.place] += self.length

@@ -16,7 +16,7 @@ import pytest
 import fedgrpo.ground.crypto
 from fedgrpo.federation.audit.canaries import canary_run, canary_settings
 from fedgrpo.federation.audit.examine import Examination, examine
-from fedgrpo.federation.node.clients import prompt_client
+from fedgrpo.federation.node.clients import prompt_client, unit_rows
 from fedgrpo.federation.protocols import base, means
 from fedgrpo.federation.protocols.committee.convening import plan as committee_plan
 from fedgrpo.federation.state import node_store
@@ -108,7 +108,7 @@ def everybody_sampled(patch: pytest.MonkeyPatch) -> None:
     def everybody(names: Sequence[str], rate: float, key: bytes) -> list[str]:
         return list(names)
 
-    patch.setattr(prompt_client, "sampled_units", everybody)
+    patch.setattr(unit_rows, "sampled_units", everybody)
 
 
 def one_key_for_all_rounds(patch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ BROKEN: list[tuple[str, Break, str]] = [
     (TRUSTED, everybody_sampled, "a rate of 0.7.. instead of 0.500"),
     (OWN, one_key_for_all_rounds, "rounds 1 and 2 has correlation 1.00"),
     (OWN, one_key_for("noise", prompt_client), "rounds 1 and 2 has correlation 1.00"),
-    (OWN, one_key_for("units", prompt_client), "rounds 1 and 2 agree in 200 of 200 units"),
+    (OWN, one_key_for("units", unit_rows), "rounds 1 and 2 agree in 200 of 200 units"),
     (TRUSTED, one_key_for_all_rounds, "rounds 1 and 2 agree in 200 of 200 units"),
     ("prompts, committee", eight_steps_by_the_committee, "times the claimed"),
 ]

@@ -99,10 +99,9 @@ def test_a_judge_of_its_own_is_not_replaced_by_the_trainers_model() -> None:
 
 
 def test_a_base_that_carries_an_adapter_is_refused() -> None:
-    base = tiny_base()
-    Adapter(base, AdapterSettings())
+    carrying = Adapter(tiny_base(), AdapterSettings()).base
     with pytest.raises(RewardError, match="carries an adapter"):
-        TokenJudge(base)
+        TokenJudge(carrying)
 
 
 def test_a_judge_without_a_model_says_so() -> None:

@@ -100,9 +100,7 @@ def test_prompt_release_is_noised_by_the_client_itself() -> None:
 def test_sample_without_prompts_still_sends_noise_of_the_same_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "fedgrpo.federation.node.clients.prompt_client.sampled_units", lambda *_: []
-    )
+    monkeypatch.setattr("fedgrpo.federation.node.clients.unit_rows.sampled_units", lambda *_: [])
     settings = make()
     release = contribution(settings, NODE)
     assert release.size == prepared(settings)[1].size

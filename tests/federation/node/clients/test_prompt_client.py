@@ -195,10 +195,10 @@ class PanicError(BaseException):
 def test_whatever_class_one_prompt_makes_foreign_code_raise_costs_its_row_alone(
     kind: type[BaseException], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encoded(tokenizer: object, prompt: Prompt) -> list[int]:
+    def encoded(tokenizer: object, prompt: Prompt, *style: object) -> list[int]:
         if where == "tokenizer" and prompt == VICTIM.prompt:
             raise kind("rev qzkj=")
-        return encode_prompt(tokenizer, prompt)  # type: ignore[arg-type]
+        return encode_prompt(tokenizer, prompt, *style)  # type: ignore[arg-type]
 
     def reward(prompts: list[str], completions: list[str]) -> list[float]:
         if where == "reward" and prompts[0] == VICTIM.prompt:
@@ -217,10 +217,10 @@ def test_whatever_class_one_prompt_makes_foreign_code_raise_costs_its_row_alone(
 def test_at_a_site_a_prompt_that_a_tokenizer_never_ends_with_costs_its_row_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def encoded(tokenizer: object, prompt: Prompt) -> list[int]:
+    def encoded(tokenizer: object, prompt: Prompt, *style: object) -> list[int]:
         while prompt == VICTIM.prompt:
             pass
-        return encode_prompt(tokenizer, prompt)  # type: ignore[arg-type]
+        return encode_prompt(tokenizer, prompt, *style)  # type: ignore[arg-type]
 
     monkeypatch.setattr(encoding, "encode_prompt", encoded)
     monkeypatch.setattr(prompt_client, "_SLOWEST_ROW_S", 0.05)
