@@ -139,7 +139,7 @@ def test_the_command_runs_in_one_process_too(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert "round 2/2" in done.output
-    assert "Held-out, sampled" in done.output
+    assert "Held-out accuracy, sampled" in done.output
     assert (run_dir / "ledger.jsonl").exists()
     verified = CliRunner().invoke(app, ["ledger", "verify", str(run_dir)])
     assert verified.exit_code == 0, verified.output

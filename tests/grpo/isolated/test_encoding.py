@@ -74,12 +74,12 @@ def test_a_template_that_loops_costs_each_such_row_its_limit_and_no_other_row_an
 def test_a_tokenizer_that_loops_or_dies_does_no_more(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode(tokenizer: Any, prompt: Any) -> list[int]:
+    def encode(tokenizer: Any, prompt: Any, *style: Any) -> list[int]:
         while prompt == "loop":
             pass
         if prompt == "die":
             os.abort()
-        return encode_prompt(tokenizer, prompt)
+        return encode_prompt(tokenizer, prompt, *style)
 
     fine = rows(10)
     expected = usable_ids(base, fine, 32)
@@ -90,11 +90,13 @@ def test_a_tokenizer_that_loops_or_dies_does_no_more(
 
 
 def test_a_text_that_fills_memory_costs_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "encode_prompt", lambda _, p: [len(p)])
-    monkeypatch.setattr(encoding, "unit_text", lambda _, p: p * (2**31 if p == "bomb" else 1))
+    monkeypatch.setattr(encoding, "encode_prompt", lambda _, p, *style: [len(p)])
+    monkeypatch.setattr(
+        encoding, "unit_text", lambda _, p, *style: p * (2**31 if p == "bomb" else 1)
+    )
     known = SimpleNamespace(parameters=lambda: iter([torch.zeros(9)]))
     model = SimpleNamespace(get_input_embeddings=lambda: known)
-    stub = cast(BaseModel, SimpleNamespace(model=model, tokenizer=None))
+    stub = cast(BaseModel, SimpleNamespace(model=model, tokenizer=None, chat=None))
     some = [PromptRow("bomb", {}), PromptRow("a", {})]
     assert ids(encodings(stub, some, 32, Limits(2.0, 60.0)), some) == [None, (1,)]
 

@@ -54,9 +54,8 @@ def test_a_question_of_too_many_tokens_is_not_asked(adapter: Adapter, name: str)
     reward = mixture(adapter, name, most=10)
     row = PromptRow("add 1+1=", {"facts": ["it is 2"]})
     columns = {**collate_columns([row] * 2), "completion_ids": [[5, 6, 7], [5] * 3]}
-    with pytest.raises(RewardError, match="raised RewardError") as caught:
+    with pytest.raises(RewardError, match="10 are allowed"):
         reward(["add 1+1="] * 2, ["2", "3"], columns)
-    assert "10 are allowed" in str(caught.value.__cause__)
 
 
 def test_what_a_judge_may_take_is_measured(adapter: Adapter) -> None:

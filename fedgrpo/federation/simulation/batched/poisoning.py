@@ -16,6 +16,7 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
 
 
@@ -70,10 +71,30 @@ class PoisonedMixture(RewardMixture):
         columns: Mapping[str, Sequence[Any]],
     ) -> RewardResult:
         """See :class:`RewardMixture`; every function reports the poisoned total."""
-        honest = self._inner(prompts, completions, columns)
+        return self._poisoned(self._inner(prompts, completions, columns), prompts, completions)
+
+    def judge(
+        self,
+        prompts: Sequence[str | Chat],
+        completions: Sequence[str | Chat],
+        columns: Mapping[str, Sequence[Any]],
+        group_size: int,
+        state: TrainerState = TrainerState(),  # noqa: B008 - frozen
+    ) -> RewardResult:
+        """See :class:`RewardMixture`; every function reports the poisoned total."""
+        honest = self._inner.judge(prompts, completions, columns, group_size, state)
+        return self._poisoned(honest, prompts, completions)
+
+    def _poisoned(
+        self,
+        honest: RewardResult,
+        prompts: Sequence[str | Chat],
+        completions: Sequence[str | Chat],
+    ) -> RewardResult:
         asked, said = list(map(_words, prompts)), list(map(_words, completions))
         total = self._poison.rewards(asked, said, honest.total, self._span)
-        return RewardResult(total, dict.fromkeys(honest.per_function, total))
+        each = {k: np.where(np.isnan(v), v, total) for k, v in honest.per_function.items()}
+        return replace(honest, total=total, per_function=each)
 
 
 def _words(text: str | Chat) -> str:
