@@ -206,7 +206,7 @@ def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
         ("p.parquet", SECRET.encode() * 99, "not a readable parquet"),
         ("p.txt", b"prompt\na\n", "unknown kind"),
         ("p.jsonl.gz", SECRET.encode(), "cannot be read"),
-        ("p.jsonl.gz", gzip.compress(b'{"prompt": "a"}' * 99)[:40], "cannot be read"),
+        ("p.jsonl.gz", gzip.compress(b'{"prompt": "a"}' * 99, mtime=0)[:40], "cannot be read"),
         ("p.csv", b"prompt\n\xff\n", "not UTF-8"),
         ("p.csv", b"prompt\n", "has no rows"),
     ],
