@@ -95,6 +95,17 @@ Column = list[Floats | RewardError]
 """What one function says of each group."""
 
 
+@dataclass(frozen=True)
+class JudgedApart:
+    """Stands for a function that judges in another process."""
+
+    abstains: bool
+
+    def __call__(self, **_: object) -> NoReturn:
+        """Never called."""
+        raise AssertionError("another process judges by it")
+
+
 class RewardMixture:
     """Weighted sum of reward functions.
 

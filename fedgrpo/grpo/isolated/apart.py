@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fedgrpo.rewards.sandboxed.sandbox import die_with
+from fedgrpo.rewards.sandboxed.sandbox import close_all_but, die_with
 
 if sys.platform != "win32":
     import resource
@@ -198,12 +198,7 @@ def _settle(pipe: int, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     die_with(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nowhere, standard)
-    last = max(map(int, os.listdir("/proc/self/fd")))
-    os.closerange(3, pipe)
-    os.closerange(pipe + 1, last + 1)
+    close_all_but(pipe)
     with open("/proc/self/statm", "rb") as file:
         most = int(file.read().split()[0]) * resource.getpagesize() + _MEMORY
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]

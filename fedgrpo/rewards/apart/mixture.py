@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.parts import PartName, brings_code
 from fedgrpo.ground.parts.loading import Stamp, stamp_of
 from fedgrpo.rewards.apart.process import RewardProcess, Told
-from fedgrpo.rewards.composite import Batch, Column, RewardMixture, judged_here
+from fedgrpo.rewards.composite import Batch, Column, JudgedApart, RewardMixture, judged_here
 from fedgrpo.rewards.loading import load_reward
 from fedgrpo.settings import RewardSettings
 
@@ -38,7 +37,7 @@ class GuardedMixture(RewardMixture):
     ) -> None:
         super().__init__(functions)
         self._process = process
-        self._apart = {n for n, f, _ in functions if isinstance(f, _Apart)}
+        self._apart = {n for n, f, _ in functions if isinstance(f, JudgedApart)}
 
     def needs(self) -> Mapping[str, tuple[str, ...]]:
         """See :meth:`RewardMixture.needs`."""
@@ -57,16 +56,6 @@ class GuardedMixture(RewardMixture):
             theirs = zip(self._process.names, self._process.columns(batch), strict=True)
             found |= {name: column for name, column in theirs if name in self._apart}
         return [found[judge.name] for judge in self._judges]
-
-
-@dataclass(frozen=True)
-class _Apart:
-    """Stands for a function that judges in the process."""
-
-    abstains: bool
-
-    def __call__(self, **_: object) -> NoReturn:
-        raise AssertionError("the process judges by it")
 
 
 def guarded_mixture(reward: RewardSettings, *, evaluation: bool = False) -> RewardMixture:
@@ -113,7 +102,7 @@ def _check_file(name: str) -> None:
 def _function(name: str, here: Mapping[str, Function], told: Mapping[str, Told]) -> Function:
     if name in told and told[name].binds:
         return load_reward(name)
-    return _Apart(told[name].abstains) if name in told else here[name]
+    return JudgedApart(told[name].abstains) if name in told else here[name]
 
 
 def _surroundings(names: Sequence[str]) -> tuple[object, ...]:

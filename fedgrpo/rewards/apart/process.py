@@ -8,7 +8,6 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -22,13 +21,13 @@ import numpy as np
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.apart.frames import Order, receive, send
 from fedgrpo.rewards.calling.judge import MissingColumnError
+from fedgrpo.rewards.calling.processes import start_worker
 from fedgrpo.rewards.composite import Batch, Column, Floats
 
 START_S = 120.0
 """Longest time for loading the functions."""
 GRACE_S = 5.0
 """Time beyond a limit of its own after which the process counts as hung."""
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CURE = "call it by hand on the completions of this row, and mend it; the row counts nothing"
 
 Verdicts = dict[tuple[int, int], Floats | RewardError]
@@ -188,7 +187,9 @@ class RewardProcess:
         link, theirs = socket.socketpair()
         with theirs:
             order = Order(theirs.fileno(), self.names, self.cpu_s, self.timeout_s, self.network)
-            self._process = _started(order)
+            self._process = start_worker(
+                "fedgrpo.rewards.apart.worker", order.to_json(), order.control
+            )
         self._link = link
         self._end = weakref.finalize(self, _end, self._process, link, os.getpid())
         try:
@@ -236,23 +237,6 @@ def _log(batch: Batch, over: list[Any]) -> None:
         for name, values in extras.items():
             column = batch.notes.extras.setdefault(name, [None] * batch.count)
             column[span] = [*values, *[None] * batch.count][: span.stop - span.start]
-
-
-def _started(order: Order) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "fedgrpo.rewards.apart.worker", order.to_json()],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[order.control],
-            env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_COUNTS, "1")},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise RewardError(
-            f"the process in which rewards judge cannot be started ({type(error).__name__})",
-            cure="see whether this machine has memory and processes left",
-        ) from error
 
 
 def _end(process: subprocess.Popen[bytes], link: socket.socket, owner: int) -> None:

@@ -7,19 +7,18 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Sequence
 
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.rewards.calling.processes import start_worker
 from fedgrpo.rewards.sandboxed.protocol import WorkerOrder
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
 
 START_S = 120.0
 """Longest time for loading the functions."""
 _FAILURE_BYTES = 128
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Connection:
@@ -111,27 +110,14 @@ _SILENT = json.dumps(
 
 
 def _started(order: WorkerOrder) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "fedgrpo.rewards.sandboxed.worker", order.to_json()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[order.control],
-            env=_environment(),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise RewardError(
-            f"the process in which rewards judge cannot be started ({type(error).__name__})",
-            cure="see whether this machine has memory and processes left",
-        ) from error
-
-
-def _environment() -> dict[str, str]:
-    """The parent's, with its module path; sets have one order, and libraries start no threads."""
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}
-    return {**os.environ, **fixed, **dict.fromkeys(_THREAD_COUNTS, "1")}
+    """Sets have one order there, and nothing that it prints is shown."""
+    return start_worker(
+        "fedgrpo.rewards.sandboxed.worker",
+        order.to_json(),
+        order.control,
+        environment={"PYTHONHASHSEED": "0"},
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:

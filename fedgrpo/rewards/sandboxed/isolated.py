@@ -14,16 +14,15 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fedgrpo.ground.chats import Chat
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.parts import brings_code
 from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.calling.groups import same_prompt_runs
-from fedgrpo.rewards.composite import Batch, Column, RewardMixture, RewardResult
+from fedgrpo.rewards.composite import Batch, Column, JudgedApart, RewardMixture, RewardResult
 from fedgrpo.rewards.judges.judged import (
     JudgedGrounding,
     Principle,
@@ -134,16 +133,6 @@ class IsolatedMixture(RewardMixture):
             self._worker.close()
 
 
-@dataclass(frozen=True)
-class _Apart:
-    """Stands for a function that judges in the worker."""
-
-    abstains: bool
-
-    def __call__(self, **_: object) -> NoReturn:
-        raise AssertionError("the worker judges by it")
-
-
 def isolated_mixture(
     reward: RewardSettings,
     *,
@@ -193,7 +182,7 @@ def isolated_mixture(
         if _is_judged(function):
             cast(_AnyJudged, function).judge.most_tokens = most_tokens
     worker = _worker(apart, limits, os.getcwd(), tuple(sys.path)) if apart else None
-    stand_ins = {name: _Apart(worker.abstains[name]) for name in apart} if worker else {}
+    stand_ins = {name: JudgedApart(worker.abstains[name]) for name in apart} if worker else {}
     judges: Mapping[str, RewardFunction] = {**here, **stand_ins}
     functions = [(n, judges[n], w) for n, w in zip(reward.functions, weights, strict=True)]
     return IsolatedMixture(functions, worker)

@@ -146,7 +146,7 @@ def confine(limits: WorkerLimits, keep: int) -> Confinement:
         If the kernel refuses.
     """
     space = _address_space() + limits.memory_mb * 10**6
-    _close_all_but(keep)
+    close_all_but(keep)
     descriptors = keep + _OPEN_FILES
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, descriptors)
@@ -198,7 +198,8 @@ class _FilterProgram(ctypes.Structure):
         return cls(len(program) // 8, program)
 
 
-def _close_all_but(keep: int) -> None:
+def close_all_but(keep: int) -> None:
+    """Close every descriptor but one; the standard ones lead nowhere."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nowhere, standard)
