@@ -109,6 +109,26 @@ class RewardSummary(Record):
     by: dict[str, dict[str, float]] = field(default_factory=dict)
     """The same four, ``start`` to ``greedy_end``, of each value of ``evaluation.by``."""
 
+    @classmethod
+    def between(cls, first: RoundRow, last: RoundRow) -> RewardSummary:
+        """What two measured rows tell; of values that both of them tell."""
+        return cls(
+            start=first.sampled or 0.0,
+            end=last.sampled or 0.0,
+            greedy_start=first.greedy or 0.0,
+            greedy_end=last.greedy or 0.0,
+            by={
+                value: {
+                    "start": begun["sampled"],
+                    "end": last.held_out_by[value]["sampled"],
+                    "greedy_start": begun["greedy"],
+                    "greedy_end": last.held_out_by[value]["greedy"],
+                }
+                for value, begun in first.held_out_by.items()
+                if value in last.held_out_by
+            },
+        )
+
 
 @dataclass(frozen=True)
 class RobustSummary(Record):

@@ -265,12 +265,7 @@ def summarise(settings: Settings, parts: Preparation, rows: Sequence[RoundRow]) 
     steps_s = sum(row.seconds.get(STEP, 0.0) for row in rows)
     wall_s = sum(sum(row.seconds.values()) for row in rows)
     return Summary(
-        reward=RewardSummary(
-            start=first.sampled or 0.0,
-            end=last.sampled or 0.0,
-            greedy_start=first.greedy or 0.0,
-            greedy_end=last.greedy or 0.0,
-        ),
+        reward=RewardSummary.between(first, last),
         rounds=trainer.steps_done,
         wall_s=wall_s,
         overhead_share=0.0,

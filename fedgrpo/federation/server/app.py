@@ -215,13 +215,7 @@ def summarise(
     groups = applied[-1].buckets if applied else 0
     busy = strategy.train_s + strategy.evaluate_s
     return Summary(
-        reward=RewardSummary(
-            start=first.sampled or 0.0,
-            end=last.sampled or 0.0,
-            greedy_start=first.greedy or 0.0,
-            greedy_end=last.greedy or 0.0,
-            by=_by(first, last),
-        ),
+        reward=RewardSummary.between(first, last),
         rounds=rows[-1].round,
         wall_s=wall_s,
         overhead_share=max(0.0, 1 - busy / wall_s),
@@ -238,21 +232,6 @@ def summarise(
         settings=settings.fingerprint(),
         version=VERSION,
     )
-
-
-def _by(first: RoundRow, last: RoundRow) -> dict[str, dict[str, float]]:
-    """Held-out accuracy before and after, of each value that both tell."""
-    begun, ended = first.held_out_by, last.held_out_by
-    return {
-        value: {
-            "start": begun[value]["sampled"],
-            "end": ended[value]["sampled"],
-            "greedy_start": begun[value]["greedy"],
-            "greedy_end": ended[value]["greedy"],
-        }
-        for value in begun
-        if value in ended
-    }
 
 
 def _draw(run_dir: Path) -> None:
