@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedgrpo.attacks import check_attack
 from fedgrpo.federation.simulation.local_superlink import (
     LOG,
     LocalSuperLink,
@@ -64,13 +63,9 @@ def run_in_flower(
 
     Raises
     ------
-    SettingsError
-        If attackers would need what others send, which nobody can tell them there.
     RunFailedError
         If the run began and failed.
     """
-    if settings.simulation.byzantine:
-        check_attack(settings.simulation.attack)
     started_at, cwd = time.time(), Path.cwd()
     with local_superlink(run_dir, cwd) as superlink:
         app = stage_app(find_app(near, cwd), superlink.scratch / "fedgrpo-app")

@@ -34,6 +34,7 @@ from fedgrpo.federation.simulation.batched import prompts, updates
 from fedgrpo.federation.simulation.batched.completions import Answer
 from fedgrpo.federation.simulation.batched.poisoning import PoisonedMixture, poisoned_rows
 from fedgrpo.ground.crypto import derive_key
+from fedgrpo.ground.parts import part_name
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
@@ -122,11 +123,7 @@ class BatchedClients:
             [found[i].release for i in found if (i < attackers) == own] for own in (True, False)
         ]
         own, honest = (np.reshape(some, (-1, plan.size)) for some in rows)
-        return Insight(
-            np.reshape(own, (-1, plan.size)),
-            np.reshape(honest, (-1, plan.size)),
-            None if last is None else last * plan.update_scale,
-        )
+        return Insight(own, honest, None if last is None else last * plan.update_scale)
 
     def answers(self, adapter: AdapterState, plan: ReleasePlan, round: int) -> dict[int, Answer]:
         """What every client that does not drop out releases in a round, by its number."""
@@ -206,7 +203,7 @@ class BatchedClients:
     def _reward(self) -> RewardMixture:
         """Judges one prompt's group a call under prompt-level privacy, else a client's at once."""
         settings = self.settings
-        names = {name.partition("(")[0] for name in settings.reward.functions}
+        names = {part_name(name) for name in settings.reward.functions}
         if self.given.reward or settings.privacy.unit != "prompt" or names <= JUDGED_HERE:
             return self.given.mixture(settings)
         declared = declared_by(self._config(0), settings)

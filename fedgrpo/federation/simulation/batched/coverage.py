@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedgrpo.attacks import attacks
 from fedgrpo.attacks.poison import poison_of
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Settings
@@ -18,18 +19,19 @@ def left_out(settings: Settings) -> str:
 
 
 def check_attack(settings: Settings, *, in_process: bool) -> None:
-    """Refuse an attack on what clients learn from, where the batched engine does not run.
+    """Refuse an attack that only the batched engine can carry out, where it does not run.
 
     Raises
     ------
     SettingsError
-        If attackers would train on honest data instead.
+        If attackers would need what others send, or would train on honest data instead.
     """
     simulation = settings.simulation
-    if not simulation.byzantine or poison_of(simulation.attack) is None:
-        return
     reason = left_out(settings) if in_process else "clients compute in processes of their own"
-    if reason:
+    if not simulation.byzantine or not reason:
+        return
+    attacks.check_attack(simulation.attack)
+    if poison_of(simulation.attack) is not None:
         raise SettingsError(
             f"simulation.attack = {simulation.attack!r} poisons what a client learns from, and "
             f"only clients that compute in one batch can do so: {reason}",
