@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from grpo_vs_trl import make_model
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
@@ -35,16 +35,6 @@ from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
-
-SMOLLM2 = LlamaConfig(
-    vocab_size=49152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    tie_word_embeddings=True,
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ def main() -> None:
         return
     size = SMALL if small else LARGE
     with TemporaryDirectory() as folder:
-        name = given.model or ("" if small else shaped(Path(folder)))
+        name = given.model or ("" if small else make_model("llama_135m", Path(folder)))
         values = {"dtype": "float32" if small else "bfloat16"} | ({"name": name} if name else {})
         model = ModelSettings.model_validate(values)
         measure(model, size, small=small)
@@ -101,14 +91,6 @@ def measure(model: ModelSettings, size: Size, *, small: bool) -> None:
 def lora() -> AdapterSettings:
     """LoRA of rank 16 on all linear layers."""
     return AdapterSettings(kind="lora", rank=16, alpha=32.0)
-
-
-def shaped(folder: Path) -> str:
-    """A folder with a model of SmolLM2-135M's shape and the shipped base's tokenizer."""
-    torch.manual_seed(0)
-    LlamaForCausalLM(SMOLLM2).bfloat16().save_pretrained(folder)
-    load_base(ModelSettings(device="cpu")).tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def rows(size: Size) -> list[PromptRow]:
