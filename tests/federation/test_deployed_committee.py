@@ -75,7 +75,7 @@ def test_a_listed_node_takes_the_seat_of_one_that_was_killed(tmp_path):
         command("committee-key", tmp_path / f"member-{number}.key").split()[0]
         for number in range(LISTED)
     ]
-    agreed = f"committee = {keys}\nanswer_after_s = {answers_after(NODES)}.0\n"
+    agreed = f"committee = {keys}\nanswer_after_s = {answers_after(NODES + 3)}.0\n"
     members = [f"{key}@127.0.0.1:{port}" for key, port in zip(keys, ports, strict=True)]
     named = {"aggregation.committee": ",".join(members), "run.directory": str(run_dir)}
     with Federation(tmp_path) as federation:
@@ -85,7 +85,7 @@ def test_a_listed_node_takes_the_seat_of_one_that_was_killed(tmp_path):
             check_prompts(site.prompts)
             site.start()
         run_id = federation.submit(CONFIG | COMMITTEE | named)
-        kill_at_work(federation.sites[4].process, ports[3], run_dir)
+        kill_at_work(federation.sites[3].process, ports[3], run_dir)
         assert federation.end_of(run_id) == "finished:completed", federation.logs()
         command("ledger", "verify", run_dir)
         logs = federation.logs()
