@@ -74,8 +74,8 @@ CURES = {
     Refusal.DECLARED: "lower data.min_prompts to what the site declares, or go on without it",
     Refusal.LONGEST_PROMPT: "raise grpo.max_prompt_length to the longest prompt that the site "
     "declares",
-    Refusal.ANSWER_TIME: "raise federation.round_timeout_s above the site's answer_after_s, or "
-    "ask for less work a round",
+    Refusal.ANSWER_TIME: "ask for less work a round, or ask the site for a longer answer_after_s, "
+    "below federation.round_timeout_s",
     Refusal.UNCHECKED: "ask the site to run 'fedgrpo policy check' on its prompts",
     Refusal.BUSY: "ask again when the site has answered what it was asked before",
     Refusal.SETTINGS: "give server and nodes the same valid settings, within the bounds of "

@@ -211,6 +211,7 @@ def _paid(task: Task, node: Node) -> Paid:
         raise refused(
             Refusal.ANSWER_TIME,
             f"answer_after_s = {task.declared.answer_after_s:g} is shorter than the order can take",
+            cure="raise answer_after_s in this site's policy, as 'fedgrpo policy check' proposes",
         )
     _charge(task)
     return Paid(kept, in_time)

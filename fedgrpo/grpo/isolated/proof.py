@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import TypeVar
 
 import numpy as np
@@ -51,7 +52,7 @@ class Proof:
     alone:
         Whether prompts go one at a time, because bits differed beside others.
     sampling_s, teaching_s:
-        Longest that it took to fill all slots twice, and to learn from a batch.
+        Median time of the slowest shape to fill all slots twice, and to learn from a batch.
     """
 
     alone: bool
@@ -107,7 +108,7 @@ def sized_seconds(layout: Layout, proof: Proof, prompts: int, group_size: int) -
 
 
 def _tried(engine: Engine) -> tuple[float, float] | None:
-    """Longest that sampling and a batch of learning took, or None if bits differed."""
+    """What sampling and a batch of learning take in the slowest shape; None if bits differed."""
     sampling = _longest(
         partial(_sampled_bits, engine, engine.layout.sampling(width))
         for width in engine.layout.widths
@@ -119,7 +120,7 @@ def _tried(engine: Engine) -> tuple[float, float] | None:
 
 
 def _longest(runs: Iterable[Callable[[int], tuple[bytes, float]]]) -> float | None:
-    """Longest time of all runs; None as soon as one gives other bits than before."""
+    """Longest median of all runs; None as soon as one gives other bits than before."""
     longest = 0.0
     for run in runs:
         seconds = _compared(run)
@@ -130,10 +131,12 @@ def _longest(runs: Iterable[Callable[[int], tuple[bytes, float]]]) -> float | No
 
 
 def _compared(run: Callable[[int], tuple[bytes, float]]) -> float | None:
-    """Longest time of several trials that must give the same bits; None if they do not."""
+    """Median time of several trials that must give the same bits; None if they do not. The first
+    also warms up, and on a machine with other work any one may stall.
+    """
     results = [run(trial) for trial in range(TRIALS)]
     alike = len({bits for bits, _ in results}) == 1
-    return max(seconds for _, seconds in results) if alike else None
+    return median(seconds for _, seconds in results) if alike else None
 
 
 def _sampled_bits(engine: Engine, shape: SamplingShape, trial: int) -> tuple[bytes, float]:
