@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from contextlib import ExitStack
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -93,9 +94,10 @@ class Federation:
         return self
 
     def __exit__(self, *stopped):
-        for site in self.sites:
-            site.end()
-        self.server.__exit__(*stopped)
+        with ExitStack() as ending:
+            ending.callback(self.server.__exit__, *stopped)
+            for site in self.sites:
+                ending.callback(site.end)
 
     def site(self, policy, lines=""):
         """A new site, not yet started."""
