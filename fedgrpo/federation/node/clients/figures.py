@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,9 @@ def of_groups(groups: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
 
 
 def told_metrics(
-    figures: Mapping[str, Floats], settings: Settings, spans: Mapping[str, Span]
+    figures: Mapping[str, Floats],
+    settings: Settings,
+    spans: Mapping[str, Span] = MappingProxyType({}),
 ) -> Floats:
     """Scaled metrics of shape (n, k), NaN where they stay at home: that contributes nothing.
 
@@ -59,10 +62,10 @@ def scaled_metrics(
     figures: Mapping[str, Floats],
     reward: RewardSettings,
     names: Sequence[str] = tuple(METRICS),
-    spans: Mapping[str, Span] | None = None,
+    spans: Mapping[str, Span] = MappingProxyType({}),
 ) -> Floats:
     """Bring metrics, each of shape (n,), to [0, 1] in the order of ``names``; shape (n, k)."""
-    known = {name: metric.span(reward) for name, metric in METRICS.items()} | dict(spans or {})
+    known = {name: metric.span(reward) for name, metric in METRICS.items()} | dict(spans)
     nothing = np.full_like(figures["reward"], np.nan)
     scaled = [
         _scaled(figures[name], known[name]) if name in figures and name in known else nothing
