@@ -36,6 +36,13 @@ class OwnMetric:
     high: float = 1.0
     """Least and largest value that is reported. Public; what is outside is clipped."""
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise RewardError(
+                f"a metric declares low = {self.low} and high = {self.high}, which is no range",
+                cure="give two finite numbers, low below high",
+            )
+
     @property
     def span(self) -> tuple[float, float]:
         """Least and largest value."""
@@ -60,11 +67,6 @@ def declare_metric(*, low: float = 0.0, high: float = 1.0) -> Callable[[Function
     RewardError
         If the ends are no finite numbers with ``low`` below ``high``.
     """
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise RewardError(
-            f"declare_metric(low={low}, high={high}) is no range",
-            cure="give two finite numbers, low below high",
-        )
 
     def add(function: Function) -> Function:
         OWN_METRICS.declare(function, OwnMetric(function, float(low), float(high)))

@@ -34,7 +34,9 @@ class Counted:
 
     def __call__(self, completions: Sequence[str], answer: Sequence[str]) -> list[float]:
         self.seen += 1
-        return [float(self.seen == 1 and text == a) for text, a in zip(completions, answer, strict=True)]
+        return [
+            float(self.seen == 1 and text == a) for text, a in zip(completions, answer, strict=True)
+        ]
 
 
 class Bound:

@@ -128,8 +128,8 @@ def test_what_cannot_be_used_is_refused_by_name(name: str, problem: str, cure: s
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)])
 def test_a_range_is_two_finite_numbers(low: float, high: float) -> None:
-    with pytest.raises(RewardError, match="is no range"):
-        declare_metric(low=low, high=high)
+    with pytest.raises(RewardError, match="which is no range"):
+        declare_metric(low=low, high=high)(print)
 
 
 def test_a_metric_is_no_reward_and_its_range_is_known_by_name() -> None:

@@ -58,9 +58,8 @@ def test_a_figure_that_nobody_measured_contributes_nothing(unknown: dict[str, ob
 
 
 def test_a_rows_failure_costs_its_unit_that_rows_figure_only() -> None:
-    rows = [
-        {n: v for n, v in figures(length).items() if n != "kl"} for length in (1.0, np.nan, 3.0)
-    ]
+    every = [figures(length) for length in (1.0, np.nan, 3.0)]
+    rows = [{name: value for name, value in row.items() if name != "kl"} for row in every]
     unit = of_groups(rows)
     assert unit[LENGTH].tolist() == [2.0]
     assert unit[SHARE].tolist() == [0.25]
