@@ -84,6 +84,7 @@ class IsolatedMixture(RewardMixture):
     ) -> None:
         super().__init__(functions, metrics)
         self._worker = worker
+        self._apart = worker.names if worker else ()
 
     def __call__(
         self,
@@ -124,7 +125,7 @@ class IsolatedMixture(RewardMixture):
         apart = iter(self._worker.judge(arguments, count) if self._worker else ())
         # Rewards first, as in the worker; what one of them raises here is raised.
         found: list[Column] = [
-            [next(apart) if isinstance(judge.function, JudgedApart) else judge(arguments, count)]
+            [next(apart) if judge.name in self._apart else judge(arguments, count)]
             for judge in self._judges
         ]
         for judge in self._every[len(self._judges) :]:

@@ -28,6 +28,7 @@ from numpy import random as numpy_random
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.calling.judge import Judge, verdicts
 from fedgrpo.rewards.loading import load_metric, load_reward
+from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.sandboxed.isolated import runs_model
 from fedgrpo.rewards.sandboxed.protocol import (
     JUDGED,
@@ -128,9 +129,7 @@ def _loaded(order: WorkerOrder, link: socket.socket) -> _Court:
     """Load every function, and give up what could connect the children of this process."""
     judges = tuple(_judge(name) for name in order.names)
     loaded = {name: load_metric(name) for name in order.metrics}
-    metrics = tuple(
-        _without_model(Judge.of(name, each.function, "metric")) for name, each in loaded.items()
-    )
+    metrics = tuple(_metric(name, each.function) for name, each in loaded.items())
     for judge in (*judges, *metrics):
         getattr(judge.function, "warm_up", lambda: None)()
     _refuse_threads()
@@ -150,18 +149,24 @@ def _loaded(order: WorkerOrder, link: socket.socket) -> _Court:
 
 
 def _judge(name: str) -> Judge:
-    return _without_model(Judge.of(name, load_reward(name)))
+    function = load_reward(name)
+    _refuse_model(name, function)
+    return Judge.of(name, function)
 
 
-def _without_model(judge: Judge) -> Judge:
-    if runs_model(judge.name, judge.function):
+def _metric(name: str, function: RewardFunction) -> Judge:
+    _refuse_model(name, function, "metric")
+    return Judge.of(name, function, "metric")
+
+
+def _refuse_model(name: str, function: RewardFunction, kind: str = "reward") -> None:
+    if runs_model(name, function):
         raise RewardError(
-            f"{judge.kind} {judge.name!r} runs a model and is no built-in name, so it would be "
+            f"{kind} {name!r} runs a model and is no built-in name, so it would be "
             "loaded beside the prompts",
             cure="name it in the site's policy, if it keeps nothing between calls: "
             "stateless_rewards; or use a built-in name",
         )
-    return judge
 
 
 def _refuse_threads() -> None:
