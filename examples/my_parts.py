@@ -4,7 +4,7 @@
 
 Keywords with a default, or behind the ``*``, are options: ``leaky_clip(width=0.3)``. A part that
 says nothing of itself is taken for the worst: a loss or advantage for one that lets prompts weigh
-on each other, a rule for one of unknown sensitivity.
+on each other, a rule for one of unknown sensitivity. A metric that says nothing is held to 0 to 1.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from fedgrpo.grpo.methods.guidance.base import PlainPrompt
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan, as_rollout
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards import declare_metric
 from fedgrpo.robust import declare_rule
 from fedgrpo.settings import ServerSettings
 
 Floats = NDArray[np.float64]
 
 
-# On the clients. A site's policy must name these: code = [...], and rewards = [...] for the reward.
+# On the clients. A site's policy must name these: code = [...], and rewards = [...] for the reward;
+# the metric in metrics = [...] too, since its figure leaves.
 
 
 @declare_advantage(batch_wide=False)
@@ -116,6 +118,12 @@ class Short:
     def __call__(self, completions: Sequence[str], **_: object) -> list[float]:
         """Judge completions, in TRL's calling convention."""
         return [float(len(text) <= self.longest) for text in completions]
+
+
+@declare_metric(low=0.0, high=10.0)
+def characters(completions: Sequence[str], *, most: int = 10, **_: object) -> list[float]:
+    """A metric: how long completions are, held to 0 to 10 whatever this returns."""
+    return [float(min(len(text), most)) for text in completions]
 
 
 def count_letters(rng: random.Random, *, letters: str = "ab", longest: int = 5) -> tuple[str, str]:

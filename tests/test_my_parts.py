@@ -42,6 +42,7 @@ def test_a_scenario_fills_in_a_preset_of_a_file_and_makes_every_path_absolute() 
     assert flat["grpo.preset"] == ""
     assert flat["grpo.advantage"] == f"{file}:best_of_group(sharpness=2.0)"
     assert flat["grpo.loss"] == f"{file}:leaky_clip(width=0.3)"
+    assert flat["privacy.metrics"] == f"reward, kl, {file}:characters(most=8)"
     assert flat["data.tasks"] == f'add, {file}:count_letters(letters="xyz")'
     assert str(flat).count("'examples/") == str(flat).count('"examples/') == 0
     assert Settings.from_run_config(flat) == example()
@@ -68,6 +69,9 @@ def test_a_federation_of_a_users_parts_is_simulated(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "runs" / "my_parts" / "summary.json").read_text())
     assert summary["rounds"] == 1
+    last = json.loads((tmp_path / "runs/my_parts/metrics.jsonl").read_text().splitlines()[-1])
+    assert list(last["metrics"]) == ["reward", "metrics/characters(most=8)"]
+    assert 0 < last["metrics"]["metrics/characters(most=8)"] <= 8
     assert summary["robust"]["rule"].endswith("my_parts.py:multi_krum(keep=2)")
 
 
@@ -88,6 +92,10 @@ def test_a_federation_of_a_users_parts_is_simulated(tmp_path: Path) -> None:
         ("simulation.attack", "FILE:little_is_enough(z=)", "cannot be read", "name(option"),
         ("data.tasks", "FILE:count_letters(longest=True)", "valid integer", "correct longest"),
         ("reward.functions", "FILE:Short(shortest=1)", "no option 'shortest'", "longest"),
+        ("privacy.metrics", "FILE:characters(least=1)", "no option 'least'", "choose from most"),
+        ("privacy.metrics", "FILE:characters(most=0.5)", "valid integer", "correct most"),
+        ("privacy.metrics", "FILE:leaky_clip", "declared for grpo.loss", "name another"),
+        ("privacy.metrics", "lenght", "is unknown", "or name your own"),
         ("grpo.preset", "FILE:theirs", "has no 'theirs'", "check the function's name"),
         ("grpo.preset", "FILE:leaky_clip", "declared for grpo.loss", "name another"),
     ],

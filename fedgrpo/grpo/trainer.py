@@ -136,7 +136,8 @@ class GRPOTrainer:
         Parameters
         ----------
         settings:
-            ``model``, ``adapter``, ``reward``, ``grpo`` and ``seed`` are read.
+            ``model``, ``adapter``, ``reward``, ``grpo`` and ``seed`` are read, and users' own of
+            ``privacy.metrics``.
         rows:
             Prompts with the columns that the rewards need.
         adapter:
@@ -151,7 +152,8 @@ class GRPOTrainer:
         """
         ADVANTAGES.check(settings.grpo.advantage)
         LOSSES.check(settings.grpo.loss)
-        mixture = guarded_mixture(settings.reward) if reward is None else reward
+        metrics = settings.privacy.own_metrics
+        mixture = guarded_mixture(settings.reward, metrics) if reward is None else reward
         adapter = adapter or Adapter.from_settings(settings)
         return cls(
             adapter,

@@ -51,6 +51,8 @@ class ReleasePlan:
     radius:
         L2 norm of the ball in which the update's part of a vector that is checked lies, in the
         release's units, at most 1; 0 where no rule checks norms.
+    metrics:
+        Names of the k metrics, in the order of their coordinates.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class ReleasePlan:
     metrics_share: float
     indicator_share: float = 0.0
     radius: float = 0.0
+    metrics: tuple[str, ...] = tuple(METRICS)
 
     def __post_init__(self) -> None:
         possible = (
@@ -77,6 +80,7 @@ class ReleasePlan:
             and 0 < self.metrics_share < 1
             and 0 <= self.indicator_share < 1 - self.metrics_share
             and 0 <= self.radius <= 1
+            and self.metrics
             and (self.unit != "none" or self.noise_std == 0)
         )
         if not possible:
@@ -87,7 +91,7 @@ class ReleasePlan:
     @property
     def size(self) -> int:
         """Coordinates of a released vector: update, metrics and, where C adapts, the indicator."""
-        return self.dimension + len(METRICS) + (self.indicator_share > 0)
+        return self.dimension + len(self.metrics) + (self.indicator_share > 0)
 
     @property
     def bound(self) -> float:
@@ -112,7 +116,7 @@ class ReleasePlan:
     @property
     def metrics_scale(self) -> float:
         """Factor from centred metrics to the release's units."""
-        return 2 * math.sqrt(self.metrics_share / len(METRICS))
+        return 2 * math.sqrt(self.metrics_share / len(self.metrics))
 
     @property
     def indicator_scale(self) -> float:
@@ -138,7 +142,7 @@ class Aggregate:
         float64, shape (d,): the aggregated clipped update (prompts: descent direction) in its own
         units.
     metrics:
-        One figure in [0, 1] for each of :data:`METRICS`, noisy where the update is.
+        One figure in [0, 1] for each of the plan's metrics, noisy where the update is.
     share_below:
         Noisy share of units whose norm was at most C, unclamped: of clients, or of prompts with a
         signal. None where C is fixed.
@@ -245,7 +249,7 @@ def release_update(
     """
     _check_unit(plan, prompt=False)
     _check_shape("delta", np.asarray(delta), (plan.dimension,))
-    _check_shape("metrics", metrics, (len(METRICS),))
+    _check_shape("metrics", metrics, (len(plan.metrics),))
     clipped = clip(delta, plan.clipping_norm)
     parts = [plan.update_scale * clipped.vector, plan.metrics_scale * _centred(metrics)]
     if plan.indicator_share:
@@ -270,8 +274,8 @@ def zero_release(plan: ReleasePlan, key: bytes) -> NDArray[np.float64]:
     """
     noise = derive_key(key, "noise")
     if plan.unit == "prompt":
-        return release_prompts(GridSum.nothing(plan.dimension, len(METRICS)), plan, noise)
-    return release_update(np.zeros(plan.dimension), np.full(len(METRICS), np.nan), plan, noise)
+        return release_prompts(GridSum.nothing(plan.dimension, len(plan.metrics)), plan, noise)
+    return release_update(np.zeros(plan.dimension), np.full(len(plan.metrics), np.nan), plan, noise)
 
 
 def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggregate:
@@ -297,12 +301,12 @@ def read_aggregate(aggregate: NDArray[np.float64], plan: ReleasePlan) -> Aggrega
     _check_shape("aggregate", aggregate, (plan.size,))
     if not np.isfinite(aggregate).all():
         raise PrivacyError("the aggregate is not finite", cure="leave the round's result out")
-    end = plan.dimension + len(METRICS)
+    end = plan.dimension + len(plan.metrics)
     read = np.clip(aggregate[plan.dimension : end] / plan.metrics_scale + 0.5, 0.0, 1.0)
     adaptive = plan.indicator_share > 0
     return Aggregate(
         delta=aggregate[: plan.dimension] / plan.update_scale,
-        metrics={name: float(value) for name, value in zip(METRICS, read, strict=True)},
+        metrics={name: float(value) for name, value in zip(plan.metrics, read, strict=True)},
         share_below=float(aggregate[-1] / plan.indicator_scale + 0.5) if adaptive else None,
     )
 
@@ -389,7 +393,7 @@ def _check_prompts(total: GridSum, plan: ReleasePlan) -> None:
     """Refuse shapes that do not fit, and a sum that cannot be one of clipped directions."""
     _check_unit(plan, prompt=True)
     _check_shape("direction", total.direction, (plan.dimension,))
-    _check_shape("metrics", total.metrics, (len(METRICS),))
+    _check_shape("metrics", total.metrics, (len(plan.metrics),))
     direction, metrics, indicator = total.floats()
     most = max(np.abs(metrics).max(), abs(indicator)) <= total.units / 2
     if not (np.linalg.norm(direction) <= total.units * (1 + 1e-9) and most):

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from fedgrpo.report.records import RoundRow
-from fedgrpo.settings import METRICS
+from fedgrpo.settings import METRICS, OWN
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,17 @@ def figures(rows: Sequence[RoundRow]) -> list[Figure]:
     alone = bool(rows) and rows[-1].alone
     told = dict(STEPS if alone else TOLD)
     first = told.pop("reward")
-    return [first, *MEASURED, *told.values(), *(() if alone else FEDERATED)]
+    own = [
+        Figure(name, "your own, in training", metric(OWN + name), "own", name)
+        for name in own_names(rows)
+    ]
+    return [first, *MEASURED, *told.values(), *own, *(() if alone else FEDERATED)]
+
+
+def own_names(rows: Sequence[RoundRow]) -> list[str]:
+    """Metrics of users' own that these rows tell, in their order."""
+    keys = dict.fromkeys(key for row in rows for key in row.metrics)
+    return [key.removeprefix(OWN) for key in keys if key.startswith(OWN)]
 
 
 def of_panel(rows: Sequence[RoundRow], panel: str) -> list[tuple[Figure, Series]]:

@@ -46,7 +46,8 @@ class RoundRow(Record):
     """Figures about training by name; those that were not sent, or say nothing, are not there. In a
     federation means over the nodes' completions, as they left the masked sums:
     :data:`fedgrpo.settings.METRICS`. Else everything that a step measures, with what belongs to one
-    reward function as ``rewards/NAME`` and ``reward_spreads/NAME``.
+    reward function as ``rewards/NAME`` and ``reward_spreads/NAME``. Users' own are called
+    ``metrics/NAME``.
     """
     clipping_norm: float | None
     """L2 norm C at which this round clipped one unit's contribution. None: training alone."""

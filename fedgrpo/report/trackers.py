@@ -258,6 +258,8 @@ def _metric(name: str, known: Mapping[str, str]) -> str:
     kind, _, function = name.partition("/")
     if kind == "rewards":
         return f"train/rewards/{_short(function)}/mean"
+    if kind == "metrics":
+        return f"fedgrpo/{name}"
     return known.get(name) or f"fedgrpo/{kind}{'/' if function else ''}{_short(function)}"
 
 

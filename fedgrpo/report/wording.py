@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fedgrpo.report.records import STEP, RoundRow
+from fedgrpo.settings import OWN
 from fedgrpo.settings.protocols import PROTOCOLS
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -116,7 +117,8 @@ def plain_line(row: RoundRow, rows: Sequence[RoundRow], rounds: int, since: int 
     told = [each for each in rows if since < each.round <= row.round] or [row]
     figures = _of_steps(told) if row.alone else _of_a_round(row)
     kl = f"KL to start {number(_last_known(rows), 3)}"
-    line = [head, f"reward {number(mean(told, 'reward'))}", kl, *figures, *_held_out(row)]
+    own = [f"{name.removeprefix(OWN)} {number(mean(told, name))}" for name in _own(row)]
+    line = [head, f"reward {number(mean(told, 'reward'))}", kl, *figures, *own, *_held_out(row)]
     if not row.applied:
         line.insert(1, f"skipped: {' '.join(row.reason.split())}")
     left = time_left(rows, rounds)
@@ -127,6 +129,10 @@ def mean(rows: Sequence[RoundRow], name: str) -> float | None:
     """Mean of a metric over the rows that tell it."""
     known = [row.metrics[name] for row in rows if name in row.metrics]
     return sum(known) / len(known) if known else None
+
+
+def _own(row: RoundRow) -> list[str]:
+    return [name for name in row.metrics if name.startswith(OWN)]
 
 
 def _of_a_round(row: RoundRow) -> list[str]:

@@ -17,8 +17,8 @@ from fedgrpo.rewards.judges.judged import (
     SelfCertainty,
     constitution,
 )
-from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.registry import REWARDS, RewardFunction, register_reward
+from fedgrpo.rewards.loading import load_metric, load_reward
+from fedgrpo.rewards.registry import REWARDS, RewardFunction, declare_metric, register_reward
 from fedgrpo.rewards.verifiable.formats import format_match, think_answer_format
 from fedgrpo.rewards.verifiable.grounding import grounding
 from fedgrpo.rewards.verifiable.length import CosineLength, soft_overlong
@@ -61,10 +61,12 @@ __all__ = [
     "TrainedRewardModel",
     "completion_text",
     "constitution",
+    "declare_metric",
     "exact_match",
     "format_match",
     "grounding",
     "last_number",
+    "load_metric",
     "load_reward",
     "numeric_match",
     "preference_accuracy",

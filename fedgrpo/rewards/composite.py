@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
@@ -17,8 +19,8 @@ from fedgrpo.ground.errors import RewardError, all_at_once
 from fedgrpo.rewards.calling.context import CONTEXT, Notes, TrainerState
 from fedgrpo.rewards.calling.groups import same_prompt_runs
 from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, verdicts
-from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.registry import RewardFunction
+from fedgrpo.rewards.loading import load_metrics, load_reward
+from fedgrpo.rewards.registry import OwnMetric, RewardFunction
 
 if TYPE_CHECKING:
     from fedgrpo.model.lora import Adapter
@@ -39,6 +41,11 @@ class RewardResult:
     """Why groups could not be judged, by their number: they count nothing."""
     notes: Notes = field(default_factory=Notes)
     """What the functions logged."""
+    measured: Mapping[str, Floats] = field(default_factory=dict)
+    """Metrics of users' own by the names of their figures, shape (n,), within their ranges; NaN
+    where one failed or does not apply."""
+    unmeasured: tuple[RewardError, ...] = ()
+    """Why a metric told nothing of a group, as often as that was: it costs its figure alone."""
 
     def objectives(self) -> Floats:
         """Rewards of each function as one objective, shape (n, m), in the order of the mixture.
@@ -106,6 +113,11 @@ class JudgedApart:
         raise AssertionError("another process judges by it")
 
 
+def measured_apart(spans: Mapping[str, tuple[float, float]]) -> dict[str, OwnMetric]:
+    """Stand for metrics that another process measures, by the names of their figures."""
+    return {name: OwnMetric(JudgedApart(False), *span) for name, span in spans.items()}
+
+
 class RewardMixture:
     """Weighted sum of reward functions.
 
@@ -113,6 +125,8 @@ class RewardMixture:
     ----------
     functions:
         Name, function and weight of each. Names are those under which rewards are reported.
+    metrics:
+        Metrics of users' own, by the names of their figures: measured beside, without any weight.
 
     Raises
     ------
@@ -121,7 +135,11 @@ class RewardMixture:
         be read.
     """
 
-    def __init__(self, functions: Sequence[tuple[str, RewardFunction, float]]) -> None:
+    def __init__(
+        self,
+        functions: Sequence[tuple[str, RewardFunction, float]],
+        metrics: Mapping[str, OwnMetric] = MappingProxyType({}),
+    ) -> None:
         names = [name for name, _, _ in functions]
         if not names:
             raise RewardError("there is no reward function", cure="name at least one")
@@ -133,6 +151,30 @@ class RewardMixture:
         self._judges = tuple(Judge.of(name, f) for name, f, _ in functions)
         self._weights = np.array([weight for _, _, weight in functions], dtype=np.float64)
         self._abstaining = any(getattr(f, "abstains", False) for _, f, _ in functions)
+        self._measure(metrics)
+
+    def _measure(self, metrics: Mapping[str, OwnMetric]) -> None:
+        self._metrics = dict(metrics)
+        self._every = (
+            *self._judges,
+            *(Judge.of(name, metric.function, "metric") for name, metric in metrics.items()),
+        )
+
+    def measuring(self, metrics: Mapping[str, OwnMetric]) -> Self:
+        """The same mixture with these metrics of users' own, in this process."""
+        made = copy.copy(self)
+        made._measure(metrics)
+        return made
+
+    @property
+    def metrics(self) -> Mapping[str, OwnMetric]:
+        """Metrics of users' own, by the names of their figures."""
+        return dict(self._metrics)
+
+    @property
+    def spans(self) -> Mapping[str, tuple[float, float]]:
+        """Least and largest value of each metric of users' own."""
+        return {name: metric.span for name, metric in self._metrics.items()}
 
     @property
     def names(self) -> list[str]:
@@ -154,7 +196,7 @@ class RewardMixture:
 
     def needs(self) -> Mapping[str, tuple[str, ...]]:
         """Keywords that each function cannot do without, by its name."""
-        return {judge.name: judge.needs for judge in self._judges}
+        return {judge.name: judge.needs for judge in self._every}
 
     @property
     def functions(self) -> list[tuple[str, RewardFunction, float]]:
@@ -177,9 +219,9 @@ class RewardMixture:
         return cls([(name, f, 1.0) for name, f in zip(names, several, strict=True)])
 
     @classmethod
-    def from_settings(cls, settings: RewardSettings) -> Self:
+    def from_settings(cls, settings: RewardSettings, metrics: Sequence[str] = ()) -> Self:
         """Load the functions that the settings name into this process, all weighing 1 if no weights
-        are given.
+        are given, and metrics of modules and files.
 
         Raises
         ------
@@ -191,7 +233,8 @@ class RewardMixture:
             [
                 (name, load_reward(name), weight)
                 for name, weight in zip(settings.functions, weights, strict=True)
-            ]
+            ],
+            load_metrics(metrics),
         )
 
     def __call__(
@@ -225,7 +268,9 @@ class RewardMixture:
         arguments = {"prompts": prompts, "completions": completions, **columns}
         _check_lengths(arguments)
         batch = Batch(arguments, [slice(0, len(completions))])
-        return self._result(self._matrix(batch), prompts)
+        said = self._columns(batch)
+        found = self._result(self._matrix(said, 0), prompts)
+        return self._with_metrics(found, said, batch)
 
     def judge(
         self,
@@ -253,15 +298,15 @@ class RewardMixture:
         parts, failures = [], {}
         for number, group in enumerate(batch.groups):
             try:
-                matrix = _stacked([column[number] for column in columns_found])
-                parts.append(self._result(matrix, prompts[group]))
+                parts.append(self._result(self._matrix(columns_found, number), prompts[group]))
             except MissingColumnError:
                 raise
             except RewardError as error:
                 failures[number] = error
                 parts.append(self._nothing(group.stop - group.start))
         joined = join_results(parts)
-        return replace(joined, failures=failures, notes=batch.notes or Notes())
+        told = replace(joined, failures=failures, notes=batch.notes or Notes())
+        return self._with_metrics(told, columns_found, batch)
 
     def _result(self, matrix: Floats, prompts: Sequence[str | Chat]) -> RewardResult:
         silent = np.asarray(np.isnan(matrix).all(axis=0))
@@ -282,15 +327,29 @@ class RewardMixture:
         unknown = {name: np.full(count, np.nan) for name in self.names}
         return RewardResult(np.zeros(count), unknown)
 
-    def _matrix(self, batch: Batch) -> Floats:
-        """Unweighted rewards of a batch of one group, shape (m, n); NaN where a function does not
-        apply.
-        """
-        return _stacked([column[0] for column in self._columns(batch)])
+    def _matrix(self, columns: Sequence[Column], group: int) -> Floats:
+        """Unweighted rewards of a group, shape (m, n); NaN where a function does not apply."""
+        return _stacked([column[group] for column in columns[: len(self._judges)]])
+
+    def _with_metrics(
+        self, found: RewardResult, columns: Sequence[Column], batch: Batch
+    ) -> RewardResult:
+        """Add what metrics say, held to their ranges whatever they return."""
+        measured, unmeasured = {}, list[RewardError]()
+        theirs = zip(self._metrics.items(), columns[len(self._judges) :], strict=True)
+        for (name, metric), column in theirs:
+            lacking = {n: each for n, each in enumerate(column) if isinstance(each, RewardError)}
+            unmeasured += lacking.values()
+            values = [
+                np.full(group.stop - group.start, np.nan) if number in lacking else column[number]
+                for number, group in enumerate(batch.groups)
+            ]
+            measured[name] = np.clip(np.concatenate([*values, np.zeros(0)]), *metric.span)
+        return replace(found, measured=measured, unmeasured=tuple(unmeasured))
 
     def _columns(self, batch: Batch) -> list[Column]:
-        """What each function says of each group, in their order."""
-        return judged_here(self._judges, batch)
+        """What each function says of each group, in their order; then each metric."""
+        return judged_here(self._every, batch)
 
 
 def check_columns(mixture: RewardMixture, columns: Collection[str]) -> None:
@@ -310,12 +369,16 @@ def check_columns(mixture: RewardMixture, columns: Collection[str]) -> None:
     """
     known = {"prompts", "completions", "completion_ids", *CONTEXT, *columns}
     lacking = [(name, n) for name, all_ in mixture.needs().items() for n in all_ if n not in known]
-    all_at_once(partial(_lack, name, needed, columns) for name, needed in lacking)
+    kinds = dict.fromkeys(mixture.metrics, "metric")
+    all_at_once(
+        partial(_lack, f"{kinds.get(name, 'reward')} {name!r}", needed, columns)
+        for name, needed in lacking
+    )
 
 
-def _lack(name: str, needed: str, columns: Collection[str]) -> NoReturn:
+def _lack(what: str, needed: str, columns: Collection[str]) -> NoReturn:
     raise MissingColumnError(
-        f"reward {name!r} needs the column {needed!r}, which the prompts have not; beside prompt "
+        f"{what} needs the column {needed!r}, which the prompts have not; beside prompt "
         f"they have {', '.join(sorted(columns)) or 'none'}",
         cure=f'add it, or name the column that it is, data.columns = {{{needed} = "..."}}, or give '
         "the argument a default",
@@ -370,6 +433,10 @@ def join_results(parts: Sequence[RewardResult]) -> RewardResult:
         {
             name: np.concatenate([part.per_function[name] for part in parts])
             for name in parts[0].per_function
+        },
+        measured={
+            name: np.concatenate([part.measured[name] for part in parts])
+            for name in parts[0].measured
         },
     )
 

@@ -14,7 +14,7 @@ from fedgrpo.settings.sections.federation import (
     SimulationSettings,
 )
 from fedgrpo.settings.sections.grpo import FROM_PRESET, GRPOSettings
-from fedgrpo.settings.sections.metrics import METRICS, Metric
+from fedgrpo.settings.sections.metrics import METRICS, OWN, Metric, figure_name
 from fedgrpo.settings.sections.model import AdapterSettings, ModelSettings
 from fedgrpo.settings.sections.presets import PRESETS, Preset, register_preset
 from fedgrpo.settings.sections.privacy import Metrics, PrivacySettings
@@ -24,6 +24,7 @@ from fedgrpo.settings.settings import Scalar, Settings
 __all__ = [
     "FROM_PRESET",
     "METRICS",
+    "OWN",
     "PRESETS",
     "REMOVED",
     "RENAMED",
@@ -44,6 +45,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SimulationSettings",
+    "figure_name",
     "read_toml",
     "register_preset",
 ]

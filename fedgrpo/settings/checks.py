@@ -8,6 +8,7 @@ from fedgrpo.ground.parts import brings_code, part_name
 from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.settings.protocols.base import impossible
 from fedgrpo.settings.protocols.committee import check_named
+from fedgrpo.settings.sections.metrics import OWN
 from fedgrpo.settings.sections.table import read_table
 from fedgrpo.settings.sections.tree import Tree as Settings  # Whole, or on the way to it.
 
@@ -29,6 +30,7 @@ def check_together(settings: Settings) -> None:
         _check_unit_column,
         _check_data,
         _check_rewards,
+        _check_metrics,
         _check_credit,
         _check_simulation,
     ):
@@ -210,6 +212,16 @@ def _check_rewards(settings: Settings) -> None:
             f"reward.minimum = {reward.minimum} is not below reward.maximum = {reward.maximum}",
             "give the range of the weighted reward",
         )
+
+
+def _check_metrics(settings: Settings) -> None:
+    figures = settings.privacy.coordinates
+    for name in figures:
+        if figures.count(name) > 1:
+            raise impossible(
+                f"privacy.metrics has two figures that are called {name.removeprefix(OWN)!r}",
+                "name it once, or give one function another name",
+            )
 
 
 def _check_simulation(settings: Settings) -> None:

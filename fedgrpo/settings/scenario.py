@@ -14,6 +14,7 @@ PARTS = (
     "data.tasks",
     "reward.functions",
     "reward.evaluation",
+    "privacy.metrics",
     "grpo.advantage",
     "grpo.loss",
     "grpo.credit",

@@ -44,6 +44,9 @@ def _forbidden(settings: Settings) -> Iterator[tuple[Refusal, str, str]]:
     if code := list(named_code(settings)):
         named = ", ".join(f"{key} = {name!r}" for key, name in code)
         yield Refusal.CODE, named, f"code = {json.dumps([name for _, name in code])}"
+    if settings.privacy.own_metrics:
+        named = f"privacy.metrics = {', '.join(map(repr, settings.privacy.own_metrics))}"
+        yield Refusal.METRICS, named, f"metrics = {json.dumps(list(settings.privacy.metrics))}"
     if (model := settings.model.name) != SHIPPED:
         yield Refusal.MODEL, f"model {model!r}", f"models = {json.dumps([model])}"
     if settings.privacy.unit == "none":

@@ -134,7 +134,7 @@ def _clipped(policy: Policy) -> str:
 def _metrics(policy: Policy) -> str:
     if not policy.metrics:
         return "No figures about the training itself leave."
-    said = "; ".join(METRICS[name].words for name in policy.metrics)
+    said = "; ".join(map(_said, policy.metrics))
     without = (
         "They may also leave in runs where only the sum hides them."
         if policy.metrics_without_noise
@@ -144,6 +144,10 @@ def _metrics(policy: Policy) -> str:
         "These averages about the training may leave as a part of the update, and no others: "
         f"{said}. {without}"
     )
+
+
+def _said(name: str) -> str:
+    return METRICS[name].words if name in METRICS else f"what {name!r} measures"
 
 
 def _guarantee(policy: Policy) -> Iterator[str]:

@@ -36,6 +36,8 @@ def named_code(settings: Settings) -> Iterator[tuple[str, str]]:
         name: str = getattr(grpo, key)
         if brings_code(name):
             yield f"grpo.{key}", name
+    for name in settings.privacy.own_metrics:
+        yield "privacy.metrics", name
 
 
 def _check_hours(text: str) -> str:
@@ -96,13 +98,13 @@ class Policy(Section):
     """Reward functions that may be run on the prompts: names as the run's settings give them,
     options included, or ``*`` for any. They are code: name only what you have read."""
     code: Names = ()
-    """Losses, advantages, credit and guidance of modules and files that may be run on the prompts:
-    each as the run's settings give it, options included, or ``*`` for any. They see prompts and
-    completions, and a loss or advantage that wrongly declares that it looks at one prompt alone
-    breaks prompt-level privacy: name only what you have read."""
+    """Losses, advantages, credit, guidance and metrics of modules and files that may be run on the
+    prompts: each as the run's settings give it, options included, or ``*`` for any. They see
+    prompts and completions, and a loss or advantage that wrongly declares that it looks at one
+    prompt alone breaks prompt-level privacy: name only what you have read."""
     stateless_rewards: Names = ()
-    """Reward functions that may run in the node's own process, because whoever wrote this file has
-    read that they remember nothing from one prompt to the next."""
+    """Reward functions and metrics that may run in the node's own process, because whoever wrote
+    this file has read that they remember nothing from one prompt to the next."""
     any_weights: bool = False
     """Whether models may be loaded from weights in a format that can hold code (pickle)."""
     prompts_declared: int = Field(default=0, ge=0, le=1_000_000_000)
@@ -120,7 +122,8 @@ class Policy(Section):
     be longer than the work can take, and shorter than the run's ``federation.round_timeout_s``. 0
     says none, and runs with a privacy unit are refused."""
     metrics: Metrics = tuple(METRICS)
-    """Figures about training that may leave. Empty lets none leave."""
+    """Figures about training that may leave. Empty lets none leave. One of a module or file is
+    named as the run's settings give it, options included, here and in ``code``."""
     metrics_without_noise: bool = False
     """Whether they may leave where only the sum hides them from the server, and no noise."""
     rounds: int = Field(default=1000, ge=0)

@@ -64,9 +64,10 @@ CURES = {
     Refusal.COMMITTEE: "name members in aggregation.committee to all of whom the site agrees",
     Refusal.MODEL: "train a model (and revision) that the site has approved",
     Refusal.REWARD: "use reward functions that the site has approved",
-    Refusal.CODE: "use built-in losses, advantages and methods, or ones that the site has approved",
-    Refusal.METRICS: "shorten privacy.metrics, or have them noised before the server sees them "
-    "(privacy.noise = 'client', or a committee)",
+    Refusal.CODE: "use built-in losses, advantages, methods and metrics, or ones that the site has "
+    "approved",
+    Refusal.METRICS: "shorten privacy.metrics to what the site lets leave, or have them noised "
+    "before the server sees them (privacy.noise = 'client', or a committee)",
     Refusal.HOURS: "run within the site's hours",
     Refusal.ROUNDS: "the site has answered all rounds that it allows: ask it for more",
     Refusal.EPSILON: "the site's privacy budget is spent: go on without it, or agree on another",
@@ -87,7 +88,7 @@ CURES = {
     Refusal.ADAPTER: "use the same base model and [adapter] settings everywhere, and keep the "
     "frozen basis within a run",
     Refusal.MODEL_LOAD: "name a model that the site's machine can load",
-    Refusal.REWARD_LOAD: "name reward functions that the site's machine can load",
+    Refusal.REWARD_LOAD: "name reward functions and metrics that the site's machine can load",
     Refusal.LEDGER: "show the member a ledger that extends the one that it has signed",
     Refusal.STATE: "ask the site to look at its own log: its disk or its keys fail",
     Refusal.OPENED: "go on with the next round: this one counts as released",

@@ -71,8 +71,8 @@ def check(settings: Settings) -> None:
 def prepare(settings: Settings) -> Preparation:
     """Load the model, the rewards and the prompts.
 
-    ``privacy``, ``secure``, ``robust``, ``server``, ``federation`` and
-    ``simulation`` are not read.
+    ``secure``, ``robust``, ``server``, ``federation`` and ``simulation`` are not read, and of
+    ``privacy`` nothing but metrics of users' own.
 
     Raises
     ------

@@ -160,3 +160,26 @@ def test_every_broken_limit_is_told_to_who_asks_beforehand() -> None:
 
 def test_every_code_has_a_cure() -> None:
     assert set(CURES) == set(Refusal)
+
+
+OWN = "/site/figures.py:short_share(longest=5)"
+
+
+@pytest.mark.parametrize(
+    ("limits", "codes"),
+    [
+        ({}, [Refusal.CODE, Refusal.METRICS]),
+        ({"code": [OWN]}, [Refusal.METRICS]),
+        ({"code": ["*"], "metrics": ["reward"]}, [Refusal.METRICS]),
+        ({"metrics": ["reward", OWN]}, [Refusal.CODE]),
+        ({"code": [OWN.replace("5", "6")], "metrics": ["reward", OWN]}, [Refusal.CODE]),
+        ({"code": [OWN], "metrics": ["reward", OWN]}, []),
+    ],
+)
+def test_a_metric_of_a_file_is_run_and_told_where_the_policy_names_it_for_both(
+    limits: dict[str, Any], codes: list[Refusal]
+) -> None:
+    broken = broken_limits(policy(**limits), settings(privacy__metrics=f"reward, {OWN}"))
+    assert [code for code, _ in broken] == codes
+    assert all(OWN in problem for _, problem in broken)
+    assert all(CURES[code] for code in codes)

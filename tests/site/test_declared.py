@@ -98,11 +98,13 @@ def test_without_a_policy_the_gravest_comes_first_with_the_line_that_allows_it(
 def test_the_lines_that_are_named_are_those_of_a_policy(tmp_path: Path) -> None:
     run = settings(
         reward__functions="a:b", model__name="a/b", privacy__unit="none",
-        aggregation__protocol="plain",
+        aggregation__protocol="plain", privacy__metrics="reward, a.py:f",
     )  # fmt: skip
     lines = [problem.rpartition(": ")[2] for _, problem in broken_without_policy(run)]
     (tmp_path / "policy.toml").write_text("\n".join(lines))
     policy = Policy.from_toml(tmp_path / "policy.toml")
     assert (policy.rewards, policy.models, policy.protocols) == (("a:b",), ("a/b",), ("plain",))
+    assert policy.code == ("a.py:f",)
+    assert policy.metrics == ("reward", "a.py:f")
     assert policy.without_privacy
     assert policy.prompts_declared

@@ -59,6 +59,7 @@ def test_a_committee_takes_a_dozen_lines_more() -> None:
         ({"least_bucket": 5}, "a group of at least 5"),
         ({"metrics": []}, "No figures about the training itself leave."),
         ({"metrics": ["reward"]}, "no others: how well the model's answers scored."),
+        ({"metrics": ["reward", "a.py:f"]}, "answers scored; what 'a.py:f' measures."),
         ({"metrics_without_noise": True}, "where only the sum hides them"),
         ({"hours": "20:00-06:00"}, "between 20:00-06:00 (local time)"),
         ({"without_privacy": True}, "ALSO allows runs without random noise"),

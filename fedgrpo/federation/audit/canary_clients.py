@@ -52,6 +52,7 @@ class PromptCanaries(PromptClient):
         self.declared = Declared(planted.size, 1, (), 0.0, any_weights=False)
         self.units = {unit.name: unit for unit in units_of(rows)}
         self.ids = [(0,)] * planted.size
+        self.spans = {}
         self.engine: Any = _Taught(planted, settings.privacy.clipping_norm)
         self._models = models
 

@@ -23,7 +23,7 @@ from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ledger import Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import Aggregate, ReleasePlan, read_aggregate
-from fedgrpo.settings import METRICS, Settings
+from fedgrpo.settings import OWN, Settings
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ def read_result(settings: Settings, plan: ReleasePlan, mean: NDArray[float64]) -
     """
     aggregate = read_aggregate(mean, plan)
     names: tuple[str, ...] = settings.privacy.metrics
-    sent = {name: aggregate.metrics[name] for name in METRICS if name in names}
+    sent = {n: v for n, v in aggregate.metrics.items() if n in names or n.startswith(OWN)}
     return replace(aggregate, metrics=sent)
 
 

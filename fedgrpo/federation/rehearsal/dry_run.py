@@ -211,7 +211,8 @@ def _measure(settings: Settings, adapter: Adapter, survey: Survey, sample: int) 
 
 def _measure_apart(settings: Settings, adapter: Adapter, survey: Survey, sample: int) -> Measured:
     """Compute what a few units say, as the client would under prompt-level privacy."""
-    mixture, declared = isolated_mixture(settings.reward), declared_by(_SIMULATED, settings)
+    mixture = isolated_mixture(settings.reward, settings.privacy.own_metrics)
+    declared = declared_by(_SIMULATED, settings)
     client = PromptClient(settings, adapter, mixture, survey.rows, declared)
     engine, watch = client.engine, Watch(None, "", math.inf)
     key = hashlib.sha256(f"dry run {settings.seed}".encode()).digest()

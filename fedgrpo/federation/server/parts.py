@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fedgrpo.data.tasks import TASKS
 from fedgrpo.federation.server.optimisers import OPTIMISERS
-from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.errors import SettingsError, all_at_once
+from fedgrpo.rewards.loading import load_metric
 from fedgrpo.robust.rules import RULES
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
 
 
 def check_parts(settings: Settings) -> None:
-    """Load rule, optimiser and tasks, and hold their options against their signatures.
+    """Load rule, optimiser, tasks and metrics of users' own, and hold their options against their
+    signatures.
 
     Raises
     ------
@@ -21,6 +25,7 @@ def check_parts(settings: Settings) -> None:
     RULES.check(settings.robust.rule)
     _check_noise_after(settings)
     OPTIMISERS.check(settings.server.optimiser)
+    all_at_once(partial(load_metric, name) for name in settings.privacy.own_metrics)
     if "tasks" in {settings.data.source, settings.evaluation.source or settings.data.source}:
         if not settings.data.tasks:
             raise SettingsError("data.tasks is empty", cure=f"choose from {', '.join(TASKS)}")

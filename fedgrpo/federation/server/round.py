@@ -23,8 +23,9 @@ from fedgrpo.privacy.adaptive import next_clipping_norm
 from fedgrpo.privacy.release import Aggregate, ReleasePlan
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.writer import RunWriter
+from fedgrpo.rewards.loading import span_of
 from fedgrpo.robust.rules import RULES
-from fedgrpo.settings import METRICS, Settings
+from fedgrpo.settings import METRICS, Settings, figure_name
 from fedgrpo.settings.protocols import protocol_of
 
 REASONS_SHOWN = 5
@@ -179,11 +180,12 @@ def make_entry(
 
 def told(settings: Settings, metrics: Mapping[str, float]) -> dict[str, float]:
     """Undo the clients' scaling, and leave out what says nothing after so few local steps."""
-    spans = {name: METRICS[name].span(settings.reward) for name in metrics}
+    own = {figure_name(text): span_of(text) for text in settings.privacy.own_metrics}
+    spans = {n: own[n] if n in own else METRICS[n].span(settings.reward) for n in metrics}
     return {
         name: low + (high - low) * metrics[name]
         for name, (low, high) in spans.items()
-        if settings.grpo.steps >= METRICS[name].least_steps
+        if name in own or settings.grpo.steps >= METRICS[name].least_steps
     }
 
 

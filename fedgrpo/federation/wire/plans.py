@@ -78,6 +78,7 @@ def release_plan(
         metrics_share=privacy.metrics_share,
         indicator_share=_indicator_share(settings) if privacy.adaptive else 0.0,
         radius=radius,
+        metrics=privacy.coordinates,
     )
 
 

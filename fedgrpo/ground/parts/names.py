@@ -41,6 +41,11 @@ class PartName:
     options: Mapping[str, Any]
     """What stands in the parentheses."""
 
+    @property
+    def short(self) -> str:
+        """Name and options, without the place."""
+        return self.text if self.place is None else self.text[len(self.place) + 1 :]
+
     @classmethod
     def read(cls, text: str, key: str, error: type[FedGRPOError] = SettingsError) -> PartName:
         """Read a name.

@@ -178,6 +178,8 @@ class Engine:
         if experience is None or not experience.advantages.isfinite().all():
             _count("prompt left out: its completions cannot be judged", 1, guard)
             return None
+        silent = sum(np.isnan(values).all() for values in experience.rewards.measured.values())
+        _count("figure of a prompt left out: its metric gave no number", int(silent), guard)
         return Judged(row, experience)
 
     def _experience(self, row: Row, rollout: Rollout) -> Experience:

@@ -95,6 +95,11 @@ class Judging:
         return found
 
     def _note(self, found: RewardResult, rows: Sequence[PromptRow]) -> None:
+        for lacking in found.unmeasured:
+            if (key := (0, lacking.problem)) not in self._named:
+                self._named.add(key)
+                words = f"{lacking.problem}. Cure: {lacking.cure}."
+                _warn([f"A metric told nothing of a prompt: {words}"])
         self._judged_any |= len(found.failures) < len(rows)
         if not self._judged_any and len(rows) > 1:
             raise found.failures[0]  # The very first prompts, all of them.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedgrpo.grpo.learning.update import UpdateFigures
-from fedgrpo.grpo.rollout.experience import Experience
+from fedgrpo.grpo.rollout.experience import Experience, nanmean
 from fedgrpo.grpo.rollout.policy import Policy, Sampled
 
 DRIFT_SAMPLE = 16
@@ -38,7 +38,7 @@ class BatchFigures:
         Mean completion length in tokens.
     figures:
         What the way of assigning credit says of itself, such as PPO's explained variance, and what
-        else is measured of each prompt.
+        else is measured of each prompt: ``metrics/NAME`` of users' own, NaN where none told.
     completions, tokens:
         Sampled for this batch, all that was thrown away included.
     """
@@ -99,7 +99,7 @@ def batch_figures(
     tokens = int(rollout.mask.sum())
     few = min(DRIFT_SAMPLE, max(1, len(final.advantages) // 8))
     spread = float(final.advantages.double().std()) if final.advantages.numel() > 1 else 0.0
-    shares = {name: float(values.mean()) for name, values in first.per_prompt().items()}
+    shares = {name: nanmean(values) for name, values in first.per_prompt().items()}
     shares.pop("reward")
     counted = first.rewards.total[first.rewards.counted()]
     return BatchFigures(

@@ -92,6 +92,7 @@ class Experience:
         rewards = RewardResult(
             self.rewards.total[rows.numpy()],
             {name: values[rows.numpy()] for name, values in self.rewards.per_function.items()},
+            measured={n: values[rows.numpy()] for n, values in self.rewards.measured.items()},
         )
         refined = None if self.refined is None else self.refined[rows]
         return Experience(rollout, rewards, self.advantages[rows], self.figures, refined)
@@ -105,8 +106,8 @@ class Experience:
         return ~self._signal().reshape(self.prompts, self.rollout.group_size).any(1)
 
     def per_prompt(self) -> dict[str, Floats]:
-        """Figures of each prompt, shape (P,): mean reward, and shares in [0, 1] of what cannot
-        teach.
+        """Figures of each prompt, shape (P,): mean reward, shares in [0, 1] of what cannot teach,
+        and the mean of each metric of users' own, NaN where that told nothing.
         """
         groups = (self.prompts, self.rollout.group_size)
         truncated = (~self.rollout.ended).reshape(groups).double().mean(1)
@@ -114,6 +115,7 @@ class Experience:
             "reward": self.rewards.total.reshape(groups).mean(axis=1),
             "zero_signal": self._silent().double().numpy(),
             "truncated": truncated.numpy(),
+            **{name: _means(v.reshape(groups)) for name, v in self.rewards.measured.items()},
         }
 
 
@@ -212,15 +214,23 @@ def replace_groups(
         name: joined_rewards(values, fresh.rewards.per_function[name])
         for name, values in old.rewards.per_function.items()
     }
-    return rollout, RewardResult(
-        joined_rewards(old.rewards.total, fresh.rewards.total), per_function
-    )
+    measured = {
+        name: joined_rewards(values, fresh.rewards.measured[name])
+        for name, values in old.rewards.measured.items()
+    }
+    total = joined_rewards(old.rewards.total, fresh.rewards.total)
+    return rollout, RewardResult(total, per_function, measured=measured)
 
 
 def nanmean(values: Floats) -> float:
     """Mean of what is known; NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+def _means(groups: Floats) -> Floats:
+    """Mean of what is known in each row of an array of shape (P, G), shape (P,); NaN if nothing."""
+    return np.array([nanmean(group) for group in groups])
 
 
 def _spread(group: Floats) -> float:

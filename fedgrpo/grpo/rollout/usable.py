@@ -106,7 +106,9 @@ def check_start(
     apart = settings.privacy.unit != "prompt"
     load = guarded_mixture if apart else RewardMixture.from_settings
     return [
-        lambda: check_columns(load(reward), collate_columns(training())),
+        lambda: check_columns(
+            load(reward, settings.privacy.own_metrics), collate_columns(training())
+        ),
         lambda: check_columns(
             guarded_mixture(reward, evaluation=True), collate_columns(held_out())
         ),

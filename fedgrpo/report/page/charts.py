@@ -6,11 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from fedgrpo.report.figures import Series, by_name, lowest, metric, rewards_in_training, series
+from fedgrpo.report.figures import (
+    Series,
+    by_name,
+    lowest,
+    metric,
+    own_names,
+    rewards_in_training,
+    series,
+)
 from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.reader import Run
 from fedgrpo.report.records import RoundRow
 from fedgrpo.report.wording import short_name, unit_of
+from fedgrpo.settings import OWN
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's, told apart with every common colour blindness; the first runs' contrast most."""
@@ -63,7 +72,8 @@ Read = Callable[[RoundRow], float | None]
 
 def charts(runs: Sequence[Shown]) -> list[Chart]:
     """Every chart for which one of the runs has a figure."""
-    found = [_held_out(runs), _reward(runs), *_each(runs), *_by_group(runs), *_small(runs)]
+    first = [_held_out(runs), _reward(runs), *_each(runs), *_own(runs)]
+    found = [*first, *_by_group(runs), *_small(runs)]
     return [chart for chart in found if chart.lines]
 
 
@@ -151,6 +161,15 @@ def _each(runs: Sequence[Shown]) -> Iterator[Chart]:
 
         words = "Mean of this reward function alone, before its weight."
         yield _chart(runs, f"Reward: {short_name(name)}", words, lines())
+
+
+def _own(runs: Sequence[Shown]) -> Iterator[Chart]:
+    """A chart for each metric of users' own."""
+    words = (
+        "A metric of your own, in training. In a federation it carries the noise of its release."
+    )
+    for name in dict.fromkeys(name for shown in runs for name in own_names(shown.rows)):
+        yield _chart(runs, f"Metric: {name}", words, _several(runs, {"": metric(OWN + name)}))
 
 
 def _by_group(runs: Sequence[Shown]) -> Iterator[Chart]:

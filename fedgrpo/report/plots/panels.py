@@ -182,6 +182,13 @@ def shares(axes: Axes, rows: Rows) -> None:
     legend(axes)
 
 
+def own(axes: Axes, rows: Rows) -> None:
+    """Metrics of users' own, on one scale."""
+    _curves(axes, rows, "own")
+    _dress(axes, rows, "Your own metrics, in training")
+    legend(axes)
+
+
 def nodes(axes: Axes, rows: Rows) -> None:
     """Who took part."""
     trained = [row for row in rows if row.round > 0]
@@ -218,6 +225,7 @@ SMALL = (
     Panel(divergence, lambda rows: True),
     Panel(norms, lambda rows: not rows[-1].alone),
     Panel(entropy, _shows("entropy")),
+    Panel(own, _shows("own")),
     Panel(nodes, lambda rows: not rows[-1].alone),
     Panel(length, _shows("length")),
     Panel(shares, _shows("shares")),

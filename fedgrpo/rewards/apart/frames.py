@@ -20,8 +20,8 @@ class Order:
     ----------
     control:
         Descriptor of its socket.
-    names:
-        Reward functions to load.
+    names, metrics:
+        Reward functions to load, and behind them metrics of users' own.
     cpu_s, timeout_s:
         CPU seconds and seconds of one prompt's group.
     network:
@@ -33,6 +33,7 @@ class Order:
     cpu_s: int
     timeout_s: float
     network: bool
+    metrics: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Write the order as a command line's argument."""
@@ -42,7 +43,7 @@ class Order:
     def from_json(cls, text: str) -> Self:
         """Read the order."""
         fields = json.loads(text)
-        return cls(**{**fields, "names": tuple(fields["names"])})
+        return cls(**{**fields, **{key: tuple(fields[key]) for key in ("names", "metrics")}})
 
 
 def send(link: socket.socket, content: bytes) -> None:

@@ -72,6 +72,8 @@ class RewardProcess:
         CPU seconds and seconds of one prompt's group.
     network:
         Whether it may use the network.
+    metrics:
+        Metrics of users' own, as :func:`fedgrpo.rewards.load_metric` takes them.
 
     Raises
     ------
@@ -80,16 +82,23 @@ class RewardProcess:
     """
 
     def __init__(
-        self, names: Sequence[str], cpu_s: int, timeout_s: float, *, network: bool = True
+        self,
+        names: Sequence[str],
+        cpu_s: int,
+        timeout_s: float,
+        *,
+        network: bool = True,
+        metrics: Sequence[str] = (),
     ) -> None:
-        self.names = tuple(names)
+        self.rewards, self.metrics = tuple(names), tuple(metrics)
+        self.names = (*self.rewards, *self.metrics)
         self.cpu_s, self.timeout_s, self.network = cpu_s, timeout_s, network
         self._one_at_a_time = threading.Lock()
         self._link: socket.socket | None = None
         self._start()
 
     def columns(self, batch: Batch) -> list[Column]:
-        """What each function says of each group.
+        """What each function says of each group, and behind them each metric.
 
         Raises
         ------
@@ -170,6 +179,7 @@ class RewardProcess:
         code = self._process.poll()
         self.close()
         name = self.names[at[1]] if at else ", ".join(self.names)
+        kind = "metric" if at and at[1] >= len(self.rewards) else "reward"
         if late:
             what = f"took longer than reward.timeout_s = {self.timeout_s:g} s"
         elif code == -signal.SIGXCPU:
@@ -180,13 +190,20 @@ class RewardProcess:
             what = f"crashed by signal {-code}"
         else:
             what = "ended its process"
-        return _Death(at[0] if at else None, RewardError(f"reward {name!r} {what}", cure=_CURE))
+        return _Death(at[0] if at else None, RewardError(f"{kind} {name!r} {what}", cure=_CURE))
 
     def _start(self) -> None:
         self.close()
         link, theirs = socket.socketpair()
         with theirs:
-            order = Order(theirs.fileno(), self.names, self.cpu_s, self.timeout_s, self.network)
+            order = Order(
+                theirs.fileno(),
+                self.rewards,
+                self.cpu_s,
+                self.timeout_s,
+                self.network,
+                self.metrics,
+            )
             self._process = start_worker(
                 "fedgrpo.rewards.apart.worker", order.to_json(), order.control
             )
@@ -203,6 +220,7 @@ class RewardProcess:
             name: Told(tuple(each["needs"]), each["abstains"], each["binds"])
             for name, each in zip(self.names, hello["judges"], strict=True)
         }
+        self.spans = dict(zip(self.metrics, hello["spans"], strict=True))
 
     def close(self) -> None:
         """End the process and all that it started; another order would make a new one."""

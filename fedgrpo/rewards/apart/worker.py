@@ -26,7 +26,7 @@ from fedgrpo.rewards.apart.frames import Order, receive, send
 from fedgrpo.rewards.apart.limits import leave_network, limit_cpu, limit_memory
 from fedgrpo.rewards.calling.context import Notes, TrainerState
 from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, settled
-from fedgrpo.rewards.loading import load_reward
+from fedgrpo.rewards.loading import load_metric, load_reward
 
 Verdict = np.ndarray[Any, np.dtype[np.float64]] | RewardError
 
@@ -41,23 +41,28 @@ def main(text: str) -> None:
         # A child that outlives this process would keep the other side waiting.
         os.register_at_fork(after_in_child=partial(os.close, order.control))
         try:
-            judges = _loaded(order)
+            judges, spans = _loaded(order)
         except RewardError as error:
             send(link, _json({"problem": error.problem, "cure": error.cure}))
             return
-        send(link, _json({"judges": [_told(judge) for judge in judges]}))
+        send(link, _json({"judges": [_told(judge) for judge in judges], "spans": spans}))
         limit_memory()
         while frame := receive(link):
             _serve(link, frame, judges, order)
 
 
-def _loaded(order: Order) -> tuple[Judge, ...]:
+def _loaded(order: Order) -> tuple[tuple[Judge, ...], list[tuple[float, float]]]:
+    """What judges, and the ranges of the metrics among it."""
     if not order.network:
         leave_network()
-    judges = tuple(Judge.of(name, load_reward(name)) for name in order.names)
+    metrics = {name: load_metric(name) for name in order.metrics}
+    judges = (
+        *(Judge.of(name, load_reward(name)) for name in order.names),
+        *(Judge.of(name, metric.function, "metric") for name, metric in metrics.items()),
+    )
     for judge in judges:
         getattr(judge.function, "warm_up", lambda: None)()
-    return judges
+    return judges, [metric.span for metric in metrics.values()]
 
 
 def _told(judge: Judge) -> dict[str, Any]:

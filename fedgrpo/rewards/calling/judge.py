@@ -44,9 +44,11 @@ class Judge:
     """Keywords that it cannot do without."""
     function: RewardFunction
     """What the user wrote."""
+    kind: str = "reward"
+    """What it is, for errors: ``reward`` or ``metric``."""
 
     @classmethod
-    def of(cls, name: str, function: RewardFunction) -> Self:
+    def of(cls, name: str, function: RewardFunction, kind: str = "reward") -> Self:
         """Read the function's signature.
 
         Raises
@@ -54,7 +56,7 @@ class Judge:
         RewardError
             If it cannot be read, or does not take keywords.
         """
-        return cls(name, *_keywords(name, function), function)
+        return cls(name, *_keywords(name, function, kind), function, kind)
 
     def __call__(
         self,
@@ -92,7 +94,8 @@ class Judge:
         for needed in self.needs:
             if needed not in names and needed not in CONTEXT:
                 raise MissingColumnError(
-                    f"reward {self.name!r} needs the column {needed!r}, which the prompts have not",
+                    f"{self.kind} {self.name!r} needs the column {needed!r}, which the prompts "
+                    "have not",
                     cure=f"add it to the prompts, or give the argument {needed!r} a default",
                 )
 
@@ -127,13 +130,13 @@ class Judge:
         if not _is_listlike(returned):
             kind = "None" if returned is None else type(returned).__name__
             raise RewardError(
-                f"reward {self.name!r} returned {kind} instead of a list",
+                f"{self.kind} {self.name!r} returned {kind} instead of a list",
                 cure="return one number, or None, for each completion",
             )
         items = list(cast(Iterable[object], returned))
         if len(items) != count:
             raise RewardError(
-                f"reward {self.name!r} returned {len(items)} values for {count} completions",
+                f"{self.kind} {self.name!r} returned {len(items)} values for {count} completions",
                 cure="return one number, or None, for each completion",
             )
         numbers = [self._number(item, index, count) for index, item in enumerate(items)]
@@ -142,9 +145,9 @@ class Judge:
     def _raised(self, error: BaseException) -> RewardError:
         if isinstance(error, RewardError) and _is_own(self.function):
             # Our own quote nothing.
-            return RewardError(f"reward {self.name!r}: {error.problem}", cure=error.cure)
+            return RewardError(f"{self.kind} {self.name!r}: {error.problem}", cure=error.cure)
         return RewardError(
-            f"reward {self.name!r} raised {type(error).__name__}{_place(error)}",
+            f"{self.kind} {self.name!r} raised {type(error).__name__}{_place(error)}",
             cure="call it by hand on a few completions; the message is left out here because it "
             "may quote a prompt",
         )
@@ -159,15 +162,15 @@ class Judge:
             value = float(item)  # type: ignore[arg-type]  # also numpy's and torch's scalars
         except (TypeError, ValueError, RuntimeError):
             raise RewardError(
-                f"reward {self.name!r} returned {type(item).__name__} {where}",
+                f"{self.kind} {self.name!r} returned {type(item).__name__} {where}",
                 cure="return a number, or None",
             ) from None
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):
             raise RewardError(
-                f"reward {self.name!r} returned {value} {where}",
-                cure="return a finite number; None where the reward does not apply",
+                f"{self.kind} {self.name!r} returned {value} {where}",
+                cure=f"return a finite number; None where the {self.kind} does not apply",
             )
         return value
 
@@ -213,18 +216,20 @@ def _checked(judge: Judge, value: object, count: int) -> Floats | RewardError:
         return error
 
 
-def _keywords(name: str, function: RewardFunction) -> tuple[Callable[[str], bool], tuple[str, ...]]:
+def _keywords(
+    name: str, function: RewardFunction, kind: str
+) -> tuple[Callable[[str], bool], tuple[str, ...]]:
     """Which keywords a function takes, and which it cannot do without."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         raise RewardError(
-            f"reward {name!r} has no readable signature",
-            cure="wrap it: def reward(prompts, completions, **columns)",
+            f"{kind} {name!r} has no readable signature",
+            cure=f"wrap it: def {kind}(prompts, completions, **columns)",
         ) from None
     if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
         raise RewardError(
-            f"reward {name!r} has arguments that cannot be passed by keyword",
+            f"{kind} {name!r} has arguments that cannot be passed by keyword",
             cure="remove the / from its signature",
         )
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

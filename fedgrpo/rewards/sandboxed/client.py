@@ -41,6 +41,8 @@ class RewardWorker:
         Reward functions, as :func:`fedgrpo.rewards.load_reward` takes them.
     limits:
         Of one group.
+    metrics:
+        Metrics of users' own, as :func:`fedgrpo.rewards.load_metric` takes them.
 
     Raises
     ------
@@ -48,13 +50,16 @@ class RewardWorker:
         If it cannot start, or one of the functions cannot be loaded there.
     """
 
-    def __init__(self, names: Sequence[str], limits: WorkerLimits) -> None:
-        self.names = tuple(names)
+    def __init__(
+        self, names: Sequence[str], limits: WorkerLimits, metrics: Sequence[str] = ()
+    ) -> None:
+        self.names, self.metrics = tuple(names), tuple(metrics)
         self.limits = limits
         self._one_at_a_time = threading.Lock()
         started = time.monotonic()
-        self._connection: Connection | None = Connection.open(self.names, limits)
+        self._connection: Connection | None = self._opened(START_S)
         self.abstains = dict(zip(self.names, self._connection.abstains, strict=True))
+        self.spans = dict(zip(self.metrics, self._connection.spans, strict=True))
         self._start_s = min(START_S, SLOWER * (time.monotonic() - started))
 
     @property
@@ -76,8 +81,9 @@ class RewardWorker:
 
         Returns
         -------
-        float64, shape (m, n)
-            NaN where a function does not apply.
+        float64, shape (m + k, n)
+            Rewards of m functions, then values of k metrics. NaN where one does not apply, and
+            where a metric failed.
 
         Raises
         ------
@@ -95,8 +101,15 @@ class RewardWorker:
                 cure="use columns of texts, numbers, lists and tables",
             ) from None
         with self._one_at_a_time:
-            answer, report = self._asked(group, 8 * len(self.names) * count)
+            answer, report = self._asked(group, 8 * self._rows * count)
         return self._numbers(answer, report, count)
+
+    @property
+    def _rows(self) -> int:
+        return len(self.names) + len(self.metrics)
+
+    def _opened(self, start_s: float) -> Connection:
+        return Connection.open(self.names, self.limits, start_s, self.metrics)
 
     def close(self) -> None:
         """End the process; :meth:`judge` would make another one."""
@@ -121,15 +134,15 @@ class RewardWorker:
     def _alive(self) -> Connection:
         if self._connection is None or not self._connection.is_alive():
             self.close()
-            self._connection = Connection.open(self.names, self.limits, self._start_s)
+            self._connection = self._opened(self._start_s)
         return self._connection
 
     def _numbers(self, answer: bytes, report: bytes, count: int) -> Floats:
         kind, content = answer[:1], answer[1:]
-        if report == ENDED and kind == JUDGED and len(content) == 8 * len(self.names) * count:
+        if report == ENDED and kind == JUDGED and len(content) == 8 * self._rows * count:
             matrix = np.frombuffer(content, "<f8").astype(np.float64)
             if not np.isinf(matrix).any():
-                return matrix.reshape(len(self.names), count)
+                return matrix.reshape(self._rows, count)
         if report == ENDED and kind in (RAISED, REFUSED) and len(content) >= 2:
             (number,) = struct.unpack("<H", content[:2])
             raise self._failure(kind, number, content[2:])
@@ -157,7 +170,8 @@ class RewardWorker:
         )
 
     def _killed(self, report: bytes) -> RewardError:
-        rewards = ", ".join(self.names)
+        functions = ", ".join((*self.names, *self.metrics))
+        kind = "rewards and metrics" if self.metrics else "rewards"
         if report == LATE:
             what = f"took longer than {self.limits.wall_s} s"
         elif report == KILLED + bytes([signal.SIGKILL]):
@@ -167,7 +181,7 @@ class RewardWorker:
         else:
             what = "ended their process without an answer"
         return RewardError(
-            f"rewards {rewards} {what} for one group of completions",
+            f"{kind} {functions} {what} for one group of completions",
             cure="call them by hand on a few completions; a group that cannot be judged counts "
             "nothing",
         )

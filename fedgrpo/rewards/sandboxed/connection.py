@@ -30,16 +30,22 @@ class Connection:
         self.owner = os.getpid()
         self.abstains: tuple[bool, ...] = ()
         """Of each function, whether it may leave a group without a reward."""
+        self.spans: tuple[tuple[float, float], ...] = ()
+        """Of each metric, its least and largest value."""
         self._end = weakref.finalize(self, _end, process, control, self.owner)
 
     @classmethod
     def open(
-        cls, names: Sequence[str], limits: WorkerLimits, start_s: float = START_S
+        cls,
+        names: Sequence[str],
+        limits: WorkerLimits,
+        start_s: float = START_S,
+        metrics: Sequence[str] = (),
     ) -> Connection:
         """Start a process and wait until it has loaded the functions, for so long at most."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            order = WorkerOrder(theirs.fileno(), os.getpid(), tuple(names), limits)
+            order = WorkerOrder(theirs.fileno(), os.getpid(), tuple(names), limits, tuple(metrics))
             connection = cls(_started(order), control)
         connection._await_loading(start_s)
         return connection
@@ -54,7 +60,9 @@ class Connection:
             self.close()
             problem, cure = json.loads(message or _SILENT)
             raise RewardError(problem, cure=cure)
-        self.abstains = tuple(map(bool, json.loads(message)["abstains"]))
+        told = json.loads(message)
+        self.abstains = tuple(map(bool, told["abstains"]))
+        self.spans = tuple((float(low), float(high)) for low, high in told["spans"])
 
     def is_alive(self) -> bool:
         """Whether it runs, and is this process's own."""

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from fedgrpo.ground.chats import Chat
@@ -22,7 +23,15 @@ from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.parts import brings_code
 from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.calling.groups import same_prompt_runs
-from fedgrpo.rewards.composite import Batch, Column, JudgedApart, RewardMixture, RewardResult
+from fedgrpo.rewards.calling.judge import verdicts
+from fedgrpo.rewards.composite import (
+    Batch,
+    Column,
+    JudgedApart,
+    RewardMixture,
+    RewardResult,
+    measured_apart,
+)
 from fedgrpo.rewards.judges.judged import (
     JudgedGrounding,
     Principle,
@@ -30,8 +39,8 @@ from fedgrpo.rewards.judges.judged import (
     SelfCertainty,
 )
 from fedgrpo.rewards.judges.limits import FACT_BYTES, MOST_FACTS, check_fact_limits
-from fedgrpo.rewards.loading import load_reward
-from fedgrpo.rewards.registry import RewardFunction
+from fedgrpo.rewards.loading import load_metrics, load_reward
+from fedgrpo.rewards.registry import OwnMetric, RewardFunction
 from fedgrpo.rewards.sandboxed.client import RewardWorker
 from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits, sandbox_available
 from fedgrpo.rewards.verifiable.length import CosineLength
@@ -63,12 +72,17 @@ class IsolatedMixture(RewardMixture):
         As for :class:`RewardMixture`.
     worker:
         Judges by those of its names that are among the functions; None if there is none.
+    metrics:
+        As for :class:`RewardMixture`; those that judge apart are the worker's, in its order.
     """
 
     def __init__(
-        self, functions: Sequence[tuple[str, RewardFunction, float]], worker: RewardWorker | None
+        self,
+        functions: Sequence[tuple[str, RewardFunction, float]],
+        worker: RewardWorker | None,
+        metrics: Mapping[str, OwnMetric] = MappingProxyType({}),
     ) -> None:
-        super().__init__(functions)
+        super().__init__(functions, metrics)
         self._worker = worker
         self._apart = worker.names if worker else ()
 
@@ -109,10 +123,15 @@ class IsolatedMixture(RewardMixture):
         if any(isinstance(_innermost(j.function), JudgedGrounding) for j in self._judges):
             check_fact_limits(arguments.get("facts", ()))
         apart = iter(self._worker.judge(arguments, count) if self._worker else ())
-        return [
+        # Rewards first, as in the worker; what one of them raises here is raised.
+        found: list[Column] = [
             [next(apart) if judge.name in self._apart else judge(arguments, count)]
             for judge in self._judges
         ]
+        for judge in self._every[len(self._judges) :]:
+            here = not isinstance(judge.function, JudgedApart)
+            found.append([verdicts([judge], arguments, count)[0] if here else next(apart)])
+        return found
 
     def model_seconds(self, group: int, tokens: int) -> float:
         """Measured time that the functions which run a model take for one prompt's group at the
@@ -135,6 +154,7 @@ class IsolatedMixture(RewardMixture):
 
 def isolated_mixture(
     reward: RewardSettings,
+    metrics: Sequence[str] = (),
     *,
     stateless: Collection[str] = (),
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008 - frozen
@@ -148,6 +168,8 @@ def isolated_mixture(
     ----------
     reward:
         The run's.
+    metrics:
+        Of modules and files, measured beside, where rewards of users' own judge.
     stateless:
         Names that the site itself vouches for: they keep nothing between calls and judge in this
         process.
@@ -171,9 +193,11 @@ def isolated_mixture(
         if name in stateless or function in _PLAIN or runs_model(name, function)
     }
     apart = tuple(name for name in reward.functions if name not in here)
-    if apart and not sandbox_available():
+    measured = tuple(name for name in metrics if name not in stateless)
+    if (apart or measured) and not sandbox_available():
+        what = f"reward {apart[0]!r}" if apart else f"metric {measured[0]!r}"
         raise RewardError(
-            f"reward {apart[0]!r} must judge in a process that can leave nothing behind, which "
+            f"{what} must judge in a process that can leave nothing behind, which "
             "this machine's kernel cannot promise",
             cure="use Linux on x86-64 or aarch64; or name it in the site's policy, if it keeps "
             "nothing between calls: stateless_rewards",
@@ -181,11 +205,22 @@ def isolated_mixture(
     for function in map(_innermost, here.values()):
         if _is_judged(function):
             cast(_AnyJudged, function).judge.most_tokens = most_tokens
-    worker = _worker(apart, limits, os.getcwd(), tuple(sys.path)) if apart else None
+    surroundings = os.getcwd(), tuple(sys.path)
+    worker = _worker(apart, measured, limits, *surroundings) if apart or measured else None
     stand_ins = {name: JudgedApart(worker.abstains[name]) for name in apart} if worker else {}
     judges: Mapping[str, RewardFunction] = {**here, **stand_ins}
     functions = [(n, judges[n], w) for n, w in zip(reward.functions, weights, strict=True)]
-    return IsolatedMixture(functions, worker)
+    return IsolatedMixture(functions, worker, _metrics(metrics, worker))
+
+
+def _metrics(names: Sequence[str], worker: RewardWorker | None) -> Mapping[str, OwnMetric]:
+    """Those of the worker stand for themselves; the others are loaded here."""
+    from fedgrpo.settings import figure_name
+
+    spans = worker.spans if worker else {}
+    apart = measured_apart({figure_name(name): span for name, span in spans.items()})
+    here = load_metrics(name for name in names if name not in spans)
+    return {name: (apart | here)[name] for name in map(figure_name, names)}
 
 
 def runs_model(name: str, function: RewardFunction) -> bool:
@@ -245,7 +280,11 @@ def _is_reward_model(function: RewardFunction) -> bool:
 
 @lru_cache(maxsize=1)
 def _worker(
-    names: tuple[str, ...], limits: WorkerLimits, folder: str, path: tuple[str, ...]
+    names: tuple[str, ...],
+    metrics: tuple[str, ...],
+    limits: WorkerLimits,
+    folder: str,
+    path: tuple[str, ...],
 ) -> RewardWorker:
     """One worker a process: where names lead depends on the folder and the module path too."""
-    return RewardWorker(names, limits)
+    return RewardWorker(names, limits, metrics)

@@ -33,6 +33,8 @@ class WorkerOrder:
     """Reward functions."""
     limits: WorkerLimits
     """Of one group."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of users' own."""
 
     def to_json(self) -> str:
         """Write the order as a command line's argument."""
@@ -43,4 +45,5 @@ class WorkerOrder:
         """Read the order."""
         fields = json.loads(text)
         limits = WorkerLimits(**fields["limits"])
-        return cls(fields["control"], fields["parent"], tuple(fields["names"]), limits)
+        names, metrics = tuple(fields["names"]), tuple(fields["metrics"])
+        return cls(fields["control"], fields["parent"], names, limits, metrics)

@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 from numpy import random as numpy_random
 
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.calling.judge import Judge, verdicts
-from fedgrpo.rewards.loading import load_reward
+from fedgrpo.rewards.loading import load_metric, load_reward
+from fedgrpo.rewards.registry import RewardFunction
 from fedgrpo.rewards.sandboxed.isolated import runs_model
 from fedgrpo.rewards.sandboxed.protocol import (
     JUDGED,
@@ -73,7 +75,7 @@ def be_template(link: socket.socket, order: WorkerOrder, worker: int) -> None:
         link.send(json.dumps([error.problem, error.cure]).encode())
         return
     abstains = [bool(getattr(j.function, "abstains", False)) for j in court.judges]
-    link.send(json.dumps({"abstains": abstains}).encode())
+    link.send(json.dumps({"abstains": abstains, "spans": court.spans}).encode())
     while message := link.recv(1):
         child = fork_beside()
         if child == 0:
@@ -95,6 +97,8 @@ class _Court:
     """What judges, and what it may do."""
 
     judges: tuple[Judge, ...]
+    metrics: tuple[Judge, ...]
+    spans: tuple[tuple[float, float], ...]
     confinement: Confinement
     link: socket.socket
 
@@ -108,7 +112,7 @@ class _Court:
         keep_only(answer, self.confinement)
         # The same for every group; so is numpy's, which stands where the template left it.
         random.seed(0)
-        _write(_answer(self.judges, group))
+        _write(_answer(self.judges, self.metrics, group))
         return True
 
     def is_shut_in(self) -> bool:
@@ -124,7 +128,9 @@ class _Court:
 def _loaded(order: WorkerOrder, link: socket.socket) -> _Court:
     """Load every function, and give up what could connect the children of this process."""
     judges = tuple(_judge(name) for name in order.names)
-    for judge in judges:
+    loaded = {name: load_metric(name) for name in order.metrics}
+    metrics = tuple(_metric(name, each.function) for name, each in loaded.items())
+    for judge in (*judges, *metrics):
         getattr(judge.function, "warm_up", lambda: None)()
     _refuse_threads()
     try:
@@ -138,19 +144,29 @@ def _loaded(order: WorkerOrder, link: socket.socket) -> _Court:
     numpy_random.seed(0)
     gc.collect()
     gc.freeze()
-    return _Court(judges, confine(order.limits, link.fileno()), link)
+    spans = tuple(metric.span for metric in loaded.values())
+    return _Court(judges, metrics, spans, confine(order.limits, link.fileno()), link)
 
 
 def _judge(name: str) -> Judge:
     function = load_reward(name)
+    _refuse_model(name, function)
+    return Judge.of(name, function)
+
+
+def _metric(name: str, function: RewardFunction) -> Judge:
+    _refuse_model(name, function, "metric")
+    return Judge.of(name, function, "metric")
+
+
+def _refuse_model(name: str, function: RewardFunction, kind: str = "reward") -> None:
     if runs_model(name, function):
         raise RewardError(
-            f"reward {name!r} runs a model and is no built-in name, so it would be loaded beside "
-            "the prompts",
+            f"{kind} {name!r} runs a model and is no built-in name, so it would be "
+            "loaded beside the prompts",
             cure="name it in the site's policy, if it keeps nothing between calls: "
             "stateless_rewards; or use a built-in name",
         )
-    return Judge.of(name, function)
 
 
 def _refuse_threads() -> None:
@@ -174,14 +190,19 @@ def _content(file: int) -> bytes:
     return found
 
 
-def _answer(judges: Sequence[Judge], group: bytes) -> bytes:
-    """Judge one group; in the child, behind its limits."""
+def _answer(judges: Sequence[Judge], metrics: Sequence[Judge], group: bytes) -> bytes:
+    """Judge one group, then measure it; in the child, behind its limits. A metric that fails costs
+    its own figure alone.
+    """
     count, arguments = pickle.loads(group)
     rows = b""
     for number, verdict in enumerate(verdicts(judges, arguments, count)):
         if isinstance(verdict, RewardError):
             return _failure(number, verdict)
         rows += verdict.astype("<f8").tobytes()
+    for verdict in verdicts(metrics, arguments, count):
+        told = np.full(count, np.nan) if isinstance(verdict, RewardError) else verdict
+        rows += told.astype("<f8").tobytes()
     return JUDGED + rows
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fedgrpo.settings.bounds import ITEMS
-from fedgrpo.settings.sections.metrics import METRICS
+from fedgrpo.settings.sections.metrics import METRICS, check_metrics, coordinates, own_metrics
 from fedgrpo.settings.sections.section import Section, split
 
-if TYPE_CHECKING:
-    MetricName = str
-else:
-    MetricName = Literal[tuple(METRICS)]
-Metrics = Annotated[tuple[MetricName, ...], BeforeValidator(split), Field(max_length=ITEMS)]
-"""Names from the table of metrics."""
+Metrics = Annotated[
+    tuple[str, ...], BeforeValidator(split), AfterValidator(check_metrics), Field(max_length=ITEMS)
+]
+"""Names from the table of metrics, and users' own: of modules and files, with their options."""
 
 
 class PrivacySettings(Section):
@@ -51,9 +49,23 @@ class PrivacySettings(Section):
     """Learning rate of log C."""
     metrics_share: float = 0.02
     """Share of the sensitivity given to reported metrics, which leave through the same noise as the
-    update.
+    update. All of them divide it evenly.
     """
     metrics: Metrics = tuple(METRICS)
     """Figures that leave a client, always inside the masked sum: with a unit and client noise under
-    accounted noise too, else without. Those not named stay at home; empty sends none.
+    accounted noise too, else without. ``reward``, ``zero_signal``, ``truncated``, ``kl``, and your
+    own: ``package.module:f`` or ``file.py:f(x=2)``, functions of completions as rewards are, held
+    to the range that they declare. Those not named stay at home; empty sends none.
     """
+
+    @property
+    def own_metrics(self) -> tuple[str, ...]:
+        """Metrics of modules and files, as named."""
+        return own_metrics(self.metrics)
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Figures of a release by name, in their order: every row of the table, named or not, and
+        users' own.
+        """
+        return coordinates(self.metrics)

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.units import unit_words
-from fedgrpo.federation.node.clients.figures import of_steps, told_metrics
+from fedgrpo.federation.node.clients.figures import Span, of_steps, told_metrics
 from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given
 from fedgrpo.federation.node.clients.interfaces import Client
 from fedgrpo.federation.node.clients.prompt_client import PromptClient, judging_limits, own_shapes
@@ -52,10 +53,18 @@ class LocalClient:
     seed:
         Of completions and of the order of prompts. ``None`` derives one from each release's own
         key, so that nobody else can draw the same again.
+    spans:
+        Least and largest value of each metric of users' own.
     """
 
-    def __init__(self, settings: Settings, trainer: GRPOTrainer | None, seed: int | None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        trainer: GRPOTrainer | None,
+        seed: int | None,
+        spans: Mapping[str, Span] = MappingProxyType({}),
+    ) -> None:
+        self.settings, self.spans = settings, spans
         self.trainer = trainer
         self.seed = seed
 
@@ -78,7 +87,7 @@ class LocalClient:
             LOG.error("local training failed: %s", type(error).__name__, exc_info=True)
             watch.mishaps["whole contribution zero: local training failed"] += 1
             return zero_release(plan, key)
-        told = told_metrics(of_steps(steps), self.settings)[0]
+        told = told_metrics(of_steps(steps, plan.metrics), self.settings, self.spans)[0]
         return release_update(delta, told, plan, derive_key(key, "noise"))
 
     def start_round(self, trainer: GRPOTrainer, round: int, key: bytes) -> None:
@@ -142,7 +151,7 @@ def _client(
         else None
     )
     seed = None if partition is None else mixed(settings.seed, int(partition))
-    return LocalClient(settings, trainer, seed)
+    return LocalClient(settings, trainer, seed, mixture.spans)
 
 
 def _prompt_client(settings: Settings, config: Mapping[str, Scalar], given: Given) -> PromptClient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fedgrpo.data.ownership import usable_node_prompts
 from fedgrpo.data.prompts import PromptRow
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     # Rewards load slowly, and most messages judge nothing.
     from fedgrpo.rewards.composite import RewardMixture
     from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
+
+Mixture = TypeVar("Mixture", bound="RewardMixture")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class Given:
     reward:
         Judges in this process; None loads the functions that the settings name. Under prompt-level
         privacy it judges one prompt's group a call, and is trusted to keep nothing between calls:
-        what it does keep is outside the proof.
+        what it does keep is outside the proof. Metrics of users' own are measured in this process
+        too, then.
     """
 
     rows: tuple[tuple[PromptRow, ...], ...] | None = None
@@ -55,7 +58,9 @@ class Given:
         """What judges a client's completions together."""
         from fedgrpo.rewards.apart.mixture import guarded_mixture
 
-        return self.reward or guarded_mixture(settings.reward)
+        if self.reward:
+            return self._measuring(self.reward, settings)
+        return guarded_mixture(settings.reward, settings.privacy.own_metrics)
 
     def isolated(
         self, settings: Settings, declared: Declared, limits: WorkerLimits
@@ -65,13 +70,20 @@ class Given:
         from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, isolated_mixture
 
         if self.reward:
-            return IsolatedMixture(self.reward.functions, None)
+            return self._measuring(IsolatedMixture(self.reward.functions, None), settings)
         return isolated_mixture(
             settings.reward,
+            settings.privacy.own_metrics,
             stateless=declared.stateless_rewards,
             limits=limits,
             most_tokens=judge_tokens(settings, declared),
         )
+
+    @staticmethod
+    def _measuring(mixture: Mixture, settings: Settings) -> Mixture:
+        from fedgrpo.rewards.loading import load_metrics
+
+        return mixture.measuring(load_metrics(settings.privacy.own_metrics))
 
 
 GIVEN_NOTHING = Given()

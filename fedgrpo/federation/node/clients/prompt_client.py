@@ -34,7 +34,7 @@ from fedgrpo.privacy.release import ReleasePlan, release_prompts
 from fedgrpo.rewards.composite import RewardMixture
 from fedgrpo.rewards.judges.limits import question_tokens
 from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, WorkerLimits
-from fedgrpo.settings import METRICS, Settings
+from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared
 
 Floats = NDArray[np.float64]
@@ -86,6 +86,7 @@ class PromptClient(UnitRows):
             longest = min(longest, step_above(own))
         self.layout, self.proof = own_shapes(settings, longest)
         self.engine = _engine(settings, adapter, reward, rows, self.layout)
+        self.spans = reward.spans
 
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
@@ -101,7 +102,7 @@ class PromptClient(UnitRows):
 
     def clipped_sum(self, rows: Sequence[Row], clipping_norm: float, watch: Watch) -> GridSum:
         """Sum what these rows' units say, each unit clipped by itself."""
-        total = GridSum.nothing(self._dimension, len(METRICS))
+        total = GridSum.nothing(self._dimension, len(self.settings.privacy.coordinates))
         waiting: defaultdict[str, list[Lesson]] = defaultdict(list)
         for lessons, done in self.engine.teach(self.engine.collect(rows, watch), watch):
             for lesson in lessons:
@@ -117,7 +118,7 @@ class PromptClient(UnitRows):
         """
         ordered = in_order(lessons)
         figures = of_groups([lesson.judged.experience.per_prompt() for lesson in ordered])
-        told = told_metrics(figures, self.settings)[0]
+        told = told_metrics(figures, self.settings, self.spans)[0]
         return share_of(unit_gradient(ordered, self._dimension), told, clipping_norm, watch)
 
     @property

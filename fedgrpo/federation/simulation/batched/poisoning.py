@@ -57,7 +57,7 @@ class PoisonedMixture(RewardMixture):
     """
 
     def __init__(self, inner: RewardMixture, poison: Poison, span: tuple[float, float]) -> None:
-        super().__init__(inner.functions)
+        super().__init__(inner.functions, inner.metrics)
         self._inner, self._poison, self._span = inner, poison, span
 
     def bind(self, adapter: Adapter) -> None:

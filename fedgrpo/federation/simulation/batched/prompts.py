@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedgrpo.attacks.poison import Poison
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.node.clients.figures import of_groups, told_metrics
+from fedgrpo.federation.node.clients.figures import Span, of_groups, told_metrics
 from fedgrpo.federation.node.clients.unit_rows import UnitRows, share_of
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.simulation.batched.completions import Answer, part, sampled_together
@@ -27,7 +27,7 @@ from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
 from fedgrpo.privacy.grid import GridSum
 from fedgrpo.privacy.release import ReleasePlan, release_prompts
 from fedgrpo.rewards.composite import RewardMixture
-from fedgrpo.settings import METRICS, Settings
+from fedgrpo.settings import Settings
 
 Floats = NDArray[np.float64]
 
@@ -138,9 +138,10 @@ def sum_up(settings: Settings, policy: Policy, turns: Sequence[Turn], plan: Rele
     dimension, norm = policy.adapter.dimension, plan.clipping_norm
     owners = [turn for turn in turns for _ in turn.groups]
     groups = [group for turn in turns for group in turn.groups]
-    told = _told(settings, groups)
+    # All clients are judged by the same metrics.
+    told = _told(settings, groups, turns[0].pupil.reward.spans if turns else {})
     for turn in turns:
-        turn.total = GridSum.nothing(dimension, len(METRICS))
+        turn.total = GridSum.nothing(dimension, len(plan.metrics))
     silent = {place for place, group in enumerate(groups) if group}
     for place, gradient in gradients(policy, groups):
         silent.discard(place)
@@ -152,12 +153,14 @@ def sum_up(settings: Settings, policy: Policy, turns: Sequence[Turn], plan: Rele
         turn.total += share_of(nothing, told[place], norm, turn.watch)
 
 
-def _told(settings: Settings, groups: Sequence[Experience | None]) -> Floats:
+def _told(
+    settings: Settings, groups: Sequence[Experience | None], spans: Mapping[str, Span]
+) -> Floats:
     """Scaled metrics of each prompt, shape (n, k)."""
     there = [place for place, group in enumerate(groups) if group]
-    told = np.full((len(groups), len(METRICS)), np.nan)
+    told = np.full((len(groups), len(settings.privacy.coordinates)), np.nan)
     if there:
         each = [of_groups([g.per_prompt()]) for g in groups if g]
-        figures = {name: np.concatenate([one[name] for one in each]) for name in METRICS}
-        told[there] = told_metrics(figures, settings)
+        figures = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        told[there] = told_metrics(figures, settings, spans)
     return told

@@ -205,6 +205,10 @@ def join_best(
                 name: _beside_array(values, verdicts.per_function[name][best])
                 for name, values in rewards.per_function.items()
             },
+            measured={
+                name: _beside_array(values, verdicts.measured[name][best])
+                for name, values in rewards.measured.items()
+            },
         ),
         refined,
     )

@@ -30,6 +30,7 @@ from fedgrpo.model.lora import Adapter
 from fedgrpo.privacy.grid import GRID_BITS, GridSum
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.rewards.loading import load_metrics
 from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import RewardSettings, Scalar, Settings
 from fedgrpo.site.declared import Declared
@@ -72,6 +73,29 @@ def client(
 ) -> PromptClient:
     mixture = RewardMixture([("graded", reward, 1.0)])  # type: ignore[list-item]
     return PromptClient(settings(**changed), own_adapter(), mixture, rows, declared(longest))
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_metric_that_fails_at_a_prompt_costs_that_prompts_figure_and_no_gradient(
+    tmp_path: Path, failing: bool
+) -> None:
+    body = "    if 'qzkj' in prompts[0]:\n        raise ValueError(prompts)\n" if failing else ""
+    file = tmp_path / "own.py"
+    file.write_text(f"def half(completions, prompts):\n{body}    return [1.0] * len(completions)\n")
+    named = {"privacy__metrics": f"reward, {file}:half"}
+    reward = RewardMixture([("graded", graded, 1.0)]).measuring(load_metrics([f"{file}:half"]))
+    sums, watches = [], []
+    for rows in (OTHERS[:3], [*OTHERS[:3], VICTIM]):
+        made = PromptClient(settings(**named), own_adapter(), reward, rows, declared())
+        every = [row for name in made.units for row in made.rows(name, KEY)]
+        watches.append(Watch(None, "", math.inf))
+        sums.append(made.clipped_sum(every, 1.0, watches[-1]))
+    assert sums[1].units - sums[0].units == 1
+    # 1 is the upper end of the range: half of a unit's share, or nothing.
+    assert sums[1].metrics[-1] - sums[0].metrics[-1] == (0 if failing else 1 << (GRID_BITS - 1))
+    assert (sums[1].direction != sums[0].direction).any()
+    left_out = "figure of a prompt left out: its metric gave no number"
+    assert watches[1].mishaps[left_out] == failing
 
 
 def plan(**changed: Scalar) -> ReleasePlan:
