@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.executor.apps import CLIENT
+from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Scalar
 
@@ -66,8 +67,7 @@ class SiteFile(BaseModel):
             with path.open("rb") as file:
                 found = cls.model_validate(tomllib.load(file))
         except ValidationError as error:
-            faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-            problem = "; ".join(faults)
+            problem = faults(error)
         except OSError as error:
             problem = f"cannot be read ({type(error).__name__})"
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
