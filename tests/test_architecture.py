@@ -109,6 +109,9 @@ LAYERS = """
     federation.deployment.gateway
     federation.deployment.operator
     federation.deployment.operator.runs
+    federation.deployment.site.site_file
+    federation.deployment.site.greeting
+    federation.deployment.site.joining
     federation.deployment.site
     federation.rehearsal
     federation.audit
@@ -118,6 +121,7 @@ LAYERS = """
     cli.planning
     cli.runs
     cli.operator
+    cli.site
     cli
 """
 """From the lowest: nothing imports what stands below it here. A room that is named together with

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from fedgrpo.cli import ledger, policy
-from fedgrpo.cli.committee_key import committee_key
-from fedgrpo.cli.node import node
 from fedgrpo.cli.operator import server
 from fedgrpo.cli.operator.run import run, status, stop
 from fedgrpo.cli.operator.sites import invite, revoke, sites
@@ -22,6 +20,9 @@ from fedgrpo.cli.runs.simulate import simulate
 from fedgrpo.cli.runs.sweep import sweep
 from fedgrpo.cli.runs.train import train
 from fedgrpo.cli.settings import settings
+from fedgrpo.cli.site.committee_key import committee_key
+from fedgrpo.cli.site.join import join, leave
+from fedgrpo.cli.site.node import node
 
 app = typer.Typer(
     help="Federated reinforcement learning of language models: private, robust and secure at once.",
@@ -40,6 +41,8 @@ app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
 app.command("committee-key")(committee_key)
+app.command("join")(join)
+app.command("leave")(leave)
 app.command("node")(node)
 app.command("invite")(invite)
 app.command("sites")(sites)

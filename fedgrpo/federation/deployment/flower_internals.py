@@ -61,9 +61,14 @@ def verified(public_key: bytes, signed: bytes, signature: bytes) -> bool:
         return False
 
 
+def public_bytes(private_key: Any) -> bytes:
+    """A node's public key as it travels."""
+    return bytes(public_key_to_bytes(private_key.public_key()))
+
+
 def sign(private_key: Any, message: bytes) -> tuple[bytes, bytes]:
     """A node's public key as it travels, and its signature."""
-    return public_key_to_bytes(private_key.public_key()), sign_message(private_key, message)
+    return public_bytes(private_key), sign_message(private_key, message)
 
 
 def list_nodes() -> bytes:

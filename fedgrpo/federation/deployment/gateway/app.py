@@ -19,7 +19,7 @@ from fedgrpo.federation.deployment.gateway.door import neighbourhood
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.enrolment.joining import Enrolling
 from fedgrpo.federation.deployment.gateway.inner import Inner
-from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, JOIN, PUSH
+from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, JOIN, LEAVE, PUSH
 from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import NOT_FOUND, RefusedError
 from fedgrpo.federation.deployment.gateway.roster import Roster
@@ -93,6 +93,11 @@ class Gateway:
             await _hello()(scope, receive, send)
         elif path == JOIN and scope["method"] == "POST":
             await self._join(scope, receive, send)
+        elif path == LEAVE and scope["method"] == "POST":
+            headers = _headers(scope)
+            await self._node(scope, headers)
+            answer = await self._enrolling.let_go(credentials.shown(headers).key, headers, receive)
+            await answer(scope, receive, send)
         elif path in FLEET and scope["method"] == "POST":
             await self._fleet(path, scope, receive, send)
         else:

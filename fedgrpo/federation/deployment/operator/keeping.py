@@ -33,7 +33,7 @@ from fedgrpo.report.reader import read_status
 
 LOG = logging.getLogger(__name__)
 
-LOOK_S = 1.0
+LOOK_S = 2.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 """Before a run that ended without an outcome is submitted again."""
 COMMAND_S = 120.0

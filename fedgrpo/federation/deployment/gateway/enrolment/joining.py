@@ -19,7 +19,7 @@ from fedgrpo.federation.deployment.gateway.enrolment.admission import (
     NotAdmittedError,
     admit,
 )
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites, departed
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites, departed, revoked
 from fedgrpo.federation.deployment.gateway.rates import Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.ground.errors import RunError
@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 ATTEMPTS = Rate(0.5, 20)
 """How often an address may try to join."""
+WAITS = 423
+"""HTTP's ``locked``: of a key that the operator has yet to confirm."""
 
 
 class Enrolling:
@@ -79,6 +81,28 @@ class Enrolling:
         said = {"site": asking.site, "confirmed": not site.waiting}
         return Response(json.dumps(said), media_type="application/json")
 
+    async def let_go(
+        self, key: bytes, headers: Mapping[bytes, bytes], receive: Receive
+    ) -> Response:
+        """Let a site go whose key has signed the request; raises RefusedError if it is none that
+        was invited.
+        """
+        await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES))
+        text = key.decode("latin-1")
+        name = next((name for name, site in self._sites().items() if site.key == text), "")
+        if not name:
+            raise RefusedError(
+                404,
+                "this node was registered by hand, and its operator has to do it",
+                cure="ask him to unregister it",
+            )
+        try:
+            await asyncio.to_thread(self._book.change, name, lambda site: revoked(site, name))
+        except (RunError, OSError):
+            raise _UNREADABLE from None
+        LOG.warning("%s has left", name)
+        return Response(json.dumps({"site": name}), media_type="application/json")
+
     def refuse_departed(self, key: bytes) -> None:
         """Refuse a key that was revoked or replaced, from the next request on."""
         if departed(key.decode("latin-1"), self._sites()):
@@ -93,7 +117,7 @@ class Enrolling:
         text = key.decode("latin-1")
         if site := next((s for s in self._sites().values() if s.waiting == text), None):
             raise RefusedError(
-                403,
+                WAITS,
                 f"this site has joined and waits for the operator: its key is {site.fingerprint}",
                 cure="read him this fingerprint over the telephone",
             )
