@@ -20,6 +20,8 @@ from fedgrpo.ground.errors import RunError
 
 LOG = logging.getLogger(__name__)
 
+PATIENCE_S = 60.0
+"""In which a SuperLink starts without a word of it."""
 LOOK_S, AT_LEAST_S = 0.5, 60.0
 """How often the book is looked at, and after how long the SuperLink is asked whatever it says."""
 
@@ -30,15 +32,18 @@ async def keep_registered(inner: Inner, book: Book) -> None:
     Keys that the book does not know stay as they are: an operator may register by hand.
     """
     done: Sites | None = None
-    asked = -math.inf
+    asked, began, failed = -math.inf, time.monotonic(), ""
     while True:
         try:
             sites = book.sites()
             if sites is not done or time.monotonic() - asked > AT_LEAST_S:
                 await bring(inner, sites)
                 done, asked = sites, time.monotonic()
+                failed = ""
         except (RefusedError, RunError) as error:
-            LOG.info("sites cannot be registered yet: %s", error)
+            if str(error) != failed and time.monotonic() - began > PATIENCE_S:
+                LOG.warning("changes of the book wait: %s", error)
+                failed = str(error)
         await asyncio.sleep(LOOK_S)
 
 
