@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fedgrpo.cli.operator.options import HERE
 from fedgrpo.cli.outcome import explained
 
 _START = "start"
@@ -56,9 +57,21 @@ def init(
         typer.echo(f"invite a site:  fedgrpo invite SITE --settings agreed.toml --server {folder}")
 
 
+@group.command("renew")
+def renew(
+    folder: Annotated[Path, typer.Argument(help="Folder of the server.")] = HERE,
+) -> None:
+    """Have the federation's own authority sign a new certificate. Sites notice nothing."""
+    with explained():
+        from fedgrpo.federation.deployment.operator.founding import renew as sign
+
+        sign(folder)
+        typer.echo(f"renewed; start the server again to use it: fedgrpo server {folder}")
+
+
 @group.command(_START, hidden=True)
 def start(
-    state: Annotated[Path, typer.Argument(help="Folder of the server's state.")] = Path("."),
+    state: Annotated[Path, typer.Argument(help="Folder of the server's state.")] = HERE,
     certificate: Annotated[
         Path | None,
         typer.Option(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.federation.deployment.operator.certificates import write_authority, write_outer
-from fedgrpo.federation.deployment.operator.federation_file import FILE
+from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import replace_file
 
@@ -22,6 +22,19 @@ key = {key}
 ca = {ca}    # root certificate for the sites; "system" for a public authority's
 runs = "runs"
 """
+
+
+def renew(folder: Path) -> None:
+    """Write a new certificate and key for the server; raises RunError if it has no authority of
+    its own.
+    """
+    federation = FederationFile.read(folder)
+    if federation.ca == SYSTEM:
+        raise RunError(
+            "this server's certificate is of a public authority",
+            cure="renew it where it came from, and start the server again",
+        )
+    write_outer(folder, federation.host)
 
 
 def found(folder: Path, host: str, port: int, *, public: tuple[Path, Path] | None) -> None:

@@ -20,6 +20,7 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.serve import listen, server
 from fedgrpo.federation.deployment.operator.certificates import write_inner
+from fedgrpo.federation.deployment.operator.federation_file import FILE
 from fedgrpo.federation.deployment.operator.folder import NAME, StateFolder
 from fedgrpo.federation.deployment.operator.keeping import Keeper
 from fedgrpo.federation.deployment.operator.registering import keep_registered
@@ -131,6 +132,9 @@ def _children(
 def _say(operator: Operator, folder: StateFolder, outside: socket.socket) -> None:
     port = outside.getsockname()[1]
     LOG.warning("sites reach this server at %s:%d", operator.host, port)
+    if (folder.path / FILE).exists():
+        LOG.warning("on this machine: fedgrpo invite, sites, run, status --server %s", folder.path)
+        return
     LOG.warning(
         "on this machine: FLWR_HOME=%s flwr run %s %s -c SETTINGS.toml",
         folder.flower,
