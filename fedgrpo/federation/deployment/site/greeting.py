@@ -20,7 +20,7 @@ PATIENCE_S = 15.0
 
 
 class WaitingError(RunError):
-    """A site has joined, and its operator has yet to confirm its key."""
+    """A site has joined, and its operator has yet to confirm its key; or the server only starts."""
 
 
 def greet(server: str, root: Path, key: Path) -> None:
@@ -143,7 +143,8 @@ def refused(server: str, answer: httpx.Response) -> RunError:
     """What a server's refusal says."""
     try:
         said = answer.json()
-        kind = WaitingError if answer.status_code == httpx.codes.LOCKED else RunError
+        waits = answer.status_code in (httpx.codes.LOCKED, httpx.codes.SERVICE_UNAVAILABLE)
+        kind = WaitingError if waits else RunError
         return kind(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
     except (ValueError, KeyError, TypeError):
         return RunError(f"{server} is no fedgrpo server", cure="check --server")
