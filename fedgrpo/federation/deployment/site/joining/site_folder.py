@@ -14,9 +14,10 @@ from fedgrpo.federation.deployment.site.greeting import read_key
 from fedgrpo.federation.deployment.site.site_file import SiteFile, known_authorities
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import make_file, replace_file
+from fedgrpo.site import SpendingFile
 from fedgrpo.site.node_folder import owned_folder
 
-SITE_FILE = "site.toml"
+SITE_FILE, SPENT = "site.toml", "spent.jsonl"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,26 @@ class SiteFolder:
                 "for a new invitation",
             )
         return read_key(self.key)
+
+    def take_account(self, account: Path) -> None:
+        """Go on with the account of another machine.
+
+        Raises
+        ------
+        PolicyError, RunError
+            If it cannot be read or was changed, or there is one here.
+        """
+        SpendingFile(account).read()
+        if not account.exists():
+            raise RunError(
+                f"there is no account {account}",
+                cure="name the spent.jsonl of the old machine, or leave --account out",
+            )
+        if not make_file(self.path / SPENT, account.read_bytes()):
+            raise RunError(
+                f"there is an account in {self.path} already",
+                cure="leave --account out: it is gone on with",
+            )
 
     def write_root(self, invitation: Invitation) -> Path:
         """Write the server's root certificate; returns the file that has it."""
