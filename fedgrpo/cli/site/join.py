@@ -98,6 +98,7 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
         )
         typer.echo(f"joined as {read.site}; the next round will ask this machine")
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
+        typer.echo(f"or as a service, by root: systemctl enable --now {folder.service}")
         if start:
             from fedgrpo.federation.deployment.site.node import run_node
 
