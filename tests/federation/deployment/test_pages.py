@@ -75,7 +75,7 @@ class Terminal:
     def run(self, *words, code=0):
         done = subprocess.run(
             [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S,
             check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
@@ -118,7 +118,7 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         for (_, said), site in zip(sites, SITES, strict=True):
             confirm(operator, said, site)
         for process, said in sites:
-            until(lambda said=said: "joined as" in said.read_text(), said.read_text())
+            until(lambda said=said: "joined as" in said.read_text(), said.read_text(), PATIENCE_S)
             assert process.poll() is None, said.read_text()
         output = operator.run(*pages.command(pages.OPERATOR, "run"))
         assert "Held-out accuracy" in output, output + log.read_text()
@@ -143,7 +143,7 @@ def joined(stack, operator, folder, site):
     words = pages.command(pages.SITE, "join")
     words[1] = name
     process, log = terminal.start(stack, *words, typed="y\ny\n")
-    until(lambda: after(log, "its fingerprint:") == fingerprint, log.read_text())
+    until(lambda: after(log, "its fingerprint:") == fingerprint, log.read_text(), PATIENCE_S)
     return process, log
 
 
