@@ -28,7 +28,7 @@ def invitation(**changed):
         "ca": CA,
         "site": "hospital-a",
         "token": "t" * 43,
-        "expires": int(time.time()) + 60,
+        "expires": int(time.time()) + 86_400,
         "fedgrpo": VERSION,
         "settings": "federation.min_clients = 3\nrobust.rule = 'mean'\nrobust.trim = 0\n",
     }
