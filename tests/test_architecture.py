@@ -100,6 +100,7 @@ LAYERS = """
     federation.simulation
     federation.simulation.sweep
     federation.deployment
+    federation.deployment.invitation
     federation.deployment.executor
     federation.deployment.gateway
     federation.deployment.operator

@@ -148,6 +148,10 @@ class LedgerError(FedGRPOError, ValueError):
     """A ledger, or a file that it names, is not what was written."""
 
 
+class InvitationError(FedGRPOError, ValueError):
+    """An invitation to a federation cannot be read, was changed, or can no longer be used."""
+
+
 class RunError(FedGRPOError, RuntimeError):
     """A run failed, was interrupted, or cannot be resumed."""
 
