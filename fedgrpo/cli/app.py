@@ -9,6 +9,7 @@ import typer
 
 from fedgrpo.cli import ledger, policy
 from fedgrpo.cli.committee_key import committee_key
+from fedgrpo.cli.doctor import doctor
 from fedgrpo.cli.node import node
 from fedgrpo.cli.planning.budget import budget
 from fedgrpo.cli.planning.calibrate import calibrate
@@ -40,6 +41,7 @@ app.command("calibrate")(calibrate)
 app.command("committee-key")(committee_key)
 app.command("server")(server)
 app.command("node")(node)
+app.command("doctor")(doctor)
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from socket import (
@@ -18,7 +18,7 @@ from socket import (
     getaddrinfo,
     socket,
 )
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from cryptography import x509
@@ -133,28 +133,21 @@ def walk(host: str, port: int, root: str, clock: Callable[[], float]) -> Line:
     """
     line = Line(host, port, proxy_for(host))
     try:
-        for line in _steps(line, root, clock):
-            pass
+        trust = _trust(root)
+        if not line.proxy[0]:
+            line = replace(line, addresses=_addresses(line))
+            line = replace(line, address=_connected(line))
+            line = replace(line, certificate=_shown(line, trust))
+        return replace(line, hello=_hello(line, trust, clock))
     except _Broken as broken:
         return replace(line, broken=broken.found)
-    return line
 
 
-def _steps(line: Line, root: str, clock: Callable[[], float]) -> Iterator[Line]:
-    """Each step's line; raises _Broken from one that fails."""
-    trust = _trust(root)
-    if not line.proxy[0]:
-        yield (line := replace(line, addresses=_addresses(line)))
-        yield (line := replace(line, address=_connected(line)))
-        yield (line := replace(line, certificate=_shown(line, trust)))
-    yield replace(line, hello=_hello(line, trust, clock))
-
-
-def address_of(server: str) -> tuple[str, int]:
-    """Host and port of a server; raises ValueError if it is no ``HOST:PORT``."""
+def address_of(server: str) -> tuple[str, int] | None:
+    """Host and port of a server; None if it is no ``HOST:PORT``."""
     host, _, port = server.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{server!r} is no HOST:PORT")
+        return None
     return host.strip("[]"), int(port)
 
 
@@ -162,8 +155,8 @@ def proxy_for(host: str) -> tuple[str, str]:
     """Variable and address of the proxy that the environment names for a host, as a node's
     transport takes it; empty texts where there is none.
     """
-    named = getproxies_environment()
-    if proxy_bypass_environment(host, named):
+    named = getproxies()
+    if proxy_bypass(host):
         return "", ""
     for kind in ("https", "all"):
         if named.get(kind):
@@ -270,18 +263,29 @@ def _refused(line: Line, error: ssl.SSLCertVerificationError) -> _Broken:
 
 def _hello(line: Line, trust: ssl.SSLContext, clock: Callable[[], float]) -> Hello:
     """Greet as the node itself does: through a proxy, if the environment names one."""
-    host = f"[{line.host}]" if ":" in line.host else line.host
     try:
-        with httpx.Client(verify=trust, timeout=ANSWER_S) as client:
-            began = clock()
-            answer = client.get(f"https://{host}:{line.port}/hello")
-            ended = clock()
+        began = clock()
+        answer = _asked(line, trust, {})
+        ended = clock()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         why = str(error) or type(error).__name__
         if line.proxy[0]:
             raise _proxied(line, why) from None
         raise _Broken(SERVER, "not-fedgrpo", host=line.host, port=line.port, why=why) from None
     return _read(line, answer, began, ended)
+
+
+def greet_as(line: Line, root: str, headers: Mapping[str, str]) -> httpx.Response:
+    """Greet a server that was found to be the right one with a node's credentials; raises
+    httpx.HTTPError where it is gone by now.
+    """
+    return _asked(line, _trust(root), headers)
+
+
+def _asked(line: Line, trust: ssl.SSLContext, headers: Mapping[str, str]) -> httpx.Response:
+    host = f"[{line.host}]" if ":" in line.host else line.host
+    with httpx.Client(verify=trust, timeout=ANSWER_S) as client:
+        return client.get(f"https://{host}:{line.port}/hello", headers=headers)
 
 
 def _proxied(line: Line, why: str) -> _Broken:

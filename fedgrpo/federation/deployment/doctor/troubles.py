@@ -69,6 +69,11 @@ _TELEPHONE = (
 TROUBLES: dict[str, Trouble] = {
     # Of every check.
     "after-others": _yellow("not looked at: {why}", "mend that first, and run this again"),
+    "settings-unknown": _yellow(
+        "which settings were agreed is not known here, so neither prompts nor model nor reward "
+        "were tried with them",
+        "name the file that was agreed: fedgrpo doctor site.toml --settings agreed.toml",
+    ),
     "unforeseen": _red(
         "this check itself failed: {kind}",
         "this is a bug in fedgrpo: report it, with what 'fedgrpo --version' says",
@@ -164,15 +169,9 @@ TROUBLES: dict[str, Trouble] = {
         "switch time synchronisation on, before a node is refused: timedatectl set-ntp true",
     ),
     # 7, key.
-    "key-unreadable": _stops(
-        "node key {file} cannot be read: {why}",
-        "give this user the file, or run 'fedgrpo join' again; by hand: ssh-keygen -t ecdsa -b 384 "
-        "-N '' -f node.key, and send the operator node.key.pub",
-    ),
-    "key-kind": _stops(
-        "node key {file} is of a kind that Flower does not take",
-        "make another one, and send the operator its public half: ssh-keygen -t ecdsa -b 384 -N '' "
-        "-f node.key",
+    "key-unusable": _said(
+        "a node key that is not there, cannot be read, or is of a kind that Flower does not take",
+        stops=True,
     ),
     "key-mode": _stops("others than its owner may read node key {file}", "chmod 600 {file}"),
     "key-unregistered": _red(
@@ -193,6 +192,10 @@ TROUBLES: dict[str, Trouble] = {
     ),
     # 8, invitation.
     "invitation-invalid": _said("an invitation that cannot be read, or was changed on its way"),
+    "site-file-invalid": _said("a site.toml that cannot be read", stops=True),
+    "server-unnamed": _stops(
+        "server = {server!r} is no HOST:PORT", "write server = 'fed.example:8443' in site.toml"
+    ),
     "invitation-expired": _red(
         "the invitation ended at {when}", "ask the operator for a new one: fedgrpo invite {site}"
     ),
@@ -233,7 +236,7 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "policy-unreadable": _said("a policy file that cannot be read", stops=True),
     "policy-forbids": _red(
-        "the policy would refuse the federation's settings, {code}: {problem}",
+        "the policy would refuse the federation's settings, {refusal}: {problem}",
         "if your people agree to that, allow it in the policy; else ask the operator: {theirs}",
     ),
     "account-spent": _red(
@@ -283,8 +286,9 @@ TROUBLES: dict[str, Trouble] = {
         "end that one, or leave this one: one node a folder",
     ),
     # 12, model.
-    "model-missing": _said("a model that is not on this machine, or not whole"),
-    "model-unsafe": _said("a model that brings code, or weights in a format that can hold code"),
+    "model-unusable": _said(
+        "a model that is not on this machine, not whole, or brings code or weights that can hold it"
+    ),
     # 13, reward.
     "reward-unread": _yellow(
         "reward {names} is code of a module or a file, and no policy here allows it, so it was "

@@ -36,7 +36,7 @@ def greet(server: str, root: Path, key: Path) -> None:
     RunError, VersionError
         With what is wrong, and a cure.
     """
-    answer = _asked(server, root, _signed(key))
+    answer = _asked(server, root, credentials(read_key(key)))
     if answer.status_code != httpx.codes.OK:
         raise _refused(server, answer)
     try:
@@ -52,7 +52,8 @@ def greet(server: str, root: Path, key: Path) -> None:
         )
 
 
-def _signed(file: Path) -> dict[str, str]:
+def read_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    """Read a node's private key; raises RunError if it is none that Flower takes."""
     try:
         key = load_ssh_private_key(file.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -65,6 +66,11 @@ def _signed(file: Path) -> dict[str, str]:
             f"node key {file} is of a kind that Flower does not take",
             cure="make another one: ssh-keygen -t ecdsa -b 384 -N '' -f node.key",
         )
+    return key
+
+
+def credentials(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    """What a node shows with a request: its public key, and its signature on the time."""
     now = datetime.now(UTC).isoformat()
     public, signature = sign(key, now.encode())
     return {
