@@ -102,8 +102,16 @@ LAYERS = """
     federation.deployment
     federation.deployment.invitation
     federation.deployment.executor
+    federation.deployment.gateway.refused
+    federation.deployment.gateway.rates
+    federation.deployment.gateway.bodies
+    federation.deployment.gateway.enrolment
     federation.deployment.gateway
     federation.deployment.operator
+    federation.deployment.operator.runs
+    federation.deployment.site.site_file
+    federation.deployment.site.greeting
+    federation.deployment.site.joining
     federation.deployment.site
     federation.rehearsal
     federation.audit
@@ -112,6 +120,8 @@ LAYERS = """
     cli.outcome
     cli.planning
     cli.runs
+    cli.operator
+    cli.site
     cli
 """
 """From the lowest: nothing imports what stands below it here. A room that is named together with

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from fedgrpo.cli import ledger, policy
-from fedgrpo.cli.committee_key import committee_key
 from fedgrpo.cli.doctor import doctor
-from fedgrpo.cli.node import node
+from fedgrpo.cli.operator import server
+from fedgrpo.cli.operator.run import run, status, stop
+from fedgrpo.cli.operator.sites import invite, revoke, sites
 from fedgrpo.cli.planning.budget import budget
 from fedgrpo.cli.planning.calibrate import calibrate
 from fedgrpo.cli.planning.dry_run import dry_run
@@ -19,8 +20,10 @@ from fedgrpo.cli.runs.report import report
 from fedgrpo.cli.runs.simulate import simulate
 from fedgrpo.cli.runs.sweep import sweep
 from fedgrpo.cli.runs.train import train
-from fedgrpo.cli.server import server
 from fedgrpo.cli.settings import settings
+from fedgrpo.cli.site.committee_key import committee_key
+from fedgrpo.cli.site.join import join, leave
+from fedgrpo.cli.site.node import node
 
 app = typer.Typer(
     help="Federated reinforcement learning of language models: private, robust and secure at once.",
@@ -39,9 +42,17 @@ app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
 app.command("committee-key")(committee_key)
-app.command("server")(server)
+app.command("join")(join)
+app.command("leave")(leave)
 app.command("node")(node)
 app.command("doctor")(doctor)
+app.command("invite")(invite)
+app.command("sites")(sites)
+app.command("revoke")(revoke)
+app.command("run")(run)
+app.command("stop")(stop)
+app.command("status")(status)
+app.add_typer(server.group, name="server")
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import lines
 from fedgrpo.ground.records import Record, from_json
-from fedgrpo.ground.run_files import COMPLETIONS, METRICS, SNAPSHOT, STATUS, SUMMARY
-from fedgrpo.report.records import RoundRow, SampleRow, Status, Summary
+from fedgrpo.ground.run_files import COMPLETIONS, DROPPED, METRICS, SNAPSHOT, STATUS, SUMMARY
+from fedgrpo.report.records import DroppedNode, RoundRow, SampleRow, Status, Summary
 from fedgrpo.settings import Settings
 
 R = TypeVar("R", bound=Record)
@@ -32,6 +32,11 @@ def read_rows(run_dir: Path) -> list[RoundRow]:
 def read_samples(run_dir: Path) -> list[SampleRow]:
     """Read the held-out completions that were kept, oldest first; raises as :func:`read_rows`."""
     return _records(SampleRow, run_dir / COMPLETIONS)
+
+
+def read_dropped(run_dir: Path) -> list[DroppedNode]:
+    """Read which nodes were dropped, oldest first."""
+    return _records(DroppedNode, run_dir / DROPPED)
 
 
 def read_status(run_dir: Path) -> Status | None:

@@ -224,6 +224,18 @@ class Status(Record):
     cure: str
 
 
+@dataclass(frozen=True)
+class DroppedNode(Record):
+    """A line of ``dropped.jsonl``: a node that a round was closed without."""
+
+    round: int
+    node: str
+    """Flower's id."""
+    reason: str
+    time: float
+    """Unix time (seconds)."""
+
+
 def best_evaluation(rows: Sequence[RoundRow]) -> RoundRow:
     """Return the measured row with the largest sampled reward, the earliest of equals.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedgrpo.ground.files import lines, owner_only, replace_file
 from fedgrpo.ground.records import Sample, from_json, to_json
-from fedgrpo.ground.run_files import COMPLETIONS, METRICS, STATUS, SUMMARY
+from fedgrpo.ground.run_files import COMPLETIONS, DROPPED, METRICS, STATUS, SUMMARY
 from fedgrpo.report.reader import read_rows, read_status
-from fedgrpo.report.records import RoundRow, SampleRow, State, Status, Summary
+from fedgrpo.report.records import DroppedNode, RoundRow, SampleRow, State, Status, Summary
 
 WAITING = "waiting"
 """The phase before a round in which the server waits for nodes."""
@@ -37,6 +37,7 @@ class RunWriter:
         self._clock = clock
         self._rows = Rows(run_dir / METRICS)
         self._samples = Rows(run_dir / COMPLETIONS, private=True)
+        self._dropped = Rows(run_dir / DROPPED, private=True)
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def phase(self, round: int, rounds: int, phase: str, detail: str = "") -> None:
@@ -87,6 +88,19 @@ class RunWriter:
         if found:
             self._samples.append(found)
             self._samples.sync()
+
+    def dropped(self, round: int, reasons: Mapping[int, str]) -> None:
+        """Note which nodes a round was closed without, by Flower's ids, and why.
+
+        It tells the server's own people no more than its log does. A round that is done again may
+        note the same ones again.
+        """
+        found = [
+            to_json(DroppedNode(round, str(node), reason, self._clock()))
+            for node, reason in sorted(reasons.items())
+        ]
+        if found:
+            self._dropped.append(found)
 
     def rows(self) -> list[RoundRow]:
         """Read the finished rounds, oldest first."""

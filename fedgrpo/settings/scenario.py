@@ -46,8 +46,15 @@ def load_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -
     SettingsError
         For every key or value that is not valid.
     """
+    return with_absolute_paths(read_scenario(scenario, overrides, base), base)
+
+
+def read_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -> Settings:
+    """Read a scenario as :func:`load_scenario` does, and leave its paths as they are written: for
+    machines other than this one. Raises SettingsError for every key or value that is not valid.
+    """
     tree = _filled(_with_dotted(read_toml(scenario), overrides), base)
-    return with_absolute_paths(Settings.from_mapping(tree), base)
+    return Settings.from_mapping(tree)
 
 
 def _filled(tree: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -296,6 +296,8 @@ class FedGRPO(Strategy):
         arrived = current.replies.among(replies)
         outcome, failures = self._protocol.aggregate(current, arrived)
         reasons = count_reasons(failures.values())
+        if self._writer:
+            self._writer.dropped(server_round, failures)
         if not outcome.released:
             self.state = self._state.refunded()
         if outcome.aggregate is None:

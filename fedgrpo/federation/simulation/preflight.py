@@ -12,8 +12,8 @@ from fedgrpo.data.ownership import all_prompts, evaluation_prompts, left_out, no
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
 from fedgrpo.federation.node.clients.given import Given
+from fedgrpo.federation.server.checks import server_checks
 from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
-from fedgrpo.report.trackers import check_trackers
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 
 
@@ -44,10 +44,8 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     checks: list[Callable[[Settings], object]] = [
         _check_cohort,
         _check_machine,
-        lambda read: check_trackers(read.run.report_to),
-        _check_names,
-        _check_model,
-        _check_budget,
+        *server_checks(),
+        _check_attack,
     ]
     own_reward = given is not None and given.reward is not None
     if not own_reward and rows is not None:
@@ -88,17 +86,10 @@ def _check_machine(settings: Settings) -> None:
             )
 
 
-def _check_names(settings: Settings) -> None:
+def _check_attack(settings: Settings) -> None:
     from fedgrpo.attacks.attacks import ATTACKS
-    from fedgrpo.federation.server.parts import check_parts as check_server_parts
-    from fedgrpo.grpo.learning.isolation import require_isolation
-    from fedgrpo.grpo.methods.parts import check_parts
 
     ATTACKS.check(settings.simulation.attack)
-    check_parts(settings.grpo)
-    if settings.privacy.unit == "prompt":
-        require_isolation(settings.grpo)
-    check_server_parts(settings)
 
 
 def _check_start(settings: Settings) -> None:
@@ -168,18 +159,6 @@ def _check_fewest(settings: Settings, clients: Sequence[Sequence[PromptRow]], so
             f"{data.min_prompts}: it would refuse",
             cure=f"lower data.min_prompts to {fewest}, or simulation.clients",
         )
-
-
-def _check_model(settings: Settings) -> None:
-    from fedgrpo.model.base import model_source
-
-    model_source(settings.model.name)
-
-
-def _check_budget(settings: Settings) -> None:
-    from fedgrpo.privacy.accounting.guarantees import check_budget
-
-    check_budget(settings)
 
 
 def _noise_warning(settings: Settings) -> str:

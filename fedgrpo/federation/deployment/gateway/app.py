@@ -16,8 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 from fedgrpo.federation.deployment.flower_internals import AGE_S, read_pushed
 from fedgrpo.federation.deployment.gateway import bodies, credentials
 from fedgrpo.federation.deployment.gateway.door import neighbourhood
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book
+from fedgrpo.federation.deployment.gateway.enrolment.joining import Enrolling
 from fedgrpo.federation.deployment.gateway.inner import Inner
-from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, PUSH
+from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, JOIN, LEAVE, PUSH
 from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import NOT_FOUND, RefusedError
 from fedgrpo.federation.deployment.gateway.roster import Roster
@@ -56,10 +58,12 @@ class Gateway:
     ----------
     inner:
         The SuperLink.
+    book:
+        Of sites that were invited.
     """
 
-    def __init__(self, inner: Inner) -> None:
-        self._inner = inner
+    def __init__(self, inner: Inner, book: Book) -> None:
+        self._inner, self._enrolling = inner, Enrolling(book)
         self._roster = Roster(inner.nodes)
         self._strangers, self._nodes, self._bytes = Rates(STRANGER), Rates(NODE), Rates(BYTES)
         self._under_way = InFlight(AT_ONCE)
@@ -87,10 +91,26 @@ class Gateway:
             if credentials.KEY in headers:
                 await self._node(scope, headers)
             await _hello()(scope, receive, send)
+        elif path == JOIN and scope["method"] == "POST":
+            await self._join(scope, receive, send)
+        elif path == LEAVE and scope["method"] == "POST":
+            headers = _headers(scope)
+            await self._node(scope, headers)
+            answer = await self._enrolling.let_go(credentials.shown(headers).key, headers, receive)
+            await answer(scope, receive, send)
         elif path in FLEET and scope["method"] == "POST":
             await self._fleet(path, scope, receive, send)
         else:
             raise NOT_FOUND
+
+    async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
+        now, headers = time.monotonic(), _headers(scope)
+        self._enrolling.count(_address(scope), now)
+        shown = credentials.shown(headers)
+        credentials.check(shown, datetime.now(UTC))
+        self._once.show(shown.once, now)
+        answer = await self._enrolling.answer(shown.key, headers, receive)
+        await answer(scope, receive, send)
 
     async def _fleet(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
@@ -120,7 +140,8 @@ class Gateway:
         now = time.monotonic()
         try:
             shown = credentials.shown(headers)
-            node = await self._roster.node(shown.key)
+            self._enrolling.refuse_departed(shown.key)
+            node = await self._known(shown)
             credentials.check(shown, datetime.now(UTC))
             self._once.show(shown.once, now)
         except RefusedError:
@@ -128,6 +149,15 @@ class Gateway:
             raise
         self._nodes.take(node, now)
         return node
+
+    async def _known(self, shown: credentials.Credentials) -> int:
+        """Id of a node by its key; of one that joined and waits, the refusal says so."""
+        try:
+            return await self._roster.node(shown.key)
+        except RefusedError:
+            credentials.check(shown, datetime.now(UTC))
+            self._enrolling.refuse_waiting(shown.key)
+            raise
 
 
 class _Started:

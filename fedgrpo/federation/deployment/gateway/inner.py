@@ -8,7 +8,12 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from fedgrpo.federation.deployment.flower_internals import LIST_NODES, list_nodes, nodes_by_key
+from fedgrpo.federation.deployment.flower_internals import (
+    LIST_NODES,
+    KnownNode,
+    list_nodes,
+    nodes_by_key,
+)
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 PROTOBUF = "application/protobuf"
@@ -73,14 +78,17 @@ class Inner:
         finally:
             await answer.aclose()
 
-    async def nodes(self) -> Mapping[bytes, int]:
+    async def nodes(self) -> Mapping[bytes, KnownNode]:
         """Registered nodes by their keys; raises RefusedError if the SuperLink is not there."""
-        body = list_nodes()
-        async with self.asked(LIST_NODES, {}, body, len(body)) as answer:
+        return nodes_by_key(await self.told(LIST_NODES, list_nodes()))
+
+    async def told(self, path: bytes, body: bytes) -> bytes:
+        """Ask for something whole; raises RefusedError if the SuperLink does not do it."""
+        async with self.asked(path, {}, body, len(body)) as answer:
             content = await answer.aread()
             if answer.status_code != httpx.codes.OK:
-                raise RefusedError(503, "the SuperLink does not say which nodes are registered")
-            return nodes_by_key(content)
+                raise RefusedError(503, f"the SuperLink refuses {path.decode()}")
+            return content
 
     async def close(self) -> None:
         """Close all connections."""

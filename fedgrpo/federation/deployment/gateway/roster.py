@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from fedgrpo.federation.deployment.flower_internals import KnownNode
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 FRESH_S, AT_LEAST_S = 30.0, 1.0
@@ -23,9 +24,9 @@ class Roster:
         Asks the SuperLink for them.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[Mapping[bytes, int]]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[Mapping[bytes, KnownNode]]]) -> None:
         self._ask = ask
-        self._nodes: Mapping[bytes, int] = {}
+        self._nodes: Mapping[bytes, KnownNode] = {}
         self._asked = -math.inf
         self._lock = asyncio.Lock()
 
@@ -43,7 +44,7 @@ class Roster:
                 cure="send the operator the node's public key and ask him to register it; "
                 "if he did just now, try again in some seconds",
             )
-        return self._nodes[key]
+        return self._nodes[key].number
 
     def doubt(self) -> None:
         """Ask again when the next one comes: the SuperLink has refused one who is known here."""

@@ -15,6 +15,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.ground.errors import InvitationError, SettingsError
 from fedgrpo.settings import Settings
@@ -142,8 +143,7 @@ class Invitation(BaseModel):
             said = found.pop("fingerprint")
             read = cls.model_validate(found)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, f['loc']))} {f['msg']}" for f in error.errors())
-            raise InvitationError(f"{name} cannot be used: {faults}", cure=_NEW) from None
+            raise InvitationError(f"{name} cannot be used: {faults(error)}", cure=_NEW) from None
         except (ValueError, TypeError, KeyError, RecursionError):
             raise InvitationError(f"{name} is no invitation, or not all of it", cure=_NEW) from None
         if said != read.fingerprint:

@@ -14,6 +14,8 @@ from fedgrpo.site.node_folder import owned_folder
 NAME = "server"
 """Name by which Flower's command line knows the SuperLink."""
 
+_ACCOUNT, _ACCESS = "flower.account-auth.", ".oidc-access-token"
+
 
 @dataclass(frozen=True)
 class StateFolder:
@@ -63,6 +65,19 @@ class StateFolder:
         """FLWR_HOME of who submits runs."""
         return self.path / "flwr"
 
+    def read_access(self) -> tuple[str, str]:
+        """Address and secret of the SuperLink; raises RunError if no server was ever started."""
+        try:
+            kept = json.loads((self.flower / "credentials.yaml").read_text("utf-8"))
+            (name,) = (name for name in kept if name.endswith(_ACCESS))
+            address = name.removeprefix(_ACCOUNT).removesuffix(_ACCESS)
+            return address, base64.b64decode(kept[name]).decode()
+        except (OSError, ValueError, KeyError, AttributeError):
+            raise RunError(
+                f"the server of {self.path} is not running",
+                cure=f"start it: fedgrpo server {self.path}",
+            ) from None
+
     def write_access(self, address: str, bearer: str) -> None:
         """Let Flower's command line in: where the SuperLink is, and the secret that opens it.
 
@@ -75,10 +90,10 @@ class StateFolder:
             f"root-certificates = {json.dumps(str(self.certificate))}\n"
         )
         replace_file(self.flower / "config.toml", config.encode(), mode=0o600)
-        account = f"flower.account-auth.{address}"
+        account = f"{_ACCOUNT}{address}"
         tokens = {
             f"{account}.authn-type": "oidc",
-            f"{account}.oidc-access-token": bearer,
+            f"{account}{_ACCESS}": bearer,
             f"{account}.oidc-refresh-token": bearer,
         }
         encoded = {name: base64.b64encode(t.encode()).decode() for name, t in tokens.items()}

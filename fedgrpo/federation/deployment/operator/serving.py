@@ -16,10 +16,14 @@ from typing import Any
 from fedgrpo.federation.deployment.children import keep_running, start
 from fedgrpo.federation.deployment.flower_internals import Runtime
 from fedgrpo.federation.deployment.gateway.app import Gateway
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.serve import listen, server
 from fedgrpo.federation.deployment.operator.certificates import write_inner
+from fedgrpo.federation.deployment.operator.federation_file import FILE
 from fedgrpo.federation.deployment.operator.folder import NAME, StateFolder
+from fedgrpo.federation.deployment.operator.keeping import Keeper
+from fedgrpo.federation.deployment.operator.registering import keep_registered
 from fedgrpo.federation.wire.app_bundle import deployed_app
 from fedgrpo.ground.run_files import SERVER_LOCK, alone
 
@@ -81,7 +85,9 @@ async def _serve(
     shutil.rmtree(folder.bundle, ignore_errors=True)
     deployed_app(folder.bundle)
     inner = Inner(address, str(folder.certificate), bearer)
-    gateway = server(Gateway(inner), operator.certificate, operator.key)
+    book = Book(folder.path)
+    book.sites()  # One that cannot be read is found out now.
+    gateway = server(Gateway(inner, book), operator.certificate, operator.key)
     runtime = Runtime(address, str(folder.certificate), bearer, secret)
     _say(operator, folder, outside)
     async with asyncio.TaskGroup() as group:
@@ -89,6 +95,8 @@ async def _serve(
             group.create_task(keep_running(name, begin))
             for name, begin in _children(operator, folder, inside, runtime)
         ]
+        kept.append(group.create_task(keep_registered(inner, book)))
+        kept.append(group.create_task(Keeper(folder, inner).keep()))
         try:
             await gateway.serve(sockets=[outside])
         finally:
@@ -124,6 +132,9 @@ def _children(
 def _say(operator: Operator, folder: StateFolder, outside: socket.socket) -> None:
     port = outside.getsockname()[1]
     LOG.warning("sites reach this server at %s:%d", operator.host, port)
+    if (folder.path / FILE).exists():
+        LOG.warning("on this machine: fedgrpo invite, sites, run, status --server %s", folder.path)
+        return
     LOG.warning(
         "on this machine: FLWR_HOME=%s flwr run %s %s -c SETTINGS.toml",
         folder.flower,

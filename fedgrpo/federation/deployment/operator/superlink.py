@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from fedgrpo.federation.deployment.operator.guard import Guard
 def main() -> None:
     """Serve at the socket that this process inherited."""
     said = told()
+    # It would tell of each question that it is asked.
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     listening = socket.socket(fileno=said["socket"])
     certificate, key = Path(said["certificate"]), Path(said["key"])
     port = listening.getsockname()[1]

@@ -19,6 +19,10 @@ from fedgrpo.ground.errors import RunError, VersionError
 PATIENCE_S = 15.0
 
 
+class WaitingError(RunError):
+    """A site has joined, and its operator has yet to confirm its key."""
+
+
 def greet(server: str, root: Path, key: Path) -> None:
     """Ask a server for its version with this node's credentials.
 
@@ -36,9 +40,9 @@ def greet(server: str, root: Path, key: Path) -> None:
     RunError, VersionError
         With what is wrong, and a cure.
     """
-    answer = _asked(server, root, credentials(read_key(key)))
+    answer = asked(server, root, credentials(read_key(key)))
     if answer.status_code != httpx.codes.OK:
-        raise _refused(server, answer)
+        raise refused(server, answer)
     try:
         said = answer.json()
         theirs = said["fedgrpo"], said["protocol"]
@@ -80,7 +84,25 @@ def credentials(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
     }
 
 
-def _asked(server: str, root: Path, headers: dict[str, str]) -> httpx.Response:
+def asked(
+    server: str, root: Path, headers: dict[str, str], path: str = "/hello", body: bytes = b""
+) -> httpx.Response:
+    """Ask a server for something, or send it something.
+
+    Parameters
+    ----------
+    server, root:
+        ``HOST:PORT``, and the file of its root certificate.
+    headers:
+        What the node shows.
+    path, body:
+        What is asked for; with a body it is a POST.
+
+    Raises
+    ------
+    RunError
+        If there is no answer, with a cure.
+    """
     try:
         trust = ssl.create_default_context(cafile=str(root))
     except (OSError, ssl.SSLError):
@@ -91,7 +113,10 @@ def _asked(server: str, root: Path, headers: dict[str, str]) -> httpx.Response:
     try:
         # As the node itself: through no proxy that this does not go through.
         with httpx.Client(verify=trust, timeout=PATIENCE_S) as client:
-            return client.get(f"https://{server}/hello", headers=headers)
+            method = "POST" if body else "GET"
+            return client.request(
+                method, f"https://{server}{path}", headers=headers, content=body or None
+            )
     except httpx.HTTPError as error:
         raise _unreachable(server, error) from None
     except httpx.InvalidURL:
@@ -114,9 +139,11 @@ def _unreachable(server: str, error: httpx.HTTPError) -> RunError:
     )
 
 
-def _refused(server: str, answer: httpx.Response) -> RunError:
+def refused(server: str, answer: httpx.Response) -> RunError:
+    """What a server's refusal says."""
     try:
         said = answer.json()
-        return RunError(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
+        kind = WaitingError if answer.status_code == httpx.codes.LOCKED else RunError
+        return kind(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
     except (ValueError, KeyError, TypeError):
         return RunError(f"{server} is no fedgrpo server", cure="check --server")

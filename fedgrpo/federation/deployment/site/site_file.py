@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import tomllib
 from pathlib import Path
 
+import certifi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.executor.apps import CLIENT
+from fedgrpo.federation.deployment.faults import faults
+from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Scalar
+
+
+def known_authorities() -> str:
+    """File of the public authorities that this machine knows, or of Mozilla's where it has none."""
+    found = ssl.get_default_verify_paths().cafile
+    return found or certifi.where()
 
 
 class SiteFile(BaseModel):
@@ -20,7 +31,8 @@ class SiteFile(BaseModel):
     server:
         ``HOST:PORT`` of the operator's server.
     ca:
-        Its root certificate, from the operator.
+        Its root certificate, from the operator, or ``system`` for the authorities that this machine
+        knows.
     key:
         This node's private key, ECDSA P-384, of which the operator has the public half.
     prompts:
@@ -66,8 +78,7 @@ class SiteFile(BaseModel):
             with path.open("rb") as file:
                 found = cls.model_validate(tomllib.load(file))
         except ValidationError as error:
-            faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-            problem = "; ".join(faults)
+            problem = faults(error)
         except OSError as error:
             problem = f"cannot be read ({type(error).__name__})"
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -81,7 +92,14 @@ class SiteFile(BaseModel):
     def _beside(self, folder: Path) -> SiteFile:
         named = ("ca", "key", "prompts", "policy", "state", "committee_key")
         paths = {name: str(folder / Path(getattr(self, name)).expanduser()) for name in named}
+        if self.ca == SYSTEM:
+            paths["ca"] = known_authorities()
         return self.model_copy(update={n: p for n, p in paths.items() if getattr(self, n)})
+
+    def written(self) -> str:
+        """The file's text: what is not as it comes."""
+        own = self.model_dump(exclude_defaults=True, exclude={"config"})
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in own.items())
 
     @property
     def node_config(self) -> dict[str, Scalar]:

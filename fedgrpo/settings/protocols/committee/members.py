@@ -44,6 +44,11 @@ def signing_keys(settings: Settings) -> set[str]:
     return {name[:64] for name in settings.aggregation.committee}
 
 
+def keys_of(settings: Settings) -> tuple[str, ...]:
+    """Keys (128 hex digits) of the members that the settings name, without their addresses."""
+    return tuple(dict.fromkeys(n.partition("@")[0] for n in settings.aggregation.committee))
+
+
 def committee_problem(agreed: tuple[str, ...], settings: Settings) -> str | None:
     """Say what is wrong with the committee that a run's settings name; None if nothing is.
 
@@ -54,7 +59,7 @@ def committee_problem(agreed: tuple[str, ...], settings: Settings) -> str | None
     settings:
         The run's. Where members are reached makes no difference, only their keys.
     """
-    named = {name.partition("@")[0] for name in settings.aggregation.committee}
+    named = set(keys_of(settings))
     if len(named) < MEMBERS:
         return f"aggregation.committee names {len(named)} different members, not {MEMBERS} or more"
     if strangers := sorted(named - set(agreed)):

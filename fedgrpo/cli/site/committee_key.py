@@ -20,13 +20,19 @@ def committee_key(
     is, on standard error, their fingerprint, to be compared with what a data holder's policy says.
     """
     with explained():
-        from fedgrpo.secure.committee import Identity
         from fedgrpo.site import fingerprint
 
-        if not file.exists():
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(Identity.new().to_bytes())
-        keys = Identity.from_bytes(file.read_bytes()).public
-        written = (keys.signing + keys.agreement).hex()
+        written = kept_line(file)
         typer.echo(written)
         typer.echo(f"fingerprint {fingerprint(written)}", err=True)
+
+
+def kept_line(file: Path) -> str:
+    """Public keys (128 hex digits) of a member, whose private ones are drawn if there are none."""
+    from fedgrpo.secure.committee import Identity
+
+    if not file.exists():
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(Identity.new().to_bytes())
+    keys = Identity.from_bytes(file.read_bytes()).public
+    return (keys.signing + keys.agreement).hex()

@@ -1,0 +1,1 @@
+"""Commands of a federation's operator, on the server's machine."""

@@ -1,0 +1,102 @@
+"""``fedgrpo run``, ``stop`` and ``status``: runs of a federation whose server is this machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedgrpo.cli.operator.options import HERE, ServerFolder
+from fedgrpo.cli.options import Overrides, Scenario, parse_overrides
+from fedgrpo.cli.outcome import explained
+
+
+def run(
+    scenario: Scenario,
+    name: Annotated[
+        str, typer.Option(help="Name of the run.  [default: the file's]", show_default=False)
+    ] = "",
+    server: ServerFolder = HERE,
+    overrides: Overrides = None,
+) -> None:
+    """Run a scenario with the sites that take part, and show it.
+
+    Everything that can be known is checked before anything starts. Ctrl-C leaves the run alone; the
+    same command shows it again, and goes on with it where it was stopped or failed.
+
+    Exit code: 0 finished, 1 failed on the way, 2 refused before the start, 130 no longer watched.
+    """
+    with explained():
+        from rich.console import Console
+
+        from fedgrpo.federation.deployment.operator.federation_file import FederationFile
+        from fedgrpo.federation.deployment.operator.runs import asking
+        from fedgrpo.federation.deployment.operator.runs.following import follow_run
+        from fedgrpo.federation.deployment.operator.runs.overview import seen_run
+        from fedgrpo.federation.deployment.operator.runs.present import present
+        from fedgrpo.federation.deployment.operator.wish import Wish
+        from fedgrpo.federation.server.checks import server_checks
+        from fedgrpo.ground.errors import all_at_once
+        from fedgrpo.settings.scenario import read_scenario
+
+        folder, console = server.expanduser().absolute(), Console()
+        federation = FederationFile.read(folder)
+        settings = read_scenario(scenario, parse_overrides(overrides), Path.cwd())
+        sites = present(folder, time.time())
+        all_at_once(
+            [
+                *(lambda check=check: check(settings) for check in server_checks()),
+                lambda: asking.check_sites(settings, sites),
+            ]
+        )
+        name = name or scenario.stem
+        wish = asking.wish_for(folder, Path(federation.runs), name, settings)
+        if asking.goes_on(seen_run(folder), wish):
+            wish = Wish.read(folder) or wish
+            console.print(f"{name} is under way in {wish.directory}", highlight=False)
+        else:
+            asking.ask(folder, wish)
+            console.print(f"{name} is asked for, in {wish.directory}", highlight=False)
+        try:
+            follow_run(folder, wish, settings.rounds, settings.federation.min_clients, console)
+        except KeyboardInterrupt:
+            console.print(
+                f"{name} goes on; the same command shows it again, 'fedgrpo stop' ends it"
+            )
+            raise
+
+
+def stop(server: ServerFolder = HERE) -> None:
+    """End the run that is under way. 'fedgrpo run' with its name goes on with it."""
+    with explained():
+        from fedgrpo.federation.deployment.operator.wish import Wish
+        from fedgrpo.ground.errors import RunError
+
+        wish = Wish.read(server)
+        if wish is None:
+            raise RunError("no run was asked for", cure="fedgrpo status says how things stand")
+        wish.model_copy(update={"stopped": True}).write(server)
+        typer.echo(f"{wish.run} is stopped; 'fedgrpo run' with its name goes on with it")
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every few seconds.")] = False,
+    server: ServerFolder = HERE,
+) -> None:
+    """Show how server, sites and run stand, and what somebody should do."""
+    with explained():
+        from fedgrpo.federation.deployment.operator.runs.overview import look
+
+        while True:
+            overview = look(server)
+            if watch and not as_json:
+                typer.clear()
+            for line in [json.dumps(overview.to_json())] if as_json else overview.lines():
+                typer.echo(line)
+            if not watch:
+                return
+            time.sleep(5)

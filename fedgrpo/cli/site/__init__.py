@@ -1,0 +1,1 @@
+"""Commands of a site's people: to come into a federation, and to leave it."""

@@ -1,0 +1,97 @@
+"""Asking a server to let a site in, and waiting for its operator."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from fedgrpo.federation.deployment.flower_internals import public_bytes
+from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
+from fedgrpo.federation.deployment.invitation.invitation import Invitation
+from fedgrpo.federation.deployment.site.greeting import (
+    WaitingError,
+    asked,
+    credentials,
+    greet,
+    read_key,
+    refused,
+)
+from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
+from fedgrpo.ground.errors import RunError
+
+LOOK_S = 3.0
+"""Between two questions whether the operator has confirmed the key."""
+
+
+def key_fingerprint(key: Path) -> str:
+    """Fingerprint of a node's public key, as the operator sees it."""
+    return fingerprint(public_bytes(read_key(key)))
+
+
+def ask_in(invitation: Invitation, root: Path, key: Path) -> bool:
+    """Have a node's key wait at the server. The same key may ask again.
+
+    Parameters
+    ----------
+    invitation:
+        Of the site.
+    root:
+        File of the server's root certificate.
+    key:
+        File of the node's private key.
+
+    Returns
+    -------
+    bool
+        Whether the operator has confirmed the key already.
+
+    Raises
+    ------
+    RunError
+        If the server cannot be reached, or does not let the site in.
+    """
+    said = {
+        "site": invitation.site,
+        "token": invitation.token,
+        "fedgrpo": VERSION,
+        "protocol": PROTOCOL,
+    }
+    body = json.dumps(said).encode()
+    answer = asked(invitation.server, root, credentials(read_key(key)), "/join", body)
+    if answer.status_code != httpx.codes.OK:
+        raise refused(invitation.server, answer)
+    try:
+        return bool(answer.json()["confirmed"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{invitation.server} is no fedgrpo server", cure="check it") from None
+
+
+def leave(server: str, root: Path, key: Path) -> None:
+    """Have the server let this key in no more; raises RunError if it cannot be told."""
+    answer = asked(server, root, credentials(read_key(key)), "/leave", b"{}")
+    if answer.status_code != httpx.codes.OK:
+        raise refused(server, answer)
+
+
+def until_confirmed(
+    server: str, root: Path, key: Path, sleep: Callable[[float], object] = time.sleep
+) -> Iterator[str]:
+    """Ask until the operator has confirmed the key; yields what to tell while it has not.
+
+    Raises
+    ------
+    RunError, VersionError
+        If the server cannot be reached, or refuses for another reason.
+    """
+    while True:
+        try:
+            greet(server, root, key)
+        except WaitingError as waiting:
+            yield waiting.problem
+        else:
+            return
+        sleep(LOOK_S)

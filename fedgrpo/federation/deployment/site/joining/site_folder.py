@@ -1,0 +1,141 @@
+"""The folder of a site: everything of it in one place, and nothing of it is ever made twice."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedgrpo.federation.deployment.invitation.invitation import SYSTEM, Invitation
+from fedgrpo.federation.deployment.site.greeting import read_key
+from fedgrpo.federation.deployment.site.site_file import SiteFile, known_authorities
+from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import make_file, replace_file
+from fedgrpo.site.node_folder import owned_folder
+
+SITE_FILE = "site.toml"
+
+
+@dataclass(frozen=True)
+class SiteFolder:
+    """Where a site keeps what is its own. Nobody else can open it.
+
+    Attributes
+    ----------
+    path:
+        Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: Path) -> SiteFolder:
+        """Make it, or narrow it to mode 0700; raises RunError if it cannot be had."""
+        try:
+            return cls(owned_folder(path.expanduser().absolute()))
+        except (OSError, RunError):
+            raise RunError(
+                f"the site's folder {path} cannot be made, or belongs to another user",
+                cure="name a folder of your own: --directory FOLDER",
+            ) from None
+
+    @property
+    def key(self) -> Path:
+        """Private key of the node."""
+        return self.path / "node.key"
+
+    @property
+    def ca(self) -> Path:
+        """Root certificate of the server."""
+        return self.path / "ca.crt"
+
+    @property
+    def policy(self) -> Path:
+        """What the site allows. Its account lies beside it."""
+        return self.path / "policy.toml"
+
+    @property
+    def proposal(self) -> Path:
+        """A policy that nobody has accepted yet."""
+        return self.path / "policy.proposed.toml"
+
+    @property
+    def agreed(self) -> Path:
+        """Settings of the invitation."""
+        return self.path / "agreed.toml"
+
+    @property
+    def state(self) -> Path:
+        """What the node keeps: its secret and its releases."""
+        return self.path / "state"
+
+    @property
+    def member_key(self) -> Path:
+        """Private keys of a committee's member."""
+        return self.path / "member.key"
+
+    @property
+    def site_file(self) -> Path:
+        """What the node is started with."""
+        return self.path / SITE_FILE
+
+    def kept_node_key(self) -> ec.EllipticCurvePrivateKey:
+        """The node's key, which is drawn here, once, and never leaves; raises RunError if it cannot
+        be read, or others can read it.
+        """
+        drawn = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+        make_file(self.key, drawn)
+        if stat.S_IMODE(self.key.stat().st_mode) & 0o077:
+            raise RunError(
+                f"others can read the node's key {self.key}",
+                cure=f"chmod 600 {self.key}; if somebody may have read it, move it away and ask "
+                "for a new invitation",
+            )
+        return read_key(self.key)
+
+    def write_root(self, invitation: Invitation) -> Path:
+        """Write the server's root certificate; returns the file that has it."""
+        if invitation.ca == SYSTEM:
+            return Path(known_authorities())
+        replace_file(self.ca, invitation.ca.encode(), mode=0o644)
+        return self.ca
+
+    def write_site_file(
+        self, invitation: Invitation, prompts: Path, policy: Path, *, member: bool, listen: str
+    ) -> SiteFile:
+        """Write ``site.toml``, and return it as it is read. What people have added to one that is
+        there stays.
+
+        Parameters
+        ----------
+        invitation:
+            Names the server.
+        prompts, policy:
+            Of the site.
+        member, listen:
+            Whether the site has a committee member's keys, and where that one listens, if not at
+            the settings' address.
+        """
+        before = SiteFile.read(self.site_file) if self.site_file.exists() else None
+        made = (before or SiteFile(server="", ca="", key="")).model_copy(
+            update={
+                "server": invitation.server,
+                "ca": SYSTEM if invitation.ca == SYSTEM else str(self.ca),
+                "key": str(self.key),
+                "prompts": str(prompts),
+                "policy": str(policy),
+                "state": str(self.state),
+                **({"committee_key": str(self.member_key)} if member else {}),
+                **({"committee_listen": listen} if listen else {}),
+            }
+        )
+        head = f"# Site {invitation.site}. Start its node: fedgrpo node {self.site_file}\n"
+        replace_file(self.site_file, (head + made.written()).encode(), mode=0o600)
+        return SiteFile.read(self.site_file)

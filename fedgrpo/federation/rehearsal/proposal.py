@@ -1,0 +1,135 @@
+"""A policy that allows what a site was invited to, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedgrpo.ground.errors import PolicyError
+from fedgrpo.privacy.adaptive import RANGE
+from fedgrpo.settings import Settings
+from fedgrpo.settings.protocols import protocol_of
+from fedgrpo.settings.protocols.committee.members import keys_of
+from fedgrpo.site.account.costs import round_entry, spent_epsilon
+from fedgrpo.site.checked import proposed
+from fedgrpo.site.limits import named_code
+
+SPARE = 1.1
+"""Rounds and epsilon are those of the whole run, and a tenth more."""
+BESIDES_S, LEAST_S = 40.0, 60.0
+"""An answer waits for so long beside the work: a process starts, loads its model, and other work
+may be going on."""
+
+
+@dataclass(frozen=True)
+class OwnFigures:
+    """What a site's own people say of its prompts in public.
+
+    Attributes
+    ----------
+    units:
+        At most so many.
+    longest_tokens:
+        Of the longest prompt that takes part.
+    order_s:
+        Most seconds that an order takes on this machine.
+    """
+
+    units: int
+    longest_tokens: int
+    order_s: float
+
+
+def propose(settings: Settings, own: OwnFigures) -> str:
+    """Write the policy file.
+
+    Parameters
+    ----------
+    settings:
+        What was agreed.
+    own:
+        Of the site's prompts; they are rounded.
+    """
+    lines = [
+        "# What this machine lets the federation do: exactly what it was invited to.",
+        "# 'fedgrpo policy explain' tells it in plain words; clients/policy.toml has every key.",
+        "",
+        "# What may be known of the prompts, rounded.",
+        *_public(settings, own),
+        "",
+        "# What was agreed.",
+        *(f"{key} = {_toml(value)}" for key, value in _agreed(settings).items()),
+        "",
+        *_limits(settings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def answer_after_s(order_s: float, settings: Settings) -> float:
+    """Seconds after which an answer leaves: twice the work and what stands around it, if the run
+    waits as long.
+    """
+    wanted = proposed(math.ceil(max(LEAST_S, 2 * order_s + BESIDES_S)))
+    least = proposed(math.ceil(order_s + BESIDES_S / 4))
+    within = math.floor(settings.federation.round_timeout_s * 0.9)
+    return float(wanted if wanted <= within else max(least, within))
+
+
+def _public(settings: Settings, own: OwnFigures) -> Iterator[str]:
+    if settings.privacy.unit == "prompt":
+        # An upper bound may be above the truth; the run asks for so many at least.
+        units = max(proposed(own.units), settings.data.min_prompts)
+        yield f"prompts_declared = {units}"
+        yield f"unit_column = {_toml(settings.data.unit)}"
+    longest = min(proposed(own.longest_tokens), settings.grpo.max_prompt_length)
+    yield f"longest_prompt_tokens = {longest}"
+    yield f"answer_after_s = {answer_after_s(own.order_s, settings)}"
+
+
+def _agreed(settings: Settings) -> dict[str, object]:
+    privacy, protocol = settings.privacy, protocol_of(settings)
+    model = settings.model
+    noised = privacy.unit != "none" and protocol.noise_place(settings) != "server"
+    return {
+        "models": [f"{model.name}@{model.revision}" if model.revision else model.name],
+        "rewards": list(settings.reward.functions),
+        "code": [name for _, name in named_code(settings)],
+        "protocols": [protocol.name],
+        "noise_by": [protocol.noise_place(settings)],
+        "committee": list(keys_of(settings)),
+        "least_bucket": max(3, settings.secure.bucket_size),
+        "largest_clipping_norm": privacy.clipping_norm * (RANGE if privacy.adaptive else 1.0),
+        "metrics": list(privacy.metrics),
+        "metrics_without_noise": bool(privacy.metrics) and not noised,
+        "without_privacy": privacy.unit == "none",
+        "delta": privacy.delta,
+        "rounds": math.ceil(settings.rounds * SPARE),
+    }
+
+
+def _limits(settings: Settings) -> Iterator[str]:
+    unit, one = settings.privacy.unit, round_entry(settings)
+    if unit == "none":
+        return
+    yield f"[{unit}]"
+    yield f"least_noise = {one.noise_multiplier!r}"
+    yield f"largest_epsilon = {float(f'{run_epsilon(settings) * SPARE:.3g}')!r}"
+
+
+def run_epsilon(settings: Settings) -> float:
+    """Epsilon of all rounds of a run, in a site's account; raises PolicyError if there is no end to
+    it.
+    """
+    entries = [round_entry(settings)] * settings.rounds
+    found = spent_epsilon(entries, settings.privacy.unit, settings.privacy.delta)
+    if not math.isfinite(found):
+        raise PolicyError(
+            "the agreed run has no finite epsilon", code="epsilon", cure="agree on more noise"
+        )
+    return found
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,233 @@
+"""Who may join: by invitation, once, in time, and not before the operator has confirmed the key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fedgrpo.federation.deployment.flower_internals import public_bytes
+from fedgrpo.federation.deployment.gateway.app import Gateway
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book, confirmed, invited, revoked
+from fedgrpo.federation.deployment.gateway.inner import Inner
+from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
+from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
+from fedgrpo.ground.errors import RunError
+from tests.federation.certificates import superlink_files
+from tests.federation.deployment.operated import signed, until
+
+TOKEN = "t" * 43
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return superlink_files(tmp_path_factory.mktemp("ca"))[0]
+
+
+@pytest.fixture
+def book(tmp_path):
+    return invite(Book(tmp_path), "hospital-a")
+
+
+@pytest.fixture
+def door(book, root):
+    return Door(book, root)
+
+
+class Door:
+    """The gateway as an application in this process. Nothing is behind it."""
+
+    def __init__(self, book, root):
+        self.gateway = Gateway(Inner("127.0.0.1:9", str(root), "none"), book)
+
+    def ask(self, path, key, body=None, **signing):
+        async def asked():
+            transport = httpx.ASGITransport(app=self.gateway)
+            async with httpx.AsyncClient(transport=transport, base_url="https://x") as client:
+                headers = signed(key, **signing)
+                if body is None:
+                    return await client.get(path, headers=headers)
+                return await client.post(path, headers=headers, content=body)
+
+        return asyncio.run(asked())
+
+    def join(self, key, site="hospital-a", token=TOKEN, **changed):
+        said = {"site": site, "token": token, "fedgrpo": VERSION, "protocol": PROTOCOL} | changed
+        return self.ask("/join", key, json.dumps(said).encode())
+
+
+def invite(book, site, token=TOKEN, *, days=7, again=False):
+    expires = int(time.time()) + days * 86_400
+    book.change(site, lambda b: invited(b, token, expires, "", again=again, name=site))
+    return book
+
+
+def new_key():
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def mark(key):
+    return fingerprint(public_bytes(key))
+
+
+def confirm(book, key, site="hospital-a"):
+    return book.change(site, lambda before: confirmed(before, site, mark(key), 1))
+
+
+def words(answer):
+    said = answer.json()
+    assert said["extra"], "no cure"
+    return said["detail"]
+
+
+def test_a_key_that_came_with_an_invitation_waits_until_it_is_confirmed(door, book):
+    key = new_key()
+    answer = door.join(key)
+    assert (answer.status_code, answer.json()["confirmed"]) == (200, False)
+    site = book.sites()["hospital-a"]
+    assert (site.state(0), site.key, site.fingerprint) == ("waits for confirmation", "", mark(key))
+    hello = door.ask("/hello", key)
+    assert hello.status_code == 423
+    assert mark(key) in words(hello)
+    assert confirm(book, key).state(0) == "takes part"
+    assert door.join(key).json()["confirmed"], "the same key may come again"
+
+
+def test_the_book_keeps_no_token_and_is_its_owner_s_alone(door, book, tmp_path):
+    door.join(new_key())
+    file = tmp_path / "sites.json"
+    assert TOKEN not in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_an_invitation_serves_one_key(door, book):
+    assert door.join(new_key()).status_code == 200
+    second = door.join(new_key())
+    assert second.status_code == 409
+    assert "used before, by another machine" in words(second)
+
+
+def test_an_expired_invitation_is_refused(book, root):
+    invite(book, "late", days=-1)
+    answer = Door(book, root).join(new_key(), site="late")
+    assert answer.status_code == 410
+    assert "expired" in words(answer)
+
+
+@pytest.mark.parametrize("changed", [{"site": "hospital-b"}, {"token": "u" * 43}, {"token": ""}])
+def test_a_foreign_or_tampered_one_is_refused_and_nobody_learns_who_was_invited(door, changed):
+    answer = door.join(new_key(), **changed)
+    assert answer.status_code == 403
+    assert "not known here" in words(answer)
+
+
+def test_one_that_was_replaced_or_revoked_is_void(door, book):
+    invite(book, "hospital-a", "v" * 43, again=True)
+    assert door.join(new_key()).status_code == 403
+    book.change("hospital-a", lambda before: revoked(before, "hospital-a"))
+    assert door.join(new_key(), token="v" * 43).status_code == 403
+
+
+def test_a_revoked_key_is_refused_from_the_next_request_on_and_never_comes_back(door, book):
+    key = new_key()
+    door.join(key)
+    confirm(book, key)
+    book.change("hospital-a", lambda before: revoked(before, "hospital-a"))
+    hello = door.ask("/hello", key)
+    assert hello.status_code == 401
+    assert "revoked" in words(hello)
+    invite(book, "hospital-a", again=True)
+    answer = door.join(key)
+    assert answer.status_code == 403
+    assert "does not come back" in words(answer)
+
+
+def test_a_new_machine_takes_the_old_one_s_place_when_it_is_confirmed_and_not_before(door, book):
+    old, new = new_key(), new_key()
+    door.join(old)
+    confirm(book, old)
+    invite(book, "hospital-a", again=True)
+    assert door.join(new).status_code == 200
+    assert book.sites()["hospital-a"].key.encode() == public_bytes(old)
+    confirm(book, new)
+    assert book.sites()["hospital-a"].key.encode() == public_bytes(new)
+    assert door.ask("/hello", old).status_code == 401
+
+
+def test_a_thief_s_key_is_not_confirmed_by_the_fingerprint_of_the_right_one(door, book):
+    thief, right = new_key(), new_key()
+    door.join(thief)
+    with pytest.raises(RunError, match="is another one") as refused:
+        confirm(book, right)
+    assert "fedgrpo revoke hospital-a" in refused.value.cure
+    assert not book.sites()["hospital-a"].key
+
+
+def test_one_key_is_not_two_sites(door, book):
+    invite(book, "hospital-b", "v" * 43)
+    key = new_key()
+    door.join(key)
+    answer = door.join(key, site="hospital-b", token="v" * 43)
+    assert answer.status_code == 409
+    assert "another site" in words(answer)
+
+
+@pytest.mark.parametrize("changed", [{"fedgrpo": "0.0.1"}, {"protocol": PROTOCOL + 1}])
+def test_another_version_is_named_before_it_joins(door, book, changed):
+    answer = door.join(new_key(), **changed)
+    assert answer.status_code == 409
+    assert f"the server runs fedgrpo {VERSION}" in words(answer)
+    assert not book.sites()["hospital-a"].used_by
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"site": 1}', b"\xff", b"x" * 4096])
+def test_what_is_no_request_to_join_is_refused_in_words(door, body):
+    answer = door.ask("/join", new_key(), body)
+    assert answer.status_code == 400
+    assert "no invitation" in words(answer)
+
+
+def test_too_much_and_too_often_are_refused(door):
+    key = new_key()
+    assert door.ask("/join", key, b"x" * 5000).status_code == 413
+    statuses = [door.join(new_key(), token="u" * 43).status_code for _ in range(25)]
+    assert statuses[0] == 403
+    assert statuses[-1] == 429
+
+
+def test_a_clock_that_is_wrong_is_named_before_the_invitation_is_used(door, book):
+    answer = door.ask("/join", new_key(), b"{}", ahead_s=-3600)
+    assert answer.status_code == 401
+    assert "clock is 3600 s slow" in words(answer)
+
+
+def test_a_key_of_another_kind_uses_up_nothing(door, book):
+    answer = door.join(ec.generate_private_key(ec.SECP256K1()))
+    assert answer.status_code == 400
+    assert "of a kind that Flower does not take" in words(answer)
+    assert not book.sites()["hospital-a"].used_by
+
+
+@pytest.mark.flower
+def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(server):
+    book, key = Book(server.state), new_key()
+    invite(book, "hospital-z")
+    door = f"https://localhost:{server.port}"
+    with httpx.Client(verify=str(server.ca), trust_env=False, timeout=60) as client:
+
+        def hello():
+            return client.get(f"{door}/hello", headers=signed(key)).status_code
+
+        said = {"site": "hospital-z", "token": TOKEN, "fedgrpo": VERSION, "protocol": PROTOCOL}
+        joined = client.post(f"{door}/join", headers=signed(key), content=json.dumps(said).encode())
+        assert joined.status_code == 200, joined.text
+        assert hello() == 423
+        confirm(book, key, "hospital-z")
+        until(lambda: hello() == 200, "the server's look into its book")
+        left = client.post(f"{door}/leave", headers=signed(key), content=b"{}")
+        assert left.status_code == 200, left.text
+        assert hello() == 401
