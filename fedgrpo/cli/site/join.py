@@ -91,10 +91,11 @@ def join(
         typer.echo(f"joined as {read.site}; the next round will ask this machine")
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
         if start:
+            from fedgrpo.federation.deployment.doctor.visit import before_start
             from fedgrpo.federation.deployment.site.node import run_node
 
             log_to_stderr()
-            run_node(site, no_policy=False)
+            run_node(site, before_start, no_policy=False)
 
 
 def _checked(invitation: Invitation) -> Settings:

@@ -29,6 +29,11 @@ class Finding:
     cure: str
 
     @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.light is Light.GREEN
+
+    @property
     def stops(self) -> bool:
         """Whether a node does not start while it is so."""
         return bool(self.code) and TROUBLES[self.code].stops

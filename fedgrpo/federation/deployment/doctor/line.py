@@ -275,17 +275,66 @@ def _hello(line: Line, trust: ssl.SSLContext, clock: Callable[[], float]) -> Hel
     return _read(line, answer, began, ended)
 
 
-def greet_as(line: Line, root: str, headers: Mapping[str, str]) -> httpx.Response:
-    """Greet a server that was found to be the right one with a node's credentials; raises
-    httpx.HTTPError where it is gone by now.
+def ask(
+    line: Line, root: str, headers: Mapping[str, str], path: str = "/hello", body: bytes = b""
+) -> Mapping[str, object]:
+    """Ask a server that was found to be the right one for more.
+
+    Parameters
+    ----------
+    line:
+        That led to it.
+    root:
+        As for :func:`walk`.
+    headers:
+        A node's credentials, or none.
+    path, body:
+        What is asked for; with a body it is a POST.
+
+    Raises
+    ------
+    RefusedError
+        With what the server says, if it is no.
     """
-    return _asked(line, _trust(root), headers)
+    try:
+        answer = _asked(line, _trust(root), headers, path, body)
+        said = dict(answer.json())
+    except (httpx.HTTPError, ValueError, TypeError) as error:
+        raise RefusedError(0, f"it was reached and is gone ({type(error).__name__})", "") from None
+    if answer.status_code != httpx.codes.OK:
+        raise RefusedError(
+            answer.status_code, str(said.get("detail", "")), str(said.get("extra", ""))
+        )
+    return said
 
 
-def _asked(line: Line, trust: ssl.SSLContext, headers: Mapping[str, str]) -> httpx.Response:
+class RefusedError(Exception):
+    """A server that says no.
+
+    Parameters
+    ----------
+    status:
+        Of HTTP; 0 where there is no answer.
+    problem, cure:
+        In the server's words.
+    """
+
+    def __init__(self, status: int, problem: str, cure: str) -> None:
+        super().__init__(problem)
+        self.status, self.problem, self.cure = status, problem, cure
+
+
+def _asked(
+    line: Line,
+    trust: ssl.SSLContext,
+    headers: Mapping[str, str],
+    path: str = "/hello",
+    body: bytes = b"",
+) -> httpx.Response:
     host = f"[{line.host}]" if ":" in line.host else line.host
+    url = f"https://{host}:{line.port}{path}"
     with httpx.Client(verify=trust, timeout=ANSWER_S) as client:
-        return client.get(f"https://{host}:{line.port}/hello", headers=headers)
+        return client.request("POST" if body else "GET", url, headers=headers, content=body or None)
 
 
 def _proxied(line: Line, why: str) -> _Broken:

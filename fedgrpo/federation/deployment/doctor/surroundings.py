@@ -12,6 +12,7 @@ from pathlib import Path
 from fedgrpo.federation.deployment.doctor.line import Line, address_of, walk
 from fedgrpo.federation.deployment.doctor.look import look
 from fedgrpo.federation.deployment.invitation.invitation import Invitation
+from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import FedGRPOError, RunError
 from fedgrpo.settings import Scalar, Settings
@@ -92,8 +93,10 @@ class Surroundings:
         try:
             given = SiteFile.read(Path(source)) if _of_a_site(source) else Invitation.read(source)
             agreed = given.agreed() if isinstance(given, Invitation) else None
-            if settings:
-                agreed = load_scenario(Path(settings), {}, Path.cwd())
+            # A site that has joined keeps what was agreed beside its own file.
+            file = Path(settings) if settings else SiteFolder(Path(source).parent).agreed
+            if settings or (agreed is None and file.exists()):
+                agreed = load_scenario(file, {}, Path.cwd())
             return cls(given, prompts, agreed, rehearse=rehearse)
         except FedGRPOError as error:
             return cls(error, prompts)

@@ -66,20 +66,27 @@ _TELEPHONE = (
     "ask your network's people to let {host} through unopened"
 )
 
-TROUBLES: dict[str, Trouble] = {
-    # Of every check.
+_Group = dict[str, Trouble]
+
+_ANY: _Group = {
     "after-others": _yellow("not looked at: {why}", "mend that first, and run this again"),
     "settings-unknown": _yellow(
         "which settings were agreed is not known here, so neither prompts nor model nor reward "
         "were tried with them",
         "name the file that was agreed: fedgrpo doctor site.toml --settings agreed.toml",
     ),
+    "look-died": _red(
+        "the process that looked at prompts, model and reward ended: {why}",
+        "if it was killed for memory, see check 14; else try 'fedgrpo dry-run SETTINGS --prompts "
+        "FILE', which says more",
+    ),
     "unforeseen": _red(
         "this check itself failed: {kind}",
         "this is a bug in fedgrpo: report it, with what 'fedgrpo --version' says",
     ),
     "refused": _said("anything that fedgrpo refuses for a reason of its own"),
-    # 1, versions.
+}
+_VERSIONS: _Group = {
     "python-version": _red(
         "Python {found} is older than {needed}", "install fedgrpo again under Python {needed}"
     ),
@@ -92,17 +99,15 @@ TROUBLES: dict[str, Trouble] = {
         "install the version of the federation, from the wheel that the operator names: end the "
         "node, pip install FILE.whl, start it again",
     ),
-    # 2, name.
+}
+_NAME: _Group = {
     "name-unknown": _red(
         "the server's name {host} has no address here: {why}",
         "see whether the name is the operator's (a typing error?); if it is, ask your network's "
         "people for DNS ('getent hosts {host}' must print an address)",
     ),
-    "address-moved": _red(
-        "{host} is {addresses} now, and the service may only speak to {allowed}",
-        "run 'fedgrpo join' again: it writes the new address into the service's unit",
-    ),
-    # 3, port.
+}
+_PORT: _Group = {
     "port-refused": _red(
         "nobody listens at {address}, port {port}: {why}",
         "ask the operator whether the server is up, and whether its port is {port}",
@@ -112,7 +117,8 @@ TROUBLES: dict[str, Trouble] = {
         "a firewall is in between, most likely yours: have it let this machine reach TCP {address} "
         "port {port} (outbound); docs/network.md has lines to copy",
     ),
-    # 4, certificate.
+}
+_CERTIFICATE: _Group = {
     "certificate-foreign": _red(
         "the server's certificate is not one of this federation: it was issued by {issuer}, "
         "SHA-256 {digest}",
@@ -143,7 +149,8 @@ TROUBLES: dict[str, Trouble] = {
         "the root certificate {file} cannot be used: {why}",
         "put the file there that came from the operator (ca = ... in site.toml)",
     ),
-    # 5, server.
+}
+_SERVER: _Group = {
     "plain-text": _red(
         "what listens at {address}, port {port}, speaks without TLS",
         "check the port: fedgrpo's own is 8443 unless the operator chose another one",
@@ -153,9 +160,11 @@ TROUBLES: dict[str, Trouble] = {
         "check host and port with the operator; a proxy's error page looks like this, too",
     ),
     "server-unwell": _red(
-        "the server is there and cannot serve: {why}", "tell the operator; nothing is wrong here"
+        "the server is there and cannot serve: {why}",
+        "tell the operator; nothing is wrong here",
     ),
-    # 6, clock.
+}
+_CLOCK: _Group = {
     "clock-fast": _stops(
         "this machine's clock is {seconds} s fast; a node more than {most} s fast is refused",
         "timedatectl set-ntp true; where that is not possible: date -s with the right time",
@@ -168,7 +177,8 @@ TROUBLES: dict[str, Trouble] = {
         "this machine's clock is {seconds} s {way}, and drifts",
         "switch time synchronisation on, before a node is refused: timedatectl set-ntp true",
     ),
-    # 7, key.
+}
+_KEY: _Group = {
     "key-unusable": _said(
         "a node key that is not there, cannot be read, or is of a kind that Flower does not take",
         stops=True,
@@ -179,6 +189,7 @@ TROUBLES: dict[str, Trouble] = {
         "ask the operator to confirm it, or to register {file}.pub; a key that was revoked needs a "
         "new invitation",
     ),
+    "key-waits": _red("{why}", "read the operator this fingerprint over the telephone"),
     "key-refused": Trouble(
         Light.RED,
         "the server refuses this node: {why}",
@@ -190,14 +201,16 @@ TROUBLES: dict[str, Trouble] = {
         "if one was killed here, wait: the new one is let in then. If none was, the key is in use "
         "on another machine: end that node",
     ),
-    # 8, invitation.
+}
+_INVITATION: _Group = {
     "invitation-invalid": _said("an invitation that cannot be read, or was changed on its way"),
     "site-file-invalid": _said("a site.toml that cannot be read", stops=True),
     "server-unnamed": _stops(
         "server = {server!r} is no HOST:PORT", "write server = 'fed.example:8443' in site.toml"
     ),
     "invitation-expired": _red(
-        "the invitation ended at {when}", "ask the operator for a new one: fedgrpo invite {site}"
+        "the invitation ended at {when}",
+        "ask the operator for a new one: fedgrpo invite {site}",
     ),
     "invitation-ends": _yellow("the invitation ends at {when}", "join before that"),
     "invitation-used": _red(
@@ -205,7 +218,8 @@ TROUBLES: dict[str, Trouble] = {
         "if this site joined with it, all is well: look at site.toml instead. If it did not, "
         "telephone the operator: somebody else did",
     ),
-    # 9, prompts.
+}
+_PROMPTS: _Group = {
     "prompts-unreadable": _said("prompts that cannot be read at all", stops=True),
     "prompts-unchecked": _said(
         "prompts that were never checked, or have changed since", stops=True
@@ -228,7 +242,8 @@ TROUBLES: dict[str, Trouble] = {
         "{rows} rows are exact copies of others",
         "remove them: copies of a text are one unit together and count once",
     ),
-    # 10, policy.
+}
+_POLICY: _Group = {
     "policy-missing": _stops(
         "this site has no policy, so its node would refuse every order",
         "put a policy.toml beside the prompts, or name it in site.toml (policy = ...): copy "
@@ -251,7 +266,8 @@ TROUBLES: dict[str, Trouble] = {
         "the policy answers between {hours}, and it is {now}: orders are refused now",
         "agree with the operator on rounds within these hours, or change hours in the policy",
     ),
-    # 11, account and state.
+}
+_STATE: _Group = {
     "account-broken": _stops(
         "the account cannot be read: {why}",
         "put the file back from the last backup. Without it the account begins anew, and the "
@@ -285,11 +301,13 @@ TROUBLES: dict[str, Trouble] = {
         "another fedgrpo node runs here with {folder}, as process {process}",
         "end that one, or leave this one: one node a folder",
     ),
-    # 12, model.
+}
+_MODEL: _Group = {
     "model-unusable": _said(
         "a model that is not on this machine, not whole, or brings code or weights that can hold it"
     ),
-    # 13, reward.
+}
+_REWARD: _Group = {
     "reward-unread": _yellow(
         "reward {names} is code of a module or a file, and no policy here allows it, so it was "
         "not tried",
@@ -301,7 +319,8 @@ TROUBLES: dict[str, Trouble] = {
         "reward {name} takes {seconds} s for one prompt's completions",
         "make it quicker: it counts against the policy's answer_after_s",
     ),
-    # 14, memory.
+}
+_MEMORY: _Group = {
     "memory-short": _said("a round that would not fit into memory"),
     "memory-tight": _yellow(
         "a round may take {peak} GiB at its peak, within a factor of {times}, and {free} GiB are "
@@ -309,7 +328,8 @@ TROUBLES: dict[str, Trouble] = {
         "free memory, or agree on a smaller grpo.tokens_per_batch or grpo.max_completion_length",
     ),
     "gpu-missing": _said("a GPU that the settings ask for and this machine has not"),
-    # 15, disk.
+}
+_DISK: _Group = {
     "disk-full": _stops(
         "{free} MiB are free where {what} lies, {folder}; {needed} MiB are needed",
         "make room: a node that cannot write its account refuses every order",
@@ -317,16 +337,19 @@ TROUBLES: dict[str, Trouble] = {
     "disk-nearly": _yellow(
         "{free} MiB are free where {what} lies, {folder}", "make room before it is full"
     ),
-    # 16, processor.
+}
+_PROCESSORS: _Group = {
     "threads-many": _red(
         "threads = {threads} in site.toml, and this machine or its container gives {cores}",
         "write threads = {cores}, or leave it out: more threads than cores take several times as "
         "long",
     ),
     "quota-small": _yellow(
-        "this container may use {quota} cores", "give it a whole one at least, or orders take long"
+        "this container may use {quota} cores",
+        "give it a whole one at least, or orders take long",
     ),
-    # 17, port of its own.
+}
+_OWN_PORT: _Group = {
     "port-taken": _red(
         "port {port} at {host}, where this member listens, is taken",
         "end who listens there ('ss -ltnp sport = :{port}' shows it), or name another one "
@@ -336,7 +359,8 @@ TROUBLES: dict[str, Trouble] = {
         "{host} is no address of this machine: {why}",
         "write committee_listen = '0.0.0.0:{port}' in site.toml, and leave {host} to the settings",
     ),
-    # 18, committee.
+}
+_COMMITTEE: _Group = {
     "member-key": _said("a committee key that cannot be read, or that others may read", stops=True),
     "member-unlisted": _red(
         "this site's committee key {fingerprint} is none of those that the settings list",
@@ -354,7 +378,8 @@ TROUBLES: dict[str, Trouble] = {
         "have the firewall let this machine reach TCP {address} (outbound), and ask that member "
         "whether its own lets this site in",
     ),
-    # 19, proxy.
+}
+_PROXY: _Group = {
     "proxy-breaks": _red(
         "{variable} sends what is for {host} through {proxy}, and the server cannot be reached "
         "that way: {why}",
@@ -364,7 +389,12 @@ TROUBLES: dict[str, Trouble] = {
         "{variable} sends what is for {host} through {proxy}",
         "if this is not meant, add the host to NO_PROXY where the node is started: NO_PROXY={host}",
     ),
-    # 20, service.
+}
+_SERVICE: _Group = {
+    "address-moved": _red(
+        "{host} is {addresses} now, and the service may only speak to {allowed}",
+        "run 'fedgrpo join' again: it writes the new address into the service's unit",
+    ),
     "service-none": _yellow(
         "nothing starts this node again when the machine restarts or it ends",
         "run 'fedgrpo join', which installs a service; or have whatever starts your services run "
@@ -382,7 +412,8 @@ TROUBLES: dict[str, Trouble] = {
         "{what} runs as root",
         "let a user of its own run it (User= in the unit): a node needs no rights of root",
     ),
-    # 21, rehearsal.
+}
+_REHEARSAL: _Group = {
     "rehearsal-failed": _said("a rehearsed round that failed"),
     "no-signal": _red(
         "in {share} of the groups every completion of a prompt has the same reward ({reward} on "
@@ -395,10 +426,55 @@ TROUBLES: dict[str, Trouble] = {
         "write answer_after_s = {proposed} into the policy, and have the operator set "
         "federation.round_timeout_s above it",
     ),
-    "look-died": _red(
-        "the process that looked at prompts, model and reward ended: {why}",
-        "if it was killed for memory, see check 14; else try 'fedgrpo dry-run SETTINGS --prompts "
-        "FILE', which says more",
-    ),
 }
-"""By code."""
+
+TROUBLES_OF: dict[int, _Group] = {
+    0: _ANY,
+    1: _VERSIONS,
+    2: _NAME,
+    3: _PORT,
+    4: _CERTIFICATE,
+    5: _SERVER,
+    6: _CLOCK,
+    7: _KEY,
+    8: _INVITATION,
+    9: _PROMPTS,
+    10: _POLICY,
+    11: _STATE,
+    12: _MODEL,
+    13: _REWARD,
+    14: _MEMORY,
+    15: _DISK,
+    16: _PROCESSORS,
+    17: _OWN_PORT,
+    18: _COMMITTEE,
+    19: _PROXY,
+    20: _SERVICE,
+    21: _REHEARSAL,
+}
+"""By the number of the check that finds it, and code; 0 is any check."""
+
+TROUBLES = {code: trouble for group in TROUBLES_OF.values() for code, trouble in group.items()}
+"""All of them by code."""
+
+FLOWER_SAYS = {
+    "SuperNode terminated gracefully.": (
+        "nothing graceful: the server refused a signature, most often for this machine's clock",
+        ("clock-fast", "clock-slow", "key-unregistered"),
+    ),
+    "[code: 2004] Failed to activate SuperNode.": (
+        "the key is not registered, is in use elsewhere, or a node that was killed here is still "
+        "believed to run, for a minute",
+        ("node-believed", "key-unregistered"),
+    ),
+    "Connection attempt failed, retrying in ... seconds": (
+        "any of seven causes, which Flower does not tell apart",
+        ("name-unknown", "port-refused", "port-blocked", "certificate-name", "plain-text"),
+    ),
+    "SSL/TLS handshake error ... Exit Code: 305": (
+        "the certificate is not one that ca in site.toml vouches for",
+        ("certificate-foreign", "certificate-early", "certificate-expired"),
+    ),
+    "Exit Code: 302": ("a node key of another kind than ECDSA", ("key-unusable",)),
+}
+"""What Flower's own programs write into a site's log: what it means, and codes to look at."""

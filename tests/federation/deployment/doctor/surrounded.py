@@ -14,6 +14,7 @@ from fedgrpo.federation.deployment.doctor import examine  # noqa: F401 - makes a
 from fedgrpo.federation.deployment.doctor.registry import CHECKS
 from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
 from fedgrpo.federation.deployment.gateway.app import Gateway
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book, invited
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.serve import listen, server
 from fedgrpo.federation.deployment.invitation.invitation import Invitation
@@ -25,6 +26,7 @@ from tests.federation.certificates import node_files, superlink_files
 
 SECRET = "the patient's name is Rumpelstiltskin"
 """Stands in every prompt, and may be seen nowhere else."""
+TOKEN = "t" * 43
 POLICY = """
 prompts_declared = 40
 longest_prompt_tokens = 64
@@ -71,12 +73,20 @@ class Door:
     def __init__(self, folder, app=None, **certificate):
         folder.mkdir(exist_ok=True)
         self.ca, own, key = superlink_files(folder, **{"ends_in": timedelta(days=90)} | certificate)
-        self.recording = Recording(app or Gateway(Inner("127.0.0.1:9", str(self.ca), "none")))
+        self.book = Book(folder)
+        inner = Inner("127.0.0.1:9", str(self.ca), "none")
+        self.recording = Recording(app or Gateway(inner, self.book))
         self.listening = listen("127.0.0.1", 0)
         self.port = self.listening.getsockname()[1]
         self.server = server(self.recording, own, key)
 
+    def invite(self, site="hospital-a"):
+        """Write a site into the operator's book."""
+        ends = int(time.time()) + 7 * 86_400
+        self.book.change(site, lambda b: invited(b, TOKEN, ends, "", again=bool(b), name=site))
+
     def __enter__(self):
+        self.invite()
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[self.listening]))
         )
@@ -124,7 +134,7 @@ def invitation(port=1, ca=None, **changed):
         "server": f"localhost:{port}",
         "ca": ca.read_text() if ca else "system",
         "site": "hospital-a",
-        "token": "t" * 43,
+        "token": TOKEN,
         "expires": int(time.time()) + 7 * 86_400,
         "fedgrpo": VERSION,
         "settings": AGREED,

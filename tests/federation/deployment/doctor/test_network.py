@@ -37,7 +37,7 @@ def seen(port, ca, **changed):
 
 def test_a_server_that_is_right_is_green_in_every_step(door):
     here = seen(door.port, door.ca)
-    for number in (2, 3, 4, 5, 6, 19):
+    for number in (1, 2, 3, 4, 5, 6, 8, 19):
         assert list(found(here, number)) == [""], found(here, number)
     assert "issued by root" in found(here, 4)[""]
 
@@ -154,3 +154,15 @@ def test_a_proxy_that_would_catch_the_server_and_breaks_the_way(door, monkeypatc
     assert list(found(here, 3)) == ["after-others"]
     monkeypatch.setenv("NO_PROXY", "localhost")
     assert list(found(seen(door.port, door.ca), 19)) == [""]
+
+
+def test_an_invitation_that_somebody_has_used_or_that_is_not_known(door):
+    door.invite("hospital-b")
+    here = seen(door.port, door.ca, site="hospital-b")
+    assert list(found(here, 8)) == [""]
+    door.book.change("hospital-b", lambda site: site.model_copy(update={"used_by": "a key"}))
+    said = found(here, 8)["invitation-used"]
+    assert "was used" in said
+    assert "telephone the operator" in said
+    stranger = seen(door.port, door.ca, token="x" * 43)
+    assert "not known here" in found(stranger, 8)["invitation-used"]

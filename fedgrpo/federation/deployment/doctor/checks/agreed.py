@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import requires, version
 
 from packaging.requirements import Requirement
 
 from fedgrpo.federation.deployment.doctor.finding import Findings, fine, said, trouble
+from fedgrpo.federation.deployment.doctor.line import RefusedError, ask
 from fedgrpo.federation.deployment.doctor.registry import check
 from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
 from fedgrpo.federation.deployment.invitation.invitation import Invitation, when
@@ -17,6 +19,8 @@ from fedgrpo.ground.errors import FedGRPOError, InvitationError
 PYTHON = (3, 11, 1)
 """The oldest that is served."""
 DAY_S = 86_400
+_CLOSED = (403, 409, 410)
+"""What a server answers to an invitation that is not known, was used, or has ended."""
 
 
 @check(1, "versions")
@@ -53,14 +57,34 @@ def invitation(here: Surroundings) -> Findings:
         invited = isinstance(given, InvitationError)
         yield said("invitation-invalid" if invited else "site-file-invalid", given)
     elif isinstance(given, Invitation):
-        ends = when(given.expires)
-        if here.clock() >= given.expires:
-            yield trouble("invitation-expired", when=ends, site=given.site)
-        elif here.clock() >= given.expires - DAY_S:
-            yield trouble("invitation-ends", when=ends)
-        else:
-            yield fine(f"of {given.site}, until {ends}; its fingerprint is {given.fingerprint}")
+        yield from _invited(here, given)
     else:
         yield fine("this site has joined: its own file is used")
     if here.server is None and not isinstance(given, FedGRPOError):
         yield trouble("server-unnamed", server=given.server)
+
+
+def _invited(here: Surroundings, given: Invitation) -> Findings:
+    """Whether it is in time and, where the server can be asked, unused."""
+    ends = when(given.expires)
+    if here.clock() >= given.expires:
+        yield trouble("invitation-expired", when=ends, site=given.site)
+        return
+    if refused := _not_open(here, given):
+        yield trouble("invitation-used", why=refused)
+    elif here.clock() >= given.expires - DAY_S:
+        yield trouble("invitation-ends", when=ends)
+    else:
+        yield fine(f"of {given.site}, until {ends}; its fingerprint is {given.fingerprint}")
+
+
+def _not_open(here: Surroundings, given: Invitation) -> str:
+    """Why the server would not let anybody join with it; empty if it would, or cannot be asked."""
+    if not here.line or not here.line.hello:
+        return ""
+    said = {"site": given.site, "token": given.token, "fedgrpo": VERSION, "protocol": PROTOCOL}
+    try:
+        ask(here.line, given.ca, {}, "/invited", json.dumps(said).encode())
+    except RefusedError as refused:
+        return refused.problem if refused.status in _CLOSED else ""
+    return ""

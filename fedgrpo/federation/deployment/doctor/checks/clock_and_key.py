@@ -16,17 +16,21 @@ from fedgrpo.federation.deployment.doctor.finding import (
     trouble,
     waits,
 )
-from fedgrpo.federation.deployment.doctor.line import greet_as
+from fedgrpo.federation.deployment.doctor.line import RefusedError, ask
 from fedgrpo.federation.deployment.doctor.registry import check
 from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
-from fedgrpo.federation.deployment.flower_internals import AGE_S
-from fedgrpo.federation.deployment.site.greeting import credentials, read_key
+from fedgrpo.federation.deployment.site.greeting import (
+    MOST_FAST_S,
+    MOST_SLOW_S,
+    credentials,
+    read_key,
+)
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import RunError
 from fedgrpo.site.node_folder import running
 
-FAST_S, SLOW_S = -AGE_S[0] - 1, AGE_S[1] - 5
-"""What is left of Flower's limits for a request's way."""
+FAST_S, SLOW_S = MOST_FAST_S - 1, MOST_SLOW_S - 5
+"""What is left when a request has had some time for its way."""
 DRIFT_S = 1.5
 """A clock that is synchronised is nearer."""
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -74,22 +78,23 @@ def _known(here: Surroundings, site: SiteFile, private: ec.EllipticCurvePrivateK
         yield waits("the server does not say whether it knows the key while it is not reached")
         return
     try:
-        answer = greet_as(here.line, site.ca, credentials(private))
-        heard = answer.json()
-        if answer.status_code != httpx.codes.OK:
-            yield _refused(site, answer.status_code, str(heard["detail"]), str(heard["extra"]))
-            return
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        yield waits(f"the server was reached and is gone ({type(error).__name__})")
+        heard = ask(here.line, site.ca, credentials(private))
+    except RefusedError as refused:
+        yield _refused(site, refused)
         return
-    folder, believed = here.folder, float(heard.get("believed_s", 0.0))
-    if believed > 0 and not (folder and running(folder)):
+    folder, believed = here.folder, heard.get("believed_s", 0.0)
+    alone = not (folder and running(folder))
+    if isinstance(believed, float) and believed > 0 and alone:
         yield trouble("node-believed", seconds=f"{believed:.0f}")
     else:
         yield fine("the server knows it")
 
 
-def _refused(site: SiteFile, status: int, detail: str, cure: str) -> Finding:
-    if status == httpx.codes.UNAUTHORIZED and "registered" in detail:
-        return trouble("key-unregistered", why=detail, file=site.key)
-    return trouble("key-refused", why=detail, cure=cure or "ask the operator")
+def _refused(site: SiteFile, refused: RefusedError) -> Finding:
+    if refused.status == httpx.codes.LOCKED:
+        return trouble("key-waits", why=refused.problem)
+    if refused.status == httpx.codes.UNAUTHORIZED and "registered" in refused.problem:
+        return trouble("key-unregistered", why=refused.problem, file=site.key)
+    if not refused.status:
+        return waits(f"the server: {refused.problem}")
+    return trouble("key-refused", why=refused.problem, cure=refused.cure or "ask the operator")

@@ -24,7 +24,9 @@ def prompts(here: Surroundings) -> Findings:
     when they were looked at.
     """
     if "prompts" not in here.config:
-        yield waits("no prompts are named: --prompts FILE")
+        own_app = here.site and here.site.own_app
+        named = fine("the app of this site's own finds them") if own_app else None
+        yield named or waits("no prompts are named: --prompts FILE")
         return
     try:
         files_stamp(str(here.config["prompts"]))
