@@ -1,4 +1,4 @@
-"""``python -m tests.troubleshooting_page > docs/troubleshooting.md``: every code, from its table."""
+"""``python -m tests.troubleshooting_page > docs/troubleshooting.md``: codes and cures."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ HEAD = """# Troubleshooting
 ```bash
 fedgrpo doctor hospital-a.invitation --prompts prompts.jsonl    # before joining
 fedgrpo doctor site.toml                                        # afterwards
-fedgrpo doctor site.toml --rehearse                             # and samples for a few prompts (minutes)
+fedgrpo doctor site.toml --rehearse                             # and samples, for minutes
 ```
 
-The doctor looks at 21 things, says of each whether it is green, yellow or red, and what to do. It changes nothing and
-sends nothing but a greeting to the server and, before joining, the invitation's site and token, to ask whether it is
-still open. It ends with 0 if all is green, with 2 if something is yellow, with 1 if something is red; `--json` prints a
-list for programs. A node makes the checks that take no time itself, before it starts and every hour. What is yellow or
-red then is in the site's log, as `yellow: ... [code]; cure: ...`; what does not follow from prompts is also in
-`doctor.json` in the node's folder. Nothing of it is told to the server, and no answer of the node depends on it.
+The doctor looks at 21 things, says of each whether it is green, yellow or red, and what to do. It
+changes nothing and sends nothing but a greeting to the server and, before joining, the
+invitation's site and token, to ask whether it is still open. It ends with 0 if all is green, with
+2 if something is yellow, with 1 if something is red; `--json` prints a list for programs. A node
+makes the checks that take no time itself, before it starts and every hour. What is yellow or red
+then is in the site's log, as `yellow: ... [code]; cure: ...`; what does not follow from prompts is
+also in `doctor.json` in the node's folder. Nothing of it is told to the server, and no answer of
+the node depends on it.
 
-Look for the code in brackets. A node does not start while a code marked **stops** is red. Words in capitals stand for
-values.
+Look for the code in brackets. A node does not start while a code marked **stops** is red. Words in
+capitals stand for values.
 
 This page is written by `python -m tests.troubleshooting_page`.
 """
 
 FLOWER = """## What Flower's own programs say
 
-A node's log has lines of Flower's SuperNode, too. `fedgrpo doctor site.toml` finds out which of the causes it is.
+A node's log has lines of Flower's SuperNode, too. `fedgrpo doctor site.toml` finds out which of
+the causes it is.
 
 | in the log | what it is | see |
 |---|---|---|
@@ -43,8 +46,8 @@ A node's log has lines of Flower's SuperNode, too. `fedgrpo doctor site.toml` fi
 
 REFUSALS = """## Refusals
 
-A node refuses an order by one of these codes: all that the server learns. What is wrong exactly is in the site's own
-log. The cures are the operator's.
+A node refuses an order by one of these codes: all that the server learns. What is wrong exactly is
+in the site's own log. The cures are the operator's.
 
 | code | cure |
 |---|---|

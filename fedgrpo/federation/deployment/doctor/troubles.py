@@ -210,7 +210,7 @@ _INVITATION: _Group = {
     ),
     "invitation-expired": _red(
         "the invitation ended at {when}",
-        "ask the operator for a new one: fedgrpo invite {site}",
+        "ask the operator for a new one: fedgrpo invite {site} --again",
     ),
     "invitation-ends": _yellow("the invitation ends at {when}", "join before that"),
     "invitation-used": _red(
@@ -393,12 +393,13 @@ _PROXY: _Group = {
 _SERVICE: _Group = {
     "address-moved": _red(
         "{host} is {addresses} now, and the service may only speak to {allowed}",
-        "run 'fedgrpo join' again: it writes the new address into the service's unit",
+        "write the new address into IPAddressAllow= of {unit}, then: systemctl daemon-reload, and "
+        "systemctl restart {unit}",
     ),
     "service-none": _yellow(
         "nothing starts this node again when the machine restarts or it ends",
-        "run 'fedgrpo join', which installs a service; or have whatever starts your services run "
-        "'fedgrpo node site.toml', always restarted, also when it ends well",
+        "have whatever starts your services run 'fedgrpo node site.toml', and always again, also "
+        "when it ends well: with systemd Restart=always and RestartSec=15",
     ),
     "service-disabled": _red(
         "service {unit} is not enabled: it does not start with the machine",

@@ -90,7 +90,9 @@ def test_before_a_site_has_joined_it_has_no_key():
 
 def test_an_invitation_that_has_expired_or_soon_will():
     ended = invitation(expires=int(time.time()) - 60)
-    assert "fedgrpo invite hospital-a" in found(Surroundings(ended), 8)["invitation-expired"]
+    assert (
+        "fedgrpo invite hospital-a --again" in found(Surroundings(ended), 8)["invitation-expired"]
+    )
     ends = invitation(expires=int(time.time()) + 3600)
     assert "join before that" in found(Surroundings(ends), 8)["invitation-ends"]
 
@@ -363,7 +365,7 @@ def test_a_unit_that_is_wrong(folder, code, unit, enabled, cure):
 
 def test_a_site_that_nothing_starts_again(folder):
     place = replace(here(folder), machine=Machine(units=(folder,), containers=()))
-    assert "fedgrpo join" in found(place, 20)["service-none"]
+    assert "Restart=always" in found(place, 20)["service-none"]
 
 
 def test_a_container_is_started_again_by_its_engine(folder, tmp_path):

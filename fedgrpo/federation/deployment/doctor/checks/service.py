@@ -21,7 +21,7 @@ _ROOT = ("root", "0")
 def service(here: Surroundings) -> Findings:
     """That the node is started with the machine, always again, and not by root."""
     if not here.site:
-        yield fine("'fedgrpo join' installs it")
+        yield fine("looked at once this site has joined")
         return
     units = list(_units(here))
     for folder, file in units:
@@ -60,17 +60,17 @@ def _unit(here: Surroundings, folder: Path, file: Path) -> Iterator[Finding]:
     of_a_user = folder == here.machine.units[-1] or own.get("DynamicUser") in ("yes", "true")
     if not of_a_user and own.get("User", "root") in _ROOT:
         yield trouble("service-root", what=f"service {file.name}")
-    yield from _moved(here, _text(file))
+    yield from _moved(here, file)
 
 
-def _moved(here: Surroundings, text: str) -> Iterator[Finding]:
+def _moved(here: Surroundings, file: Path) -> Iterator[Finding]:
     """Addresses of the server that the unit does not let the node speak to."""
-    allowed = " ".join(re.findall(r"^IPAddressAllow=(.*)$", text, re.MULTILINE)).split()
+    allowed = " ".join(re.findall(r"^IPAddressAllow=(.*)$", _text(file), re.MULTILINE)).split()
     addresses = here.line.addresses if here.line else ()
     if allowed and addresses and not any(_covers(each, a) for each in allowed for a in addresses):
         host = here.line.host if here.line else ""
         listed, found = ", ".join(allowed), ", ".join(addresses)
-        yield trouble("address-moved", host=host, addresses=found, allowed=listed)
+        yield trouble("address-moved", host=host, addresses=found, allowed=listed, unit=file.name)
 
 
 def _covers(allowed: str, address: str) -> bool:
