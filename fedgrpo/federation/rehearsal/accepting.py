@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fedgrpo.federation.rehearsal import prompt_check
-from fedgrpo.federation.rehearsal.proposal import OwnFigures, propose
+from fedgrpo.federation.rehearsal.proposal import TRIAL_S, OwnFigures, propose, work_seconds
 from fedgrpo.ground.errors import DataError, PolicyError, all_at_once
 from fedgrpo.ground.files import replace_file
 from fedgrpo.settings import Settings
@@ -37,12 +37,12 @@ def write_proposal(file: Path, settings: Settings, prompts: str) -> None:
     anything = Policy(prompts_declared=10**9, longest_prompt_tokens=10**9)
     found = prompt_check.find(prompts, settings, anything)
     _refuse(prompt_check.problems(found, anything))
-    own = OwnFigures(found.units, found.longest, 0.0)
     with tempfile.TemporaryDirectory(prefix="fedgrpo-") as scratch:
         trial = Path(scratch) / "policy.toml"
-        trial.write_text(propose(settings, own), "utf-8")
-        seconds = prompt_check.order_seconds(trial, prompts, settings)
-    own = OwnFigures(found.units, found.longest, seconds)
+        own = OwnFigures(found.units, found.longest, 0.0)
+        trial.write_text(propose(settings, own, answer_s=TRIAL_S), "utf-8")
+        order_s = prompt_check.order_seconds(trial, prompts, settings)
+    own = OwnFigures(found.units, found.longest, work_seconds(order_s))
     replace_file(file, propose(settings, own).encode(), mode=0o600)
 
 

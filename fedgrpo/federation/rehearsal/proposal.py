@@ -14,6 +14,7 @@ from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.settings.protocols.committee.members import keys_of
 from fedgrpo.site.account.costs import round_entry, spent_epsilon
 from fedgrpo.site.checked import proposed
+from fedgrpo.site.declared import FINISH_S
 from fedgrpo.site.limits import named_code
 
 SPARE = 1.1
@@ -21,6 +22,12 @@ SPARE = 1.1
 BESIDES_S, LEAST_S = 40.0, 60.0
 """An answer waits for so long beside the work: a process starts, loads its model, and other work
 may be going on."""
+WORK_SHARE = 5 / 8
+"""Of the time until an answer; an eighth is for encoding, and a quarter for judging."""
+UNIT_S = 0.32
+"""For each unit, so that encoding never runs out of time: see docs/threat-model.md."""
+TRIAL_S = 60.0
+"""Until an answer, where a machine is tried."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +40,16 @@ class OwnFigures:
         At most so many.
     longest_tokens:
         Of the longest prompt that takes part.
-    order_s:
-        Most seconds that an order takes on this machine.
+    work_s:
+        Most seconds of an order on this machine, without the shares for encoding and judging.
     """
 
     units: int
     longest_tokens: int
-    order_s: float
+    work_s: float
 
 
-def propose(settings: Settings, own: OwnFigures) -> str:
+def propose(settings: Settings, own: OwnFigures, *, answer_s: float = 0.0) -> str:
     """Write the policy file.
 
     Parameters
@@ -51,13 +58,15 @@ def propose(settings: Settings, own: OwnFigures) -> str:
         What was agreed.
     own:
         Of the site's prompts; they are rounded.
+    answer_s:
+        Seconds until an answer; 0 works them out.
     """
     lines = [
         "# What this machine lets the federation do: exactly what it was invited to.",
         "# 'fedgrpo policy explain' tells it in plain words; clients/policy.toml has every key.",
         "",
         "# What may be known of the prompts, rounded.",
-        *_public(settings, own),
+        *_public(settings, own, answer_s or answer_after_s(own, settings)),
         "",
         "# What was agreed.",
         *(f"{key} = {_toml(value)}" for key, value in _agreed(settings).items()),
@@ -67,17 +76,23 @@ def propose(settings: Settings, own: OwnFigures) -> str:
     return "\n".join(lines) + "\n"
 
 
-def answer_after_s(order_s: float, settings: Settings) -> float:
-    """Seconds after which an answer leaves: twice the work and what stands around it, if the run
-    waits as long.
+def work_seconds(order_s: float) -> float:
+    """What of an order that was tried with :data:`TRIAL_S` is work, in seconds."""
+    return max(0.0, order_s - (1 - WORK_SHARE) * TRIAL_S)
+
+
+def answer_after_s(own: OwnFigures, settings: Settings) -> float:
+    """Seconds after which an answer leaves: room for twice the work and for what stands around it,
+    if the run waits as long.
     """
-    wanted = proposed(math.ceil(max(LEAST_S, 2 * order_s + BESIDES_S)))
-    least = proposed(math.ceil(order_s + BESIDES_S / 4))
+    room = 2 * (own.work_s + FINISH_S) / WORK_SHARE + BESIDES_S
+    wanted = proposed(math.ceil(max(LEAST_S, UNIT_S * own.units, room)))
+    least = proposed(math.ceil((own.work_s + FINISH_S) / WORK_SHARE))
     within = math.floor(settings.federation.round_timeout_s * 0.9)
     return float(wanted if wanted <= within else max(least, within))
 
 
-def _public(settings: Settings, own: OwnFigures) -> Iterator[str]:
+def _public(settings: Settings, own: OwnFigures, answer_s: float) -> Iterator[str]:
     if settings.privacy.unit == "prompt":
         # An upper bound may be above the truth; the run asks for so many at least.
         units = max(proposed(own.units), settings.data.min_prompts)
@@ -85,7 +100,7 @@ def _public(settings: Settings, own: OwnFigures) -> Iterator[str]:
         yield f"unit_column = {_toml(settings.data.unit)}"
     longest = min(proposed(own.longest_tokens), settings.grpo.max_prompt_length)
     yield f"longest_prompt_tokens = {longest}"
-    yield f"answer_after_s = {answer_after_s(own.order_s, settings)}"
+    yield f"answer_after_s = {answer_s}"
 
 
 def _agreed(settings: Settings) -> dict[str, object]:

@@ -94,6 +94,7 @@ def test_a_key_that_came_with_an_invitation_waits_until_it_is_confirmed(door, bo
     assert hello.status_code == 423
     assert mark(key) in words(hello)
     assert confirm(book, key).state(0) == "takes part"
+    assert door.ask("/hello", key).status_code == 423, "confirmed, and not yet registered"
     assert door.join(key).json()["confirmed"], "the same key may come again"
 
 

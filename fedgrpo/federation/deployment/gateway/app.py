@@ -17,7 +17,7 @@ from fedgrpo.federation.deployment.flower_internals import AGE_S, read_pushed
 from fedgrpo.federation.deployment.gateway import bodies, credentials
 from fedgrpo.federation.deployment.gateway.door import neighbourhood
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
-from fedgrpo.federation.deployment.gateway.enrolment.joining import Enrolling
+from fedgrpo.federation.deployment.gateway.enrolment.joining import WAITS, Enrolling
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, INVITED, JOIN, LEAVE, PUSH
 from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
@@ -79,7 +79,8 @@ class Gateway:
         except RefusedError as refused:
             if started.begun:
                 raise
-            LOG.info("refused %d %s: %s", refused.status, _address(scope), refused.problem)
+            if refused.status != WAITS:  # Who waits asks every few seconds.
+                LOG.info("refused %d %s: %s", refused.status, _address(scope), refused.problem)
             await refused.response()(scope, receive, started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

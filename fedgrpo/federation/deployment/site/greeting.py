@@ -22,7 +22,7 @@ MOST_FAST_S, MOST_SLOW_S = -AGE_S[0], AGE_S[1]
 
 
 class WaitingError(RunError):
-    """A site has joined, and its operator has yet to confirm its key."""
+    """A site has joined, and its operator has yet to confirm its key; or the server only starts."""
 
 
 def greet(server: str, root: Path, key: Path) -> None:
@@ -145,7 +145,8 @@ def refused(server: str, answer: httpx.Response) -> RunError:
     """What a server's refusal says."""
     try:
         said = answer.json()
-        kind = WaitingError if answer.status_code == httpx.codes.LOCKED else RunError
+        waits = answer.status_code in (httpx.codes.LOCKED, httpx.codes.SERVICE_UNAVAILABLE)
+        kind = WaitingError if waits else RunError
         return kind(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
     except (ValueError, KeyError, TypeError):
         return RunError(f"{server} is no fedgrpo server", cure="check --server")

@@ -126,8 +126,10 @@ class Enrolling:
             )
 
     def refuse_waiting(self, key: bytes) -> None:
-        """Tell a key that has joined that the operator has yet to confirm it."""
+        """Tell a key that has joined that the operator has yet to confirm it, or just has."""
         text = key.decode("latin-1")
+        if any(site.key == text for site in self._sites().values()):
+            raise RefusedError(WAITS, "this site is being let in", cure="wait a second")
         if site := next((s for s in self._sites().values() if s.waiting == text), None):
             raise RefusedError(
                 WAITS,
