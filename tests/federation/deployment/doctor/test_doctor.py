@@ -65,16 +65,16 @@ def test_what_is_yellow_alone_ends_with_2_and_says_each_cure(door, tmp_path):
 
 @pytest.mark.slow
 def test_the_doctor_changes_nothing_and_sends_no_more_than_an_invitation(door, tmp_path):
-    """As a process, with the one that looks at prompts, against a server that records what comes."""
+    """As a process, with the one that looks at prompts; the server records what comes."""
     (tmp_path / "home").mkdir()
     write_prompts(tmp_path / "prompts.jsonl", note=SECRET)
     file = tmp_path / "hospital-a.invitation"
     file.write_text(invitation(door.port, door.ca).text)
     before = tree(tmp_path)
     del door.recording.requests[:]
+    words = ["doctor", "--json", str(file), "--prompts", "prompts.jsonl"]
     done = subprocess.run(
-        [sys.executable, "-B", "-m", "fedgrpo.cli.app", "doctor", "--json"]
-        + [str(file), "--prompts", "prompts.jsonl"],
+        [sys.executable, "-B", "-m", "fedgrpo.cli.app", *words],
         env=environment() | {"HOME": str(tmp_path / "home")},
         cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
