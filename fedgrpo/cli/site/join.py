@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NOT_ACCEPTED = "nothing was sent, and nobody was told"
 
 
-def join(
+def join(  # noqa: PLR0913 - Typer makes an option of each argument.
     invitation: Annotated[
         str,
         typer.Argument(help="The operator's file, or the line, in quotes.", show_default=False),
@@ -40,6 +40,12 @@ def join(
         typer.Option(
             help="A policy that is ready.  [default: one that allows what was agreed]",
             show_default=False,
+        ),
+    ] = None,
+    account: Annotated[
+        Path | None,
+        typer.Option(
+            help="The spent.jsonl of the machine that was this site before.", show_default=False
         ),
     ] = None,
     accept: Annotated[
@@ -80,6 +86,8 @@ def join(
         if not prompts.exists():
             raise DataError(f"{prompts} does not exist", cure="name your prompts: --prompts FILE")
         folder = SiteFolder.of(directory or Path(read.site))
+        if account:
+            folder.take_account(account)
         chosen = _policy(folder, settings, prompts.absolute(), policy, accepted)
         if member:
             _member(folder)
@@ -90,6 +98,7 @@ def join(
         )
         typer.echo(f"joined as {read.site}; the next round will ask this machine")
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
+        typer.echo(f"or as a service, by root: systemctl enable --now {folder.service}")
         if start:
             from fedgrpo.federation.deployment.doctor.visit import before_start
             from fedgrpo.federation.deployment.site.node import run_node
@@ -178,9 +187,14 @@ def _enrol(folder: SiteFolder, invitation: Invitation) -> None:
 
     folder.kept_node_key()
     root = folder.write_root(invitation)
-    confirmed = asking.ask_in(invitation, root, folder.key)
+    said = asking.ask_in(invitation, root, folder.key)
     mark = asking.key_fingerprint(folder.key)
-    if not confirmed:
+    if said.before:
+        typer.echo(
+            f"a machine of the name {invitation.site} took part before. What it spent with these "
+            "prompts counts only if its account is here: join once with --account OLD/spent.jsonl"
+        )
+    if not said.confirmed:
         typer.echo(f"the key of this machine:  {mark}")
         typer.echo("Read this to the operator, who types:")
         typer.echo(f"    fedgrpo sites --confirm {invitation.site} {mark}")

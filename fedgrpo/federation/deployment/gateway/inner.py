@@ -85,7 +85,10 @@ class Inner:
     async def told(self, path: bytes, body: bytes) -> bytes:
         """Ask for something whole; raises RefusedError if the SuperLink does not do it."""
         async with self.asked(path, {}, body, len(body)) as answer:
-            content = await answer.aread()
+            try:
+                content = await answer.aread()
+            except httpx.HTTPError:
+                raise RefusedError(503, "the SuperLink's answer broke off") from None
             if answer.status_code != httpx.codes.OK:
                 raise RefusedError(503, f"the SuperLink refuses {path.decode()}")
             return content

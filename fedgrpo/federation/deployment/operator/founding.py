@@ -9,9 +9,11 @@ from pathlib import Path
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.federation.deployment.operator.certificates import write_authority, write_outer
 from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
+from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import replace_file
 
+SERVICE = "fedgrpo-server.service"
 _TEMPLATE = """\
 # How this federation's server runs. The folder is yours alone: it holds private keys.
 host = {host}    # name or address at which sites reach this machine
@@ -82,3 +84,6 @@ def found(folder: Path, host: str, port: int, *, public: tuple[Path, Path] | Non
         ca=json.dumps(SYSTEM if public else "ca.crt"),
     )
     replace_file(folder / FILE, written.encode(), mode=0o600)
+    here, file = folder.absolute(), folder.absolute() / SERVICE
+    service = Service(f"fedgrpo server {host}", ["server", str(here)], here, [here])
+    replace_file(file, unit(service, file).encode())

@@ -62,6 +62,11 @@ class Enrolled(BaseModel):
         key = self.waiting or self.key
         return fingerprint(key.encode()) if key else ""
 
+    @property
+    def had_another_key(self) -> bool:
+        """Whether the site took part before, with a key other than the one that counts."""
+        return bool(self.former or (self.key and self.waiting))
+
     def state(self, now: float) -> str:
         """What the site is at the moment, in words of a fixed list."""
         if self.waiting:

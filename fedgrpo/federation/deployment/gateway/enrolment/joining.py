@@ -79,7 +79,7 @@ class Enrolling:
             raise _UNREADABLE from None
         if site.waiting:
             LOG.warning("%s has come, and waits for its confirmation: fedgrpo sites", asking.site)
-        said = {"site": asking.site, "confirmed": not site.waiting}
+        said = {"confirmed": not site.waiting, "before": site.had_another_key}
         return Response(json.dumps(said), media_type="application/json")
 
     async def look(self, headers: Mapping[bytes, bytes], receive: Receive) -> Response:

@@ -17,7 +17,7 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.scenario import absolute_source
 
 RUN_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
-UNDER_WAY = ("submitted", "waiting", "running")
+UNDER_WAY = ("submitted", "waiting", "running", "interrupted")
 _FITTING: tuple[Mapping[str, Scalar], ...] = (
     {"secure.bucket_size": 3},
     {"secure.bucket_size": 3, "robust.rule": "mean", "robust.trim": 0},

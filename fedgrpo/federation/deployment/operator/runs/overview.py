@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ class SeenRun:
         Unix time, in seconds, at which the phase began.
     left_s:
         Seconds to the end, as far as one can say.
-    epsilon:
-        Spent so far, against each adversary.
     limit:
         Largest epsilon that the settings allow.
     problem, cure:
         Why it does not go on; empty if it does.
+    epsilon:
+        Spent so far, against each adversary; only where it was asked for, since it takes a while.
     """
 
     name: str
@@ -66,10 +66,10 @@ class SeenRun:
     phase: str
     since: float
     left_s: float | None
-    epsilon: tuple[Guarantee, ...]
     limit: float
     problem: str
     cure: str
+    epsilon: tuple[Guarantee, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def look(folder: Path) -> Overview:
     sites = seen_sites(Book(folder).sites(), known, now)
     days = days_left(Path(federation.certificate), datetime.fromtimestamp(now, UTC))
     free = shutil.disk_usage(folder).free
-    run = seen_run(folder)
+    run = _with_epsilon(folder, seen_run(folder))
     problems = (*_dropped(run, sites), *_of_the_machine(days, free))[-PROBLEMS:]
     return Overview(known is not None, sites, run, problems, days, free, now)
 
@@ -154,29 +154,39 @@ def seen_run(folder: Path) -> SeenRun | None:
     if wish is None:
         return None
     directory, submitted = Path(wish.directory), Submitted.read(folder)
-    rows, status = read_rows(directory), read_status(directory)
-    settings = Settings.from_run_config(wish.config)
+    rows, status, rounds = read_rows(directory), read_status(directory), _rounds(wish)
     fresh = status is not None and (status.time >= wish.since or status.state == "finished")
     problem, cure = (status.problem, status.cure) if status and fresh else ("", "")
     if submitted and submitted.wish == wish.number and submitted.problem:
         problem, cure = submitted.problem, "see the server's log"
     state = status.state if status and fresh else "submitted"
     charged = max((row.round for row in rows), default=0)
-    spent = rows[-1].epsilon if rows else None
     return SeenRun(
         name=wish.run,
         directory=wish.directory,
         state="stopped" if wish.stopped and state != "finished" else state,
         round=status.round if status and fresh else charged,
-        rounds=settings.rounds,
+        rounds=rounds,
         phase=PHASE_WORDS.get(status.phase, status.phase) if status and fresh else "",
         since=status.since if status and fresh else wish.since,
-        left_s=time_left(rows, settings.rounds) if rows and state != "finished" else None,
-        epsilon=guarantees(settings, charged) if spent is not None else (),
-        limit=settings.privacy.max_epsilon,
+        left_s=time_left(rows, rounds) if rows and state != "finished" else None,
+        limit=float(wish.config["privacy.max_epsilon"]),
         problem=problem,
         cure=cure,
     )
+
+
+def _rounds(wish: Wish) -> int:
+    return int(wish.config["rounds"])
+
+
+def _with_epsilon(folder: Path, run: SeenRun | None) -> SeenRun | None:
+    wish = Wish.read(folder)
+    rows = read_rows(Path(run.directory)) if run else []
+    if run is None or wish is None or not rows or rows[-1].epsilon is None:
+        return run
+    settings = Settings.from_run_config(wish.config)
+    return replace(run, epsilon=guarantees(settings, rows[-1].round))
 
 
 def names(sites: Iterable[SeenSite]) -> dict[str, str]:

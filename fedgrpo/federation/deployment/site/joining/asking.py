@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -27,12 +28,28 @@ LOOK_S = 3.0
 """Between two questions whether the operator has confirmed the key."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a server said to a site that asked to be let in.
+
+    Attributes
+    ----------
+    confirmed:
+        Whether the operator has confirmed the key.
+    before:
+        Whether a site of this name took part before, with another key.
+    """
+
+    confirmed: bool
+    before: bool
+
+
 def key_fingerprint(key: Path) -> str:
     """Fingerprint of a node's public key, as the operator sees it."""
     return fingerprint(public_bytes(read_key(key)))
 
 
-def ask_in(invitation: Invitation, root: Path, key: Path) -> bool:
+def ask_in(invitation: Invitation, root: Path, key: Path) -> Asked:
     """Have a node's key wait at the server. The same key may ask again.
 
     Parameters
@@ -43,11 +60,6 @@ def ask_in(invitation: Invitation, root: Path, key: Path) -> bool:
         File of the server's root certificate.
     key:
         File of the node's private key.
-
-    Returns
-    -------
-    bool
-        Whether the operator has confirmed the key already.
 
     Raises
     ------
@@ -65,7 +77,8 @@ def ask_in(invitation: Invitation, root: Path, key: Path) -> bool:
     if answer.status_code != httpx.codes.OK:
         raise refused(invitation.server, answer)
     try:
-        return bool(answer.json()["confirmed"])
+        said = answer.json()
+        return Asked(bool(said["confirmed"]), bool(said["before"]))
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{invitation.server} is no fedgrpo server", cure="check it") from None
 

@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM, Invitation
 from fedgrpo.federation.deployment.site.greeting import read_key
 from fedgrpo.federation.deployment.site.site_file import SiteFile, known_authorities
+from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import make_file, replace_file
+from fedgrpo.site import SpendingFile
 from fedgrpo.site.node_folder import owned_folder
 
-SITE_FILE = "site.toml"
+SITE_FILE, SPENT = "site.toml", "spent.jsonl"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class SiteFolder:
         return self.path / "member.key"
 
     @property
+    def service(self) -> Path:
+        """Unit by which systemd keeps the node running."""
+        return self.path / "fedgrpo-node.service"
+
+    @property
     def site_file(self) -> Path:
         """What the node is started with."""
         return self.path / SITE_FILE
@@ -100,6 +107,26 @@ class SiteFolder:
             )
         return read_key(self.key)
 
+    def take_account(self, account: Path) -> None:
+        """Go on with the account of another machine.
+
+        Raises
+        ------
+        PolicyError, RunError
+            If it cannot be read or was changed, or there is one here.
+        """
+        SpendingFile(account).read()
+        if not account.exists():
+            raise RunError(
+                f"there is no account {account}",
+                cure="name the spent.jsonl of the old machine, or leave --account out",
+            )
+        if not make_file(self.path / SPENT, account.read_bytes()):
+            raise RunError(
+                f"there is an account in {self.path} already",
+                cure="leave --account out: it is gone on with",
+            )
+
     def write_root(self, invitation: Invitation) -> Path:
         """Write the server's root certificate; returns the file that has it."""
         if invitation.ca == SYSTEM:
@@ -110,8 +137,8 @@ class SiteFolder:
     def write_site_file(
         self, invitation: Invitation, prompts: Path, policy: Path, *, member: bool, listen: str
     ) -> SiteFile:
-        """Write ``site.toml``, and return it as it is read. What people have added to one that is
-        there stays.
+        """Write ``site.toml`` and a unit for systemd, and return the former as it is read. What
+        people have added to one that is there stays.
 
         Parameters
         ----------
@@ -136,6 +163,10 @@ class SiteFolder:
                 **({"committee_listen": listen} if listen else {}),
             }
         )
+        here = Path.cwd()
+        about = f"fedgrpo site {invitation.site}"
+        service = Service(about, ["node", str(self.site_file)], here, [self.path])
+        replace_file(self.service, unit(service, self.service).encode())
         head = f"# Site {invitation.site}. Start its node: fedgrpo node {self.site_file}\n"
         replace_file(self.site_file, (head + made.written()).encode(), mode=0o600)
         return SiteFile.read(self.site_file)

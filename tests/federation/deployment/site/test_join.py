@@ -1,0 +1,162 @@
+"""A site's people are asked before anything is sent, and nothing of theirs is made twice."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from fedgrpo.cli.app import app
+from fedgrpo.federation.deployment.invitation.invitation import SYSTEM, Invitation
+from fedgrpo.federation.deployment.site.joining.asking import key_fingerprint
+from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
+from fedgrpo.federation.deployment.site.site_file import SiteFile
+from fedgrpo.federation.wire.versions import VERSION
+from fedgrpo.ground.errors import PolicyError, RunError
+from fedgrpo.settings import Settings
+from fedgrpo.site import SpendingFile
+from fedgrpo.site.account.costs import round_entry
+from tests.federation.deployed import write_prompts
+
+CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def invitation(**changed):
+    fields = {
+        "server": "127.0.0.1:9",  # Whoever got as far as to ask it would fail otherwise.
+        "ca": CA,
+        "site": "hospital-a",
+        "token": "t" * 43,
+        "expires": int(time.time()) + 86_400,
+        "fedgrpo": VERSION,
+        "settings": "federation.min_clients = 3\nrobust.rule = 'mean'\nrobust.trim = 0\n",
+    }
+    return Invitation(**fields | changed)
+
+
+@pytest.fixture
+def prompts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_prompts(tmp_path / "prompts.jsonl", seed=0)
+    return tmp_path / "prompts.jsonl"
+
+
+def join(made, prompts, *words, typed=""):
+    command = ["join", made.line, "--prompts", str(prompts), *words]
+    result = CliRunner().invoke(app, command, input=typed)
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("typed", ["", "n\n", "\n", "ja\n"])
+def test_without_a_yes_to_the_fingerprint_nothing_is_made_or_sent(prompts, typed):
+    made = invitation()
+    code, said = join(made, prompts, typed=typed)
+    assert code == 2
+    assert made.fingerprint in said
+    assert "nothing was sent" in said
+    assert [path.name for path in prompts.parent.iterdir()] == ["prompts.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"expires": 1}, "has expired, on 1970-01-01 00:00 UTC"),
+        ({"fedgrpo": "0.0.1"}, f"to fedgrpo 0.0.1, and {VERSION} is installed here"),
+        ({"settings": "roundz = 3"}, "roundz"),
+    ],
+)
+def test_an_invitation_that_cannot_be_used_is_refused_before_anybody_is_asked(
+    prompts, changed, words
+):
+    code, said = join(invitation(**changed), prompts, typed="y\n")
+    assert code == 2
+    assert words in said
+    assert "[y/N]" not in said
+
+
+def test_prompts_that_are_not_there_are_named_before_anything_is_made(prompts):
+    made = invitation()
+    code, said = join(made, prompts / "x", "--accept", made.fingerprint)
+    assert (code, "does not exist" in said) == (2, True)
+    assert not (prompts.parent / "hospital-a").exists()
+
+
+def test_a_ready_policy_that_refuses_the_run_is_told_of(prompts):
+    made = invitation()
+    (prompts.parent / "policy.toml").write_text(
+        "prompts_declared = 40\nlongest_prompt_tokens = 16\n"
+    )
+    code, said = join(made, prompts, "--accept", made.fingerprint)
+    assert code == 2
+    assert "would refuse the agreed run" in said
+    assert "cure:" in said
+
+
+def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path):
+    folder = SiteFolder.of(tmp_path / "hospital-a")
+    folder.kept_node_key()
+    first = folder.key.read_bytes()
+    folder.kept_node_key()
+    assert folder.key.read_bytes() == first
+    assert folder.key.stat().st_mode & 0o077 == 0
+    assert folder.path.stat().st_mode & 0o077 == 0
+    assert key_fingerprint(folder.key).count("-") == 3
+    folder.key.chmod(0o644)
+    with pytest.raises(RunError, match="others can read"):
+        folder.kept_node_key()
+
+
+def test_the_site_file_is_whole_and_keeps_what_people_added(tmp_path):
+    folder = SiteFolder.of(tmp_path / "hospital-a")
+    folder.write_root(invitation())
+    prompts, policy = tmp_path / "prompts.jsonl", folder.policy
+    written = folder.write_site_file(invitation(), prompts, policy, member=True, listen="")
+    assert written.prompts == str(prompts)
+    assert written.committee_key == str(folder.member_key)
+    with folder.site_file.open("a") as file:
+        file.write("threads = 3\n")
+    moved = invitation(server="fed.example:1")
+    again = folder.write_site_file(moved, prompts, policy, member=False, listen="")
+    assert (again.threads, again.server) == (3, "fed.example:1")
+    assert again.committee_key == written.committee_key
+    assert again == SiteFile.read(folder.site_file)
+
+
+def test_with_a_public_authority_the_machines_own_list_is_used(tmp_path):
+    folder, made = SiteFolder.of(tmp_path / "a"), invitation(ca=SYSTEM)
+    root = folder.write_root(made)
+    read = folder.write_site_file(made, tmp_path, folder.policy, member=False, listen="")
+    assert root.exists()
+    assert read.ca == str(root)
+    assert not folder.ca.exists()
+
+
+def test_an_old_account_is_taken_over_once_and_whole(tmp_path):
+    old = SpendingFile(tmp_path / "old" / "spent.jsonl")
+    old.path.parent.mkdir()
+    old.charge(round_entry(Settings(), at="now", run=1, round=1, plan="p"), lambda entries: None)
+    folder = SiteFolder.of(tmp_path / "hospital-a")
+    folder.take_account(old.path)
+    assert SpendingFile(folder.path / "spent.jsonl").read() == old.read()
+    with pytest.raises(RunError, match="an account in"):
+        folder.take_account(old.path)
+    old.path.write_bytes(old.path.read_bytes().replace(b'"round": 1', b'"round": 2'))
+    with pytest.raises(PolicyError):
+        SiteFolder.of(tmp_path / "hospital-b").take_account(old.path)
+
+
+@pytest.mark.slow
+def test_the_proposal_is_read_before_it_is_accepted_and_lets_the_prompts_be_used(prompts):
+    made = invitation(settings=invitation().settings + "data.min_prompts = 40\n")
+    code, said = join(made, prompts, "--accept", made.fingerprint)
+    assert code == 2
+    assert "WHAT LEAVES THIS MACHINE" in said
+    assert "the policy is not accepted; nothing was sent" in said
+    folder = prompts.parent / "hospital-a"
+    assert sorted(path.name for path in folder.iterdir()) == ["policy.proposed.toml"]
+    mark = said.rpartition("--accept ")[2].split(")")[0]
+    code, said = join(made, prompts, "--accept", made.fingerprint, "--accept", mark)
+    assert "127.0.0.1:9" in said, "it asked nobody"
+    assert (folder / "policy.toml").exists()
+    assert (folder / "state").is_dir(), "no stamp: the node would not start"
