@@ -113,6 +113,14 @@ LAYERS = """
     federation.deployment.site.greeting
     federation.deployment.site.joining
     federation.deployment.site
+    federation.deployment.doctor.troubles
+    federation.deployment.doctor.finding
+    federation.deployment.doctor.line
+    federation.deployment.doctor.look
+    federation.deployment.doctor.surroundings
+    federation.deployment.doctor.registry
+    federation.deployment.doctor.checks
+    federation.deployment.doctor
     federation.rehearsal
     federation.audit
     federation

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tests import troubleshooting_page
 from tests.errors_page import classes, page
 
 ROOT = Path(__file__).parents[1]
@@ -12,6 +13,11 @@ def test_every_error_class_has_its_section() -> None:
     assert (ROOT / "docs" / "errors.md").read_text() == page(), "python -m tests.errors_page"
     assert len(classes()) > 15
     assert all(kind.__doc__ for kind in classes())
+
+
+def test_every_code_that_a_site_may_see_is_on_its_page() -> None:
+    written = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert written == troubleshooting_page.page(), "python -m tests.troubleshooting_page"
 
 
 def test_every_page_is_on_the_site() -> None:

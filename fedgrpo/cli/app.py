@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedgrpo.cli import ledger, policy
+from fedgrpo.cli.doctor import doctor
 from fedgrpo.cli.operator import server
 from fedgrpo.cli.operator.run import run, status, stop
 from fedgrpo.cli.operator.sites import invite, revoke, sites
@@ -44,6 +45,7 @@ app.command("committee-key")(committee_key)
 app.command("join")(join)
 app.command("leave")(leave)
 app.command("node")(node)
+app.command("doctor")(doctor)
 app.command("invite")(invite)
 app.command("sites")(sites)
 app.command("revoke")(revoke)

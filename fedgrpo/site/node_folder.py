@@ -16,8 +16,8 @@ from fedgrpo.site.refusals import Refusal, refused
 
 STATE = "state"
 """Key of a node's own configuration that names its folder."""
-LOCK = "node.lock"
-"""File in the folder that is locked while a release is made."""
+LOCK, RUNNING = "node.lock", "running.lock"
+"""Files in the folder that are locked while a release is made, and while a node runs."""
 
 
 def node_folder(node_config: Mapping[str, Scalar], settings: Settings) -> Path | None:
@@ -100,3 +100,18 @@ def check_free(folder: Path | None) -> None:
     if folder is not None and (folder / LOCK).exists():
         with locked(folder):
             return
+
+
+def running(folder: Path) -> str:
+    """Id of the process that runs a node with this folder; empty if there is none. Nothing is
+    changed.
+    """
+    try:
+        with (folder / RUNNING).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "?"
+    except OSError:
+        pass
+    return ""

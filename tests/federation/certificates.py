@@ -13,9 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 _PLAIN = wire.NoEncryption()
+HOUR = datetime.timedelta(hours=1)
 
 
-def superlink_files(folder: Path) -> tuple[Path, Path, Path]:
+def superlink_files(
+    folder: Path,
+    *,
+    name: str = "localhost",
+    begins_in: datetime.timedelta = -HOUR,
+    ends_in: datetime.timedelta = 23 * HOUR,
+) -> tuple[Path, Path, Path]:
     """Write a root certificate, and a SuperLink's certificate and private key."""
     root, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = _certificate("root", root, "root", root).add_extension(
@@ -26,10 +33,10 @@ def superlink_files(folder: Path) -> tuple[Path, Path, Path]:
         x509.SubjectKeyIdentifier.from_public_key(root.public_key()), critical=False
     )
     loopback = ipaddress.ip_address("127.0.0.1")
-    names = [x509.DNSName("localhost"), x509.IPAddress(loopback)]
-    issued = _certificate("localhost", own, "root", root).add_extension(
-        x509.SubjectAlternativeName(names), critical=False
-    )
+    names = [x509.DNSName(name), x509.IPAddress(loopback)]
+    now = datetime.datetime.now(datetime.UTC)
+    dated = _certificate(name, own, "root", root, now + begins_in, now + ends_in)
+    issued = dated.add_extension(x509.SubjectAlternativeName(names), critical=False)
     issued = issued.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), critical=False
     )
@@ -57,15 +64,17 @@ def _certificate(
     key: ec.EllipticCurvePrivateKey,
     issuer: str,
     signer: ec.EllipticCurvePrivateKey,
+    begins: datetime.datetime | None = None,
+    ends: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
-    begins = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    begins = begins or datetime.datetime.now(datetime.UTC) - HOUR
     return x509.CertificateBuilder(
         issuer_name=_name(issuer),
         subject_name=_name(subject),
         public_key=key.public_key(),
         serial_number=x509.random_serial_number(),
         not_valid_before=begins,
-        not_valid_after=begins + datetime.timedelta(days=1),
+        not_valid_after=ends or begins + 24 * HOUR,
     )
 
 

@@ -63,6 +63,7 @@ class Site:
         folder.mkdir()
         self.folder, self.log, self.process = folder, folder / "node.log", None
         self.key, self.node = server.register()
+        (folder / "node.key").touch(0o600)
         (folder / "node.key").write_bytes(
             self.key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         )

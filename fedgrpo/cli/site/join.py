@@ -100,10 +100,11 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
         typer.echo(f"or as a service, by root: systemctl enable --now {folder.service}")
         if start:
+            from fedgrpo.federation.deployment.doctor.visit import before_start
             from fedgrpo.federation.deployment.site.node import run_node
 
             log_to_stderr()
-            run_node(site, no_policy=False)
+            run_node(site, before_start, no_policy=False)
 
 
 def _checked(invitation: Invitation) -> Settings:

@@ -123,6 +123,32 @@ async def keep_running(
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
+async def start_every(
+    pause_s: float, begin: Callable[[], subprocess.Popen[bytes]], longest_s: float
+) -> None:
+    """Start a child now and then, after a pause each time, until this is cancelled.
+
+    Parameters
+    ----------
+    pause_s:
+        Before each.
+    begin:
+        Starts it.
+    longest_s:
+        After that it is ended.
+    """
+    while True:
+        await asyncio.sleep(pause_s)
+        process = begin()
+        try:
+            async with asyncio.timeout(longest_s):
+                await _ended(process)
+        except TimeoutError:
+            LOG.warning("%s took more than %.0f s", process.args, longest_s)
+        finally:
+            end(process)
+
+
 async def _ended(process: subprocess.Popen[bytes]) -> int:
     """Exit code of a child, when it has ended."""
     while (code := process.poll()) is None:

@@ -83,13 +83,19 @@ def dry_run(
         is sampled if a round would not fit into memory.
     """
     settings = load_scenario(scenario, overrides or {}, Path.cwd())
-    check_budget(settings)
-    check_parts(settings.grpo)
     if not prompts:  # The first client is a simulated one; a deployed node uses all cores.
         torch.set_num_threads(settings.simulation.cpus_per_client)
+    return rehearsed(settings, absolute_source(prompts, Path.cwd()), sample)
+
+
+def rehearsed(settings: Settings, prompts: str, sample: int = SAMPLE) -> DryRun:
+    """Measure a round of settings that are at hand; see :func:`dry_run`."""
+    check_budget(settings)
+    check_parts(settings.grpo)
     adapter = Adapter.from_settings(settings)
-    survey = _survey(settings, adapter, absolute_source(prompts, Path.cwd()))
-    memory = _foretold(settings, adapter, max(survey.lengths))
+    survey = _survey(settings, adapter, prompts)
+    declared = declared_by(_SIMULATED, settings).longest_prompt_tokens
+    memory = foretold_round(settings, adapter, max(survey.lengths), declared)
     memory.check(private=settings.privacy.unit == "prompt")
     measure = _measure_apart if settings.privacy.unit == "prompt" else _measure
     measured = measure(settings, adapter, survey, min(sample, settings.grpo.prompts_per_step))
@@ -186,11 +192,17 @@ def _survey(settings: Settings, adapter: Adapter, source: str) -> Survey:
     return survey
 
 
-def _foretold(settings: Settings, adapter: Adapter, longest: int) -> Forecast:
-    """What a round would take of memory at its peak, on top of what is held by now."""
+def foretold_round(settings: Settings, adapter: Adapter, longest: int, declared: int) -> Forecast:
+    """What a round would take of memory at its peak, on top of what is held by now.
+
+    Parameters
+    ----------
+    longest, declared:
+        Tokens of the longest prompt that there is, and that the site declares; the latter counts
+        where prompts are to be hidden.
+    """
     policy = Policy(adapter, settings.grpo)
     if settings.privacy.unit == "prompt":
-        declared = declared_by(_SIMULATED, settings).longest_prompt_tokens
         return foretold_apart(policy, planned_shapes(settings, adapter, declared))
     return foretold(policy, longest, settings.evaluation.prompts)
 

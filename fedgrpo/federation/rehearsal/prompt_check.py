@@ -77,10 +77,7 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
         If the model cannot be loaded.
     """
     stamp = files_stamp(prompts)
-    longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
-    rows = survey_source(Source.of(settings.data, prompts), _one, _ANY_LENGTH, RowLimit(longest))
-    survey = _measured(rows, settings, policy)
-    check_unit_column(survey.rows, settings.data.unit, prompts)
+    survey = surveyed(prompts, settings, policy)
     if files_stamp(prompts) != stamp:
         raise DataError(f"{prompts} changed while it was looked at", cure="check it again")
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
@@ -94,6 +91,15 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
         too_long=sum(length > limit for length in survey.lengths),
         unusable=survey.refused,
     )
+
+
+def surveyed(prompts: str, settings: Settings, policy: Policy) -> Survey:
+    """Look at every row and keep those that can be used, with their lengths; see :func:`find`."""
+    longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
+    rows = survey_source(Source.of(settings.data, prompts), _one, _ANY_LENGTH, RowLimit(longest))
+    survey = _measured(rows, settings, policy)
+    check_unit_column(survey.rows, settings.data.unit, prompts)
+    return survey
 
 
 def _one(_: Prompt) -> int:

@@ -82,3 +82,34 @@ def test_a_module_that_nobody_told_anything_ends_at_once():
     )  # fmt: skip
     assert done.returncode != 0
     assert "started by fedgrpo" in done.stderr
+
+
+VISIT = """
+from pathlib import Path
+from fedgrpo.federation.deployment.children import told
+with Path(told()["file"]).open("a") as file:
+    file.write("x")
+"""
+
+
+def test_what_comes_now_and_then_comes_again_and_ends_with_who_waits_for_it(tmp_path, monkeypatch):
+    for name, value in modules(tmp_path, visit_of_a_test=VISIT).items():
+        monkeypatch.setenv(name, value)
+    file, begun = tmp_path / "visits", []
+
+    def begin():
+        begun.append(children.start("visit_of_a_test", {"file": str(file)}))
+        return begun[-1]
+
+    async def watched():
+        visits = asyncio.create_task(children.start_every(0.0, begin, 60.0))
+        while not file.exists() or len(file.read_text()) < 2:
+            assert not visits.done()
+            await asyncio.sleep(0.05)
+        visits.cancel()
+        await asyncio.wait([visits])
+        assert visits.cancelled()
+
+    asyncio.run(watched())
+    assert len(begun) >= 2
+    assert all(process.poll() is not None for process in begun)

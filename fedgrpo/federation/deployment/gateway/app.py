@@ -19,7 +19,7 @@ from fedgrpo.federation.deployment.gateway.door import neighbourhood
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.enrolment.joining import WAITS, Enrolling
 from fedgrpo.federation.deployment.gateway.inner import Inner
-from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, JOIN, LEAVE, PUSH
+from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, INVITED, JOIN, LEAVE, PUSH
 from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import NOT_FOUND, RefusedError
 from fedgrpo.federation.deployment.gateway.roster import Roster
@@ -88,10 +88,11 @@ class Gateway:
         if scope["query_string"]:
             raise NOT_FOUND
         if path == HELLO and scope["method"] == "GET":
-            headers = _headers(scope)
-            if credentials.KEY in headers:
-                await self._node(scope, headers)
-            await _hello()(scope, receive, send)
+            await (await self._hello(scope))(scope, receive, send)
+        elif path == INVITED and scope["method"] == "POST":
+            self._enrolling.count(_address(scope), time.monotonic())
+            answer = await self._enrolling.look(_headers(scope), receive)
+            await answer(scope, receive, send)
         elif path == JOIN and scope["method"] == "POST":
             await self._join(scope, receive, send)
         elif path == LEAVE and scope["method"] == "POST":
@@ -103,6 +104,17 @@ class Gateway:
             await self._fleet(path, scope, receive, send)
         else:
             raise NOT_FOUND
+
+    async def _hello(self, scope: Scope) -> Response:
+        """Version and clock; a node hears besides for how long it is still taken to be there."""
+        headers, heard = _headers(scope), {}
+        if credentials.KEY in headers:
+            self._roster.doubt()
+            await self._node(scope, headers)
+            key = credentials.shown(headers).key
+            heard = {"believed_s": self._roster.believed_s(key, time.time())}
+        said = {"time": time.time(), "fedgrpo": VERSION, "protocol": PROTOCOL, **heard}
+        return Response(json.dumps(said), media_type="application/json")
 
     async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
         now, headers = time.monotonic(), _headers(scope)
@@ -201,11 +213,6 @@ def _as_itself(body: bytes, node: int) -> bytes:
     if not pushed.single:
         raise RefusedError(400, "one message is pushed at a time, with the list of its objects")
     return pushed.body
-
-
-def _hello() -> Response:
-    said = {"time": time.time(), "fedgrpo": VERSION, "protocol": PROTOCOL}
-    return Response(json.dumps(said), media_type="application/json")
 
 
 async def _pass_on(answer: httpx.Response, send: Send) -> None:

@@ -29,4 +29,4 @@ FLEET: Mapping[bytes, int] = {
 of messages lists their objects, some 70 bytes each, and the SuperLink serves nobody else while it
 writes them down: 3700 objects stand for 18 GB of arrays."""
 
-HELLO, JOIN, LEAVE = b"/hello", b"/join", b"/leave"
+HELLO, INVITED, JOIN, LEAVE = b"/hello", b"/invited", b"/join", b"/leave"

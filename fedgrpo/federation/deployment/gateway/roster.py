@@ -46,6 +46,13 @@ class Roster:
             )
         return self._nodes[key].number
 
+    def believed_s(self, key: bytes, now: float) -> float:
+        """Seconds for which the SuperLink still takes a node to be there, and lets in no second one
+        with its key; 0 for one that it does not.
+        """
+        node = self._nodes.get(key)
+        return max(0.0, node.until - now) if node and node.online else 0.0
+
     def doubt(self) -> None:
         """Ask again when the next one comes: the SuperLink has refused one who is known here."""
         if time.monotonic() - self._asked > AT_LEAST_S:

@@ -12,11 +12,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fedgrpo.federation.deployment.flower_internals import sign
+from fedgrpo.federation.deployment.flower_internals import AGE_S, sign
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import RunError, VersionError
 
 PATIENCE_S = 15.0
+MOST_FAST_S, MOST_SLOW_S = -AGE_S[0], AGE_S[1]
+"""How far a node's clock may be ahead of the server's, and behind it with its request's way."""
 
 
 class WaitingError(RunError):

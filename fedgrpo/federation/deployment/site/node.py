@@ -13,34 +13,41 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from flwr.clientapp import ClientApp
 
-from fedgrpo.federation.deployment.children import keep_running, start
-from fedgrpo.federation.deployment.executor.apps import CLIENT, load_app
+from fedgrpo.federation.deployment.children import keep_running, start, start_every
+from fedgrpo.federation.deployment.executor.apps import load_app
 from fedgrpo.federation.deployment.flower_internals import NodeStart, Runtime
 from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import FedGRPOError
+from fedgrpo.ground.run_files import alone
+from fedgrpo.settings import Settings
+from fedgrpo.site.node_folder import RUNNING, STATE, node_folder, owned_folder
 
 LOG = logging.getLogger(__name__)
 
 SUPERNODE = "fedgrpo.federation.deployment.site.supernode"
 EXECUTOR = "fedgrpo.federation.deployment.executor.tasks"
+VISIT = "fedgrpo.federation.deployment.doctor.visit"
+VISIT_EVERY_S, LONGEST_VISIT_S = 3600.0, 600.0
 
 
-def run_node(site: SiteFile, *, no_policy: bool) -> None:
+def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: bool) -> None:
     """Check what is here, greet the server, and answer until a signal ends it.
 
     Parameters
     ----------
     site:
         What the site's people have written down.
+    doctor:
+        Has a last look, and raises if the node must not start.
     no_policy:
         Whether to start without a policy.
 
@@ -50,13 +57,26 @@ def run_node(site: SiteFile, *, no_policy: bool) -> None:
         If it cannot start, with a cure.
     """
     os.umask(0o077)
-    check_site(site.node_config, no_policy=no_policy, own_app=site.app != CLIENT)
+    check_site(site.node_config, no_policy=no_policy, own_app=site.own_app)
     load_app(site.app, ClientApp)
+    doctor(site)
     greet(site.server, Path(site.ca), Path(site.key))
     if no_policy:
         LOG.warning("no policy is asked for: without one this node refuses every order")
-    with _socket() as (listening, path):
+    with _alone(site), _socket() as (listening, path):
         asyncio.run(_run(site, listening, path))
+
+
+@contextmanager
+def _alone(site: SiteFile) -> Iterator[None]:
+    """Keep a second node from the folder of this one. An app of the site's own may have none."""
+    if "prompts" not in site.node_config and STATE not in site.node_config:
+        yield
+        return
+    folder = node_folder(site.node_config, Settings())
+    assert folder
+    with alone(owned_folder(folder), RUNNING, cure="end that node: one node a folder"):
+        yield
 
 
 @contextmanager
@@ -90,6 +110,9 @@ async def _run(site: SiteFile, listening: socket.socket, path: str) -> None:
                 )
             ),
             group.create_task(keep_running("the executor", lambda: start(EXECUTOR, executor))),
+            group.create_task(
+                start_every(VISIT_EVERY_S, lambda: start(VISIT, site.model_dump()), LONGEST_VISIT_S)
+            ),
         ]
         await ended.wait()
         for child in kept:

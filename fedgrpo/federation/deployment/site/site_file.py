@@ -102,6 +102,11 @@ class SiteFile(BaseModel):
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in own.items())
 
     @property
+    def own_app(self) -> bool:
+        """Whether an app of the site's own runs, which may find its prompts elsewhere."""
+        return self.app != CLIENT
+
+    @property
     def node_config(self) -> dict[str, Scalar]:
         """The node's own configuration, under the names that its parts read. It stays here."""
         named: dict[str, Scalar] = {

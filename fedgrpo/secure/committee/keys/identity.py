@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -77,6 +78,21 @@ class Identity:
                 cure="point to the file that this member's identity was written to",
             )
         return cls(data[:KEY_BYTES], data[KEY_BYTES:])
+
+    @classmethod
+    def read(cls, path: Path) -> Identity:
+        """Read a member's file; raises ProtocolError if it cannot be read, or others may."""
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ProtocolError(
+                    f"others than its owner may read {path}", cure=f"run chmod 600 {path}"
+                )
+            return cls.from_bytes(path.read_bytes())
+        except OSError as error:
+            raise ProtocolError(
+                f"committee key {path} cannot be read ({type(error).__name__})",
+                cure=f"make it with 'fedgrpo committee-key {path}'",
+            ) from None
 
 
 @dataclass(frozen=True)

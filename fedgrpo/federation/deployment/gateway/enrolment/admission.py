@@ -99,6 +99,24 @@ def admit(book: Book, asking: Asking, key: str, now: float) -> Enrolled:
     return book.change(asking.site, waiting)
 
 
+def check_open(book: Book, asking: Asking, now: float) -> None:
+    """Say whether an invitation could be used; it stays as it is. Raises NotAdmittedError.
+
+    Parameters
+    ----------
+    book:
+        Of the server.
+    asking:
+        Its site and token.
+    now:
+        Unix time, in seconds.
+    """
+    site = _invited(book.sites(), asking)
+    if site.used_by:
+        raise NotAdmittedError("this invitation was used", cure=_NEW, status=409)
+    _check_time(site, now)
+
+
 def _check_version(asking: Asking) -> None:
     if (asking.fedgrpo, asking.protocol) != (VERSION, PROTOCOL):
         raise NotAdmittedError(
@@ -109,7 +127,7 @@ def _check_version(asking: Asking) -> None:
         )
 
 
-def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
+def _invited(sites: Sites, asking: Asking) -> Enrolled:
     site = sites.get(asking.site)
     # The same words for a name and for a token: nobody is told who was invited.
     if not site or not site.token or not secrets.compare_digest(site.token, hashed(asking.token)):
@@ -119,6 +137,11 @@ def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
             cure=_NEW,
             status=403,
         )
+    return site
+
+
+def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
+    site = _invited(sites, asking)
     if departed(key, sites):
         raise NotAdmittedError(
             "this site's key was revoked, and a key that was revoked does not come back",
@@ -137,8 +160,13 @@ def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
             cure=f"{_NEW}; and tell him if it was not you who used it",
             status=409,
         )
-    if now >= site.expires and not site.used_by:
+    if not site.used_by:
+        _check_time(site, now)
+    return site
+
+
+def _check_time(site: Enrolled, now: float) -> None:
+    if now >= site.expires:
         raise NotAdmittedError(
             f"this invitation has expired, on {when(site.expires)}", cure=_NEW, status=410
         )
-    return site

@@ -18,6 +18,7 @@ from fedgrpo.federation.deployment.gateway.enrolment.admission import (
     Asking,
     NotAdmittedError,
     admit,
+    check_open,
 )
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites, departed, revoked
 from fedgrpo.federation.deployment.gateway.rates import Rate, Rates
@@ -80,6 +81,18 @@ class Enrolling:
             LOG.warning("%s has come, and waits for its confirmation: fedgrpo sites", asking.site)
         said = {"confirmed": not site.waiting, "before": site.had_another_key}
         return Response(json.dumps(said), media_type="application/json")
+
+    async def look(self, headers: Mapping[bytes, bytes], receive: Receive) -> Response:
+        """Say whether an invitation could be used; raises RefusedError if it could not."""
+        body = await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES))
+        try:
+            asking = Asking.read(body)
+            await asyncio.to_thread(check_open, self._book, asking, time.time())
+        except NotAdmittedError as error:
+            raise RefusedError(error.status, error.problem, cure=error.cure) from None
+        except (RunError, OSError):
+            raise _UNREADABLE from None
+        return Response(json.dumps({"site": asking.site}), media_type="application/json")
 
     async def let_go(
         self, key: bytes, headers: Mapping[bytes, bytes], receive: Receive

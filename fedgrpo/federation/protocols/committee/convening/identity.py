@@ -39,27 +39,13 @@ def member_identity(context: Context, store: NodeStore) -> Identity:
     ProtocolError if the node has none, or they cannot be read.
     """
     if KEY_FILE in context.node_config:
-        return _read(Path(str(context.node_config[KEY_FILE])))
+        return Identity.read(Path(str(context.node_config[KEY_FILE])))
     if not is_simulated(context):
         raise ProtocolError(
             "this node has no keys as a committee member",
             cure=f"make some with 'fedgrpo committee-key FILE' and start it with {KEY_FILE}",
         )
     return Identity(store.derive("member signing"), store.derive("member agreement"))
-
-
-def _read(path: Path) -> Identity:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise ProtocolError(
-                f"others than its owner may read {path}", cure=f"run chmod 600 {path}"
-            )
-        return Identity.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise ProtocolError(
-            f"committee key {path} cannot be read ({type(error).__name__})",
-            cure=f"make it with 'fedgrpo committee-key {path}'",
-        ) from None
 
 
 def own_seat(identity: Identity, pledge: Pledge, place: Place, node: int) -> Seat:
