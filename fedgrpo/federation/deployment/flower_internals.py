@@ -306,6 +306,15 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
 # Tasks -------------------------------------------------------------------------------------------
 
 
+def import_for_tasks(kind: str) -> None:
+    """Import what a task of that kind takes of Flower."""
+    import flwr.supercore.heartbeat
+    import flwr.supernode.runtime.run_clientapp
+
+    if kind == "flwr-serverapp":
+        import flwr.superlink.grid  # noqa: F401
+
+
 def next_task(client: Any, kind: str) -> str:
     """Token of the next task; empty while there is none."""
     from flwr.proto.runtime_pb2 import AcquireTaskRequest

@@ -2,7 +2,9 @@
 
 Adversary: a server that chooses order and settings, and reads the answer and the time it takes.
 
-* Until the release is charged for, no prompt is read, and an order may be refused by a code.
+* Until the release is charged for, no prompt is read, and an order may be refused by a code. Where
+  the client was asked before, the code leaves at the time of an answer: how long a process takes to
+  say what cannot be loaded tells whether it has loaded it already, or died of an earlier order.
 * From then on there is one kind of answer, the release. Whatever goes wrong, it is zero under the
   full noise, which nobody can tell from another release. (Without a privacy unit nothing is hidden,
   and a failure is a code.)
@@ -28,6 +30,7 @@ from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.federation.node.answers import log_failure
 from fedgrpo.federation.node.clients.interfaces import (
     ClientFactory,
+    ElsewhereError,
     PreparingFactory,
     TellingFactory,
 )
@@ -138,8 +141,10 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
     if faults.drops:
         raise refused(Refusal.DROPPED_OUT, "simulated dropout")
     with task.store.locked():
-        paid = _paid(task, node)
+        task.memory.check_turn(task.ask.round, task.order.adapter)
+        kept = task.store.released(task.ask)
         try:
+            paid = _paid(task, node, kept)
             release = _release(task, node, paid, byzantine=faults.byzantine)
             return _reply(task, release, node.minimum_bucket)
         finally:
@@ -202,10 +207,8 @@ class Paid:
     in_time: bool
 
 
-def _paid(task: Task, node: Node) -> Paid:
+def _paid(task: Task, node: Node, kept: Release | None) -> Paid:
     """Refuse the order, or charge for its release."""
-    task.memory.check_turn(task.ask.round, task.order.adapter)
-    kept = task.store.released(task.ask)
     in_time = kept is not None or _is_in_time(task, node)
     if not (in_time or task.gate.is_charged()):
         raise refused(
@@ -287,7 +290,8 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
     except BaseException as error:
         pass_on_interrupt(error)
         log_failure("contribution failed", error)
-        mishaps[f"{_ALL_ZERO}: {type(error).__name__}"] += 1
+        kind = error.kind if isinstance(error, ElsewhereError) else type(error).__name__
+        mishaps[f"{_ALL_ZERO}: {kind}"] += 1
     else:
         return release
     return None

@@ -282,13 +282,14 @@ def test_what_a_client_counts_is_kept_for_the_sites_own_people(tmp_path: Path) -
         (KeyError("k"), Refusal.FAILED),
     ],
 )
-def test_what_cannot_be_loaded_is_told_before_the_charge(
+def test_what_cannot_be_loaded_is_told_before_the_charge_and_at_the_time_of_an_answer(
     tmp_path: Path, unready: Exception, code: Refusal
 ) -> None:
     node = Deployed(tmp_path)
     node.client.unready = unready
+    came = node.clock.now()
     assert code_of(node.ask()) is code
-    assert (node.charged, node.clock.waits) == (0, [])
+    assert (node.charged, node.clock.waits) == (0, [came + AFTER_S])
 
 
 def test_a_disk_that_fails_after_the_charge_shows_no_computing_time(
