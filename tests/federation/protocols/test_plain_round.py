@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
 from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
@@ -20,6 +19,7 @@ from tests.federation.federation import (
     small_delta,
     vector_of,
 )
+from tests.federation.packed import record_of
 from tests.federation.sites import EVERYTHING, PUBLIC, FakeClock, make_site
 
 TOLERANCE = 1e-7  # The adapter is float32.
@@ -83,7 +83,7 @@ def test_two_colluders_move_the_result_no_further_than_the_honest_range():
 def test_a_bad_release_costs_only_its_sender(bad):
     def tamper(stage, node, reply):
         if node == 1004:
-            reply.content["Unmasked.arrays"] = ArrayRecord({"vector": Array(bad)})
+            reply.content["Unmasked.arrays"] = record_of(vector=bad)
         return reply
 
     strategy = Federation(make_settings(**PLAIN), tamper=tamper).run()
