@@ -48,8 +48,8 @@ from fedgrpo.federation.protocols import node_side
 from fedgrpo.federation.protocols.base import Answering
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.wire.codec import Header, check_header, decode
-from fedgrpo.federation.wire.messages import TrainOrder
+from fedgrpo.federation.wire.codec import Header, check_header, decode, put
+from fedgrpo.federation.wire.messages import KeptBasis, TrainOrder, read_kept_basis
 from fedgrpo.federation.wire.plans import is_single, order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.ground.mishaps import pass_on_interrupt
@@ -118,6 +118,11 @@ class Task:
         return order_digest(self.settings, self.order.adapter, plan.clipping_norm, plan.radius)
 
     @property
+    def keeps_basis(self) -> bool:
+        """Whether frozen tensors are kept, so as not to be sent again. Simulated nodes are near."""
+        return bool(self.order.adapter.basis) and not is_simulated(self.context.node_config)
+
+    @property
     def memory(self) -> NodeMemory:
         """What the node keeps between messages."""
         return NodeMemory(self.context.state)
@@ -143,6 +148,8 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
     with task.store.locked():
         task.memory.check_turn(task.ask.round, task.order.adapter)
         kept = task.store.released(task.ask)
+        if task.keeps_basis:
+            task.store.keep_basis(task.order.run, task.order.adapter)
         try:
             paid = _paid(task, node, kept)
             release = _release(task, node, paid, byzantine=faults.byzantine)
@@ -157,17 +164,30 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
 def _task(message: Message, context: Context, came: float) -> Task:
     """Read an order, and hold it against the node's own settings."""
     settings = Settings.from_run_config(context.run_config)
-    order = decode(TrainOrder, message.content)
+    store = NodeStore.of(context, settings)
+    order = _with_basis(decode(TrainOrder, message.content), message.content, store)
     check_header(message.content, order.header)
     _check_run(order.header, context, settings.rounds)
     _check_settings(order.fingerprint, settings)
     if not (math.isfinite(order.clipping_norm) and math.isfinite(order.radius)):
         raise BoundsError("clipping norm or radius is not finite", cure="start from sound settings")
     plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm, order.radius)
-    store = NodeStore.of(context, settings)
     declared = declared_by(context.node_config, settings)
     gate = Gate.at(context.node_config, order, plan, store, settings, declared)
     return Task(context, settings, order, plan, store, gate, declared, came)
+
+
+def _with_basis(order: TrainOrder, content: RecordDict, store: NodeStore) -> TrainOrder:
+    """The order with the frozen tensors that this node has kept, where only their hash came."""
+    if not (wanted := read_kept_basis(content)):
+        return order
+    basis = store.basis(order.run, wanted)
+    if basis is None:
+        raise refused(Refusal.BASIS, "the run's frozen basis is not, or no longer, on this disk")
+    adapter = replace(order.adapter, basis=basis)
+    if adapter.basis_hash != wanted:
+        raise refused(Refusal.BASIS, "the frozen basis on this disk is not what was kept")
+    return replace(order, adapter=adapter)
 
 
 def _check_run(header: Header, context: Context, rounds: int) -> None:
@@ -364,4 +384,7 @@ def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
         task.digest,
         minimum_bucket,
     )
-    return node_side(task.settings).answer(answering, release)
+    content = node_side(task.settings).answer(answering, release)
+    if task.keeps_basis:
+        put(content, KeptBasis(task.order.adapter.basis_hash))
+    return content

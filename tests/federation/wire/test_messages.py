@@ -35,6 +35,7 @@ from fedgrpo.federation.wire.codec import (
 )
 from fedgrpo.federation.wire.messages import (
     Ciphertexts,
+    KeptBasis,
     Masked,
     Refused,
     Tag,
@@ -130,6 +131,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         IDS,
         st.none() | arrays(np.uint64, st.integers(0, 9)),
     ),
+    KeptBasis: st.builds(KeptBasis, DIGESTS),
     Growth: st.builds(Growth, SMALL, st.lists(st.binary(), max_size=3).map(tuple)),
     Vouched: st.builds(Vouched, SMALL, st.text(max_size=9)),
 }
