@@ -99,7 +99,7 @@ class _Basis:
     """Frozen tensors of a run's adapter, and their hash."""
 
     hash: str
-    tensors: Mapping[str, NDArray[np.float32]]
+    tensors: Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class NodeStore:
         if self.basis(run, adapter.basis_hash) is None:
             self._shelf.write(f"basis-{run}", _Basis(adapter.basis_hash, adapter.basis))
 
-    def basis(self, run: str, wanted: str) -> Mapping[str, NDArray[np.float32]] | None:
+    def basis(self, run: str, wanted: str) -> Mapping[str, NDArray[np.generic]] | None:
         """Return a run's frozen tensors; None if none of that hash were kept."""
         kept = self._shelf.read(_Basis, f"basis-{run}")
         return kept.tensors if kept and kept.hash == wanted else None
