@@ -6,7 +6,8 @@ here (``privacy.unit = "none"``, ``answer_after_s = 0``, made-up prompts), so th
 as soon as it is there: with a privacy unit a round takes its ``answer_after_s``, and all that is
 measured here beside training lies within it or beside it. *Training* is a client's contribution
 alone, in a process that has loaded everything. The first round loads the model and is told apart.
-Figures depend on what else the machine does: the load is printed. The last line is JSON.
+Wall times depend on what else the machine does: the load is printed, and beside them the CPU time
+of a round, which depends on it less. The last line is JSON.
 
 Usage: ``PYTHONPATH=. python benchmarks/deployed_overhead.py [--rounds 4] [--ways kept,anew]``
 """
@@ -31,7 +32,8 @@ from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.report.reader import read_rows
 from fedgrpo.settings import Settings
 from fedgrpo.site import declared_by
-from tests.federation.deployed import CONFIG, Federation, Site, check_prompts
+from tests.federation.deployed import CONFIG, PATIENCE_S, Federation, Site, check_prompts
+from tests.federation.deployment.operated import until
 
 POLICY = (
     "prompts_declared = 40\nlongest_prompt_tokens = 16\nwithout_privacy = true\n"
@@ -63,8 +65,11 @@ def run(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
             site.start()
         run_dir = Path(folder) / "run"
         run_id = federation.submit(settings(arguments) | {"run.directory": str(run_dir)})
+        until(lambda: run_dir.exists() and len(read_rows(run_dir)) > 1, "a round", PATIENCE_S)
+        before = computed(federation)
         ended = federation.end_of(run_id)
         assert ended == "finished:completed", federation.logs()
+        spent = {name: seconds - before[name] for name, seconds in computed(federation).items()}
         rows = read_rows(run_dir)[1:]
         memory = idle_memory(sites[0])
         alone = training_alone(arguments, sites[0])
@@ -73,23 +78,45 @@ def run(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     whole = sum(later.values())
     return {
         "way": way,
+        "sites": arguments.sites,
         "first_round_s": round(sum(rounds[0].values()), 1),
         "round_s": round(whole, 1),
         "training_s": round(alone, 2),
         "outside_training_s": round(whole - alone, 1),
         "phases_s": {stage: round(seconds, 1) for stage, seconds in later.items()},
+        "cpu_s": {name: round(s / (len(rows) - 1), 2) for name, s in spent.items()},
         "idle_mb": memory,
         "load": round(os.getloadavg()[0], 1),
     }
 
 
+def computed(federation: Federation) -> dict[str, float]:
+    """CPU seconds so far of the server and of all sites, processes that have ended included."""
+    sites = [site.process.pid for site in federation.sites]
+    return {
+        "server": sum(map(_computed, _tree(federation.server.process.pid))),
+        "sites": sum(_computed(process) for pid in sites for process in _tree(pid)),
+    }
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    first = psutil.Process(pid)
+    return [first, *first.children(recursive=True)]
+
+
+def _computed(process: psutil.Process) -> float:
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.Error:
+        return 0.0
+
+
 def idle_memory(site: Site) -> dict[str, int]:
     """Proportional set sizes of a site's processes, MB: what is shared counts once."""
-    first = psutil.Process(site.process.pid)
     found: dict[str, int] = {}
-    for process in (first, *first.children(recursive=True)):
+    for process in _tree(site.process.pid):
         name = process.cmdline()[2].rpartition(".")[2] if len(process.cmdline()) > 2 else "other"
-        name = "supervisor" if process == first else name
+        name = "supervisor" if process.pid == site.process.pid else name
         found[name] = found.get(name, 0) + round(process.memory_full_info().pss / 1e6)
     return found
 
@@ -109,15 +136,16 @@ def training_alone(arguments: argparse.Namespace, site: Site) -> float:
 
 def table(results: list[dict[str, Any]]) -> str:
     """For docs/benchmarks.md."""
-    head = (
-        "| model | a round | outside training | " + " | ".join(STAGES) + " | first round | load |"
-    )
-    lines = [head, "|---" * (len(STAGES) + 5) + "|"]
+    columns = ["model", "a round", "outside training", *STAGES]
+    columns += ["first round", "CPU of a site", "CPU of the server", "load"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for one in results:
         phases = " | ".join(f"{one['phases_s'][stage]:.1f}" for stage in STAGES)
+        site_s, server_s = one["cpu_s"]["sites"] / one["sites"], one["cpu_s"]["server"]
         lines.append(
             f"| {one['way']} | {one['round_s']:.1f} s | **{one['outside_training_s']:.1f} s** | "
-            f"{phases} | {one['first_round_s']:.1f} s | {one['load']} |"
+            f"{phases} | {one['first_round_s']:.1f} s | {site_s:.2f} s | {server_s:.2f} s | "
+            f"{one['load']} |"
         )
     return "\n".join(lines)
 

@@ -143,6 +143,10 @@ class Runtime:
         from flwr.supercore.runtime import RuntimeHttpClient
 
         secret, asks = self.secret.encode(), frozenset({"/flwr.proto.Runtime/AcquireTask"})
+        retries = make_simple_http_retry_invoker()
+        if not token:
+            # Else whoever asks would hear nothing else while nobody answers, not even its own end.
+            retries.max_tries = 1
         client = RuntimeHttpClient.from_server_address(
             server_address=self.address if self.root else "node",
             insecure=not self.root,
@@ -153,7 +157,7 @@ class Runtime:
                 if token
                 else SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=asks),
             ],
-            retry_invoker=make_simple_http_retry_invoker(),
+            retry_invoker=retries,
         )
         client._client.close()
         client._client = self._transport()
