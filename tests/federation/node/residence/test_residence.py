@@ -14,15 +14,18 @@ import numpy as np
 import psutil
 import pytest
 
+from fedgrpo.federation.node.answers import refusal_of
+from fedgrpo.federation.node.clients.interfaces import ElsewhereError
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.node.residence.clients import connected
 from fedgrpo.federation.node.residence.identity import identity_of
-from fedgrpo.federation.node.residence.line import GoneError, Hello, Here, Line
+from fedgrpo.federation.node.residence.line import GoneError, Hello, Here, Line, Prepare
 from fedgrpo.federation.wire.plans import release_plan
-from fedgrpo.site import declared_by
+from fedgrpo.site import Refusal, declared_by
 from fedgrpo.site.node_folder import folder_beside
 from tests.federation.deployment.operated import environment
+from tests.federation.federation import make_adapter
 from tests.federation.node.residence.housed import (
     POLICY,
     ROWS,
@@ -90,12 +93,22 @@ def test_it_ends_when_idle_or_for_another_order_and_not_while_one_is_open(tmp_pa
 
 
 @pytest.mark.slow
-def test_it_ends_with_who_waits_for_it_and_when_it_is_late(house, site):
+def test_it_refuses_by_the_same_codes_and_ends_when_nobody_waits_or_it_is_late(house, site):
     node = Asked(site)
     clients, plan = house.clients(), release_plan(node.settings, node.adapter.vector.size, 1.0)
     declared = declared_by(site, node.settings)
-    with opened(house, identity_of(node.settings, site, declared)):
+    identity = identity_of(node.settings, site, declared)
+    with Line(connected(house.path)) as line:
+        line.say(Hello(identity))
+        line.hear(Here)
         process = house.process
+        line.say(Prepare.of(node.settings, site, node.adapter, declared))
+    process.wait(60)  # Nobody waits for what it loads.
+    with opened(house, identity):
+        process = house.process
+    with pytest.raises(ElsewhereError) as caught:
+        clients.prepare(node.settings, site, make_adapter(), declared)
+    assert refusal_of(caught.value) is Refusal.ADAPTER, "another code than without the process"
     clients.prepare(node.settings, site, node.adapter, declared)
     assert house.process == process
     process.suspend()
