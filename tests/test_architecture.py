@@ -94,6 +94,9 @@ LAYERS = """
     federation.protocols.committee.convening
     federation.protocols.committee
     federation.node.clients
+    federation.node.answers
+    federation.node.clock
+    federation.node.residence
     federation.node
     federation.server
     federation.simulation.batched

@@ -1,15 +1,19 @@
-"""Dataclasses kept on disk, one safetensors file each: arrays as they are, all else as its JSON."""
+"""Dataclasses in the safetensors format, arrays as they are and all else as its JSON: one file each
+on a disk, or one piece of bytes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
-from fedgrpo.ground.codec import Folded, fold, unfold
+from fedgrpo.ground.codec import CURE, Folded, fold, unfold
 from fedgrpo.ground.errors import ProtocolError, RunError
 from fedgrpo.ground.files import replace_file
 
@@ -46,3 +50,38 @@ def read_kept(kind: type[T], path: Path) -> T:
             f"{path} is damaged, or was written by another version of fedgrpo ({said})",
             cure="restore it from a copy, or begin a new run",
         ) from None
+
+
+def pack(value: object) -> bytes:
+    """Write a dataclass as bytes."""
+    folded = fold(value)
+    facts = np.frombuffer(folded.to_json().encode(), np.uint8)
+    return pack_arrays({_FACTS: facts} | folded.arrays)
+
+
+def unpack(kind: type[T], data: bytes) -> T:
+    """Invert :func:`pack`; raises ProtocolError."""
+    arrays = unpack_arrays(data)
+    facts = arrays.pop(_FACTS, np.zeros(0, np.uint8))
+    return unfold(kind, Folded.from_json(facts.tobytes(), arrays))
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Write arrays as bytes, of which names, shapes and dtypes decide how many there are."""
+    return bytes(save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
+
+
+def unpack_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """Read arrays.
+
+    Adversary: whoever wrote the bytes. What is read is arrays of numbers, no larger than what came.
+
+    Raises
+    ------
+    ProtocolError
+        If it is anything else.
+    """
+    try:
+        return load(data)
+    except Exception:  # Of the library's own class, or of NumPy's, for what is forged.
+        raise ProtocolError(f"{len(data)} bytes of arrays cannot be read", cure=CURE) from None

@@ -43,6 +43,7 @@ class Refusal(StrEnum):
     MESSAGE = "message"
     BOUNDS = "bounds"
     ADAPTER = "adapter"
+    BASIS = "basis"
     MODEL_LOAD = "model-load"
     REWARD_LOAD = "reward-load"
     LEDGER = "ledger"
@@ -87,6 +88,7 @@ CURES = {
     Refusal.BOUNDS: "send finite values within bounds: an optimiser step diverged",
     Refusal.ADAPTER: "use the same base model and [adapter] settings everywhere, and keep the "
     "frozen basis within a run",
+    Refusal.BASIS: "go on: the node has lost the frozen basis, and gets it with the next order",
     Refusal.MODEL_LOAD: "name a model that the site's machine can load",
     Refusal.REWARD_LOAD: "name reward functions and metrics that the site's machine can load",
     Refusal.LEDGER: "show the member a ledger that extends the one that it has signed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -46,11 +45,12 @@ def sweep(
         from fedgrpo.federation.simulation.sweep import heat_map, results
         from fedgrpo.federation.simulation.sweep.plan import read_sweep
         from fedgrpo.federation.simulation.sweep.running import run_missing
+        from fedgrpo.ground.machine import usable_cores
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         read, path = read_sweep(file), csv or Path("runs") / f"{file.stem}.csv"
         if not (table or plot):
-            run_missing(read, path, processes or os.cpu_count() or 1, typer.echo)
+            run_missing(read, path, processes or usable_cores(), typer.echo)
         lines = results.read_results(path)
         if plot:
             picture = path.with_suffix(".png")

@@ -59,13 +59,19 @@ def start(
 
 def told() -> dict[str, Any]:
     """In a child: what it was told. From then on it ends when its parent does."""
+    said = told_once()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return said
+
+
+def told_once() -> dict[str, Any]:
+    """In a child that looks itself whether its standard input has ended: what it was told."""
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(0, 1)
         if not piece:
             raise SystemExit("this is started by fedgrpo itself")
         line += piece
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     said: dict[str, Any] = json.loads(line)
     return said
 

@@ -7,15 +7,19 @@ ran with. To take a newer one, correct this file, pass the tests, and widen the 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import queue
+import re
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -40,6 +44,8 @@ from flwr.supercore.primitives.asymmetric import (
     verify_signature,
 )
 from starlette.types import ASGIApp
+
+from fedgrpo.federation.deployment.pace import Pace
 
 LOG = logging.getLogger(__name__)
 
@@ -211,6 +217,10 @@ class Runtime:
         from flwr.supercore.runtime import RuntimeHttpClient
 
         secret, asks = self.secret.encode(), frozenset({"/flwr.proto.Runtime/AcquireTask"})
+        retries = make_simple_http_retry_invoker()
+        if not token:
+            # Else whoever asks would hear nothing else while nobody answers, not even its own end.
+            retries.max_tries = 1
         client = RuntimeHttpClient.from_server_address(
             server_address=self.address if self.root else "node",
             insecure=not self.root,
@@ -221,7 +231,7 @@ class Runtime:
                 if token
                 else SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=asks),
             ],
-            retry_invoker=make_simple_http_retry_invoker(),
+            retry_invoker=retries,
         )
         client._client.close()
         client._client = self._transport()
@@ -347,6 +357,47 @@ def _settings_alone(bundle: bytes) -> bytes:
     return again.getvalue()
 
 
+LOOK = Pace(quiet_s=3.0, busy_s=0.2)
+"""Of a SuperNode, for messages. Flower's own looks every 3 s, also in the middle of a round."""
+_FLOWERS_LOOK_S = 3.0
+"""Longest pause in Flower's loop, which it makes where no message has come."""
+_ANSWERED_S = 0.05
+"""Between two looks whether a message is answered, on this machine. Flower's own is 0.5 s."""
+
+
+class _Pauses:
+    """Takes the place of the module ``time`` in the loop of a SuperNode."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    def sleep(self, seconds: float) -> None:
+        """Pause for as long as the pace says. Short pauses are those in which a message is here."""
+        if seconds < _FLOWERS_LOOK_S:
+            self._pace.came()
+        time.sleep(_ANSWERED_S if seconds < _FLOWERS_LOOK_S else self._pace.wait_s)
+
+
+def quicken(node_loop: ModuleType, pace: Pace) -> bool:
+    """Have a SuperNode's loop look for messages by a pace.
+
+    Returns
+    -------
+    bool
+        False, and nothing is changed, where the loop is not the one that this was written for.
+    """
+    source = inspect.getsource(node_loop)
+    pauses = re.findall(r"time\.(\w+)\(([^)]*)\)", source)
+    if set(pauses) != {("sleep", "3"), ("sleep", "0.5")}:
+        LOG.warning(
+            "this Flower's SuperNode pauses in another way than 1.41: messages are looked for "
+            "every few seconds, and rounds take longer"
+        )
+        return False
+    node_loop.time = _Pauses(pace)  # type: ignore[attr-defined]
+    return True
+
+
 def run_supernode(start: NodeStart, listening: socket.socket) -> None:
     """Run a SuperNode whose tasks are asked for at a socket. Ends with the process."""
     import uvicorn
@@ -357,6 +408,7 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
     from flwr.supernode.nodestate import NodeStateFactory
 
     node_loop.get_fused_config_from_fab = settings_of  # type: ignore[attr-defined, assignment]
+    quicken(node_loop, LOOK)
     key = load_ssh_private_key(Path(start.key).read_bytes(), None)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     app = create_app(state_factory=states, superexec_auth_secret=start.secret.encode())
@@ -378,6 +430,15 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
 
 
 # Tasks -------------------------------------------------------------------------------------------
+
+
+def import_for_tasks(kind: str) -> None:
+    """Import what a task of that kind takes of Flower."""
+    import flwr.supercore.heartbeat
+    import flwr.supernode.runtime.run_clientapp
+
+    if kind == "flwr-serverapp":
+        import flwr.superlink.grid  # noqa: F401
 
 
 def next_task(client: Any, kind: str) -> str:

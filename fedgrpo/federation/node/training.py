@@ -2,7 +2,9 @@
 
 Adversary: a server that chooses order and settings, and reads the answer and the time it takes.
 
-* Until the release is charged for, no prompt is read, and an order may be refused by a code.
+* Until the release is charged for, no prompt is read, and an order may be refused by a code. Where
+  the client was asked before, the code leaves at the time of an answer: how long a process takes to
+  say what cannot be loaded tells whether it has loaded it already, or died of an earlier order.
 * From then on there is one kind of answer, the release. Whatever goes wrong, it is zero under the
   full noise, which nobody can tell from another release. (Without a privacy unit nothing is hidden,
   and a failure is a code.)
@@ -28,6 +30,7 @@ from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.federation.node.answers import log_failure
 from fedgrpo.federation.node.clients.interfaces import (
     ClientFactory,
+    ElsewhereError,
     PreparingFactory,
     TellingFactory,
 )
@@ -45,8 +48,8 @@ from fedgrpo.federation.protocols import node_side
 from fedgrpo.federation.protocols.base import Answering
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
-from fedgrpo.federation.wire.codec import Header, check_header, decode
-from fedgrpo.federation.wire.messages import TrainOrder
+from fedgrpo.federation.wire.codec import Header, check_header, decode, put
+from fedgrpo.federation.wire.messages import KeptBasis, TrainOrder, read_kept_basis
 from fedgrpo.federation.wire.plans import is_single, order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.ground.mishaps import pass_on_interrupt
@@ -115,6 +118,11 @@ class Task:
         return order_digest(self.settings, self.order.adapter, plan.clipping_norm, plan.radius)
 
     @property
+    def keeps_basis(self) -> bool:
+        """Whether frozen tensors are kept, so as not to be sent again. Simulated nodes are near."""
+        return bool(self.order.adapter.basis) and not is_simulated(self.context.node_config)
+
+    @property
     def memory(self) -> NodeMemory:
         """What the node keeps between messages."""
         return NodeMemory(self.context.state)
@@ -138,8 +146,12 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
     if faults.drops:
         raise refused(Refusal.DROPPED_OUT, "simulated dropout")
     with task.store.locked():
-        paid = _paid(task, node)
+        task.memory.check_turn(task.ask.round, task.order.adapter)
+        kept = task.store.released(task.ask)
+        if task.keeps_basis:
+            task.store.keep_basis(task.order.run, task.order.adapter)
         try:
+            paid = _paid(task, node, kept)
             release = _release(task, node, paid, byzantine=faults.byzantine)
             return _reply(task, release, node.minimum_bucket)
         finally:
@@ -152,17 +164,30 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
 def _task(message: Message, context: Context, came: float) -> Task:
     """Read an order, and hold it against the node's own settings."""
     settings = Settings.from_run_config(context.run_config)
-    order = decode(TrainOrder, message.content)
+    store = NodeStore.of(context, settings)
+    order = _with_basis(decode(TrainOrder, message.content), message.content, store)
     check_header(message.content, order.header)
     _check_run(order.header, context, settings.rounds)
     _check_settings(order.fingerprint, settings)
     if not (math.isfinite(order.clipping_norm) and math.isfinite(order.radius)):
         raise BoundsError("clipping norm or radius is not finite", cure="start from sound settings")
     plan = release_plan(settings, order.adapter.vector.size, order.clipping_norm, order.radius)
-    store = NodeStore.of(context, settings)
     declared = declared_by(context.node_config, settings)
     gate = Gate.at(context.node_config, order, plan, store, settings, declared)
     return Task(context, settings, order, plan, store, gate, declared, came)
+
+
+def _with_basis(order: TrainOrder, content: RecordDict, store: NodeStore) -> TrainOrder:
+    """The order with the frozen tensors that this node has kept, where only their hash came."""
+    if not (wanted := read_kept_basis(content)):
+        return order
+    basis = store.basis(order.run, wanted)
+    if basis is None:
+        raise refused(Refusal.BASIS, "the run's frozen basis is not, or no longer, on this disk")
+    adapter = replace(order.adapter, basis=basis)
+    if adapter.basis_hash != wanted:
+        raise refused(Refusal.BASIS, "the frozen basis on this disk is not what was kept")
+    return replace(order, adapter=adapter)
 
 
 def _check_run(header: Header, context: Context, rounds: int) -> None:
@@ -202,10 +227,8 @@ class Paid:
     in_time: bool
 
 
-def _paid(task: Task, node: Node) -> Paid:
+def _paid(task: Task, node: Node, kept: Release | None) -> Paid:
     """Refuse the order, or charge for its release."""
-    task.memory.check_turn(task.ask.round, task.order.adapter)
-    kept = task.store.released(task.ask)
     in_time = kept is not None or _is_in_time(task, node)
     if not (in_time or task.gate.is_charged()):
         raise refused(
@@ -288,7 +311,8 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
     except BaseException as error:
         pass_on_interrupt(error)
         log_failure("contribution failed", error)
-        mishaps[f"{_ALL_ZERO}: {type(error).__name__}"] += 1
+        kind = error.kind if isinstance(error, ElsewhereError) else type(error).__name__
+        mishaps[f"{_ALL_ZERO}: {kind}"] += 1
     else:
         return release
     return None
@@ -361,4 +385,7 @@ def _reply(task: Task, release: Release, minimum_bucket: int) -> RecordDict:
         task.digest,
         minimum_bucket,
     )
-    return node_side(task.settings).answer(answering, release)
+    content = node_side(task.settings).answer(answering, release)
+    if task.keeps_basis:
+        put(content, KeptBasis(task.order.adapter.basis_hash))
+    return content

@@ -4,7 +4,6 @@ start.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.federation.server.evaluation import Evaluation
+from fedgrpo.ground.machine import computing_threads
 from fedgrpo.grpo.held_out import HeldOut, by_reward
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import check_context
@@ -79,8 +79,10 @@ class LocalEvaluator:
 
 @lru_cache(maxsize=1)
 def local_evaluator(settings: Settings) -> LocalEvaluator:
-    """Load the base model for the server, on all its cores or as many as OMP_NUM_THREADS says."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    """Load the base model for the server, on as many threads as OMP_NUM_THREADS says, or on all
+    cores that it may use.
+    """
+    torch.set_num_threads(computing_threads())
     return LocalEvaluator(settings)
 
 

@@ -24,7 +24,7 @@ from fedgrpo.federation.server.round import (
     make_entry,
     make_row,
 )
-from fedgrpo.federation.wire.codec import Header, encode
+from fedgrpo.federation.wire.codec import Header
 from fedgrpo.federation.wire.exchange import round_trip, wait_for_nodes
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.federation.wire.messages import (
@@ -32,8 +32,10 @@ from fedgrpo.federation.wire.messages import (
     TrainOrder,
     read_adapter,
     write_adapter,
+    write_order,
 )
 from fedgrpo.federation.wire.metered import MeteredGrid
+from fedgrpo.federation.wire.participants import keeping
 from fedgrpo.federation.wire.plans import last_round, release_plan
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.crypto import new_key
@@ -143,6 +145,7 @@ class FedGRPO(Strategy):
         )
         self._run: _Run | None = None
         self._round: Round | None = None
+        self._basis_at: frozenset[int] = frozenset()
 
     def summary(self) -> None:
         """Log what this strategy does."""
@@ -272,8 +275,10 @@ class FedGRPO(Strategy):
             self.settings.fingerprint(),
             self._state.progress.radius,
         )
-        link, content = Link(grid, header, _started(self._run).timeout), encode(header, order)
-        return [link.message(TRAIN, node, content) for node in nodes]
+        link = Link(grid, header, _started(self._run).timeout)
+        kept = self._basis_at if order.adapter.basis else frozenset()
+        content = {known: write_order(order, kept=known) for known in {n in kept for n in nodes}}
+        return [link.message(TRAIN, node, content[node in kept]) for node in nodes]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -294,6 +299,7 @@ class FedGRPO(Strategy):
         """
         current = _started(self._round)
         arrived = current.replies.among(replies)
+        self._basis_at = keeping(arrived, current.adapter.basis_hash)
         outcome, failures = self._protocol.aggregate(current, arrived)
         reasons = count_reasons(failures.values())
         if self._writer:

@@ -29,7 +29,7 @@ Masking keys are not derived: masks hide a release only if they are fresh each t
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ from fedgrpo.ground.errors import RunError, TurnError
 from fedgrpo.ground.files import owner_only
 from fedgrpo.ground.kept import read_kept, write_kept
 from fedgrpo.ledger import commitment
+from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Settings
 from fedgrpo.site.node_folder import STATE, locked, node_folder, owned_folder
 
@@ -91,6 +92,14 @@ class _Adapters:
     round: int
     now: NDArray[np.float32]
     before: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """Frozen tensors of a run's adapter, and their hash."""
+
+    hash: str
+    tensors: Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -273,6 +282,16 @@ class NodeStore:
     def keep(self, ask: Ask, release: NDArray[np.float64]) -> None:
         """Keep a release, in the place of the run's last one, before it leaves."""
         self._shelf.write(f"release-{ask.run}", _Released(ask.round, ask.plan, release))
+
+    def keep_basis(self, run: str, adapter: AdapterState) -> None:
+        """Keep a run's frozen tensors, so that its server need not send them again."""
+        if self.basis(run, adapter.basis_hash) is None:
+            self._shelf.write(f"basis-{run}", _Basis(adapter.basis_hash, adapter.basis))
+
+    def basis(self, run: str, wanted: str) -> Mapping[str, NDArray[np.generic]] | None:
+        """Return a run's frozen tensors; None if none of that hash were kept."""
+        kept = self._shelf.read(_Basis, f"basis-{run}")
+        return kept.tensors if kept and kept.hash == wanted else None
 
     def derive(self, purpose: str, *context: str | int) -> bytes:
         """Return a key (32 bytes) of the node's for one more purpose, always the same."""

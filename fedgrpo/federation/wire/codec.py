@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.codec import CURE, Folded, fold, unfold
 from fedgrpo.ground.errors import ProtocolError, TurnError, VersionError
+from fedgrpo.ground.kept import pack_arrays, unpack_arrays
 
 T = TypeVar("T")
 
@@ -24,6 +25,8 @@ HEADER = "fedgrpo"
 """Name of the record that every message of every version carries."""
 
 _ARRAYS = ".arrays"
+_PACKED = "packed"
+"""Name of the one array into which a dataclass's arrays are written."""
 _FACTS = "facts"
 _NPY_HEADER = 4096
 """More bytes than the header of a serialised array ever takes."""
@@ -102,21 +105,23 @@ def check_header(content: RecordDict, expected: Header) -> None:
 
 
 def put(content: RecordDict, value: object, name: str = "") -> None:
-    """Write a dataclass into records, under its class's name unless told otherwise."""
+    """Write a dataclass into records, under its class's name unless told otherwise.
+
+    Its arrays become one: Flower sends two objects for each array, one by one, on every hop.
+    """
     folded, name = fold(value), name or type(value).__name__
     drop(content, name)
     content[name] = ConfigRecord(folded.scalars)
     if folded.arrays:
-        content[name + _ARRAYS] = ArrayRecord({k: Array(a) for k, a in folded.arrays.items()})
+        data = np.frombuffer(pack_arrays(folded.arrays), np.uint8)
+        content[name + _ARRAYS] = ArrayRecord({_PACKED: Array(data)})
 
 
 def take(kind: type[T], content: RecordDict, name: str = "") -> T:
     """Read what :func:`put` wrote; raises ProtocolError."""
     name = name or kind.__name__
-    scalars, arrays = _config(content, name), content.get(name + _ARRAYS, ArrayRecord())
-    if not isinstance(arrays, ArrayRecord):
-        raise ProtocolError(f"record {name + _ARRAYS!r} is of another kind", cure=CURE)
-    return unfold(kind, Folded(scalars, load_arrays(arrays)))
+    scalars = _config(content, name)
+    return unfold(kind, Folded(scalars, _arrays(content, name + _ARRAYS)))
 
 
 def drop(content: RecordDict, name: str) -> None:
@@ -149,6 +154,15 @@ def check_size(array: NDArray[Any], size: int) -> None:
 def load_arrays(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Read the arrays of a record; raises ProtocolError on any that is forged."""
     return {name: _load(item, name) for name, item in record.items()}
+
+
+def _arrays(content: RecordDict, name: str) -> dict[str, NDArray[Any]]:
+    """What :func:`put` wrote as one array; nothing where it wrote none."""
+    record = content.get(name, ArrayRecord())
+    if not isinstance(record, ArrayRecord):
+        raise ProtocolError(f"record {name!r} is of another kind", cure=CURE)
+    packed = load_arrays(record).get(_PACKED)
+    return {} if packed is None else unpack_arrays(packed.tobytes())
 
 
 def _config(content: RecordDict, name: str) -> dict[str, Any]:

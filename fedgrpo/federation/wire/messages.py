@@ -21,14 +21,14 @@ fit. A node that does not do what a stage asks for answers with a :class:`Refuse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedgrpo.federation.wire.codec import Header, check_size, decode, pack, unpack
+from fedgrpo.federation.wire.codec import Header, check_size, decode, encode, pack, unpack
 from fedgrpo.ground.codec import Digest, Name
 from fedgrpo.ground.errors import AdapterError, BoundsError
 from fedgrpo.model.adapter import AdapterState, check_values
@@ -76,6 +76,15 @@ class TrainOrder:
     clipping_norm: float
     fingerprint: str
     radius: float = 0.0
+
+
+@dataclass(frozen=True)
+class KeptBasis:
+    """In an order, in the place of the adapter's frozen tensors: for a node that has kept them. In
+    an answer: that it has.
+    """
+
+    hash: Digest
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,21 @@ class Refused:
     """That the node does not do what was asked: a fixed code and nothing else."""
 
     code: Refusal
+
+
+def write_order(order: TrainOrder, *, kept: bool) -> RecordDict:
+    """Write an order, for a node that has kept the frozen tensors or for one that has not."""
+    if not kept:
+        return encode(order.header, order)
+    bare = replace(order, adapter=replace(order.adapter, basis={}))
+    return encode(order.header, bare, KeptBasis(order.adapter.basis_hash))
+
+
+def read_kept_basis(content: RecordDict) -> str:
+    """Hash of frozen tensors that a node has; empty where it says nothing of any. Raises
+    ProtocolError if it cannot be read.
+    """
+    return decode(KeptBasis, content).hash if KeptBasis.__name__ in content else ""
 
 
 def read_release(content: RecordDict, size: int) -> NDArray[np.float64]:

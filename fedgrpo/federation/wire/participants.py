@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from flwr.app import RecordDict
 from fedgrpo.federation.wire.codec import Header, decode
 from fedgrpo.federation.wire.exchange import Replies
 from fedgrpo.federation.wire.link import Answers, read_answers
-from fedgrpo.federation.wire.messages import Tag
+from fedgrpo.federation.wire.messages import Tag, read_kept_basis
+from fedgrpo.ground.errors import ProtocolError
 
 T = TypeVar("T")
 
@@ -48,3 +50,15 @@ def read_participants(
         {node: participant for node, participant in ordered if node not in twice},
         answers.failures | dict.fromkeys(twice, TWICE),
     )
+
+
+def keeping(replies: Replies, basis: str) -> frozenset[int]:
+    """Nodes that say that they have kept the frozen tensors of this hash. Whoever says so and has
+    not refuses the next order, and gets them with the one after that.
+    """
+    found = set()
+    for node, reply in replies.messages.items():
+        with contextlib.suppress(ProtocolError):
+            if reply.has_content() and read_kept_basis(reply.content) == basis:
+                found.add(node)
+    return frozenset(found)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from fedgrpo.ground.machine import free_memory
+
 GIB = 2**30
 SHARE = 0.5
 """Of what is free, that the rows of a sampling may take where ``grpo.memory_gb`` is not set."""
@@ -48,7 +50,7 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + unused)
-    return min(_available(), _left_to_group(), _left_to_process())
+    return min(free_memory(), _left_to_process())
 
 
 def budget_bytes(device: torch.device, memory_gb: float) -> int:
@@ -66,26 +68,6 @@ def fitting_rows(model: PreTrainedModel, columns: int, budget: int) -> int:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not get memory, on whatever device."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _available() -> int:
-    try:
-        text = Path("/proc/meminfo").read_text("ascii")
-        return 1024 * int(text.partition("MemAvailable:")[2].split()[0])
-    except (OSError, IndexError, ValueError):
-        return 8 * GIB  # Another system than Linux, which says nothing without a library.
-
-
-def _left_to_group() -> int:
-    """What a control group leaves, in a container for example."""
-    try:
-        limit, used = (
-            Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii").strip()
-            for name in ("max", "current")
-        )
-        return 2**62 if limit == "max" else max(0, int(limit) - int(used))
-    except (OSError, ValueError):
-        return 2**62
 
 
 def _left_to_process() -> int:

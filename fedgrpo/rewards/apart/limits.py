@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.machine import free_memory
 
 _SHARE = 0.8
 """Of the memory that is free when it has loaded."""
@@ -33,18 +34,7 @@ def limit_memory() -> None:
     with suppress(OSError, ValueError, IndexError):
         page = os.sysconf("SC_PAGE_SIZE")
         taken = int(Path("/proc/self/statm").read_text().split()[5]) * page
-        resource.setrlimit(resource.RLIMIT_DATA, (taken + int(_SHARE * _free()),) * 2)
-
-
-def _free() -> int:
-    """Bytes that this machine, or the container around, has left."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):
-        most = int((group / "memory.max").read_text())
-        free = min(free, most - int((group / "memory.current").read_text()))
-    return max(free, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + int(_SHARE * free_memory()),) * 2)
 
 
 def leave_network() -> None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array
 from flwr.common.serde import context_from_proto, context_to_proto
 
 from fedgrpo.federation.node.gate import source_of
@@ -42,13 +41,17 @@ from tests.federation.federation import (
 )
 from tests.federation.kills import KilledError
 from tests.federation.node.one_node import Node, unmask
+from tests.federation.packed import with_array
 from tests.federation.sites import code_of
 
 ARRAYS = "TrainOrder.arrays"
 
 
 def changed(content, record, name, value):
-    content[record][name] = value
+    if record == ARRAYS:
+        content[record] = with_array(content[record], name, value)
+    else:
+        content[record][name] = value
     return content
 
 
@@ -120,17 +123,17 @@ def test_a_foreign_run_is_refused():
         ("TrainOrder", "clipping_norm", 2.0, Refusal.MESSAGE),
         ("TrainOrder", "clipping_norm", float("nan"), Refusal.BOUNDS),
         ("TrainOrder", "clipping_norm", 1, Refusal.MESSAGE),
-        (ARRAYS, "adapter.vector", Array(np.zeros(6)), Refusal.MESSAGE),
-        (ARRAYS, "adapter.vector", Array(np.full(6, np.nan, np.float32)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.vector", Array(np.zeros((2, 3), np.float32)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.vector", Array(np.full(6, 2e6, np.float32)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.vector", Array(np.zeros(0, np.float32)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", np.zeros(6), Refusal.MESSAGE),
+        (ARRAYS, "adapter.vector", np.full(6, np.nan, np.float32), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", np.zeros((2, 3), np.float32), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", np.full(6, 2e6, np.float32), Refusal.BOUNDS),
+        (ARRAYS, "adapter.vector", np.zeros(0, np.float32), Refusal.BOUNDS),
         ("TrainOrder", "adapter.layout", "c" * 63, Refusal.MESSAGE),
-        (ARRAYS, "adapter.basis[]0", Array(np.full((3, 3), np.nan, np.float32)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.basis[]0", Array(np.full((3, 3), -np.inf, np.float32)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.basis[]0", Array(np.full((3, 3), 2e6, np.float32)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.basis[]0", Array(np.eye(3)), Refusal.BOUNDS),
-        (ARRAYS, "adapter.basis[]0", Array(np.zeros(3, complex)), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", np.full((3, 3), np.nan, np.float32), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", np.full((3, 3), -np.inf, np.float32), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", np.full((3, 3), 2e6, np.float32), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", np.eye(3), Refusal.BOUNDS),
+        (ARRAYS, "adapter.basis[]0", np.zeros(3, np.complex64), Refusal.BOUNDS),
     ],
 )
 def test_an_order_that_does_not_fit_is_refused_before_anything_is_computed(
@@ -430,6 +433,7 @@ except AttributeError:
 else:
     raise SystemExit("a name that is not there was found")
 from fedgrpo.federation.wire.messages import UNMASK
+from tests.federation.packed import with_array
 from tests.federation.node.one_node import Node, unmask
 node = Node()
 node.masked()

@@ -13,15 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedgrpo.federation import LocalGrid, make_client_app
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError, SystemClock
 from fedgrpo.federation.node.gate import source_of
-from fedgrpo.federation.state.node_store import Ask, FolderShelf, NodeStore
+from fedgrpo.federation.state.node_store import Ask, FolderShelf, NodeStore, _Basis
 from fedgrpo.federation.wire.codec import Header, encode
-from fedgrpo.federation.wire.messages import TRAIN, TrainOrder, read_release
+from fedgrpo.federation.wire.messages import (
+    TRAIN,
+    TrainOrder,
+    read_kept_basis,
+    read_release,
+    write_order,
+)
 from fedgrpo.federation.wire.plans import plan_hash, release_plan
 from fedgrpo.ground.errors import AdapterError, ModelError, RewardError
 from fedgrpo.privacy import epsilon_gaussian
@@ -89,6 +95,7 @@ class Deployed:
         self.settings = make_settings(**SHOWN | settings)
         self.client: Any = Client(self.clock)
         self.runs = 0
+        self.write: Callable[[TrainOrder], RecordDict] = lambda o: write_order(o, kept=False)
 
     def connect(self) -> LocalGrid:
         """Start a process that remembers nothing but what is on the node's disk."""
@@ -108,7 +115,7 @@ class Deployed:
     def ask(self, round: int = 1, grid: LocalGrid | None = None) -> Message:
         grid = grid or self.connect()
         order = self.order(round)
-        message = Message(encode(order.header, order), dst_node_id=1001, message_type=TRAIN)
+        message = Message(self.write(order), dst_node_id=1001, message_type=TRAIN)
         (reply,) = grid.send_and_receive([message])
         return reply
 
@@ -282,13 +289,14 @@ def test_what_a_client_counts_is_kept_for_the_sites_own_people(tmp_path: Path) -
         (KeyError("k"), Refusal.FAILED),
     ],
 )
-def test_what_cannot_be_loaded_is_told_before_the_charge(
+def test_what_cannot_be_loaded_is_told_before_the_charge_and_at_the_time_of_an_answer(
     tmp_path: Path, unready: Exception, code: Refusal
 ) -> None:
     node = Deployed(tmp_path)
     node.client.unready = unready
+    came = node.clock.now()
     assert code_of(node.ask()) is code
-    assert (node.charged, node.clock.waits) == (0, [])
+    assert (node.charged, node.clock.waits) == (0, [came + AFTER_S])
 
 
 def test_a_disk_that_fails_after_the_charge_shows_no_computing_time(
@@ -392,6 +400,34 @@ def test_what_becomes_of_prompts_after_the_check_is_zero_under_the_noise_and_no_
     node.release(2)
     assert node.charged == 2
     assert node.mishaps == {"whole contribution zero: DataError": 1}
+
+
+# Frozen tensors, sent once ---------------------------------------------------------------------
+
+
+def test_frozen_tensors_that_were_sent_before_are_named_by_their_hash(tmp_path: Path) -> None:
+    """The release is the same, also in a process that remembers nothing and in a later round."""
+    node = Deployed(tmp_path)
+    node.write = lambda order: write_order(order, kept=True)
+    assert code_of(node.ask()) is Refusal.BASIS
+    node.write = lambda order: write_order(order, kept=False)
+    assert read_kept_basis(node.ask().content) == make_adapter().basis_hash
+    first, _ = node.release()
+    node.write = lambda order: write_order(order, kept=True)
+    np.testing.assert_array_equal(node.release()[0], first)
+    assert read_kept_basis(node.ask(2).content) == make_adapter().basis_hash
+    assert node.charged == 2
+
+
+def test_frozen_tensors_that_changed_on_a_disk_are_not_used(tmp_path: Path) -> None:
+    node = Deployed(tmp_path)
+    node.ask()
+    adapter = make_adapter()
+    shelf = FolderShelf(folder_beside(tmp_path / "prompts.jsonl"))
+    shelf.write(f"basis-{RUN}", _Basis(adapter.basis_hash, {"A": adapter.basis["A"] + 1}))
+    node.write = lambda order: write_order(order, kept=True)
+    assert code_of(node.ask(2)) is Refusal.BASIS
+    assert node.charged == 1
 
 
 # One lock, and one charge -----------------------------------------------------------------------

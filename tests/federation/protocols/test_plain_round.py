@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
 from scipy.stats import trim_mean
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.federation.wire.messages import KeptBasis, write_adapter
 from fedgrpo.settings import METRICS
 from fedgrpo.site import Refusal
 from tests.federation.federation import (
@@ -20,6 +21,7 @@ from tests.federation.federation import (
     small_delta,
     vector_of,
 )
+from tests.federation.packed import record_of
 from tests.federation.sites import EVERYTHING, PUBLIC, FakeClock, make_site
 
 TOLERANCE = 1e-7  # The adapter is float32.
@@ -83,7 +85,7 @@ def test_two_colluders_move_the_result_no_further_than_the_honest_range():
 def test_a_bad_release_costs_only_its_sender(bad):
     def tamper(stage, node, reply):
         if node == 1004:
-            reply.content["Unmasked.arrays"] = ArrayRecord({"vector": Array(bad)})
+            reply.content["Unmasked.arrays"] = record_of(vector=bad)
         return reply
 
     strategy = Federation(make_settings(**PLAIN), tamper=tamper).run()
@@ -104,7 +106,7 @@ def test_a_round_with_too_few_clients_is_skipped():
 
 def deployed(settings, policy, folder):
     """A federation of nodes that no simulation made, each with a policy or none."""
-    clients = iter(range(12))
+    clients = itertools.cycle(range(12))
     configs = []
     for number in range(12):
         configs.append(make_site(folder / f"{number}", policy or ""))
@@ -116,6 +118,25 @@ def deployed(settings, policy, folder):
         node_config=lambda number: configs[number],
         run_config=settings.to_run_config(),
     )
+
+
+def test_frozen_tensors_are_sent_until_a_node_has_kept_them_and_when_it_lost_them(tmp_path):
+    grid = deployed(make_settings(**PLAIN, rounds=4), PUBLIC + EVERYTHING, tmp_path)
+    push, named = grid.push_messages, []
+
+    def watched(messages):
+        listed = list(messages)
+        named.append([KeptBasis.__name__ in message.content for message in listed])
+        if len(named) == 3:
+            for note in (tmp_path / "0").glob(".*/basis-*"):
+                note.unlink()
+        return push(listed)
+
+    grid.push_messages = watched
+    strategy = FedGRPO(make_settings(**PLAIN, rounds=4))
+    strategy.start(grid, write_adapter(make_adapter()))
+    assert named == [[False] * 12, [True] * 12, [True] * 12, [False] + [True] * 11]
+    assert [row.finished for row in strategy.history[1:]] == [12, 12, 11, 12]
 
 
 def test_a_node_shows_its_vector_only_where_its_policy_says_so(tmp_path):

@@ -35,6 +35,7 @@ from fedgrpo.federation.wire.codec import (
 )
 from fedgrpo.federation.wire.messages import (
     Ciphertexts,
+    KeptBasis,
     Masked,
     Refused,
     Tag,
@@ -51,6 +52,7 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.secure.committee import MemberKeys
 from fedgrpo.secure.masking import PublicKeys, Revealed, Roster
 from fedgrpo.site.refusals import Refusal
+from tests.federation.packed import PACKED
 
 NODES = st.integers(1, 2**64 - 1)
 """Flower's node ids are unsigned 64-bit numbers."""
@@ -129,6 +131,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         IDS,
         st.none() | arrays(np.uint64, st.integers(0, 9)),
     ),
+    KeptBasis: st.builds(KeptBasis, DIGESTS),
     Growth: st.builds(Growth, SMALL, st.lists(st.binary(), max_size=3).map(tuple)),
     Vouched: st.builds(Vouched, SMALL, st.text(max_size=9)),
 }
@@ -239,18 +242,43 @@ def test_an_empty_message_is_refused(kind: type) -> None:
 @given(FORGED)
 def test_a_forged_array_is_never_taken_for_a_masked_vector(forged: Array) -> None:
     content = encode(Header(1, 1), Masked(np.zeros(3, np.uint32)))
-    content["Masked.arrays"] = ArrayRecord({"vector": forged})
+    content["Masked.arrays"] = ArrayRecord({PACKED: forged})
     with pytest.raises(ProtocolError):
         take(Masked, content)
 
 
 def test_a_header_that_promises_more_than_it_brings_is_refused() -> None:
-    honest = Array(np.zeros(4, np.uint32))
-    liar = Array("uint32", (4,), "numpy.ndarray", honest.data.replace(b"(4,)", b"(9,)"))
     content = encode(Header(1, 1), Masked(np.zeros(4, np.uint32)))
-    content["Masked.arrays"] = ArrayRecord({"vector": liar})
+    honest = content["Masked.arrays"][PACKED]
+    (size,) = honest.shape
+    longer = honest.data.replace(b"(%d,)" % size, b"(%d,)" % (size + 5))
+    content["Masked.arrays"] = ArrayRecord(
+        {PACKED: Array("uint8", (size,), "numpy.ndarray", longer)}
+    )
     with pytest.raises(ProtocolError, match="cannot be read"):
         take(Masked, content)
+
+
+@given(st.binary(max_size=99), st.integers(0, 120))
+def test_packed_arrays_that_are_none_are_a_protocol_error(junk: bytes, cut: int) -> None:
+    content = encode(Header(1, 1), Masked(np.zeros(4, np.uint32)))
+    whole = content["Masked.arrays"][PACKED].numpy().tobytes()
+    for data in (junk, whole[:cut] if cut < len(whole) else b"", whole + junk + b"x"):
+        forged = Array(np.frombuffer(data, np.uint8))
+        content["Masked.arrays"] = ArrayRecord({PACKED: forged})
+        with pytest.raises(ProtocolError):
+            take(Masked, content)
+
+
+def test_an_adapter_travels_as_one_array_however_many_layers_it_has() -> None:
+    """Each array is two objects to Flower, and each object a request on every hop."""
+    basis = {f"layer.{n}.A": np.ones((2, 3), np.float32) for n in range(211)}
+    adapter = AdapterState(np.zeros(5, np.float32), basis, "a" * 64)
+    order = TrainOrder(Header(1, 1), "b" * 32, adapter, 1.0, "c")
+    content = encode(order.header, order)
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    assert sum(map(len, records)) == 1
+    assert decode(TrainOrder, content).adapter.basis_hash == adapter.basis_hash
 
 
 @pytest.mark.parametrize("length", [-1, 1, 3, 10**18])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fedgrpo.ground.errors import RunError
 
@@ -14,9 +14,19 @@ App = TypeVar("App")
 CLIENT = "fedgrpo.federation.node.client_app:make_client_app"
 SERVER = "fedgrpo.federation.server.app:make_server_app"
 """What runs where nothing else is named."""
+RESIDENT = "fedgrpo.federation.node.resident_app:make_resident_app"
+"""The same at a site that keeps its model loaded; made of the path of the model process's door."""
+MODEL = "fedgrpo.federation.node.residence.serving:serve"
+"""What a site's model process does."""
 
 
-def load_app(reference: str, kind: type[App]) -> App:
+def load(reference: str) -> Any:
+    """What stands at ``package.module:name``."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def load_app(reference: str, kind: type[App], *made_of: str) -> App:
     """Import an app, or what makes one.
 
     Parameters
@@ -26,6 +36,8 @@ def load_app(reference: str, kind: type[App]) -> App:
         too.
     kind:
         ``ClientApp`` or ``ServerApp``.
+    made_of:
+        What a function that makes one is given.
 
     Raises
     ------
@@ -38,8 +50,8 @@ def load_app(reference: str, kind: type[App]) -> App:
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), name)
-        app = found if isinstance(found, kind) else found()
+        found = load(reference)
+        app = found if isinstance(found, kind) else found(*made_of)
     except Exception as error:
         raise RunError(
             f"--app {reference!r} cannot be loaded: {type(error).__name__}: {error}",

@@ -24,10 +24,6 @@ from fedgrpo.ground.errors import FedGRPOError
 LOG = logging.getLogger(__name__)
 
 
-def ready() -> None:
-    """Do nothing, as soon as everything is imported."""
-
-
 def work(said: Mapping[str, Any], token: str) -> None:
     """Do it, and end.
 
@@ -45,7 +41,7 @@ def work(said: Mapping[str, Any], token: str) -> None:
     client = Runtime(**said["runtime"]).client(kind, token)
     try:
         if kind == "flwr-clientapp":
-            answer_message(client, lambda: load_app(app, ClientApp), _told_here)
+            answer_message(client, lambda: load_app(app, ClientApp, *said["made_of"]), _told_here)
         else:
             serve_run(client, lambda: load_app(app, ServerApp))
     except FedGRPOError as error:

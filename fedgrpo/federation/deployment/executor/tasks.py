@@ -2,58 +2,97 @@
 
 It takes the place of Flower's own executor, which unpacks the bundle that a run was submitted with
 and runs it. Here a task is a run's settings or a message, and the app is one that is installed.
-Tasks are forked from a process that has imported Flower and the app, and not torch: a crash, or
-memory that is not given back, costs one task.
+Tasks are forked from this process, which has imported Flower, the app and all that most messages
+need, and not torch: a crash, or memory that is not given back, costs one task. It has one thread,
+so that what is forked finds no lock that another one holds. What needs torch at a site is asked of
+the model process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import multiprocessing
-import multiprocessing.util
+import os
+import select
 import time
 from typing import Any
 
-from fedgrpo.federation.deployment.children import PATIENCE_S, told
+from fedgrpo.federation.deployment.children import PATIENCE_S, told_once
 from fedgrpo.federation.deployment.executor import task
-from fedgrpo.federation.deployment.flower_internals import Runtime, next_task
+from fedgrpo.federation.deployment.executor.door import Door
+from fedgrpo.federation.deployment.flower_internals import Runtime, import_for_tasks, next_task
 from fedgrpo.federation.deployment.log import log_to_stderr
+from fedgrpo.federation.deployment.pace import Pace
 from fedgrpo.ground.mishaps import pass_on_interrupt
 
 LOG = logging.getLogger(__name__)
 
-POLL_S = 0.2
+QUIET_S, BUSY_S = 0.5, 0.05
+"""Between two looks for a task."""
 AFTER_FAILURE_S = 2.0
 MOST_AT_ONCE = {"flwr-clientapp": 1, "flwr-serverapp": 8}
 """Processes by kind of task."""
+_TOLD = 0
+"""Descriptor of the pipe that ends with who started this process."""
+PRELOADED = {
+    "flwr-clientapp": (
+        "fedgrpo.federation.node.training",
+        "fedgrpo.federation.protocols.buckets.node",
+        "fedgrpo.federation.protocols.committee.node",
+    ),
+    "flwr-serverapp": (),
+}
+"""What most tasks of a kind need."""
 
 
 def main() -> None:
-    """Work until this process is ended."""
-    said = told()
+    """Work until who started this process ends."""
+    said = told_once()
     log_to_stderr()
     runtime, kind = Runtime(**said["runtime"]), said["kind"]
-    # In Python 3.11.0 the socket of a fork server was open to every user (CVE-2022-42919).
-    multiprocessing.util.abstract_sockets_supported = False  # type: ignore[misc]
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload([task.__name__, said["app"].partition(":")[0]])
-    # A task whose first sign of life comes late is given to somebody else, and imports take long.
-    first = forks.Process(target=task.ready)
-    first.start()
-    first.join()
+    _preload(kind, said["app"])
+    door = Door(said["door"], said["idle_s"]) if "door" in said else None
     running: list[Any] = []
-    client = runtime.client("SuperExec")
+    client, pace = runtime.client("SuperExec"), Pace(QUIET_S, BUSY_S)
+    forks = multiprocessing.get_context("fork")
     try:
-        while True:
+        while not _is_over(door, pace.wait_s):
             running = [process for process in running if process.is_alive()]
-            token = _token(client, kind) if len(running) < MOST_AT_ONCE[kind] else ""
-            if token:
-                running.append(forks.Process(target=task.work, args=(said, token)))
+            while len(running) < MOST_AT_ONCE[kind] and (token := _token(client, kind)):
+                running.append(forks.Process(target=_work, args=(door, said, token)))
                 running[-1].start()
-            else:
-                time.sleep(POLL_S)
+            if running:
+                pace.came()
     finally:
         _end(running)
+        if door:
+            door.close()
+
+
+def _preload(kind: str, app: str) -> None:
+    import_for_tasks(kind)
+    for module in (*PRELOADED[kind], app.partition(":")[0]):
+        # What an app of one's own lacks is told where it is loaded.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+
+
+def _is_over(door: Door | None, wait_s: float) -> bool:
+    """Wait; meanwhile, let who knocks in. True if who started this process is gone."""
+    watched = (_TOLD, *(door.waiting if door else ()))
+    ready, _, _ = select.select(watched, [], [], wait_s)
+    if door:
+        door.look()
+    return _TOLD in ready and not os.read(_TOLD, 1)
+
+
+def _work(door: Door | None, said: dict[str, Any], token: str) -> None:
+    """In the process of a task."""
+    if door:
+        door.leave()
+    task.work(said, token)
 
 
 def _end(running: list[Any]) -> None:

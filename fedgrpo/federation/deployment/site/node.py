@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from flwr.clientapp import ClientApp
 
 from fedgrpo.federation.deployment.children import keep_running, start, start_every
-from fedgrpo.federation.deployment.executor.apps import load_app
+from fedgrpo.federation.deployment.executor.apps import CLIENT, RESIDENT, load_app
 from fedgrpo.federation.deployment.flower_internals import NodeStart, Runtime
 from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.federation.deployment.site.greeting import greet
@@ -63,8 +64,13 @@ def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: b
     greet(site.server, Path(site.ca), Path(site.key))
     if no_policy:
         LOG.warning("no policy is asked for: without one this node refuses every order")
-    with _alone(site), _socket() as (listening, path):
-        asyncio.run(_run(site, listening, path))
+    with (
+        _alone(site),
+        tempfile.TemporaryDirectory(prefix="fedgrpo-") as folder,
+        _socket(Path(folder) / "node") as tasks,
+        _socket(Path(folder) / "model") as door,
+    ):
+        asyncio.run(_run(site, tasks, door))
 
 
 @contextmanager
@@ -80,23 +86,30 @@ def _alone(site: SiteFile) -> Iterator[None]:
 
 
 @contextmanager
-def _socket() -> Iterator[tuple[socket.socket, str]]:
+def _socket(path: Path) -> Iterator[socket.socket]:
     """A listening Unix socket that this user alone can reach. Paths of sockets must be short."""
-    with tempfile.TemporaryDirectory(prefix="fedgrpo-") as folder:
-        path = str(Path(folder) / "node")
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(path)
-            listening.listen(16)
-            yield listening, path
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen(16)
+        yield listening
 
 
-async def _run(site: SiteFile, listening: socket.socket, path: str) -> None:
+def _executor(site: SiteFile, runtime: Runtime, door: socket.socket) -> dict[str, Any]:
+    """What the executor is told. An app of the site's own computes in its own way."""
+    told = {"runtime": asdict(runtime), "kind": "flwr-clientapp"}
+    if site.app != CLIENT or not site.idle_unload_min:
+        return told | {"app": site.app, "made_of": []}
+    opened = {"door": door.fileno(), "idle_s": 60 * site.idle_unload_min}
+    return told | opened | {"app": RESIDENT, "made_of": [door.getsockname()]}
+
+
+async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> None:
     secret = secrets.token_urlsafe(32)
     begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret)
-    descriptor = listening.fileno()
+    descriptor = tasks.fileno()
     told = asdict(begins) | {"socket": descriptor}
-    runtime = asdict(Runtime(path, "", "", secret))
-    executor = {"runtime": runtime, "kind": "flwr-clientapp", "app": site.app}
+    executor = _executor(site, Runtime(tasks.getsockname(), "", "", secret), door)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -109,7 +122,11 @@ async def _run(site: SiteFile, listening: socket.socket, path: str) -> None:
                     lambda: _what_is_wrong(site),
                 )
             ),
-            group.create_task(keep_running("the executor", lambda: start(EXECUTOR, executor))),
+            group.create_task(
+                keep_running(
+                    "the executor", lambda: start(EXECUTOR, executor, keep=(door.fileno(),))
+                )
+            ),
             group.create_task(
                 start_every(VISIT_EVERY_S, lambda: start(VISIT, site.model_dump()), LONGEST_VISIT_S)
             ),

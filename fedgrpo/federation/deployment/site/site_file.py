@@ -42,7 +42,10 @@ class SiteFile(BaseModel):
     state:
         Folder of the node's secret and releases; beside the prompts where it is empty.
     threads:
-        Cores to train on; 0 takes all.
+        Cores to train on; 0 takes all that this machine, or the container, gives.
+    idle_unload_min:
+        Minutes without an order after which model and adapter are unloaded; 0 loads them for each
+        order anew.
     committee_key, committee_listen:
         A committee member's keys, and where it listens if not at the settings' address.
     app:
@@ -60,6 +63,7 @@ class SiteFile(BaseModel):
     policy: str = ""
     state: str = ""
     threads: int = Field(default=0, ge=0)
+    idle_unload_min: float = Field(default=15.0, ge=0)
     committee_key: str = ""
     committee_listen: str = ""
     app: str = CLIENT

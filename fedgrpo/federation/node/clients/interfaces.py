@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.attacks.knowledge import Insight
+from fedgrpo.ground.errors import PolicyError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
@@ -16,6 +17,20 @@ from fedgrpo.site.declared import Declared
 
 if TYPE_CHECKING:
     from fedgrpo.federation.node.clients.watch import Watch
+
+
+class ElsewhereError(PolicyError):
+    """What a client that computes in another process failed of there.
+
+    Parameters
+    ----------
+    kind:
+        Class of the error, for the site's own people.
+    """
+
+    def __init__(self, kind: str, *, code: str) -> None:
+        super().__init__(f"the model process failed: {kind}", code=code)
+        self.kind = kind
 
 
 class Client(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.machine import computing_threads
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.site import is_simulated
@@ -27,15 +28,13 @@ def use_cores(settings: Settings, node_config: Mapping[str, Scalar]) -> None:
     """Compute on as many cores as this node may have.
 
     A simulated node shares the machine with others, so the settings give it a number. A deployed
-    one has the number of its own configuration, or else torch's: all cores, or OMP_NUM_THREADS.
-    Raises SettingsError if the configured number is none.
+    one has the number of its own configuration, or else what OMP_NUM_THREADS says, or all that it
+    may use. Raises SettingsError if the configured number is none.
     """
     if is_simulated(node_config):
         torch.set_num_threads(settings.simulation.cpus_per_client)
         return
-    if THREADS not in node_config:
-        return
-    threads = node_config[THREADS]
+    threads = node_config.get(THREADS, computing_threads())
     if type(threads) is not int or threads < 1:
         raise SettingsError(
             f"{THREADS} = {threads!r} in this node's configuration is no number of cores",

@@ -12,9 +12,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from fedgrpo.settings import Scalar, Settings
+from fedgrpo.site.node_folder import node_folder
 
 if TYPE_CHECKING:
     from fedgrpo.federation.state.node_store import NodeStore
@@ -67,12 +70,22 @@ class Watch:
         *,
         durable: bool = True,
     ) -> None:
-        self._store, self._plan, self.deadline = store, plan, deadline
+        self._store, self.plan, self.deadline = store, plan, deadline
         self._durable = durable
         self.mishaps: Counter[str] = Counter()
         self.suspects: frozenset[str] = frozenset()
         self.dead: frozenset[str] = frozenset()
         self._take_up()
+
+    @classmethod
+    def at(
+        cls, node_config: Mapping[str, Scalar], settings: Settings, plan: str, deadline: float
+    ) -> Watch:
+        """Of a deployed node, in another process than the one that has its store open."""
+        from fedgrpo.federation.state.node_store import FolderShelf, NodeStore
+
+        folder = node_folder(node_config, settings)
+        return cls(NodeStore(FolderShelf(folder)) if folder else None, plan, deadline)
 
     def left(self) -> float:
         """Seconds until the deadline; negative behind it."""
@@ -89,7 +102,7 @@ class Watch:
     def _take_up(self) -> None:
         """Draw conclusions from what an earlier process of this plan left open."""
         note = self._store.read_note(_Open, NOTE) if self._store else None
-        if note is None or note.plan != self._plan:
+        if note is None or note.plan != self.plan:
             return
         batch = frozenset(note.batch)
         self.suspects, self.dead = frozenset(note.suspects), frozenset(note.dead)
@@ -102,5 +115,5 @@ class Watch:
     def _write(self, batch: Sequence[str]) -> None:
         if self._store:
             suspects, dead = tuple(sorted(self.suspects)), tuple(sorted(self.dead))
-            note = _Open(self._plan, tuple(batch), suspects, dead)
+            note = _Open(self.plan, tuple(batch), suspects, dead)
             self._store.write_note(NOTE, note, durable=self._durable)

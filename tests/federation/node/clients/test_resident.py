@@ -32,14 +32,15 @@ def at_first() -> Iterator[int]:
     [
         (SIMULATED, 2),
         (SIMULATED | {THREADS: 3}, 2),
-        (DEPLOYED, 5),
+        (DEPLOYED, 1),
         (DEPLOYED | {THREADS: 3}, 3),
     ],
     ids=["simulated", "simulated, told", "deployed", "deployed, told"],
 )
 def test_a_simulated_node_shares_the_machine_and_a_deployed_one_has_it(
-    node: dict[str, Scalar], threads: int
+    node: dict[str, Scalar], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     use_cores(SETTINGS, node)
     assert torch.get_num_threads() == threads
 

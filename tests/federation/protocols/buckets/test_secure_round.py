@@ -22,6 +22,7 @@ from tests.federation.federation import (
     small_delta,
     vector_of,
 )
+from tests.federation.packed import PACKED, arrays_of, record_of
 
 # Rounding of releases (bound 2, four members: 2^-29), read back with C / sqrt(1 - a), and float32
 # adapters.
@@ -90,7 +91,7 @@ def test_nothing_of_one_node_leaves_in_clear():
             assert records == dict.fromkeys((HEADER, "PublicKeys", "Tag"), "ConfigRecord")
             assert set(content["PublicKeys"]) == {"sharing", "masking", "seed_commitment"}
         if stage == "mask":
-            masked = content[MASKED]["vector"].numpy()
+            masked = arrays_of(content[MASKED])["vector"]
             release = federation.releases[node - 1001, 1]
             assert masked.shape == release.shape
             # A masked word is uniform: the chance of one so close to its plaintext is 1e-6 a
@@ -216,7 +217,11 @@ def without(record):
 
 
 def masked_as(array):
-    return replaced(MASKED, "vector", Array(array))
+    def tamper(reply):
+        reply.content[MASKED] = record_of(vector=array)
+        return reply
+
+    return tamper
 
 
 def same_key(reply):
@@ -227,7 +232,7 @@ def same_key(reply):
 
 SIZE = DIMENSION + 4
 MASKED = "Masked.arrays"
-FORGED = Array("uint32", (SIZE,), "numpy.ndarray", b"not an array" + bytes(100))
+FORGED = Array("uint8", (100,), "numpy.ndarray", b"not an array" + bytes(100))
 BAD_REPLIES = {
     "train: no keys": ("train", without("PublicKeys")),
     "train: short keys": ("train", replaced("PublicKeys", "masking", b"short")),
@@ -249,7 +254,7 @@ BAD_REPLIES = {
     "mask: two dimensions": ("mask", masked_as(np.zeros((1, SIZE), np.uint32))),
     "mask: wrong dtype": ("mask", masked_as(np.zeros(SIZE, np.int64))),
     "mask: NaN": ("mask", masked_as(np.full(SIZE, np.nan))),
-    "mask: no array": ("mask", replaced(MASKED, "vector", FORGED)),
+    "mask: no array": ("mask", replaced(MASKED, PACKED, FORGED)),
     "mask: another record": ("mask", lambda reply: replaced_content(reply, MASKED)),
     "mask: no record": ("mask", without(MASKED)),
     "mask: old round": ("mask", replaced(HEADER, "round", 0)),

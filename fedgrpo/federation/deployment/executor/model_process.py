@@ -1,0 +1,22 @@
+"""Process: a site's model process. What it does is in :mod:`fedgrpo.federation.node.residence`."""
+
+from __future__ import annotations
+
+import socket
+
+from fedgrpo.federation.deployment.children import told
+from fedgrpo.federation.deployment.executor.apps import MODEL, load
+from fedgrpo.federation.deployment.log import log_to_stderr
+
+
+def main() -> None:
+    """Answer orders until there are none."""
+    said = told()
+    log_to_stderr()
+    with socket.socket(fileno=said["door"]) as door:
+        door.set_inheritable(False)
+        load(MODEL)(door, said["idle_s"])
+
+
+if __name__ == "__main__":
+    main()
