@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedgrpo.federation.deployment.executor.apps import CLIENT
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Scalar
+from fedgrpo.settings.sections.table import to_text
 
 
 class SiteFile(BaseModel):
@@ -25,6 +26,9 @@ class SiteFile(BaseModel):
         This node's private key, ECDSA P-384, of which the operator has the public half.
     prompts:
         This site's; a file or a folder.
+    columns:
+        What columns are called in them, by the names that the run asks for; what is not named here
+        is called as the run's ``data.columns`` says.
     policy:
         This site's; ``policy.toml`` beside the prompts where it is empty.
     state:
@@ -45,6 +49,7 @@ class SiteFile(BaseModel):
     ca: str
     key: str
     prompts: str = ""
+    columns: dict[str, str] = {}
     policy: str = ""
     state: str = ""
     threads: int = Field(default=0, ge=0)
@@ -88,6 +93,7 @@ class SiteFile(BaseModel):
         """The node's own configuration, under the names that its parts read. It stays here."""
         named: dict[str, Scalar] = {
             "prompts": self.prompts,
+            "columns": str(to_text(self.columns)),
             "policy": self.policy,
             "state": self.state,
             "threads": self.threads,
