@@ -18,6 +18,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = ["SERVER_NODE", "Run", "object_bytes", "run_simulation", "sent_as", "sent_by", "serve"]
 
+RAY_STARTS = 3
+"""How often Ray is started before a simulation is given up."""
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""
 
@@ -92,5 +94,17 @@ def run_simulation() -> None:
                 ray.kill(self._future_to_actor.pop(future))
             self.pool.append(self.create_actor_fn())
 
+    class Backend(raybackend.RayBackend):
+        """Asks Ray again, which gives up after half a minute on a busy machine."""
+
+        def init_ray(self, backend_config: Any) -> None:
+            for _ in range(RAY_STARTS - 1):
+                try:
+                    return super().init_ray(backend_config)
+                except Exception:
+                    ray.shutdown()
+            return super().init_ray(backend_config)
+
     raybackend.BasicActorPool = Pool
+    raybackend.RayBackend = Backend
     sys.exit(flwr_simulation())
