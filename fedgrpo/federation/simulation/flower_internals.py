@@ -7,7 +7,6 @@ ran with. To take a newer one, correct this file, pass the tests, and widen the 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from typing import Any
 
@@ -90,9 +89,11 @@ def run_simulation() -> None:
                 super().add_actor_back_to_pool(future)
                 return
             self._lost.remove(future)
+            lost: Any = self._future_to_actor.pop(future)
             with contextlib.suppress(Exception):  # It may be gone.
-                ray.kill(self._future_to_actor.pop(future))
-            self.pool.append(self.create_actor_fn())
+                ray.kill(lost)
+            make: Any = self.create_actor_fn
+            self.pool.append(make())
 
     class Backend(raybackend.RayBackend):
         """Asks Ray again, which gives up after half a minute on a busy machine."""
@@ -105,6 +106,6 @@ def run_simulation() -> None:
                     ray.shutdown()
             return super().init_ray(backend_config)
 
-    raybackend.BasicActorPool = Pool
-    raybackend.RayBackend = Backend
-    sys.exit(flwr_simulation())
+    runtime: Any = raybackend
+    runtime.BasicActorPool, runtime.RayBackend = Pool, Backend
+    flwr_simulation()

@@ -188,6 +188,15 @@ def test_a_site_file_that_is_wrong_is_refused_in_words(folder, keys, said):
     assert "cure: " in done.output
 
 
+def test_files_that_begin_with_a_byte_order_mark_are_read(folder):
+    file = site_file(folder)
+    for path in (file, folder / "policy.toml"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert SiteFile.read(file).server == "localhost:1"
+    check_prompts(folder / "prompts.jsonl")
+    check(folder)
+
+
 def test_a_site_file_that_is_not_there_is_refused_in_words(folder):
     done = start(folder / "nowhere.toml")
     assert done.exit_code == 2

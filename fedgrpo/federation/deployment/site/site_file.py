@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.executor.apps import CLIENT
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.files import toml_of
 from fedgrpo.settings import Scalar
 from fedgrpo.settings.sections.table import to_text
 
@@ -68,8 +69,7 @@ class SiteFile(BaseModel):
             If it cannot be read, or has a key or value that cannot be used.
         """
         try:
-            with path.open("rb") as file:
-                found = cls.model_validate(tomllib.load(file))
+            found = cls.model_validate(toml_of(path))
         except ValidationError as error:
             faults = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
             problem = "; ".join(faults)
