@@ -17,6 +17,8 @@ from fedgrpo.ground.errors import RunFailedError
 from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.settings.scenario import load_scenario
 
+pytestmark = [pytest.mark.flower, pytest.mark.soak, pytest.mark.timeout(1200)]
+
 UNRULY = Path(__file__).with_name("unruly_clients.py")
 SCENARIO = """
 rounds = 2
@@ -44,8 +46,6 @@ def scenario_of(folder: Path, client_app: str, text: str = SCENARIO) -> Path:
     return app / "unruly.toml"
 
 
-@pytest.mark.flower
-@pytest.mark.soak
 def test_a_client_that_hangs_or_dies_drops_alone(tmp_path: Path) -> None:
     scenario = scenario_of(tmp_path, UNRULY.read_text())
     text = io.StringIO()
@@ -73,8 +73,6 @@ def main(grid, context):
 """
 
 
-@pytest.mark.flower
-@pytest.mark.soak
 def test_what_hangs_after_the_server_has_finished_is_ended_and_said(tmp_path: Path) -> None:
     client_app = UNRULY.read_text().replace("round) == (", "round) == (-")
     settings = load_scenario(scenario_of(tmp_path, client_app), {"rounds": 1}, tmp_path)
@@ -92,8 +90,6 @@ def test_what_hangs_after_the_server_has_finished_is_ended_and_said(tmp_path: Pa
     assert reaper.processes_of(str(run_dir)) == []
 
 
-@pytest.mark.flower
-@pytest.mark.soak
 def test_a_run_in_which_every_client_hangs_ends_as_failed(tmp_path: Path) -> None:
     client_app = UNRULY.read_text().replace("while (self.number, round) == (1, 1)", "while True")
     scenario = scenario_of(tmp_path, client_app, SCENARIO.replace("= 150.0", "= 15.0"))

@@ -12,6 +12,8 @@ from rich.console import Console
 from fedgrpo.federation.simulation.simulate import simulate
 from fedgrpo.report.reader import read_rows
 
+pytestmark = [pytest.mark.flower, pytest.mark.soak, pytest.mark.timeout(1200)]
+
 UNRULY = Path(__file__).parents[2] / "rewards" / "apart" / "unruly.py"
 KINDS = ("loop", "exit", "crash", "memory", "orphan", "raise", "pool", "fine", "fine")
 """One a client, in one of its rows."""
@@ -64,8 +66,6 @@ def simulated(folder: Path, monkeypatch: pytest.MonkeyPatch, unit: str) -> Path:
     return path
 
 
-@pytest.mark.flower
-@pytest.mark.soak
 def test_what_a_reward_does_costs_its_group_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,8 +80,6 @@ def test_what_a_reward_does_costs_its_group_alone(
         assert problem in log
 
 
-@pytest.mark.flower
-@pytest.mark.soak
 def test_what_a_reward_does_costs_its_row_alone_under_prompt_level_privacy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
