@@ -32,3 +32,14 @@ def test_versions_that_the_page_names_are_those_that_are_pinned() -> None:
     )
     assert len(rows) > 10
     assert {name: pinned[name] for name, _ in rows} == dict(rows)
+
+
+def test_the_least_versions_that_the_page_names_are_those_that_are_asked_for() -> None:
+    asked = dict(
+        re.findall(r'"([\w-]+)(?:\[[\w,-]+\])?>=([\d.]+)', (ROOT / "pyproject.toml").read_text())
+    )
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| \d\S* \| ([\d.]+)", (ROOT / "docs" / "versions.md").read_text(), re.M
+    )
+    assert len(rows) > 10
+    assert {name: asked[name] for name, _ in rows} == dict(rows)

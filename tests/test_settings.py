@@ -124,6 +124,8 @@ def test_all_faults_are_named_at_once() -> None:
 def test_a_scenario_that_is_missing_or_not_toml_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
         Settings.from_toml(tmp_path / "missing.toml")
+    with pytest.raises(SettingsError, match=r"cannot be read \(Is a directory\)"):
+        Settings.from_toml(tmp_path)
     broken = tmp_path / "broken.toml"
     broken.write_text("rounds = \n")
     with pytest.raises(SettingsError, match=r"broken\.toml is not valid TOML.*line 1"):

@@ -50,6 +50,13 @@ def check(
             show_default=False,
         ),
     ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="What columns are called in them, as in site.toml: prompt=question,answer=key.",
+            show_default=False,
+        ),
+    ] = "",
     state: Annotated[
         Path | None,
         typer.Option(help="The node's folder, where it is not beside the prompts."),
@@ -62,12 +69,14 @@ def check(
     with explained():
         from fedgrpo.settings import Settings
         from fedgrpo.site import Site
+        from fedgrpo.site.checked import with_columns
 
         site = Site.open(file)
         settings = Settings.from_toml(scenario) if scenario else None
         if prompts:
             unnamed = Settings.from_mapping({"data": {"unit": site.policy.unit_column}})
-            _check_prompts(site.policy, settings or unnamed, prompts, state)
+            read = with_columns(settings or unnamed, columns)
+            _check_prompts(site.policy, read, prompts, state)
         if settings is None:
             releases = len(site.spending.read().counted)
             typer.echo(f"{file} is sound; {releases} releases so far")

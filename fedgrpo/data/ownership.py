@@ -137,7 +137,8 @@ def left_out(settings: Settings) -> tuple[DataError, ...]:
 
 
 def _own(settings: Settings, node_config: Mapping[str, Scalar]) -> Source:
-    return Source.of(settings.data, str(node_config["prompts"]))
+    data = settings.data.with_columns(str(node_config.get("columns", "")))
+    return Source.of(data, str(node_config["prompts"]))
 
 
 @lru_cache(maxsize=2)

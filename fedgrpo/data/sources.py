@@ -7,7 +7,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,8 +169,9 @@ def _read_csv(path: Path, _: int | None) -> Iterator[tuple[int, object]]:
     except UnicodeDecodeError:
         raise DataError(f"prompt source {path} is not UTF-8", cure="save it as UTF-8") from None
     csv.field_size_limit(max(len(text), 2**17))
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
     try:
+        _check_names(reader.fieldnames or (), path)
         for number, row in enumerate(reader, start=1):
             if None in row:
                 cure = "put fields with commas or line breaks in quotes"
@@ -180,6 +182,22 @@ def _read_csv(path: Path, _: int | None) -> Iterator[tuple[int, object]]:
         raise DataError(
             f"prompt source {path} is not a readable CSV file", cure="write it again as .jsonl"
         ) from None
+
+
+def _delimiter(text: str) -> str:
+    """What stands between names: a comma, or what spreadsheets write where that is a decimal's."""
+    names = text.partition("\n")[0]
+    return "," if "," in names else next((each for each in ";\t" if each in names), ",")
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    """Refuse a table of which one column would hide another."""
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise DataError(
+                f"prompt source {path} has {times} columns of the name {name[:_NAME]!r}",
+                cure="give each column a name of its own",
+            )
 
 
 _TEXTS = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tomllib
 from pathlib import Path
+from typing import Any
 
 _DRAFT = ".tmp"
 
@@ -113,6 +115,17 @@ def lines(path: Path) -> list[str]:
     """
     content = path.read_bytes() if path.exists() else b""
     return [line.decode("utf-8", errors="replace") for line in content.split(b"\n")[:-1]]
+
+
+def toml_of(path: Path) -> dict[str, Any]:
+    """Read a TOML file that people write: some editors begin one with a byte order mark.
+
+    Raises
+    ------
+    OSError, UnicodeDecodeError, tomllib.TOMLDecodeError
+        If it is none.
+    """
+    return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
 
 
 def owner_only(path: str, flags: int) -> int:

@@ -86,7 +86,12 @@ def _parse(kind: type[Any], text: str) -> Any:
         fault = error.errors()[0]
         where = ".".join([kind.__name__, *map(str, fault["loc"])])
         raise RunError(
-            f"{where} = {fault['input']!r:.80}: {fault['msg']}",
+            f"{where}{_shown(fault['input'])}: {fault['msg']}",
             cure="write None for a figure that was not measured; "
             "read a run with the version of fedgrpo that wrote it",
         ) from None
+
+
+def _shown(value: object) -> str:
+    """A number that is wrong, and of anything else nothing: it may hold a prompt."""
+    return f" = {value!r}" if value is None or isinstance(value, bool | int | float) else ""

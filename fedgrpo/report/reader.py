@@ -17,6 +17,10 @@ from fedgrpo.settings import Settings
 
 R = TypeVar("R", bound=Record)
 
+_UNREADABLE = (
+    "bring the file back from a copy, or read the run with the version of fedgrpo that wrote it"
+)
+
 
 def read_rows(run_dir: Path) -> list[RoundRow]:
     """Read the finished rounds, oldest first. A run that has not begun has none.
@@ -93,7 +97,9 @@ def read_run(run_dir: Path) -> Run:
 
 def _settings(path: Path) -> Settings | None:
     try:
-        tree = dict(json.loads(path.read_text("utf-8")))
+        tree = json.loads(path.read_text("utf-8"))
+        if not isinstance(tree, dict):
+            return None
         tree.pop("command", None)
         return Settings.from_mapping(tree)
     except (OSError, ValueError, TypeError, SettingsError):
@@ -101,7 +107,13 @@ def _settings(path: Path) -> Settings | None:
 
 
 def _record(kind: type[R], path: Path) -> R | None:
-    return from_json(kind, path.read_text("utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return from_json(kind, path.read_text("utf-8"))
+    except (RunError, UnicodeDecodeError) as error:
+        told = error.problem if isinstance(error, RunError) else "not UTF-8"
+        raise RunError(f"{path}: {told}", cure=_UNREADABLE) from None
 
 
 def _records(kind: type[R], path: Path) -> list[R]:
@@ -112,7 +124,7 @@ def _row(kind: type[R], path: Path, number: int, line: str) -> R:
     try:
         return from_json(kind, line)
     except RunError as error:
-        raise RunError(f"{path}, line {number}: {error.problem}", cure=error.cure) from None
+        raise RunError(f"{path}, line {number}: {error.problem}", cure=_UNREADABLE) from None
 
 
 class Watched:

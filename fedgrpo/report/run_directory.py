@@ -73,9 +73,9 @@ def choose(
         settings, or something else; or if it cannot be written, or has no room.
     """
     wanted = run_dir or settings.run.directory
-    _check_place((base / (wanted or "runs")).resolve())
+    _check_place((base / Path(wanted or "runs").expanduser()).resolve())
     if wanted:
-        path = (base / wanted).resolve()
+        path = (base / Path(wanted).expanduser()).resolve()
         if fresh and _is_used(path):
             raise RunError(
                 f"run directory {path} is not empty", cure="name another --run-dir, or drop --fresh"

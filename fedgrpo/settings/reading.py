@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedgrpo.ground.errors import FedGRPOError, SettingsError
+from fedgrpo.ground.files import toml_of
 from fedgrpo.settings.bounds import out_of_bounds
 
 RENAMED = {
@@ -30,11 +31,16 @@ REMOVED = dict.fromkeys(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises SettingsError if it is missing, not TOML or not UTF-8."""
+    """Read a TOML file; raises SettingsError if it cannot be read, is not TOML or not UTF-8."""
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return toml_of(path)
     except FileNotFoundError:
         raise SettingsError(f"scenario file {path} does not exist", cure="check the path") from None
+    except OSError as error:
+        raise SettingsError(
+            f"scenario file {path} cannot be read ({error.strerror or type(error).__name__})",
+            cure="name a file that this process may read",
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
             f"scenario file {path} is not valid TOML: {error}", cure="mend that line"

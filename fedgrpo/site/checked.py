@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.ground.files import replace_file
 from fedgrpo.settings import DataSettings, Scalar, Settings
+from fedgrpo.settings.sections.table import read_table, to_text
 from fedgrpo.site.limits import Policy
 from fedgrpo.site.node_folder import STATE, node_folder, owned_folder
 from fedgrpo.site.refusals import Refusal, refused
@@ -42,18 +43,33 @@ class Checked:
         return replace(self, units={**before.units, **self.units})
 
 
-def looked_at(settings: Settings) -> str:
+def looked_at(settings: Settings, columns: str = "") -> str:
     """Say which rows were looked at, and how: everything of a run that decides what becomes of a
-    file's rows.
+    file's rows, under the columns' names of the site's own (``columns`` of its configuration).
 
     Adversary: a server that names another split, or another model, than those that the site's
     people have looked at.
     """
-    data, model = settings.data, settings.model
+    data, model = settings.data.with_columns(columns), settings.model
     known = [data.split, data.unit, model.name, model.revision]
     # Only where they say something, so that what was checked before they were there stays checked.
     new = {name: getattr(data, name) for name in _DECIDING if getattr(data, name) != _USUAL[name]}
     return json.dumps([*known, new] if new else known)
+
+
+def with_columns(settings: Settings, columns: str) -> Settings:
+    """The settings by which a site reads its prompts, whose columns it calls otherwise.
+
+    Raises
+    ------
+    SettingsError
+        If ``columns`` is no table.
+    """
+    try:
+        data = settings.data.with_columns(columns)
+    except ValueError as error:
+        raise SettingsError(f"columns = {columns!r} {error}", cure="write a=b,c=d") from None
+    return settings.model_copy(update={"data": data})
 
 
 def files_stamp(prompts: str) -> str:
@@ -111,7 +127,7 @@ def check_prompts(node_config: Mapping[str, Scalar], settings: Settings) -> None
         raise refused(
             Refusal.UNCHECKED, "the prompts were never checked", cure=how_to_check(node_config)
         )
-    if (seen := looked_at(settings)) not in found.units:
+    if (seen := looked_at(settings, str(node_config.get("columns", "")))) not in found.units:
         raise refused(
             Refusal.UNCHECKED,
             f"the prompts were not checked with this split, unit column and model: {seen}",
@@ -142,8 +158,10 @@ def check_unchanged(node_config: Mapping[str, Scalar], settings: Settings, polic
 def how_to_check(node_config: Mapping[str, Scalar]) -> str:
     """The command for a site's people."""
     state = f" --state {node_config[STATE]}" if STATE in node_config else ""
+    pairs = read_table(str(to_text(node_config.get("columns", "")))).items()
+    columns = f" --columns {','.join(f'{k}={v}' for k, v in pairs)}" if pairs else ""
     prompts = node_config["prompts"]
-    return f"run 'fedgrpo policy check POLICY SCENARIO --prompts {prompts}{state}'"
+    return f"run 'fedgrpo policy check POLICY SCENARIO --prompts {prompts}{columns}{state}'"
 
 
 def proposed(units: int) -> int:

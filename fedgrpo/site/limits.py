@@ -15,6 +15,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedgrpo.ground.errors import PolicyError
+from fedgrpo.ground.files import toml_of
 from fedgrpo.ground.parts import brings_code
 from fedgrpo.settings import METRICS, Metrics, Names, Section, Settings
 from fedgrpo.settings.protocols.committee.members import check_members
@@ -145,8 +146,7 @@ class Policy(Section):
         or a value out of range.
         """
         try:
-            with path.open("rb") as file:
-                return cls.model_validate(tomllib.load(file))
+            return cls.model_validate(toml_of(path))
         except ValidationError as error:
             problem = "; ".join(map(_fault, error.errors()))
         except OSError as error:

@@ -118,5 +118,8 @@ def test_the_hub_is_asked_for_a_private_repository_and_its_refusal_is_told(
 def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
     assert "no form is asked for" in invoke(run)[1]
     assert "holds no run" in invoke(tmp_path, "--merged", "x")[1]
+    weights = run / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert "adapter_model.safetensors cannot be read" in invoke(run, "--merged", "x")[1]
     (run / "adapter" / "adapter_config.json").unlink()
     assert "finish the run" in invoke(run, "--merged", "x")[1]

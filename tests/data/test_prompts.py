@@ -297,6 +297,26 @@ def test_a_table_of_text_gives_rows_whose_fields_may_have_commas_and_lines(tmp_p
     assert (second.prompt, second.number) == ("two\nlines, and a comma", 2)
 
 
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_a_table_of_text_may_have_what_spreadsheets_write_between_fields(
+    tmp_path: Path, between: str
+) -> None:
+    lines = ["prompt,answer", "1+1=,2", '"1,5+1=","2,5"']
+    text = "\n".join(lines).replace(",", between).replace(f'1{between}5+1="', '1,5+1="')
+    (tmp_path / "p.csv").write_text(text.replace(f'"2{between}5"', '"2,5"'))
+    rows = load_prompts(str(tmp_path / "p.csv"))
+    assert [(row.prompt, row.columns["answer"]) for row in rows] == [
+        ("1+1=", "2"),
+        ("1,5+1=", "2,5"),
+    ]
+
+
+def test_a_table_of_which_one_column_would_hide_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("prompt,answer,answer\n1+1=,2,3\n")
+    with pytest.raises(DataError, match="2 columns of the name 'answer'"):
+        load_prompts(str(tmp_path / "p.csv"))
+
+
 @pytest.mark.parametrize("name", ["p.csv", "p.json", "p.json.gz"])
 def test_a_node_refuses_files_of_which_one_row_could_cost_the_others(
     tmp_path: Path, name: str

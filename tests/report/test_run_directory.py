@@ -38,6 +38,12 @@ def test_the_settings_name_a_directory_unless_the_command_does(tmp_path: Path) -
     assert pick(tmp_path, settings, "yours").path == tmp_path / "yours"
 
 
+def test_a_run_directory_may_lie_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    chosen = choose("s", Settings(), run_dir=Path("~/mine"), fresh=False, base=tmp_path)
+    assert chosen.path == tmp_path / "home" / "mine"
+
+
 def test_the_same_settings_resume_an_unfinished_run(tmp_path: Path) -> None:
     path = begin(tmp_path, "demo")
     assert pick(tmp_path) == RunDirectory(path, resumes=True)

@@ -1,14 +1,21 @@
 """Trackers: the names that TRL's users know, a missing library named before the start, no node."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.run_files import TRACKED
+from fedgrpo.report.reader import read_rows
 from fedgrpo.report.trackers import NEEDS, TRACKERS, Tracked, check_trackers, figures, tracking
 from fedgrpo.settings import Settings
 from tests.report.alone import FUNCTIONS, step
+from tests.report.kept import kept_by, use_folder
 from tests.report.runs import round_row
 from tests.rooms import graph
 
@@ -23,6 +30,26 @@ class Other(Tracker):
         self.closed = True
         if self.fail:
             raise OSError("the tracker's server is gone")
+"""
+CLOSED = """
+class Closed:
+    def __init__(self, run):
+        raise ValueError("no key is set: log in first")
+"""
+SMALL = """
+rounds = 2
+[simulation]
+clients = 9
+[data]
+prompts_per_client = 60
+min_prompts = 60
+[grpo]
+prompts_per_step = 2
+group_size = 2
+[privacy]
+unit = "none"
+[evaluation]
+prompts = 8
 """
 
 
@@ -86,7 +113,7 @@ def test_a_file_of_ones_own_is_told_and_closed(run: Tracked, other: str) -> None
 def test_a_missing_library_is_named_with_its_extra_before_the_start(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedgrpo.report.trackers.find_spec", lambda library: None)
+    monkeypatch.setattr("fedgrpo.report.trackers.opening.find_spec", lambda library: None)
     with pytest.raises(SettingsError, match=f"run.report_to = '{name}'") as error:
         check_trackers([name])
     assert f"pip install 'fedgrpo[{name}]'" in error.value.cure
@@ -101,28 +128,69 @@ def test_an_unknown_tracker_is_refused_with_those_there_are() -> None:
     assert set(TRACKERS) == set(NEEDS)
 
 
-def test_tensorboard_keeps_what_it_was_told(run: Tracked) -> None:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    with tracking(["tensorboard"], run) as (tracker,):
-        tracker.on_round(step(10))
-        tracker.on_round(step(20))
-    kept = events.EventAccumulator(str(run.directory / "tensorboard"))
-    kept.Reload()
-    told = kept.Tensors("train/reward")
-    assert [event.step for event in told] == [10, 20]
-    assert [event.tensor_proto.float_val[0] for event in told] == pytest.approx([0.3, 0.4])
-    assert "eval/reward" in kept.Tags()["tensors"]
-
-
-def test_trackio_keeps_what_it_was_told(
-    run: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", list(NEEDS))
+def test_a_tracker_keeps_what_it_was_told_as_one_run_that_goes_on(
+    name: str, run: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
-    trackio = pytest.importorskip("trackio")
-    with tracking(["trackio"], run) as (tracker,):
-        tracker.on_round(step(10))
-    (found,) = trackio.Api().runs("fedgrpo")
-    assert found.name == "demo"
+    use_folder(tmp_path, monkeypatch)
+    pytest.importorskip(NEEDS[name])
+    for at in (10, 20):  # As after a kill: another process goes on.
+        with tracking([name], run) as (tracker,):
+            tracker.on_round(step(at))
+    told = {at: figures(step(at)) for at in (10, 20)}
+    kept = kept_by(name, run)
+    assert kept.keys() == told[10].keys() | told[20].keys()
+    for figure, values in kept.items():
+        assert values == pytest.approx(
+            {at: row[figure] for at, row in told.items() if figure in row}
+        )
+
+
+def test_a_run_is_another_one_after_its_folder_was_removed(run: Tracked) -> None:
+    first = run.id
+    assert (run.id, Tracked(run.directory, {}).id) == (first, first)
+    (run.directory / TRACKED).unlink()
+    assert run.id != first
+
+
+def test_a_tracker_that_cannot_be_opened_is_told_in_its_own_words(
+    run: Tracked, tmp_path: Path
+) -> None:
+    (tmp_path / "closed.py").write_text(CLOSED)
+    name = f"{tmp_path / 'closed.py'}:Closed"
+    with (
+        pytest.raises(SettingsError, match="cannot be opened: ValueError: no key") as error,
+        tracking([name], run),
+    ):
+        raise AssertionError
+    assert "leave it out of run.report_to" in error.value.cure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "simulate"])
+def test_trackers_keep_the_rows_of_a_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_folder(tmp_path, monkeypatch)
+    there = [name for name, library in NEEDS.items() if find_spec(library)]
+    if not there:
+        pytest.skip("no tracker's library is installed")
+    (tmp_path / "small.toml").write_text(SMALL)
+    called = [sys.executable, "-m", "fedgrpo.cli.app", command, "small.toml"]
+    called += ["--in-process"] * (command == "simulate")
+    called += ["--set", f"run.report_to={json.dumps(there)}"]
+    done = subprocess.run(
+        called, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Tracked(tmp_path / "runs" / "small", {})
+    told = {row.round: figures(row) for row in read_rows(run.directory)}
+    assert len(told) == 3
+    for name in there:
+        kept = kept_by(name, run)
+        for figure in {figure for row in told.values() for figure in row}:
+            expected = {at: row[figure] for at, row in told.items() if figure in row}
+            assert kept[figure] == pytest.approx(expected), (name, figure)
 
 
 def test_no_node_reaches_a_tracker() -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from fedgrpo.report import (
     read_summary,
     to_json,
 )
+from fedgrpo.report.reader import read_run, read_samples
 from tests.report.runs import SUMMARY, round_row, run
 
 
@@ -68,6 +70,33 @@ def test_a_broken_line_inside_the_file_is_an_error_that_names_it(writer: RunWrit
     path.write_text("".join([lines[0], "rubbish\n", *lines[2:]]))
     with pytest.raises(RunError, match=r"metrics\.jsonl, line 2"):
         writer.rows()
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b'{"rounds": "secret"}'])
+@pytest.mark.parametrize(("name", "read"), [("status", read_status), ("summary", read_summary)])
+def test_a_broken_file_is_named_with_a_cure(
+    tmp_path: Path, name: str, read: Callable[[Path], object], content: bytes
+) -> None:
+    (tmp_path / f"{name}.json").write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name}\.json: ") as broken:
+        read(tmp_path)
+    assert "from a copy" in broken.value.cure
+
+
+def test_a_broken_line_of_completions_is_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "completions.jsonl").write_text(
+        '{"round": 1, "prompt": "secret", "reward": "x y"}\n'
+    )
+    with pytest.raises(RunError, match=r"completions\.jsonl, line 1: ") as broken:
+        read_samples(tmp_path)
+    assert "secret" not in str(broken.value)
+    assert "x y" not in str(broken.value)
+
+
+def test_settings_that_are_no_table_are_not_taken_for_the_defaults(writer: RunWriter) -> None:
+    folder = filled(writer, 2).run_dir
+    (folder / "settings.json").write_text("[]")
+    assert read_run(folder).settings is None
 
 
 @pytest.mark.parametrize("last", [0, 2, 9])

@@ -12,7 +12,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 from rich.console import Console
@@ -33,6 +35,30 @@ from tests.models import tiny_trainer
 from tests.standalone.scenario import assert_same, rows, write
 
 pytestmark = pytest.mark.slow
+
+DATED = """
+rounds = 3
+[data]
+source = "dated.jsonl"
+chat_template = "{{ strftime_now('%d%m%Y') }}+{% for m in messages %}{{ m.content }}{% endfor %}"
+[grpo]
+prompts_per_step = 2
+group_size = 4
+max_completion_length = 4
+[evaluation]
+prompts = 2
+every = 3
+[privacy]
+unit = "none"
+"""
+
+
+class AnotherDay(datetime):
+    """The clock that transformers gives to chat templates, some years on."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2031, 5, 6, tzinfo=tz)
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +173,23 @@ def test_a_signal_lets_the_step_finish_and_the_same_command_resumes_to_the_bit(
     path, printed = run(write(home))
     assert "resumes in" in printed
     assert_same(path, whole[0])
+
+
+def test_a_chat_template_that_tells_the_date_stops_no_run_on_another_day(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [[{"role": "user", "content": f"{i}+1="}] for i in range(9)]
+    lines = [json.dumps({"prompt": p, "answer": str(i + 1)}) for i, p in enumerate(prompts)]
+    (home / "dated.jsonl").write_text("\n".join(lines))
+    scenario = write(home, DATED)
+    whole, _ = run(scenario, run_dir=home / "whole")
+    at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    with pytest.raises(RunInterruptedError):
+        run(scenario)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", AnotherDay)
+    path, printed = run(scenario)
+    assert "resumes in" in printed
+    assert_same(path, whole)
 
 
 def test_rows_beyond_the_state_are_cut(

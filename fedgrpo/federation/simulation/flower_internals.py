@@ -6,13 +6,19 @@ ran with. To take a newer one, correct this file, pass the tests, and widen the 
 
 from __future__ import annotations
 
+import contextlib
+import time
+from typing import Any
+
 from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_all_nested_objects
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["SERVER_NODE", "Run", "object_bytes", "sent_as", "sent_by", "serve"]
+__all__ = ["SERVER_NODE", "Run", "object_bytes", "run_simulation", "sent_as", "sent_by", "serve"]
 
+RAY_STARTS = 3
+"""How often Ray is started before a simulation is given up."""
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""
 
@@ -36,3 +42,70 @@ def sent_by(message: Message, node: int) -> None:
 def object_bytes(thing: InflatableObject) -> int:
     """Bytes of a Flower object with all that it holds, each part once, as it is pushed."""
     return sum(len(part.deflate()) for part in get_all_nested_objects(thing).values())
+
+
+def run_simulation() -> None:
+    """Be the program ``flwr-simulation``, with a client that hangs or dies dropping alone.
+
+    Flower's own puts the process of a client that died back among the idle ones, where it takes the
+    next clients down with it, and waits for one that hangs for ever. Here such a process is ended,
+    at the latest when its message has expired, and another one takes its place.
+    """
+    import ray
+    from flwr.server.superlink.fleet.vce.backend import raybackend
+    from flwr.simulation.app import flwr_simulation
+    from flwr.simulation.ray_transport.ray_actor import BasicActorPool
+    from ray.exceptions import RayError, RayTaskError
+
+    class Pool(BasicActorPool):
+        """Processes that work on messages, each replaced when it is lost."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._until: dict[Any, float] = {}
+            self._lost: set[Any] = set()
+
+        def submit(self, actor_fn: Any, job: tuple[Any, Message, str, Any]) -> Any:
+            metadata = job[1].metadata
+            until = metadata.created_at + metadata.ttl
+            if until <= time.time():
+                raise TimeoutError("the message expired before a process was free for it")
+            future = super().submit(actor_fn, job)
+            self._until[future] = until
+            return future
+
+        def fetch_result_and_return_actor_to_pool(self, future: Any) -> tuple[Message, Any]:
+            try:
+                ray.get(future, timeout=max(0.0, self._until.pop(future) - time.time()))
+            except RayTaskError:
+                raise
+            except RayError:
+                self._lost.add(future)  # The caller gives it back.
+                raise
+            return super().fetch_result_and_return_actor_to_pool(future)
+
+        def add_actor_back_to_pool(self, future: Any) -> None:
+            if future not in self._lost:
+                super().add_actor_back_to_pool(future)
+                return
+            self._lost.remove(future)
+            lost: Any = self._future_to_actor.pop(future)
+            with contextlib.suppress(Exception):  # It may be gone.
+                ray.kill(lost)
+            make: Any = self.create_actor_fn
+            self.pool.append(make())
+
+    class Backend(raybackend.RayBackend):
+        """Asks Ray again, which gives up after half a minute on a busy machine."""
+
+        def init_ray(self, backend_config: Any) -> None:
+            for _ in range(RAY_STARTS - 1):
+                try:
+                    return super().init_ray(backend_config)
+                except Exception:
+                    ray.shutdown()
+            return super().init_ray(backend_config)
+
+    runtime: Any = raybackend
+    runtime.BasicActorPool, runtime.RayBackend = Pool, Backend
+    flwr_simulation()

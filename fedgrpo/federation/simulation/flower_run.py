@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ from fedgrpo.settings import Scalar, Settings
 
 LINGER_S = 60.0
 """Seconds after the server has finished in which Flower's own processes may end."""
+ENDED_LATE = "the run is complete; something of it did not end by itself, and was ended"
 LOG_TAIL = 15
 """Lines of the log that are shown when nothing better tells why a run failed."""
 
@@ -45,6 +47,7 @@ def run_in_flower(
     near: Path,
     console: Console,
     callbacks: Sequence[object] = (),
+    linger_s: float = LINGER_S,
 ) -> None:
     """Run what is left of a run under ``flwr run``, and show it meanwhile.
 
@@ -60,6 +63,9 @@ def run_in_flower(
         Where to show progress.
     callbacks:
         Told of each round as its row appears.
+    linger_s:
+        Seconds in which Flower's processes may end when the server has finished. They are ended
+        then, whatever they do, and the run is what it came to.
 
     Raises
     ------
@@ -74,7 +80,8 @@ def run_in_flower(
             "run.started_at": started_at,
         }
         run_id = superlink.submit(app, config, federation_options(settings))
-        state = _follow(superlink, run_id, run_dir, settings.rounds, (console, callbacks))
+        view = _View(run_dir, settings.rounds, console, tuple(callbacks), linger_s)
+        state = view.follow(superlink, run_id)
     if not state.completed or read_summary(run_dir) is None:
         raise _failed(run_dir, state, started_at)
 
@@ -94,46 +101,48 @@ def federation_options(settings: Settings) -> dict[str, Scalar]:
     return options | ({"init-args-num-cpus": needed} if needed < (os.cpu_count() or 1) else {})
 
 
-def _follow(
-    superlink: LocalSuperLink,
-    run_id: int,
-    run_dir: Path,
-    rounds: int,
-    to: tuple[Console, Sequence[object]],
-) -> RunState:
-    """Show progress to a console and callbacks until Flower says that the run is over."""
-    console, callbacks = to
-    told = {row.round for row in read_rows(run_dir)}
-    while True:
-        ended = superlink.stream_log(run_id)
-        follow(run_dir, rounds, partial(_over, ended, run_dir, callbacks, told), console)
-        if _is_past(run_dir):
-            return RunState("finished:completed", "a client did not end by itself")
-        if not superlink.alive:
-            return RunState("finished:failed", "Flower's SuperLink ended unexpectedly")
-        if (state := superlink.state(run_id)).over:
-            return state
-        time.sleep(1.0)  # The stream broke off although the run goes on: look again.
+@dataclass(frozen=True)
+class _View:
+    """Who looks at a run, and for how long."""
 
+    run_dir: Path
+    rounds: int
+    console: Console
+    callbacks: tuple[object, ...]
+    linger_s: float
+    told: set[int] = field(default_factory=set)
+    """Rounds of which the callbacks have heard."""
 
-def _over(
-    finished: Callable[[], bool], run_dir: Path, callbacks: Sequence[object], told: set[int]
-) -> bool:
-    """Whether the run is over; whenever that is asked, callbacks are told of new rows."""
-    over = finished() or _is_past(run_dir)
-    for row in read_rows(run_dir) if callbacks else ():
-        if row.round not in told:
-            told.add(row.round)
-            tell(callbacks, "on_round", row)
-    return over
+    def follow(self, superlink: LocalSuperLink, run_id: int) -> RunState:
+        """Show progress to the console and the callbacks until Flower says that the run is over."""
+        self.told.update(row.round for row in read_rows(self.run_dir))
+        while True:
+            ended = superlink.stream_log(run_id)
+            follow(self.run_dir, self.rounds, partial(self._over, ended), self.console)
+            if self._is_past():
+                self.console.print(f"[yellow]{ENDED_LATE}[/]", highlight=False, soft_wrap=True)
+                return RunState("finished:completed", ENDED_LATE)
+            if not superlink.alive:
+                return RunState("finished:failed", "Flower's SuperLink ended unexpectedly")
+            if (state := superlink.state(run_id)).over:
+                return state
+            time.sleep(1.0)  # The stream broke off although the run goes on: look again.
 
+    def _over(self, finished: Callable[[], bool]) -> bool:
+        """Whether the run is over; whenever that is asked, callbacks are told of new rows."""
+        over = finished() or self._is_past()
+        for row in read_rows(self.run_dir) if self.callbacks else ():
+            if row.round not in self.told:
+                self.told.add(row.round)
+                tell(self.callbacks, "on_round", row)
+        return over
 
-def _is_past(run_dir: Path) -> bool:
-    """Whether the server finished so long ago that something else hangs, such as a client."""
-    try:
-        return time.time() - (run_dir / SUMMARY).stat().st_mtime > LINGER_S
-    except OSError:
-        return False
+    def _is_past(self) -> bool:
+        """Whether the server finished so long ago that something else hangs, such as a client."""
+        try:
+            return time.time() - (self.run_dir / SUMMARY).stat().st_mtime > self.linger_s
+        except OSError:
+            return False
 
 
 def _failed(run_dir: Path, state: RunState, started_at: float) -> RunFailedError:

@@ -29,6 +29,16 @@ START_TIMEOUT_S = 90.0
 COMMAND_TIMEOUT_S = 120.0
 CLEAN_UP_TIMEOUT_S = 60.0
 
+SIMULATION = """#!/bin/sh
+'exec' '{python}' "$0" "$@"
+from fedgrpo.federation.simulation.flower_internals import run_simulation
+
+run_simulation()
+"""
+"""The program that Flower starts as ``flwr-simulation``: a script for both the shell, which finds a
+Python whose path may have any length and spaces, and Python.
+"""
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -220,6 +230,11 @@ def _environment(run_dir: Path, scratch: Path) -> dict[str, str]:
         f'[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
         "utf-8",
     )
+    program = scratch / "bin" / "flwr-simulation"
+    program.parent.mkdir()
+    program.write_text(SIMULATION.format(python=sys.executable), "utf-8")
+    program.chmod(0o700)
+    path = [str(program.parent), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     local = "127.0.0.1,localhost"
     ours = {
         reaper.TAG: str(run_dir),
@@ -232,8 +247,9 @@ def _environment(run_dir: Path, scratch: Path) -> dict[str, str]:
         "RAY_TMPDIR": str(scratch),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # Flower starts its parts by name; a virtual environment need not be activated.
-        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),
+        # Flower starts its parts by name: one of them is ours, and a virtual environment need not
+        # be activated for the others.
+        "PATH": os.pathsep.join(path),
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), local])),
         "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy"), local])),
     }

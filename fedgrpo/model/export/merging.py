@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import AdapterError, RunError
 from fedgrpo.model.export.card import CARD, CHAT_TEMPLATE
 
 
@@ -34,9 +36,11 @@ def save_merged(
     ------
     RunError
         If it is neither.
+    AdapterError
+        If the trained one's weights cannot be read.
     """
     check_empty(folder)
-    set_peft_model_state_dict(model, load_file(adapter / SAFETENSORS_WEIGHTS_NAME))
+    set_peft_model_state_dict(model, _weights(adapter / SAFETENSORS_WEIGHTS_NAME))
     # PEFT types what an adapter of any kind offers too loosely for a checker.
     merged = cast(PreTrainedModel, cast(Any, model).merge_and_unload())
     template = adapter / CHAT_TEMPLATE
@@ -46,6 +50,16 @@ def save_merged(
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / CARD).write_text(_merged_card((adapter / CARD).read_text("utf-8")), "utf-8")
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(
+            f"{file} cannot be read ({type(error).__name__})",
+            cure="bring it back from a copy, or begin the run anew",
+        ) from None
 
 
 def check_empty(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedgrpo.settings.sections.section import Names, Numbers, Section
-from fedgrpo.settings.sections.table import Table, read_table
+from fedgrpo.settings.sections.table import Table, read_table, to_text
 
 
 class DataSettings(Section):
@@ -69,6 +69,13 @@ class DataSettings(Section):
     def column_names(self) -> dict[str, str]:
         """What each column that is asked for is called in the source."""
         return {name: str(value) for name, value in read_table(self.columns).items()}
+
+    def with_columns(self, own: str) -> DataSettings:
+        """The same settings for the file of a site that calls columns otherwise, as a table like
+        ``columns``: what it names goes before what the run does. Raises ValueError if it is none.
+        """
+        names = read_table(self.columns) | read_table(str(to_text(own)))
+        return self.model_copy(update={"columns": to_text(names)}) if own else self
 
     def template_kwargs(self) -> dict[str, object]:
         """What a chat template is told besides the messages."""

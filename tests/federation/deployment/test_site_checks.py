@@ -9,9 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
+from fedgrpo.data.ownership import node_prompts
 from fedgrpo.federation.deployment.site.checks import check_site
+from fedgrpo.federation.deployment.site.site_file import SiteFile
+from fedgrpo.federation.wire.app_bundle import to_toml
 from fedgrpo.ground.errors import DataError, PolicyError, RunError
-from tests.federation.deployed import POLICY, check_prompts, write_prompts
+from fedgrpo.settings import Settings
+from fedgrpo.site import checked as site
+from tests.federation.deployed import CONFIG, POLICY, check_prompts, write_prompts
 
 
 @pytest.fixture
@@ -87,14 +92,70 @@ def test_prompts_that_are_not_there_stop_the_start(folder):
         check(folder)
 
 
+def german(folder):
+    """The same prompts under other names, and a site file that tells them."""
+    rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    told = [{"frage": row["prompt"], "loesung": row["answer"], "id": 7} for row in rows]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    return rows
+
+
+COLUMNS = {"prompt": "frage", "answer": "loesung"}
+
+
+def test_a_site_may_call_its_columns_what_it_likes(folder):
+    rows = german(folder)
+    config = SiteFile.read(site_file(folder, columns=COLUMNS)).node_config
+    settings = Settings.from_run_config(CONFIG)
+    (folder / "scenario.toml").write_text(to_toml(CONFIG))
+    with pytest.raises(DataError, match="never checked") as raised:
+        check_site(config, no_policy=False, own_app=False)
+    assert "--columns answer=loesung,prompt=frage" in raised.value.cure
+    words = [str(folder / name) for name in ("policy.toml", "scenario.toml")]
+    words += ["--prompts", str(folder / "prompts.jsonl")]
+    done = CliRunner().invoke(app, ["policy", "check", *words])
+    assert done.exit_code == 2
+    assert "it has 'frage', 'loesung', 'id'" in done.output
+    done = CliRunner().invoke(
+        app, ["policy", "check", *words, "--columns", "prompt=frage,answer=loesung"]
+    )
+    assert "checked: a node may answer" in done.output, done.output
+    check_site(config, no_policy=False, own_app=False)
+    read = node_prompts(settings, config)
+    assert [(row.prompt, row.columns["answer"]) for row in read] == [
+        (row["prompt"], row["answer"]) for row in rows
+    ]
+    site.check_prompts(config, settings)
+    # What a run names goes behind what the site does; names that were not checked are refused.
+    theirs = Settings.from_run_config(CONFIG | {"data.columns": "prompt=question"})
+    site.check_prompts(config, theirs)
+    with pytest.raises(PolicyError, match="not checked"):
+        site.check_prompts(config | {"columns": "prompt=frage,answer=id"}, settings)
+
+
+def test_columns_that_are_not_there_stop_the_start_with_those_that_are(folder):
+    german(folder)
+    done = start(site_file(folder, columns=COLUMNS | {"prompt": "question"}))
+    assert done.exit_code == 2
+    assert "no column 'question'" in done.output
+    assert "it has 'frage', 'loesung', 'id'" in done.output
+    assert "correct columns in site.toml" in done.output
+
+
 # The command -------------------------------------------------------------------------------------
 
 
 def site_file(folder, **keys):
     named = {"server": "localhost:1", "ca": "ca.crt", "key": "node.key", "prompts": "prompts.jsonl"}
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in (named | keys).items()]
+    lines = [f"{key} = {toml(value)}\n" for key, value in (named | keys).items()]
     (folder / "site.toml").write_text("".join(lines))
     return folder / "site.toml"
+
+
+def toml(value):
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
 
 
 def start(file, *words):
@@ -111,6 +172,8 @@ def start(file, *words):
         ({"promts": "x"}, "promts"),
         ({"threads": -1}, "threads"),
         ({"threads": "four"}, "threads"),
+        ({"columns": "question"}, "columns"),
+        ({"columns": {"prompt": 1}}, "columns.prompt"),
         ({"app": "nothing"}, "names no app"),
         ({"app": "no.such.module:app"}, "cannot be loaded"),
         ({"app": "fedgrpo.federation.server.app:make_server_app"}, "no ClientApp"),
@@ -123,6 +186,15 @@ def test_a_site_file_that_is_wrong_is_refused_in_words(folder, keys, said):
     assert done.exit_code == 2
     assert said in done.output
     assert "cure: " in done.output
+
+
+def test_files_that_begin_with_a_byte_order_mark_are_read(folder):
+    file = site_file(folder)
+    for path in (file, folder / "policy.toml"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert SiteFile.read(file).server == "localhost:1"
+    check_prompts(folder / "prompts.jsonl")
+    check(folder)
 
 
 def test_a_site_file_that_is_not_there_is_refused_in_words(folder):

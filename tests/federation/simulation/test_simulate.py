@@ -11,6 +11,8 @@ import pytest
 
 from fedgrpo.federation.simulation import reaper
 from fedgrpo.federation.simulation.flower_run import federation_options
+from fedgrpo.federation.simulation.simulate import simulate
+from fedgrpo.ground.errors import RunFailedError
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario
 
@@ -80,6 +82,14 @@ def test_paths_are_those_of_the_users_directory_and_names_stay(tmp_path: Path) -
     )
     assert settings.model.name == str(tmp_path / "base")
     assert load_scenario(scenario, {"model.name": "org/model"}, tmp_path).model.name == "org/model"
+
+
+@pytest.mark.slow
+def test_a_run_of_which_no_round_counts_has_failed(tmp_path: Path) -> None:
+    write(tmp_path / "small.toml", SCENARIO)
+    lost = {"simulation.droppers": 9, "simulation.dropout": 1.0, "federation.wait_s": 1.0}
+    with pytest.raises(RunFailedError, match="none of 1 rounds counted; the last one: "):
+        simulate(tmp_path / "small.toml", overrides=lost, run_dir=tmp_path / "run", in_process=True)
 
 
 @pytest.mark.flower

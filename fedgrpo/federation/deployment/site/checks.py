@@ -7,9 +7,14 @@ what is wrong with prompts is said here, in front of the people whose they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from fedgrpo.data.row_limits import OTHER_BYTES
+from fedgrpo.data.sources import Source, columns_of, raw_rows
 from fedgrpo.ground.errors import DataError, RunError
 from fedgrpo.settings import Scalar, Settings
+from fedgrpo.settings.sections.table import read_table, to_text
 from fedgrpo.site import Policy, Site
 from fedgrpo.site.checked import check_unchanged, files_stamp
 from fedgrpo.site.site import find_policy
@@ -33,6 +38,8 @@ def check_site(config: Mapping[str, Scalar], *, no_policy: bool, own_app: bool) 
         With a cure.
     """
     policy = _policy(config, no_policy=no_policy)
+    if "prompts" in config and "columns" in config:
+        _check_columns(str(config["prompts"]), str(config["columns"]))
     if "prompts" not in config:
         if not own_app:
             raise DataError("this node names no prompts", cure="name them: --prompts FILE")
@@ -40,6 +47,25 @@ def check_site(config: Mapping[str, Scalar], *, no_policy: bool, own_app: bool) 
         check_unchanged(config, Settings(), policy)
     else:
         files_stamp(str(config["prompts"]))
+
+
+def _check_columns(prompts: str, columns: str) -> None:
+    """Refuse a file whose first row lacks a column that the site names. Folders, of which a run
+    names the split, are left to ``fedgrpo policy check``.
+    """
+    files_stamp(prompts)
+    if not Path(prompts).expanduser().is_file():
+        return
+    raw: Mapping[Any, Any] = next(
+        (raw for _, raw in raw_rows(Source(prompts), OTHER_BYTES) if isinstance(raw, Mapping)), {}
+    )
+    lacking = [theirs for theirs in read_table(str(to_text(columns))).values() if theirs not in raw]
+    if lacking:
+        raise DataError(
+            f"the prompts have no column {lacking[0]!r}, which the site's columns name; the first "
+            f"row: {columns_of(raw)}",
+            cure="correct columns in site.toml",
+        )
 
 
 def _policy(config: Mapping[str, Scalar], *, no_policy: bool) -> Policy | None:

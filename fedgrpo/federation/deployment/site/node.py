@@ -22,7 +22,7 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from fedgrpo.federation.deployment.children import keep_running, start, start_every
-from fedgrpo.federation.deployment.executor.apps import CLIENT, RESIDENT, load_app
+from fedgrpo.federation.deployment.executor.apps import RESIDENT, load_app
 from fedgrpo.federation.deployment.flower_internals import NodeStart, Runtime
 from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.federation.deployment.site.greeting import greet
@@ -98,7 +98,7 @@ def _socket(path: Path) -> Iterator[socket.socket]:
 def _executor(site: SiteFile, runtime: Runtime, door: socket.socket) -> dict[str, Any]:
     """What the executor is told. An app of the site's own computes in its own way."""
     told = {"runtime": asdict(runtime), "kind": "flwr-clientapp"}
-    if site.app != CLIENT or not site.idle_unload_min:
+    if site.own_app or not site.idle_unload_min:
         return told | {"app": site.app, "made_of": []}
     opened = {"door": door.fileno(), "idle_s": 60 * site.idle_unload_min}
     return told | opened | {"app": RESIDENT, "made_of": [door.getsockname()]}

@@ -14,7 +14,9 @@ from fedgrpo.federation.deployment.executor.apps import CLIENT
 from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.files import toml_of
 from fedgrpo.settings import Scalar
+from fedgrpo.settings.sections.table import to_text
 
 
 def known_authorities() -> str:
@@ -37,6 +39,9 @@ class SiteFile(BaseModel):
         This node's private key, ECDSA P-384, of which the operator has the public half.
     prompts:
         This site's; a file or a folder.
+    columns:
+        What columns are called in them, by the names that the run asks for; what is not named here
+        is called as the run's ``data.columns`` says.
     policy:
         This site's; ``policy.toml`` beside the prompts where it is empty.
     state:
@@ -60,6 +65,7 @@ class SiteFile(BaseModel):
     ca: str
     key: str
     prompts: str = ""
+    columns: dict[str, str] = {}
     policy: str = ""
     state: str = ""
     threads: int = Field(default=0, ge=0)
@@ -79,8 +85,7 @@ class SiteFile(BaseModel):
             If it cannot be read, or has a key or value that cannot be used.
         """
         try:
-            with path.open("rb") as file:
-                found = cls.model_validate(tomllib.load(file))
+            found = cls.model_validate(toml_of(path))
         except ValidationError as error:
             problem = faults(error)
         except OSError as error:
@@ -115,6 +120,7 @@ class SiteFile(BaseModel):
         """The node's own configuration, under the names that its parts read. It stays here."""
         named: dict[str, Scalar] = {
             "prompts": self.prompts,
+            "columns": str(to_text(self.columns)),
             "policy": self.policy,
             "state": self.state,
             "threads": self.threads,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.files import toml_of
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario
 
@@ -78,7 +79,7 @@ def read_sweep(path: Path) -> Sweep:
 
 def _tree(path: Path) -> dict[str, Any]:
     try:
-        tree = tomllib.loads(path.read_text("utf-8"))
+        tree = toml_of(path)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}", cure="write a TOML file") from None
     if unknown := sorted(set(tree) - _KEYS):
