@@ -34,6 +34,7 @@ def refuse(*arguments: str) -> str:
     return " ".join(result.output.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "problem", "cure"),
     [

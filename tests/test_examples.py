@@ -43,6 +43,7 @@ def test_a_strategy_of_ones_own_caps_the_step() -> None:
     assert moved == pytest.approx(example["LARGEST_STEP"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_notebook_is_valid_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text("utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fedgrpo
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +76,7 @@ def edit(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after), "utf-8")
 
 
+@pytest.mark.slow
 def test_a_new_metric_leaves_is_limited_and_is_shown(tmp_path: Path) -> None:
     package = tmp_path / "fedgrpo"
     shutil.copytree(Path(fedgrpo.__file__).parent, package)

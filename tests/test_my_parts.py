@@ -48,6 +48,7 @@ def test_a_scenario_fills_in_a_preset_of_a_file_and_makes_every_path_absolute() 
     assert Settings.from_run_config(flat) == example()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [{}, PROMPT])
 def test_a_federation_of_a_users_parts_trains_in_one_process(unit: dict[str, object]) -> None:
     settings = example(**unit)
@@ -75,6 +76,7 @@ def test_a_federation_of_a_users_parts_is_simulated(tmp_path: Path) -> None:
     assert summary["robust"]["rule"].endswith("my_parts.py:multi_krum(keep=2)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "name", "problem", "cure"),
     [

@@ -33,6 +33,7 @@ def test_the_example_rewards_judge_chat_completions() -> None:
     assert result.total.tolist() == pytest.approx([1.0 + 0.2 * 0.998, 0.0])
 
 
+@pytest.mark.slow
 def test_the_example_federation_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,6 +43,7 @@ def test_the_example_federation_runs(
     assert (tmp_path / "adapter" / "adapter_config.json").exists()
 
 
+@pytest.mark.slow
 def test_the_example_trainer_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

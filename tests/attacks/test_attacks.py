@@ -33,6 +33,7 @@ def test_the_attacks_are_registered() -> None:
     assert set(KNOWN) <= set(ATTACKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 @given(VECTORS, st.booleans(), st.floats(0.1, 100), st.integers(1, 100))
 def test_an_attack_is_pure_and_keeps_shape_and_type(

@@ -77,6 +77,7 @@ def test_every_limit_that_a_run_would_break_is_told_with_its_cure() -> None:
     assert said.count("cure:") >= 3
 
 
+@pytest.mark.slow
 def test_a_budget_that_does_not_last_is_told_beforehand() -> None:
     limit = (worst_epsilon(Settings.from_toml("s.toml"), 6) or 0.0) + 1e-6
     Path("policy.toml").write_text(POLICY.replace("4.0", f"{limit}"))
@@ -117,6 +118,7 @@ def stamp() -> Checked | None:
     return read_checked(folder_beside(Path("prompts.jsonl")))
 
 
+@pytest.mark.slow
 def test_prompts_that_fit_are_stamped_until_they_change() -> None:
     file = prompts("add 1+2=", "add 1+2=", "sort 321=")
     said = run("check", "policy.toml", "s.toml", "--prompts", file)
@@ -127,6 +129,7 @@ def test_prompts_that_fit_are_stamped_until_they_change() -> None:
     assert stamp() != Checked(files_stamp(file), {SEEN: 2})
 
 
+@pytest.mark.slow
 def test_the_column_that_makes_units_is_checked_by_itself() -> None:
     file = prompts("a=")
     Path("prompts.jsonl").write_text(
@@ -223,6 +226,7 @@ def test_figures_that_do_not_fit_a_run_are_told_beforehand(line: str, said: str)
     assert said in run("check", "policy.toml", "s.toml", code=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "code"), [(0.0, 0), (597.9, 0), (598.1, 2), (1234.5, 2)])
 def test_the_time_that_an_order_takes_here_is_held_against_the_answers(
     seconds: float, code: int, monkeypatch: pytest.MonkeyPatch

@@ -62,6 +62,7 @@ def test_every_row_goes_to_exactly_one_client_and_sizes_differ_by_at_most_one(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=12, max_size=80),

@@ -108,6 +108,7 @@ def test_a_hub_failure_names_the_dataset_and_not_its_rows(monkeypatch: pytest.Mo
     _check_quiet(caught.value)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.text(st.characters(codec="utf-8"), min_size=1), st.integers()), min_size=1

@@ -75,6 +75,7 @@ def test_too_few_buckets_skip_the_round_instead_of_trimming_less():
     assert not vector_of(strategy).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["share", "mask", "unmask"])
 @pytest.mark.parametrize("rule", ["trimmed_mean", "median", "mean"])
 def test_a_round_whose_every_bucket_is_lost_is_skipped(stage, rule):
@@ -167,6 +168,7 @@ def test_replies_left_out_by_a_subclass_cost_those_nodes_the_round():
     assert not {("share", 1001), ("share", 1002)} & set(federation.grid.sent)
 
 
+@pytest.mark.slow
 def test_evaluation_is_before_the_first_round_every_few_and_after_the_last(tmp_path):
     settings = make_settings(rounds=5, evaluation__every=2)
     writer = RunWriter(tmp_path)

@@ -53,6 +53,7 @@ TREES = st.builds(
 TREE = Tree(0.5, {1: [Leaf("a", (1, 2))]}, None, [[1], [], [2, 3]])
 
 
+@pytest.mark.slow
 @given(TREES)
 def test_nested_values_come_back_also_through_text(tree: Tree) -> None:
     folded = fold(tree)

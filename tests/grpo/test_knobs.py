@@ -40,6 +40,7 @@ def trainer(spread: float = 0.02, **changes: Any) -> GRPOTrainer:
     return GRPOTrainer(adapter, graded, rows(12), settings=GRPOSettings.model_validate(given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knob", KNOBS, ids=str)
 def test_the_update_scores_the_distribution_that_was_sampled_from(knob: dict[str, Any]) -> None:
     made = trainer(**knob)
@@ -133,6 +134,7 @@ def test_parts_of_a_gradient_add_up_to_the_whole() -> None:
     assert len(pieces) == 3
 
 
+@pytest.mark.slow
 def test_the_rate_follows_the_schedule_of_all_steps_of_a_run() -> None:
     made = trainer(lr_scheduler_type="linear", warmup_steps=1, learning_rate=1e-2)
 

@@ -11,6 +11,7 @@ from fedgrpo.settings import GRPOSettings, Settings
 from tests.models import graded, stirred, tiny_base, tiny_trainer
 
 
+@pytest.mark.slow
 def test_ten_lines_of_python_train_without_a_federation() -> None:
     def shorter(completions: list[str], **_: object) -> list[float]:
         return [-float(len(text)) for text in completions]
@@ -113,6 +114,7 @@ def test_step_that_is_not_finite_is_skipped() -> None:
     assert np.array_equal(trainer.adapter.vector(), before)
 
 
+@pytest.mark.slow
 def test_divergence_from_the_rounds_adapter_grows_and_a_penalty_holds_it() -> None:
     drift = []
     for weight in (0.0, 1.0):
@@ -124,6 +126,7 @@ def test_divergence_from_the_rounds_adapter_grows_and_a_penalty_holds_it() -> No
     assert drift[1] < drift[0] / 2
 
 
+@pytest.mark.slow
 def test_every_prompt_is_used_once_before_any_returns() -> None:
     trainer = tiny_trainer(12)
     chosen = [i for _ in range(3) for i in trainer.next_prompts()]
@@ -239,6 +242,7 @@ def test_entropy_is_measured_without_bias() -> None:
     assert batch.figures.entropy == pytest.approx(measured, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_entropy_bonus_keeps_the_policy_open() -> None:
     last = []
     for weight in (0.0, 1.0):

@@ -47,6 +47,7 @@ def test_a_ledger_that_fits_is_accepted_with_what_it_says(tmp_path: Path) -> Non
     assert verdict.checkpoint.size == 4
 
 
+@pytest.mark.slow
 def test_any_single_byte_changed_is_rejected(tmp_path: Path) -> None:
     """Exhaustive over places; at each, a neighbour and the other case."""
     path = write_run(tmp_path) / FILE
@@ -61,6 +62,7 @@ def test_any_single_byte_changed_is_rejected(tmp_path: Path) -> None:
     replay(content)
 
 
+@pytest.mark.slow
 def test_a_byte_missing_or_doubled_is_rejected(tmp_path: Path) -> None:
     content = (write_run(tmp_path) / FILE).read_bytes()
     for place in range(0, len(content), 5):

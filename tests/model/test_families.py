@@ -64,6 +64,7 @@ def one_by_one(which: Policy, rollout: Rollout) -> torch.Tensor:
     return logps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_learns_from_what_it_sampled(name: str, tmp_path: Path) -> None:
     which = policy(saved(family(name), tmp_path / "model"))
@@ -117,6 +118,7 @@ def test_windows_that_are_wider_than_every_row_are_none(tmp_path: Path) -> None:
     assert takes_any_mask(wide)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERTS)
 def test_what_all_linear_leaves_out_is_said(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

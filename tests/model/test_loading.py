@@ -177,6 +177,7 @@ def test_a_checkpoint_that_was_cut_off_is_named(folder: Path, kept: int) -> None
     assert "again" in caught.value.cure
 
 
+@pytest.mark.slow
 def test_parameters_that_a_checkpoint_lacks_are_named_and_not_made_up(folder: Path) -> None:
     gone = "model.layers.1.mlp.up_proj.weight"
     spoil(folder, lambda tensors: tensors.pop(gone))

@@ -28,6 +28,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(IDS).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_moves_an_adapter_to_another_process_exactly(kind: str) -> None:
     source, target = stirred(adapter(kind)), adapter(kind, seed=9)
@@ -37,6 +38,7 @@ def test_state_moves_an_adapter_to_another_process_exactly(kind: str) -> None:
     assert source.state().basis_hash == target.state().basis_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_weights_decode_as_the_adapter_does_and_leave_no_trace(kind: str) -> None:
     model = stirred(adapter(kind), 0.3)
@@ -53,6 +55,7 @@ def test_merged_weights_decode_as_the_adapter_does_and_leave_no_trace(kind: str)
     assert thawed == set(model.trainable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_switched_off_is_the_base_alone_and_an_error_switches_on_again(kind: str) -> None:
     model = stirred(adapter(kind), 0.3)
@@ -94,6 +97,7 @@ def test_mean_of_ffa_updates_is_the_update_of_the_mean() -> None:
     assert torch.allclose((deltas[0] + deltas[1]) / 2, deltas[2], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     model = stirred(adapter(kind), 0.2)
@@ -104,6 +108,7 @@ def test_saved_adapter_loads_with_peft_alone(kind: str, tmp_path: Path) -> None:
     assert torch.allclose(logits(loaded), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("ffa_lora", "tiny_lora"), ("lora", "lora")])
 def test_two_adapters_on_one_base_do_not_touch_each_other(first: str, second: str) -> None:
     base = tiny_base()
@@ -120,6 +125,7 @@ def test_two_adapters_on_one_base_do_not_touch_each_other(first: str, second: st
     assert ours.causal.get_input_embeddings().weight.data_ptr() == shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [{"rank": 2}, {"alpha": 8.0}, {"kind": "lora"}, {"target_modules": ("q_proj",)}],
@@ -137,6 +143,7 @@ def test_missing_or_foreign_basis_is_refused() -> None:
         model.load(AdapterState(state.vector, {}, state.layout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("change", ["transposed", "flat", "float64", "NaN", "beyond"])
 def test_a_frozen_tensor_of_another_shape_type_or_size_is_refused_and_nothing_moves(
@@ -168,6 +175,7 @@ def test_a_frozen_tensor_of_another_shape_type_or_size_is_refused_and_nothing_mo
     assert model.state().basis_hash == state.basis_hash
 
 
+@pytest.mark.slow
 @given(
     arrays(np.float32, st.integers(1, 9)),
     arrays(np.float32, array_shapes(max_dims=3, max_side=3)),
@@ -207,6 +215,7 @@ def test_visit_to_other_values_ends_where_it_began() -> None:
     assert np.array_equal(model.vector(), here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("names", [("q_prj", "v_proj"), ("no_such_layer",), ("proj",), ()])
 def test_a_target_that_is_no_layer_is_refused_with_those_that_are(

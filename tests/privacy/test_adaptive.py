@@ -112,6 +112,7 @@ def _prompt_release(gradients: np.ndarray, plan: ReleasePlan) -> np.ndarray:
     return release_prompts(grid_sum(gradients, metrics, plan.clipping_norm), plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"trim": 20}], ids=["sum", "trimmed"])
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 def test_under_noise_a_hundred_clients_reach_their_median(
@@ -123,6 +124,7 @@ def test_under_noise_a_hundred_clients_reach_their_median(
     assert abs(reached / np.median(norms) - 1) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 def test_under_noise_prompts_reach_their_median_too(factor: float) -> None:
     norms = np.random.default_rng(6).lognormal(0.4, 0.3, _COHORT)
@@ -130,6 +132,7 @@ def test_under_noise_prompts_reach_their_median_too(factor: float) -> None:
     assert abs(reached / np.median(norms) - 1) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", [-1, 1])
 def test_a_fifth_that_lies_beyond_any_bit_moves_it_by_at_most_a_quarter(lie: int) -> None:
     """What the trimmed mean makes of a thousand votes of one client is one vote."""

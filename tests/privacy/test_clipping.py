@@ -18,6 +18,7 @@ _FINITE = hnp.arrays(
 _NORMS = st.floats(1e-6, 1e6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(vector=_ANY, norm=_NORMS)
 def test_result_is_finite_and_never_longer_than_the_clipping_norm(

@@ -63,6 +63,7 @@ def test_one_prompt_moves_the_sum_by_at_most_one(
     assert np.linalg.norm(released) <= 1 + 1e-12
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(metrics=_UNIT_METRICS, gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)))
 def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_number(
@@ -74,6 +75,7 @@ def test_adding_a_prompt_moves_the_release_by_at_most_one_over_the_expected_numb
     assert np.linalg.norm(with_it - without) <= 1 / 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["client", "none"])
 @settings(deadline=None)
 @given(delta=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
@@ -93,6 +95,7 @@ def test_the_sensitivity_bound_is_attained() -> None:
     assert math.isclose(float(np.linalg.norm(released)), 1.0, rel_tol=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(metrics=_UNIT_METRICS, gradients=hnp.arrays(np.float64, (7, _D), elements=st.floats(-9, 9)))
 def test_reading_inverts_a_noiseless_prompt_release(
@@ -107,6 +110,7 @@ def test_reading_inverts_a_noiseless_prompt_release(
     assert aggregate.share_below is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["client", "none"])
 @settings(deadline=None)
 @given(metrics=_UNIT_METRICS, deltas=hnp.arrays(np.float64, (7, _D), elements=st.floats(-0.3, 0.3)))
@@ -167,6 +171,7 @@ def test_released_noise_is_what_the_accountant_was_told(unit: str) -> None:
     assert abs(released.std() / 0.8 - 1) < 6.5 / math.sqrt(2 * released.size) + 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["prompt", "client"])
 def test_update_and_metrics_of_one_release_are_equally_noisy_and_fresh_each_time(unit: str) -> None:
     plan = _plan(unit, dimension=1, expected_prompts=2, noise_std=1.0)
@@ -182,6 +187,7 @@ def test_update_and_metrics_of_one_release_are_equally_noisy_and_fresh_each_time
     assert np.abs(correlations).max() < 6.9 / math.sqrt(3000)
 
 
+@pytest.mark.slow
 def test_a_distinguisher_does_no_better_than_epsilon_and_delta_allow() -> None:
     # The optimal test between "victim present" and "zeroed out" projects on the victim's vector.
     plan = _plan("client", noise_std=1.5, dimension=2)

@@ -24,6 +24,7 @@ from fedgrpo.report.wording import plain_line
 from tests.report.alone import SUMMARY, step, steps, write
 
 
+@pytest.mark.slow
 def test_the_picture_has_its_size_and_ink_in_every_panel(tmp_path: Path) -> None:
     pixels = imread(plot_run(write(tmp_path)))[..., :3]
     assert pixels.shape[:2] == (1000, 1600)
@@ -65,6 +66,7 @@ def test_a_line_that_is_no_row_is_refused_by_file(tmp_path: Path) -> None:
         plot_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_report_command_prints_the_summary_and_draws_again(tmp_path: Path) -> None:
     write(tmp_path)
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
@@ -77,6 +79,7 @@ def test_the_report_command_prints_the_summary_and_draws_again(tmp_path: Path) -
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_report_of_unfinished_training_tells_how_far_it_is(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(write(tmp_path, summary=False))])
     assert result.exit_code == 0, result.output

@@ -210,6 +210,7 @@ def test_any_length_of_run_has_a_page(tmp_path: Path, count: int) -> None:
     assert f"{count} rounds" in found.text
 
 
+@pytest.mark.slow
 def test_the_command_writes_pages_that_only_their_owner_reads(tmp_path: Path) -> None:
     one, other = federation(tmp_path / "one", run(3)), write(tmp_path / "two")
     for folders, name in (([one], "report.html"), ([one, other], "comparison.html")):

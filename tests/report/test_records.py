@@ -36,6 +36,7 @@ rows = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(rows)
 def test_a_row_comes_back_as_it_was_written_and_fills_one_line(row: RoundRow) -> None:
     text = to_json(row)

@@ -122,6 +122,7 @@ def test_a_refused_row_leaves_the_file_as_it_was(writer: RunWriter) -> None:
     assert writer.rows() == run(2)
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_a_part_of_a_status(writer: RunWriter) -> None:
     writer.phase(0, 9, WAITING)
     done = threading.Event()

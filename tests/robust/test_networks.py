@@ -33,6 +33,7 @@ def test_every_input_of_zeros_and_ones_is_partitioned(count: int, trim: int) -> 
     assert separates(applied(partition_network(count, trim), inputs), trim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "trim"), [case for case in CASES if case[0] > 13])
 def test_random_inputs_with_ties_are_partitioned(count: int, trim: int) -> None:
     inputs = np.random.default_rng(count).integers(0, 30, (count, 20_000)).astype(np.int8)

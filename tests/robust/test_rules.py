@@ -114,6 +114,7 @@ def test_input_is_not_changed(rule: str) -> None:
     np.testing.assert_array_equal(means, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["trimmed_mean", "median"])
 @given(case=cohorts(), data=st.data())
 def test_up_to_trim_attackers_cannot_leave_the_honest_range(
@@ -157,6 +158,7 @@ def neighbours(draw: st.DrawFn) -> tuple[Matrix, Matrix, int, int]:
     return means, without, trim, size
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(neighbours(), st.sampled_from(BUILT_IN))
 def test_one_client_moves_the_result_by_at_most_the_sensitivity(
@@ -168,6 +170,7 @@ def test_one_client_moves_the_result_by_at_most_the_sensitivity(
     assert np.linalg.norm(move) <= bound * (1 + 1e-9) + 1e-12
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(neighbours(), st.sampled_from(BUILT_IN))
 def test_no_coordinate_moves_more_than_the_client_did(

@@ -37,6 +37,7 @@ def dropouts(draw: st.DrawFn) -> tuple[int, int, list[int], list[int], list[int]
     return count, threshold, *stages  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(dropouts())
 def test_the_sum_is_exact_whoever_drops_out_while_sharing_masking_or_revealing(
@@ -47,6 +48,7 @@ def test_the_sum_is_exact_whoever_drops_out_while_sharing_masking_or_revealing(
     np.testing.assert_array_equal(made.unmask(), made.clear_sum())
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(3, 6), st.floats(0.01, 100), st.integers(0, 2**32 - 1))
 def test_encoded_updates_come_out_as_their_sum(count: int, bound: float, seed: int) -> None:
@@ -99,6 +101,7 @@ LIES: dict[str, Callable[[Revealed], Revealed]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("liar", [A, D])
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_about_shares_is_routed_around(lie: str, liar: int) -> None:
@@ -106,6 +109,7 @@ def test_a_lie_about_shares_is_routed_around(lie: str, liar: int) -> None:
     np.testing.assert_array_equal(made.unmask(), made.clear_sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("liars", list(combinations([A, B, C, D], 2)))
 @pytest.mark.parametrize("lie", LIES)
 def test_too_many_lies_lose_the_bucket_and_never_give_a_wrong_sum(

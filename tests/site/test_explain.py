@@ -128,6 +128,7 @@ def default_run() -> tuple[Entry, ...]:
     return (Entry("2026-11-21T12:00:00", 1, 1, "a" * 64, "prompt", 1.0, 0.012),) * 24
 
 
+@pytest.mark.slow
 def test_it_says_what_copies_and_a_replaced_prompt_cost() -> None:
     text = page(default_run())
     assert "could tell it from an empty prompt in its place" in text
@@ -138,6 +139,7 @@ def test_it_says_what_copies_and_a_replaced_prompt_cost() -> None:
     assert "one noise covers them all" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"noise_by": ["server"]}, COMMITTEE])
 def test_where_one_noise_covers_all_copies_it_says_what_that_costs(changed: dict[str, Any]) -> None:
     text = page(default_run(), **changed)

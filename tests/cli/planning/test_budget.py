@@ -44,6 +44,7 @@ def test_settings_that_cannot_learn_are_warned_about_with_the_dimension_that_wou
     assert "train at most 499 values" in text
 
 
+@pytest.mark.slow
 def test_secret_sampling_of_prompts_is_accounted_for() -> None:
     sampled = figures("--unit", "prompt", "--noise-multiplier", "1", "--rounds", "20",
                       "--prompts", "2000", "--prompts-per-round", "64")  # fmt: skip

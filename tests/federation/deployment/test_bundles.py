@@ -53,6 +53,7 @@ def test_the_bundle_that_an_operator_submits_is_small_enough(tmp_path):
     assert "model.name" in settings_of(packed(content), RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bundle",
     [

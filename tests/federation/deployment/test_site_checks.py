@@ -166,6 +166,7 @@ def start(file, *words):
         os.umask(mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

@@ -82,6 +82,7 @@ def test_a_message_whose_header_cannot_be_read_is_answered_all_the_same(
     assert read_header(reply.content) == Header(7, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", Refusal)
 def test_the_operator_is_told_the_code_and_a_cure(code: Refusal) -> None:
     assert refusal_words(code) == f"refused, {code}: {CURES[code]}"

@@ -418,6 +418,7 @@ def test_bad_settings_are_a_code():
         assert node.refusal(kind, node.order()) is Refusal.SETTINGS
 
 
+@pytest.mark.slow
 def test_the_masking_handlers_and_the_package_load_no_torch():
     script = """
 import sys

@@ -121,6 +121,7 @@ def test_one_site_refuses_and_the_run_goes_on(
     assert np.isfinite(vector_of(strategy)).all()
 
 
+@pytest.mark.slow
 def test_a_budget_that_runs_out_in_the_middle_stops_the_site_and_not_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

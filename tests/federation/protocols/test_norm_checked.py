@@ -55,6 +55,7 @@ def in_releases_units(strategy: FedGRPO, settings: Settings) -> Any:
     return vector_of(strategy) * release_plan(settings, DIMENSION, 1.0).update_scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["plain", "committee"])
 def test_clients_project_their_updates_on_the_rounds_ball(protocol: str) -> None:
     federation = unanimous(protocol)
@@ -142,6 +143,7 @@ def test_rules_over_distances_are_refused_with_noise_after_them(rule: str) -> No
     check_parts(make_settings(robust__rule=rule))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["plain", "buckets"])
 @pytest.mark.parametrize("rule", ["nnm_trimmed_mean", "geometric_median", "centred_clipping"])
 def test_rules_over_distances_serve_where_nothing_is_added_after(protocol: str, rule: str) -> None:

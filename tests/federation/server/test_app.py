@@ -63,6 +63,7 @@ def test_privacy_is_stated_for_every_adversary(tmp_path):
     assert "colluding" in worst.adversary
 
 
+@pytest.mark.slow
 def test_the_same_configuration_resumes_a_killed_run(tmp_path):
     settings = make_settings(rounds=3, run__directory=str(tmp_path))
 

@@ -58,6 +58,7 @@ def kill_at(stage, round):
     return drop
 
 
+@pytest.mark.slow
 def test_epsilon_counts_a_round_that_was_begun_and_never_finished(tmp_path):
     noisy = {"privacy__unit": "client", "privacy__noise_multiplier": 20.0}
     settings = make_settings(rounds=2, **noisy)
@@ -67,6 +68,7 @@ def test_epsilon_counts_a_round_that_was_begun_and_never_finished(tmp_path):
     assert load(tmp_path, settings).progress.round == 2
 
 
+@pytest.mark.slow
 def test_a_round_that_is_repeated_after_a_kill_is_charged_once(tmp_path):
     noisy = {"privacy__unit": "client", "privacy__noise_multiplier": 20.0, "rounds": 3}
     limit = worst_epsilon(make_settings(**noisy), 3)
@@ -81,6 +83,7 @@ def test_a_round_that_is_repeated_after_a_kill_is_charged_once(tmp_path):
     assert rows[-1].epsilon == limit
 
 
+@pytest.mark.slow
 def test_rounds_skipped_before_a_kill_count_towards_giving_up(tmp_path):
     settings = make_settings(rounds=9)
 
@@ -105,6 +108,7 @@ def load(directory, settings):
     return load_checkpoint(directory / FILE, settings.fingerprint()).state
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     settings = make_settings(rounds=2)
     done = Federation(settings).run(strategy_in(tmp_path, settings))
@@ -128,6 +132,7 @@ def test_a_kill_before_the_first_round_leaves_no_stale_row(tmp_path):
     assert [row.round for row in RunWriter(tmp_path).rows()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_refused_with_the_cure(tmp_path):
     settings = make_settings(rounds=2)
     Federation(settings).run(strategy_in(tmp_path, settings))
@@ -188,6 +193,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
+@pytest.mark.slow
 @given(
     vector=arrays(np.float32, st.integers(1, 20), elements=st.floats(-1e6, 1e6, width=32)),
     norm=st.floats(1e-12, 1e12),

@@ -69,6 +69,7 @@ def test_a_run_in_memory_has_history_adapter_and_one_line(
     assert (result.save(tmp_path / "mine") / "adapter_config.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["none", "prompt"])
 def test_prompts_and_reward_are_those_of_the_caller(unit: str) -> None:
     asked: list[int] = []
@@ -104,6 +105,7 @@ def test_attackers_and_dropouts_of_the_settings_work() -> None:
         fedgrpo.simulate(settings)
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_the_commands_and_resumes(tmp_path: Path) -> None:
     class StopError(Exception):
         pass
@@ -131,6 +133,7 @@ def test_a_run_directory_is_the_commands_and_resumes(tmp_path: Path) -> None:
     assert (run_dir / "report.png").exists()
 
 
+@pytest.mark.slow
 def test_the_command_runs_in_one_process_too(tmp_path: Path) -> None:
     scenario, run_dir = tmp_path / "small.toml", tmp_path / "run"
     scenario.write_text(SCENARIO)
@@ -145,6 +148,7 @@ def test_the_command_runs_in_one_process_too(tmp_path: Path) -> None:
     assert verified.exit_code == 0, verified.output
 
 
+@pytest.mark.slow
 def test_without_ray_the_command_runs_in_this_process_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

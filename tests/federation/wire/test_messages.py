@@ -152,6 +152,7 @@ def same(first: object, second: object) -> bool:
     )
 
 
+@pytest.mark.slow
 @KINDS
 @given(data=st.data())
 def test_a_message_comes_back_over_the_wire(kind: type, data: st.DataObject) -> None:
@@ -203,6 +204,7 @@ HONEST = arrays(
 ).map(Array)
 
 
+@pytest.mark.slow
 @KINDS
 @given(data=st.data())
 def test_a_mutated_message_is_read_or_is_a_protocol_error(kind: type, data: st.DataObject) -> None:

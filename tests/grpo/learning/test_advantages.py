@@ -94,6 +94,7 @@ def test_advantage_equals_the_papers_formula(name: str) -> None:
     assert np.allclose(result, np.ravel(BY_HAND[name](GROUPS)), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCAL)
 @given(REWARDS, st.integers(0, 2))
 def test_only_the_own_group_counts(name: str, rewards: np.ndarray, group: int) -> None:
@@ -114,12 +115,14 @@ def test_rules_marked_as_batch_wide_are(name: str) -> None:
     assert not np.allclose(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPARING)
 @given(st.floats(-1e6, 1e6))
 def test_a_batch_that_agrees_gets_exact_zeros(name: str, reward: float) -> None:
     assert (compute_advantages(name, np.full(8, reward), 4) == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMPARING if name != "reinforce_pp"])
 @given(arrays(np.float64, 4, elements=st.floats(-10, 10, width=16)), st.floats(-10, 10))
 def test_a_group_that_agrees_gets_exact_zeros_beside_one_that_does_not(
@@ -130,6 +133,7 @@ def test_a_group_that_agrees_gets_exact_zeros_beside_one_that_does_not(
     assert (result[:4] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADVANTAGES)
 @given(REWARDS, st.permutations(range(4)))
 def test_the_order_within_a_group_does_not_matter(
@@ -140,6 +144,7 @@ def test_the_order_within_a_group_does_not_matter(
     assert np.allclose(straight, shuffled, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADVANTAGES)
 @given(REWARDS)
 def test_a_better_completion_of_a_group_never_gets_less(name: str, rewards: np.ndarray) -> None:

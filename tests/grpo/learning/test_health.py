@@ -158,6 +158,7 @@ def test_an_end_token_that_does_not_end_completions_is_named() -> None:
     assert missed_ends(rollout, base) == []
 
 
+@pytest.mark.slow
 def test_a_trainer_warns_of_it_in_the_same_words_and_logs_every_reward() -> None:
     def dull(completions: list[str]) -> list[float]:
         return [0.25] * len(completions)

@@ -128,6 +128,7 @@ def test_cispo_keeps_the_gradient_of_clipped_tokens() -> None:
     assert torch.allclose(exact, -weight * advantages[:, None] * mask / mask.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNSPLIT)
 @given(cuts=st.sets(st.integers(1, 5)), seed=st.integers(0, 3))
 def test_splitting_a_batch_changes_nothing(name: str, cuts: set[int], seed: int) -> None:

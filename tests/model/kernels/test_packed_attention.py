@@ -48,6 +48,7 @@ def sliding_mistral() -> PreTrainedModel:
     return MistralForCausalLM(config).eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_tokens", [1, 20, 2048])
 @pytest.mark.parametrize("listened", [False, True], ids=["without filler", "rows kept apart"])
 @pytest.mark.parametrize("budget", [1, 2**20])

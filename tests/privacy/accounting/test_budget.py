@@ -54,6 +54,7 @@ def test_epsilon_of_clients_agrees_with_dp_accounting(
     assert planned.epsilon == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "rate", "rounds", "expected"),
     [(0.7, 0.032, 56, 4.544852744665898), (1.0, 0.1, 100, 7.04660287720805)],

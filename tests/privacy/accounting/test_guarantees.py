@@ -107,6 +107,7 @@ def _privacy_loss_epsilon(noise: float, rate: float, rounds: int, *, remove: boo
     return high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "rate", "rounds"), [(0.5, 0.012, 24), (1.0, 0.012, 30), (0.67, 0.032, 200)]
 )
@@ -272,6 +273,7 @@ def test_each_cure_of_an_exceeded_budget_works_and_no_smaller_one_does(settings:
     assert f"epsilon = {_spent(settings):.2f}" in refusal.value.problem
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_of_any_noise_is_refused_without_a_false_cure() -> None:
     with pytest.raises(PrivacyError) as refusal:
         check_budget(_settings(noise_multiplier=1.0, max_epsilon=1e-9))
@@ -288,6 +290,7 @@ def test_the_default_run_is_within_its_budget() -> None:
     check_budget(Settings())
 
 
+@pytest.mark.slow
 def test_importing_the_room_loads_neither_torch_nor_opacus() -> None:
     script = (
         "import sys, fedgrpo.privacy; print([m for m in ('torch', 'opacus') if m in sys.modules])"

@@ -49,6 +49,7 @@ def test_one_unit_costs_what_opacus_says(noise: float, rate: float, times: int) 
     assert stated - 0.011 < on_the_grid(pair, times) < stated + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "copies", "times"), [(8.0, 1, 50), (6.0, 2, 10), (20.0, 5, 7)])
 def test_without_sampling_the_grid_agrees_with_the_closed_form(
     noise: float, copies: int, times: int
@@ -77,6 +78,7 @@ def check_single(upper: Density, lower: Density, epsilon: float, reach: float) -
     assert given <= DELTA < missed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "rate", "copies"), [(1.0, 0.1, 3), (2.0, 0.5, 5)])
 def test_one_release_of_copies_by_integration(noise: float, rate: float, copies: int) -> None:
     def sampled(x: np.ndarray) -> np.ndarray:
@@ -88,6 +90,7 @@ def test_one_release_of_copies_by_integration(noise: float, rate: float, copies:
     check_single(sampled, lambda x: norm.pdf(x, 0, noise), epsilon, 12 * noise + copies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "rate"), [(1.0, 0.1), (2.0, 0.5)])
 def test_one_release_with_a_replaced_unit_by_integration(noise: float, rate: float) -> None:
     def with_one(mean: float) -> Density:
@@ -119,6 +122,7 @@ def divergence(upper: np.ndarray, lower: np.ndarray, ratio: float) -> float:
     return float(np.maximum(0.0, upper - ratio * lower).sum() * CELL)
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None, max_examples=25)
 @given(first=SHIFTS, second=SHIFTS, rate=st.floats(0.02, 0.9), ratio=st.floats(0.3, 6))
 def test_no_directions_of_two_units_beat_those_on_a_line(
@@ -141,6 +145,7 @@ def test_no_directions_of_two_units_beat_those_on_a_line(
     assert divergence(replaced(a), replaced(b), ratio) <= bound + 1e-9
 
 
+@pytest.mark.slow
 def test_more_copies_cost_more_and_own_noise_costs_less() -> None:
     run = [Mechanism(1.2, 0.05)] * 10 + [Mechanism(2.0, 0.1)] * 5
     one, replaced = compose(run, DELTA), epsilon_of_replacement(Counter(run), DELTA)
@@ -151,6 +156,7 @@ def test_more_copies_cost_more_and_own_noise_costs_less() -> None:
     assert epsilon_of_copies(Counter(run), 1, DELTA, shared=True) == one
 
 
+@pytest.mark.slow
 def test_limited_time_is_paid_for_at_every_client() -> None:
     run = [Mechanism(1.0, 0.05)] * 20
     for shared in (False, True):
@@ -166,6 +172,7 @@ def test_nothing_released_costs_nothing() -> None:
     assert epsilon_of_replacement({}, DELTA) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "delta"), [(0.02, DELTA), (1.0, 1e-14)])
 def test_where_the_grid_is_no_bound_none_is_claimed(noise: float, delta: float) -> None:
     run = [Mechanism(noise, 0.1)] * 20

@@ -46,6 +46,7 @@ def act() -> Iterator[RewardMixture]:
     mixture.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
@@ -81,6 +82,7 @@ def test_a_reward_may_use_a_pool_of_processes(act: RewardMixture) -> None:
     assert totals(judged(act, ["pool", "pool"])) == [[2.0, 3.0]] * 2
 
 
+@pytest.mark.slow
 def test_asynchronous_functions_and_objects_are_awaited_over_all_groups_together() -> None:
     mixture = made("later", "judge", "act", timeout_s=5.0)
     found = judged(mixture, ["fine"] * 20)

@@ -83,6 +83,7 @@ def test_a_text_that_looks_like_a_template_stays_as_it_is() -> None:
     assert filled == "{completion}|{x}"
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_any_text_can_be_judged(prompt: str, completion: str) -> None:
     (value,) = Principle("be kind", JUDGE)([prompt], [completion])
@@ -107,6 +108,7 @@ def test_facts_that_are_no_texts_are_refused_without_showing_them(facts: Any) ->
 NAMES = ("reasoning_quality", "self_certainty", "judged_grounding", "repetition")
 
 
+@pytest.mark.slow
 def test_a_trainer_lends_its_frozen_base_to_judged_rewards_found_by_name() -> None:
     prompts = [PromptRow(f"sort {n}=", {"facts": ["1 is less than 2"]}) for n in range(10, 18)]
     mixture = RewardMixture([(name, load_reward(name), 1.0) for name in NAMES])

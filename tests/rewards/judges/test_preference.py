@@ -51,6 +51,7 @@ def _pairs(count: int, seed: int) -> list[PreferencePair]:
     return [PreferencePair(f"task {i % 7}=", good, bad) for i, (good, bad) in enumerate(texts)]
 
 
+@pytest.mark.slow
 def test_training_finds_what_was_preferred_on_pairs_it_never_saw() -> None:
     held_out = _pairs(64, seed=1)
     model, tokenizer = _classifier()

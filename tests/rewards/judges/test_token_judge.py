@@ -66,6 +66,7 @@ def test_nothing_is_asked_and_nothing_answered() -> None:
     assert TokenJudge(ODDS).yes([]).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["base", "round", "policy"])
 @pytest.mark.parametrize("kind", ["ffa_lora", "lora", "tiny_lora"])
 def test_each_standing_judges_with_its_own_weights_and_leaves_no_trace(

@@ -202,6 +202,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", FAILURES)
 def test_a_failure_costs_that_group_only(hostile: IsolatedMixture, act: str) -> None:
     with pytest.raises(RewardError, match=FAILURES[act]) as caught:
@@ -359,6 +360,7 @@ def test_built_in_rewards_give_what_they_give_in_this_process(
         np.testing.assert_array_equal(found.per_function[name], wanted.per_function[name])
 
 
+@pytest.mark.slow
 def test_symbolic_match_judges_apart_and_a_tower_of_powers_costs_one_completion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +390,7 @@ FORMULAS = {
 }
 
 
+@pytest.mark.slow
 def test_formulas_need_nothing_that_is_imported_late() -> None:
     pytest.importorskip("math_verify", reason="needs fedgrpo[symbolic]")
     mixture = isolated_mixture(RewardSettings(functions=("symbolic_match",)))

@@ -91,6 +91,7 @@ def seen():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompts.jsonl", "node.secret"])
 def test_files_beside_the_prompts_cannot_be_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -138,6 +139,7 @@ def test_a_function_that_may_abstain_says_so_from_the_template(tmp_path: Path) -
     assert judged(mixture) == [0.0] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("score", "problem"),
     [
@@ -176,6 +178,7 @@ seen = lambda: len(trail)
 """
 
 
+@pytest.mark.slow
 def test_code_that_runs_on_in_the_template_reaches_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
@@ -189,6 +192,7 @@ def test_code_that_runs_on_in_the_template_reaches_nothing(tmp_path: Path) -> No
     assert not (tmp_path / "loot").exists()
 
 
+@pytest.mark.slow
 def test_a_template_that_dies_is_made_anew() -> None:
     worker = RewardWorker(["exact_match"], WorkerLimits(wall_s=2.0))
     group = {"prompts": ["p"], "completions": ["a"], "answer": ["a"]}

@@ -51,6 +51,7 @@ def told(order: WorkerOrder) -> object:
     return said
 
 
+@pytest.mark.slow
 def test_the_sandbox_is_tried_before_the_first_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(ORDER) == {"abstains": [False]}
     monkeypatch.setattr(template, "confine", lambda limits, keep: None)

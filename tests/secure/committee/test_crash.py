@@ -75,6 +75,7 @@ def test_a_driver_learns_whether_the_member_had_opened(error: ProtocolError) -> 
         assert caught.value is error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deliveries", range(LAST + 2))
 def test_a_relayed_member_learns_whether_it_had_opened(deliveries: int) -> None:
     relayed = {

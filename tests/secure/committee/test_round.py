@@ -54,6 +54,7 @@ def hard_values(clients: int, dimension: int, bits: int = 16) -> Values:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clients", "trim"), LEGAL)
 def test_trimmed_sum_equals_numpy_bit_for_bit(clients: int, trim: int) -> None:
     circuit = list(CIRCUITS)[(clients + trim) % 3]
@@ -63,6 +64,7 @@ def test_trimmed_sum_equals_numpy_bit_for_bit(clients: int, trim: int) -> None:
     assert result.kept == clients - 2 * trim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("circuit", CIRCUITS)
 @pytest.mark.parametrize("clients", [5, 6, 9, 10])
 def test_median_equals_numpy(clients: int, circuit: str) -> None:
@@ -71,6 +73,7 @@ def test_median_equals_numpy(clients: int, circuit: str) -> None:
     np.testing.assert_array_equal(result.totals / result.kept, np.median(values, axis=0))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(5, 8), st.integers(1, 100), st.integers(1, 24), st.sampled_from([*CIRCUITS]))
 def test_any_dimension_and_width_is_exact(

@@ -154,6 +154,7 @@ def agreeing(partition, round):
     return np.full(DIMENSION, 0.1) + small_delta(partition, round) / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "trim", "survives"),
     [("trimmed_mean", 1, True), ("median", 1, True), ("mean", 0, False)],
@@ -169,6 +170,7 @@ def test_one_attacker_is_trimmed_and_a_mean_is_not_robust(rule, trim, survives):
     assert (moved < 0.05).all() != survives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["reverse_boost", "constant", "against_last", "zero", "nan"])
 def test_every_attack_is_withstood(attack):
     settings = make_settings(rounds=2, simulation__byzantine=1, simulation__attack=attack)
@@ -281,6 +283,7 @@ def fix_reply_to(tamper):
     return fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD_REPLIES)
 def test_a_bad_reply_costs_only_its_sender(in_order, case):
     stage, tamper = BAD_REPLIES[case]

@@ -43,6 +43,7 @@ def vanishing(step, member_place=0):
     return drop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", [True, False])
 def test_the_result_is_the_exact_trimmed_mean_of_encoded_releases(resident, monkeypatch):
     if not resident:  # As on a deployed node, where each message starts a process.
@@ -89,6 +90,7 @@ def test_a_committee_whose_members_got_different_adapters_opens_nothing():
     assert not vector_of(strategy).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "trimmed"), [("median", 4), ("norm_checked", 0)])
 def test_every_rule_of_a_committee_gives_what_numpy_gives(rule, trimmed):
     federation = Federation(make_settings(**COMMITTEE | {"robust__rule": rule}), nodes=9)
@@ -96,6 +98,7 @@ def test_every_rule_of_a_committee_gives_what_numpy_gives(rule, trimmed):
     assert np.array_equal(vector_of(strategy), of_encoded(federation, range(9), trimmed))
 
 
+@pytest.mark.slow
 def test_many_clients_are_trimmed_in_buckets_that_nobody_chose():
     federation = Federation(make_settings(**COMMITTEE | {"robust__trim": 1}), nodes=24)
     strategy = federation.run()
@@ -104,6 +107,7 @@ def test_many_clients_are_trimmed_in_buckets_that_nobody_chose():
     assert np.abs(vector_of(strategy) - honest.mean(axis=0)).max() < 0.02
 
 
+@pytest.mark.slow
 def test_an_attacker_is_trimmed_and_dropouts_cost_their_places_only():
     federation = Federation(
         make_settings(**COMMITTEE, simulation__byzantine=1, simulation__clients=10),
@@ -119,6 +123,7 @@ def test_an_attacker_is_trimmed_and_dropouts_cost_their_places_only():
     assert (vector_of(strategy) >= honest.min(axis=0) - slack).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 8, 12])
 def test_a_member_lost_in_mid_round_ends_it_without_an_opening_and_without_cost(step):
     federation = Federation(make_settings(**COMMITTEE), nodes=9, drop=vanishing(step, 2))
@@ -143,6 +148,7 @@ def test_an_altered_message_between_members_is_found_out_and_opens_nothing(caplo
     assert strategy.state.progress.charged == 0
 
 
+@pytest.mark.slow
 def test_a_replayed_message_of_an_old_round_ends_the_round(caplog):
     kept = {}
 
@@ -212,6 +218,7 @@ def test_too_few_who_dealt_end_the_round_before_anything_is_computed():
     assert strategy.state.progress.charged == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["prompt", "client"])
 def test_joint_noise_is_scaled_to_what_one_unit_moves_the_trimmed_mean_by(unit):
     dimension, noise = 6400, 2.0
@@ -246,6 +253,7 @@ def test_two_epsilons_are_stated_the_outsiders_and_that_of_a_curious_member():
     assert "one curious committee member" in stated[1].adversary
 
 
+@pytest.mark.slow
 def test_a_member_takes_part_in_a_round_once_and_a_client_deals_once():
     federation = Federation(make_settings(**COMMITTEE), nodes=9)
     orders = []
@@ -284,6 +292,7 @@ def test_a_deployed_node_deals_to_no_committee_that_only_the_server_names():
     assert strategy.state.progress.charged == 0
 
 
+@pytest.mark.slow
 def test_what_passes_the_server_holds_no_word_of_any_release():
     federation = Federation(make_settings(**COMMITTEE), nodes=9, delta=wide_delta)
     passed = []

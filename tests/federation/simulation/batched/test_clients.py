@@ -71,6 +71,7 @@ def engine(chosen: Settings, secret: bytes = SECRET) -> BatchedClients:
     return BatchedClients(chosen, GIVEN, secret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ffa_lora", "tiny_lora"])
 def test_a_clipped_sum_is_the_ordinary_clients_on_the_same_completions(kind: str) -> None:
     chosen = settings(adapter__kind=kind)
@@ -98,6 +99,7 @@ def test_a_clipped_sum_is_the_ordinary_clients_on_the_same_completions(kind: str
         assert (below, turn.total.units) == (their_below, total.units)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [

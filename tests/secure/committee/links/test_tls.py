@@ -57,6 +57,7 @@ def problem(end: object) -> str:
     return str(end)
 
 
+@pytest.mark.slow
 def test_members_hear_over_tls_what_they_hear_in_one_process() -> None:
     with network() as net:
         ends = together(*(partial(chat, net.party(m), net, size=2_000_000) for m in range(4)))

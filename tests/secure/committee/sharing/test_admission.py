@@ -97,6 +97,7 @@ def test_a_round_of_bad_clients_only_is_empty_and_no_error() -> None:
     assert (admitted.clients, admitted.dropped) == ((), (2, 5, 11))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(0, 3),
