@@ -11,10 +11,10 @@ import certifi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.executor.apps import CLIENT
-from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Scalar
+from fedgrpo.settings.reading import faults
 
 
 def known_authorities() -> str:
