@@ -83,6 +83,12 @@ def explain(error: ValidationError, known: Iterable[str]) -> SettingsError:
     return SettingsError("; ".join(problems), cure="; ".join(cures))
 
 
+def faults(error: ValidationError) -> str:
+    """Name each key of any file that people have written, and what is wrong with it."""
+    found = (f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
+    return "; ".join(found)
+
+
 def _quoted(value: object) -> str:
     """Write a value for people, not all of a long one."""
     text = repr(value)

@@ -398,8 +398,9 @@ _SERVICE: _Group = {
     ),
     "service-none": _yellow(
         "nothing starts this node again when the machine restarts or it ends",
-        "have whatever starts your services run 'fedgrpo node site.toml', and always again, also "
-        "when it ends well: with systemd Restart=always and RestartSec=15",
+        "as root: systemctl enable --now, and the unit that 'fedgrpo join' has written into the "
+        "site's folder; without systemd, have 'fedgrpo node site.toml' run, and always again, also "
+        "when it ends well",
     ),
     "service-disabled": _red(
         "service {unit} is not enabled: it does not start with the machine",

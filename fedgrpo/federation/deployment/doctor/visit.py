@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from fedgrpo.federation.deployment.children import told
 from fedgrpo.federation.deployment.doctor.examine import Examined, examine
 from fedgrpo.federation.deployment.doctor.finding import Finding
 from fedgrpo.federation.deployment.doctor.registry import as_json
@@ -45,10 +45,10 @@ def before_start(site: SiteFile, *, no_policy: bool = False) -> None:
 
 
 def main() -> None:
-    """Have a look at a node that runs."""
-    said = told()
+    """Have a look at a node that runs, whose file comes on standard input as a line of JSON."""
+    site = SiteFile(**json.loads(sys.stdin.readline()))
     log_to_stderr()
-    visit(Surroundings(SiteFile(**said), moment=Moment.HOURLY))
+    visit(Surroundings(site, moment=Moment.HOURLY))
 
 
 def visit(here: Surroundings) -> list[Finding]:

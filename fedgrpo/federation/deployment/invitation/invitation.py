@@ -15,10 +15,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.ground.errors import InvitationError, SettingsError
 from fedgrpo.settings import Settings
+from fedgrpo.settings.reading import faults
 
 SUFFIX = ".invitation"
 """Of the file."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.settings.reading import faults
 
 FILE = "federation.toml"
 

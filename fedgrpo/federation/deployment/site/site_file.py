@@ -11,11 +11,11 @@ import certifi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.executor.apps import CLIENT
-from fedgrpo.federation.deployment.faults import faults
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.files import toml_of
 from fedgrpo.settings import Scalar
+from fedgrpo.settings.reading import faults
 from fedgrpo.settings.sections.table import to_text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fedgrpo.federation.deployment.doctor.checks import agreed, state_and_disk
 from fedgrpo.federation.deployment.doctor.registry import CHECKS, as_json
 from fedgrpo.federation.deployment.doctor.surroundings import Machine, Moment, Surroundings
+from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.ground.run_files import alone
 from fedgrpo.secure.committee import Identity
@@ -365,7 +367,14 @@ def test_a_unit_that_is_wrong(folder, code, unit, enabled, cure):
 
 def test_a_site_that_nothing_starts_again(folder):
     place = replace(here(folder), machine=Machine(units=(folder,), containers=()))
-    assert "Restart=always" in found(place, 20)["service-none"]
+    assert "systemctl enable --now" in found(place, 20)["service-none"]
+
+
+def test_the_unit_that_join_writes_is_green(folder, tmp_path):
+    words = ("node", str(folder / "site.toml"))
+    written = unit(Service("a site", words, tmp_path, [tmp_path]), tmp_path / "x.service")
+    mine = written.replace(f"User={getpass.getuser()}", "User=fedgrpo")
+    assert list(found(served(folder, mine), 20)) == [""]
 
 
 def test_a_container_is_started_again_by_its_engine(folder, tmp_path):

@@ -13,7 +13,7 @@ from fedgrpo.federation.deployment.doctor.finding import Finding, Findings, fine
 from fedgrpo.federation.deployment.doctor.registry import check
 from fedgrpo.federation.deployment.doctor.surroundings import Moment, Surroundings
 
-_NODE = re.compile(r"^ExecStart=.*\bfedgrpo(\.cli\.app)?\s+node\b", re.MULTILINE)
+_NODE = re.compile(r'^ExecStart=.*\bfedgrpo(\.cli\.app)?"?\s+"?node\b', re.MULTILINE)
 _ROOT = ("root", "0")
 
 
