@@ -56,10 +56,14 @@ def run(
         wish = asking.wish_for(folder, Path(federation.runs), name, settings)
         if asking.goes_on(seen_run(folder), wish):
             wish = Wish.read(folder) or wish
-            console.print(f"{name} is under way in {wish.directory}", highlight=False)
+            console.print(
+                f"{name} is under way in {wish.directory}", highlight=False, soft_wrap=True
+            )
         else:
             asking.ask(folder, wish)
-            console.print(f"{name} is asked for, in {wish.directory}", highlight=False)
+            console.print(
+                f"{name} is asked for, in {wish.directory}", highlight=False, soft_wrap=True
+            )
         try:
             follow_run(folder, wish, settings.rounds, settings.federation.min_clients, console)
         except KeyboardInterrupt:

@@ -74,9 +74,11 @@ class Keeper:
         wish, before = Wish.read(self._folder.path), Submitted.read(self._folder.path)
         if wish is None:
             return
+        mine = before if before and before.wish == wish.number else None
+        if mine and not wish.stopped and not is_left(wish, mine):
+            return  # A SuperLink cleans up whenever it is asked: so it is not asked for nothing.
         runs = await self._inner.told(LIST_RUNS, list_runs())
         over = before is None or run_ended(runs, before.run)
-        mine = before if before and before.wish == wish.number else None
         # Whatever ran under another server process, or another wish, died or must.
         stale = before is not None and (mine is None or before.server != self._me)
         if before and not over and (wish.stopped or stale):

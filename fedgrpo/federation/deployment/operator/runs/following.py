@@ -96,7 +96,8 @@ class _Watch:
             self._say(f"waiting: {error.problem}", now)
             return
         for each in dropped:
-            self._console.print(Text(by_name(each, names(self._sites)), style="yellow"))
+            text = Text(by_name(each, names(self._sites)), style="yellow")
+            self._console.print(text, soft_wrap=True)
         self._told += len(dropped)
         if waits:
             self._say(waiting_line(self._sites, self._needed, now), now)

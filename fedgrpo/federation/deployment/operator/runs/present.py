@@ -151,7 +151,8 @@ def waiting_line(sites: Sequence[SeenSite], needed: int, now: float) -> str:
     away = [
         f"{s.name} ({s.whereabouts(now) or 'not registered yet'})" for s in part if not s.online
     ]
-    line = f"waiting: {len(here)} of {max(needed, len(part))} sites are here"
+    line = "waiting: " if len(here) < needed else ""
+    line += f"{len(here)} of {max(needed, len(part))} sites are here"
     line += f" ({', '.join(here)})" if here else ""
     line += f", missing {', '.join(away)}" if away else ""
     if len(part) < needed:
