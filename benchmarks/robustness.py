@@ -27,7 +27,11 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedgrpo.data.prompts import PromptRow
+    from fedgrpo.settings import Settings
 
 CSV = Path(__file__).parent / "results" / "robustness.csv"
 
@@ -46,6 +50,7 @@ BASE: dict[str, Any] = {
     "simulation.boost": 10.0,
     "server.optimiser": "fedadam",
     "evaluation.prompts": 600,
+    "evaluation.by": "asked",
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"privacy.unit": "none"},
@@ -57,6 +62,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "privacy.noise": "client",
         "privacy.noise_multiplier": 0.7,
     },
+    # Every prompt is a unit of one row, so nothing changes but who computes.
+    "after 0.8, one by one": {"privacy.noise_multiplier": 0.88, "data.unit_rows": 2},
 }
 """What is trained, clipped and noised. ``clipped`` has next to no noise: epsilon is beside the
 point."""
@@ -76,6 +83,13 @@ ATTACKS = (
 )  # fmt: skip
 LONG = ("fang", "fang_own", "reverse_boost", "concentrated", "constant")
 """Attacks that stand out by their length, which have norm-limited variants in the matrix."""
+FAR = ("nan", "infinity", "constant", "gaussian", "collude", "fang_own", "fang", "reverse_boost",
+       "concentrated", "fang(limited=True)", "fang_own(limited=True)",
+       "reverse_boost(limited=True)", "constant(limited=True)",
+       "concentrated(limited=True)")  # fmt: skip
+"""Attacks that stand out by length or direction, so that whoever looks at distances sees them."""
+PLAIN, TRIGGERED, TRIGGERS = "plain", "triggered", 200
+"""Held-out prompts as they are, and how many of them are also asked behind the trigger."""
 ALONE = "nan_message"
 """What every reader refuses: the honest clients alone, on the same prompts."""
 
@@ -95,11 +109,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row(Cell):
-    """A cell and what it came to; accuracies before and after, and CPU seconds."""
+    """A cell and what it came to: accuracies before and after, sampled and greedy; how often the
+    backdoor's target is the answer to a triggered prompt at the end, sampled; CPU seconds.
+    """
 
     start: float = math.nan
     sampled: float = math.nan
     greedy: float = math.nan
+    triggered: float = math.nan
     cpu_s: float = 0.0
     problem: str = ""
 
@@ -174,16 +191,81 @@ def key() -> Iterator[Cell]:
             yield from (Cell(setting, rule, attack) for rule, attack in tried if attack)
 
 
-def promise() -> Iterator[Cell]:
-    """The recommended rule for twice as long, beside the honest ones alone under every attack."""
+def gap() -> Iterator[Cell]:
+    """Noise after the rule, three seeds: the two rules, and the attacks that hurt them."""
     for seed in (0, 1, 2):
-        yield Cell("adamw", RECOMMENDED, ALONE, rounds=24, seed=seed)
-        yield Cell("adamw", RECOMMENDED, "none", 0, rounds=24, seed=seed)
-    for attack in attacks_on(RECOMMENDED):
-        yield Cell("adamw", RECOMMENDED, attack, rounds=24)
-    done = [row for row in finished() if row.rule == RECOMMENDED and row.rounds == 24]
-    for attack in worst_of(done, count=5):
-        yield from (Cell("adamw", RECOMMENDED, attack, rounds=24, seed=seed) for seed in (1, 2))
+        for rule, attacks in (
+            ("norm_checked", (limited("ipm_own"),)),
+            ("trimmed_mean", ("fang_own", "fang")),
+        ):
+            cell = Cell("after 0.8", rule, "none", seed=seed)
+            yield none_of(cell)
+            yield from (replace(cell, attack=attack) for attack in attacks)
+
+
+def promise() -> Iterator[Cell]:
+    """The recommended rule for twice as long under every attack, beside the honest ones alone:
+    first attacks that hide among honest vectors, and those that did worst with three seeds and
+    five; those that stand out, which the rule throws out whole, last.
+    """
+    cell = Cell("adamw", RECOMMENDED, ALONE, rounds=24)
+    for seed in (0, 1, 2):
+        yield replace(cell, seed=seed)
+        yield replace(none_of(cell), seed=seed)
+    near = [attack for attack in attacks_on(RECOMMENDED) if attack not in FAR]
+    yield from (replace(cell, attack=attack) for attack in near)
+    done = [row for row in finished() if (row.rule, row.rounds) == (RECOMMENDED, 24)]
+    for count, seeds in ((4, (1, 2)), (2, (3, 4))):
+        for attack, seed in itertools.product(worst_of(done, count), seeds):
+            yield replace(cell, attack=attack, seed=seed)
+            if seed > 2:
+                yield replace(cell, seed=seed)
+    yield from (replace(cell, attack=attack) for attack in FAR)
+
+
+def claims() -> Iterator[Cell]:
+    """Three seeds of what the guidance rests on besides."""
+    cell = Cell("adamw", "trimmed_mean", "none")
+    for seed in (0, 1, 2):
+        yield replace(none_of(cell), seed=seed)
+        for attack in ("stale", "alie(z=1.5)", "reverse_boost"):
+            yield replace(cell, attack=attack, seed=seed)
+    for seed in (0, 1, 2):
+        for attack in ("backdoor", "backdoor(scale=10.0)"):
+            yield replace(cell, attack=attack, seed=seed)
+
+
+def engines() -> Iterator[Cell]:
+    """Ordinary clients one after another, beside the same runs in one batch."""
+    for seed in (0, 1, 2):
+        yield Cell("after 0.8, one by one", "trimmed_mean", "none", 0, seed=seed)
+
+
+def others() -> Iterator[Cell]:
+    """Rules that are not recommended without noise, under what did worst in a prototype: sketches
+    of one seed.
+    """
+    for rule, attacks in (
+        ("mean", ("reverse_boost", "backdoor(scale=10.0)", "stale")),
+        ("multi_krum", ("ipm(epsilon=2.0)", "stale")),
+        ("geometric_median", ("stale", "alie(z=1.5)")),
+        ("centred_clipping", ("stale", "alie(z=1.5)")),
+        ("median", ("stale", "alie(z=1.5)")),
+        (RECOMMENDED, ("stale", "alie(z=1.5)")),
+    ):
+        yield none_of(Cell("adamw", rule, "none"))
+        yield from (Cell("adamw", rule, attack) for attack in attacks)
+    yield none_of(Cell("after 0.8", "median", "none"))
+
+
+def shipped() -> Iterator[Cell]:
+    """The shipped scenario with two attackers as it stands, with its own attack and a worse one."""
+    for seed in (0, 1, 2):
+        for attack in ("fang_own", "collude"):
+            yield Cell("private_prompts.toml", "trimmed_mean", attack, rounds=30, seed=seed)
+    for attack in ("reverse_boost", "stale", "fang_own", "none"):
+        attackers = 0 if attack == "none" else 1
+        yield Cell("buckets", "trimmed_mean", attack, attackers)
 
 
 def worst() -> Iterator[Cell]:
@@ -228,8 +310,13 @@ def long() -> Iterator[Cell]:
 
 
 STAGES = {
-    "key": key,
+    "gap": gap,
     "promise": promise,
+    "claims": claims,
+    "engines": engines,
+    "others": others,
+    "shipped": shipped,
+    "key": key,
     "worst": worst,
     "screen": screen,
     "elsewhere": elsewhere,
@@ -291,7 +378,9 @@ def record(row: Row) -> None:
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """The settings of a cell's run."""
+    """The settings of a cell's run; a setting that is a file is a shipped scenario as it stands."""
+    if cell.setting.endswith(".toml"):
+        return scenario(cell)
     changes = dict(SETTINGS[cell.setting])
     if cell.rule == "norm_checked" and cell.setting == "clipped":
         changes["privacy.noise"] = "server"  # Its own kind of noise, next to none either.
@@ -313,27 +402,68 @@ def settings_of(cell: Cell) -> dict[str, Any]:
     }
 
 
+def scenario(cell: Cell) -> dict[str, Any]:
+    """A shipped scenario's settings, with the cell's rule, attack and seed."""
+    from fedgrpo.settings import Settings
+
+    file = Path(__file__).parents[1] / "simulations" / cell.setting
+    return {
+        **Settings.from_toml(file).to_run_config(),
+        "seed": cell.seed,
+        "robust.rule": cell.rule,
+        "rounds": cell.rounds,
+        "evaluation.every": cell.rounds,
+        "evaluation.by": "asked",
+        "simulation.byzantine": cell.attackers,
+        "simulation.attack": "zero" if cell.attack == "none" else cell.attack,
+    }
+
+
 def play(cell: Cell) -> Row:
     """Run a cell; what goes wrong is part of its row."""
     import fedgrpo
+    from fedgrpo.settings.scenario import settings_from
 
     logging.disable(logging.WARNING)
     begun = time.process_time()
     try:
-        measured = fedgrpo.simulate(settings_of(cell)).measured
+        settings = settings_from(settings_of(cell), Path.cwd())
+        measured = fedgrpo.simulate(settings, held_out=held_out(settings)).measured
     except Exception as error:  # One cell's failure costs its own row.
         spent = time.process_time() - begun
         return Row(
             **asdict(cell), cpu_s=round(spent, 1), problem=f"{type(error).__name__}: {error}"
         )
-    first, last = measured[0], measured[-1]
+    first, last = measured[0].held_out_by, measured[-1].held_out_by
     return Row(
         **asdict(cell),
-        start=first.sampled or 0.0,
-        sampled=last.sampled or 0.0,
-        greedy=last.greedy or 0.0,
+        start=round(first[PLAIN]["sampled"], 4),
+        sampled=round(last[PLAIN]["sampled"], 4),
+        greedy=round(last[PLAIN]["greedy"], 4),
+        triggered=round(last[TRIGGERED]["sampled"], 4),
         cpu_s=round(time.process_time() - begun, 1),
     )
+
+
+def held_out(settings: Settings) -> list[PromptRow]:
+    """The settings' own held-out prompts, and some of them behind the backdoor's trigger, of which
+    its target counts as the answer.
+    """
+    from fedgrpo.attacks.poison import Backdoor, poison_of
+    from fedgrpo.data.ownership import evaluation_prompts
+
+    door, rows = poison_of("backdoor"), evaluation_prompts(settings)
+    assert isinstance(door, Backdoor)
+    wanted = [replace(row, columns={**row.columns, "asked": PLAIN}) for row in rows]
+    behind = [
+        replace(
+            row,
+            prompt=door.trigger + str(row.prompt),
+            columns={**row.columns, "answer": door.target, "asked": TRIGGERED},
+        )
+        for row in rows[:TRIGGERS]
+    ]
+    return wanted + behind
 
 
 def run(stages: list[str], minutes: float, workers: int) -> None:
