@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "privacy.noise": "client",
         "privacy.noise_multiplier": 0.7,
     },
+    "before 0.8": {"privacy.noise": "client", "privacy.noise_multiplier": 0.88},
     # Every prompt is a unit of one row, so nothing changes but who computes.
     "after 0.8, one by one": {"privacy.noise_multiplier": 0.88, "data.unit_rows": 2},
 }
@@ -202,6 +203,15 @@ def promise() -> Iterator[Cell]:
                 yield replace(cell, seed=seed)
 
 
+def before() -> Iterator[Cell]:
+    """As much noise, by each client, in the values that the rule sees."""
+    for seed in (0, 1, 2):
+        for rule, attacks in (("trimmed_mean", ("fang", "collude")), (RECOMMENDED, ("fang",))):
+            cell = Cell("before 0.8", rule, "none", seed=seed)
+            yield none_of(cell)
+            yield from (replace(cell, attack=attack) for attack in attacks)
+
+
 def far() -> Iterator[Cell]:
     """Attacks that stand out, against the recommended rule: whether it throws them out whole."""
     yield none_of(Cell("adamw", RECOMMENDED, "none"))
@@ -304,6 +314,7 @@ STAGES = {
     "others": others,
     "shipped": shipped,
     "far": far,
+    "before": before,
     "key": key,
     "worst": worst,
     "screen": screen,

@@ -17,6 +17,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from robustness_cells import ALONE, ATTACKS, RECOMMENDED, RULES, SETTINGS, Row, finished, limited
@@ -59,12 +60,15 @@ def error(values: list[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def reached(rows: Iterable[Row], what: Callable[[Row], float] = lambda row: row.sampled) -> str:
-    """Mean accuracy at the end, and how many seeds it is of."""
+def reached(
+    rows: Iterable[Row], what: Callable[[Row], float] = attrgetter("sampled"), *, count: bool = True
+) -> str:
+    """Mean accuracy at the end, and of how many seeds."""
     values = [what(row) for row in rows]
     if not values:
         return "-"
-    return f"{'' if len(values) >= ENOUGH else '~'}{statistics.fmean(values):.3f} ({len(values)})"
+    mean = f"{'' if len(values) >= ENOUGH else '~'}{statistics.fmean(values):.3f}"
+    return f"{mean} ({len(values)})" if count else mean
 
 
 def grouped(rows: Iterable[Row]) -> dict[tuple[object, ...], dict[str, list[Row]]]:
@@ -86,7 +90,7 @@ def base_of(attacks: dict[str, list[Row]]) -> list[Row]:
 
 def worst(rows: list[Row]) -> Iterator[str]:
     """Each rule's worst attacks in each setting."""
-    yield "| setting | rounds | rule | without attackers | attack: share of the gain lost |"
+    yield "| setting | rounds | rule | no attackers | attack: its end, share of the gain lost |"
     yield "|---|---|---|---|---|"
     order = [*SETTINGS, *sorted({row.setting for row in rows} - set(SETTINGS))]
     for (setting, _, rounds, rule), attacks in sorted(
@@ -100,7 +104,10 @@ def worst(rows: list[Row]) -> Iterator[str]:
         }
         tried = {attack: values for attack, values in tried.items() if values}
         if tried:
-            said = "; ".join(f"`{attack}` {loss(tried[attack])}" for attack in by_value(tried)[:5])
+            said = "; ".join(
+                f"`{attack}` {reached(attacks[attack], count=False)}, {loss(tried[attack])}"
+                for attack in by_value(tried)[:5]
+            )
             yield f"| {setting} | {rounds} | `{rule}` | {reached(base)} | {said} |"
 
 
@@ -148,7 +155,7 @@ def backdoors(rows: list[Row]) -> Iterator[str]:
         doors = [attack for attack in attacks if attack.startswith("backdoor")]
         for attack in ["none", *sorted(doors)] if doors else []:
             own = attacks.get(attack, [])
-            hit = reached(own, lambda row: row.triggered)
+            hit = reached(own, attrgetter("triggered"))
             yield f"| {setting}, {rounds} rounds | `{rule}` | {attack} | {hit} | {reached(own)} |"
 
 
@@ -213,8 +220,8 @@ def picture(setting: str, rows: list[Row]) -> Path | None:
     figure, axes = plt.subplots(figsize=(0.5 * len(attacks) + 2.4, 0.36 * len(rules) + 2.2))
     grid = [[statistics.fmean(cells.get((rule, one), [math.nan])) for one in attacks]
             for rule in rules]  # fmt: skip
-    colours = plt.get_cmap("RdYlGn_r").with_extremes(bad="0.92")
-    shown = axes.imshow(grid, cmap=colours, vmin=-0.1, vmax=0.6, aspect="auto")
+    colours = plt.get_cmap("YlOrRd").with_extremes(bad="white")
+    axes.imshow(grid, cmap=colours, vmin=0.0, vmax=0.9, aspect="auto")
     for y, rule in enumerate(rules):
         for x, one in enumerate(attacks):
             if values := cells.get((rule, one)):
@@ -227,8 +234,6 @@ def picture(setting: str, rows: list[Row]) -> Path | None:
     axes.set_title(
         f"{setting}: % of the gain lost (bold: three seeds; ~ one, a sketch)", fontsize=9
     )
-    bar = figure.colorbar(shown, ax=axes, pad=0.01)
-    bar.ax.tick_params(labelsize=7)
     path = DOCS / f"robustness_{setting.replace(' ', '_').replace('.', '')}.png"
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
