@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "privacy.noise": "client",
         "privacy.noise_multiplier": 0.7,
     },
+    "buckets, no noise": {"aggregation.protocol": "buckets", "privacy.unit": "none"},
     "before 0.8": {"privacy.noise": "client", "privacy.noise_multiplier": 0.88},
     # Every prompt is a unit of one row, so nothing changes but who computes.
     "after 0.8, one by one": {"privacy.noise_multiplier": 0.88, "data.unit_rows": 2},
@@ -66,6 +67,8 @@ FAR = ("nan", "infinity", "constant", "gaussian", "collude", "fang_own", "fang",
        "reverse_boost(limited=True)", "constant(limited=True)",
        "concentrated(limited=True)")  # fmt: skip
 """Attacks that stand out by length or direction, so that whoever looks at distances sees them."""
+SHORT = 6
+"""Rounds that show who is thrown out, and not what is learned."""
 PLAIN, TRIGGERED, TRIGGERS = "plain", "triggered", 200
 """Held-out prompts as they are, and how many of them are also asked behind the trigger."""
 ALONE = "nan_message"
@@ -135,7 +138,7 @@ def rules_of(setting: str) -> tuple[str, ...]:
 
 def attackers_of(setting: str) -> int:
     """Two of twelve; of four buckets of three, one can be trimmed."""
-    return 1 if setting == "buckets" else 2
+    return 1 if setting.startswith("buckets") else 2
 
 
 def none_of(cell: Cell) -> Cell:
@@ -214,8 +217,7 @@ def before() -> Iterator[Cell]:
 
 def far() -> Iterator[Cell]:
     """Attacks that stand out, against the recommended rule: whether it throws them out whole."""
-    yield none_of(Cell("adamw", RECOMMENDED, "none"))
-    yield from (Cell("adamw", RECOMMENDED, attack) for attack in FAR)
+    yield from (Cell("adamw", RECOMMENDED, attack, rounds=SHORT) for attack in FAR)
 
 
 def claims() -> Iterator[Cell]:
@@ -254,15 +256,20 @@ def others() -> Iterator[Cell]:
 
 
 def shipped() -> Iterator[Cell]:
-    """The shipped scenario with two attackers as it stands, with its own attack and a worse one."""
+    """The shipped scenario with two attackers as it stands, with the worst attack and its own."""
     cell = Cell("private_prompts.toml", "trimmed_mean", "none", rounds=30)
     for seed in (0, 1, 2):
         yield replace(none_of(cell), seed=seed)
         yield replace(cell, attack="fang_own", seed=seed)
-    for attack in ("reverse_boost", "stale", "fang_own", "none"):
-        attackers = 0 if attack == "none" else 1
-        yield Cell("buckets", "trimmed_mean", attack, attackers)
     yield replace(cell, attack="collude")
+
+
+def bucketed() -> Iterator[Cell]:
+    """One attacker among four buckets: other shipped scenarios, fewer rounds and prompts."""
+    for seed in (0, 1, 2):
+        for setting in ("buckets, no noise", "buckets"):
+            for attack in ("none", "reverse_boost", "stale", "fang_own"):
+                yield Cell(setting, "trimmed_mean", attack, int(attack != "none"), seed=seed)
 
 
 def worst() -> Iterator[Cell]:
@@ -314,6 +321,7 @@ STAGES = {
     "others": others,
     "shipped": shipped,
     "far": far,
+    "bucketed": bucketed,
     "before": before,
     "key": key,
     "worst": worst,
@@ -383,7 +391,7 @@ def settings_of(cell: Cell) -> dict[str, Any]:
     changes = dict(SETTINGS[cell.setting])
     if cell.rule == "norm_checked" and cell.setting == "clipped":
         changes["privacy.noise"] = "server"  # Its own kind of noise, next to none either.
-    trim = 1 if cell.setting == "buckets" else 2
+    trim = attackers_of(cell.setting)
     return {
         **BASE,
         **changes,

@@ -20,7 +20,17 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
-from robustness_cells import ALONE, ATTACKS, RECOMMENDED, RULES, SETTINGS, Row, finished, limited
+from robustness_cells import (
+    ALONE,
+    ATTACKS,
+    RECOMMENDED,
+    RULES,
+    SETTINGS,
+    SHORT,
+    Row,
+    finished,
+    limited,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "robustness.md"
@@ -94,7 +104,8 @@ def worst(rows: list[Row]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     order = [*SETTINGS, *sorted({row.setting for row in rows} - set(SETTINGS))]
     for (setting, _, rounds, rule), attacks in sorted(
-        grouped(rows).items(), key=lambda one: (order.index(str(one[0][0])), one[0][1:])
+        grouped(row for row in rows if row.rounds > SHORT).items(),
+        key=lambda one: (order.index(str(one[0][0])), one[0][1:]),
     ):
         base = base_of(attacks)
         tried = {
@@ -120,10 +131,10 @@ def promise(rows: list[Row]) -> Iterator[str]:
     """The recommended rule under every attack, beside the honest clients alone."""
     long = [row for row in rows if (row.setting, row.rule, row.rounds) == promised()]
     alone = [row for row in long if row.attack == ALONE]
-    yield "| attack | sampled | share of the honest ones' gain lost | within 10 % |"
-    yield "|---|---|---|---|"
-    yield f"| *the ten honest clients alone* | {reached(alone)} | | |"
-    yield f"| *twelve honest clients* | {reached(r for r in long if r.attack == 'none')} | | |"
+    yield "| attack | sampled | thrown out | share of the honest ones' gain lost | within 10 % |"
+    yield "|---|---|---|---|---|"
+    yield f"| *the ten honest clients alone* | {reached(alone)} | | | |"
+    yield f"| *twelve honest clients* | {reached(r for r in long if r.attack == 'none')} | | | |"
     attacks = grouped(long).get(("adamw", 12, 24, RECOMMENDED), {})
     found = {
         attack: losses(own, alone)
@@ -132,7 +143,23 @@ def promise(rows: list[Row]) -> Iterator[str]:
     }
     for attack in by_value({one: values for one, values in found.items() if values}):
         values = found[attack]
-        yield f"| `{attack}` | {reached(attacks[attack])} | {loss(values)} | {verdict(values)} |"
+        own = attacks[attack]
+        cells = reached(own), thrown(own), loss(values), verdict(values)
+        yield f"| `{attack}` | {' | '.join(cells)} |"
+
+
+def far(rows: list[Row]) -> Iterator[str]:
+    """Attacks that stand out: rounds in which the recommended rule threw them out whole."""
+    yield "| attack | thrown out |"
+    yield "|---|---|"
+    short = [row for row in rows if (row.rule, row.rounds) == (RECOMMENDED, SHORT)]
+    for row in sorted(short, key=lambda row: -row.closed):
+        yield f"| `{row.attack}` | {thrown([row])} |"
+
+
+def thrown(rows: list[Row]) -> str:
+    """Share of rounds in which n - f vectors had each other for neighbours and nobody else."""
+    return f"{100 * statistics.fmean(row.closed for row in rows):.0f} %"
 
 
 def promised() -> tuple[str, str, int]:
@@ -181,7 +208,13 @@ def engines(rows: list[Row]) -> Iterator[str]:
         yield f"| difference | | {statistics.fmean(gaps):+.3f} ± {error(gaps):.3f} |"
 
 
-TABLES = {"worst": worst, "promise": promise, "backdoors": backdoors, "engines": engines}
+TABLES = {
+    "worst": worst,
+    "promise": promise,
+    "far": far,
+    "backdoors": backdoors,
+    "engines": engines,
+}
 
 
 def written(page: str, rows: list[Row]) -> str:
