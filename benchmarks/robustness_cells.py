@@ -220,6 +220,13 @@ def far() -> Iterator[Cell]:
     yield from (Cell("adamw", RECOMMENDED, attack, rounds=SHORT) for attack in FAR)
 
 
+def contrast() -> Iterator[Cell]:
+    """The trimmed mean for as long as the promise."""
+    for seed, attack in itertools.product((0, 1, 2), ("none", "stale", "alie(z=1.5)")):
+        attackers = 2 if attack != "none" else 0
+        yield Cell("adamw", "trimmed_mean", attack, attackers, rounds=24, seed=seed)
+
+
 def claims() -> Iterator[Cell]:
     """Three seeds of what the guidance rests on besides."""
     cell = Cell("adamw", "trimmed_mean", "none")
@@ -318,6 +325,7 @@ STAGES = {
     "promise": promise,
     "claims": claims,
     "engines": engines,
+    "contrast": contrast,
     "others": others,
     "shipped": shipped,
     "far": far,
