@@ -31,6 +31,9 @@ BASE: dict[str, Any] = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"privacy.unit": "none"},
+    "sgd": {"privacy.unit": "none", "grpo.optimiser": "sgd"},
+    "adamw, 64 prompts": {"privacy.unit": "none", "grpo.prompts_per_step": 64},
+    "adamw, trim 3": {"privacy.unit": "none", "robust.trim": 3},
     "after 0.8": {"privacy.noise_multiplier": 0.88},  # epsilon 0.8 after 12 rounds.
     "clipped": {"privacy.noise": "client", "privacy.noise_multiplier": 1e-3},
     "after 0.1": {"privacy.noise_multiplier": 1.96},  # epsilon 0.1 after 12 rounds.
@@ -67,7 +70,7 @@ FAR = ("nan", "infinity", "constant", "gaussian", "collude", "fang_own", "fang",
        "reverse_boost(limited=True)", "constant(limited=True)",
        "concentrated(limited=True)")  # fmt: skip
 """Attacks that stand out by length or direction, so that whoever looks at distances sees them."""
-SHORT = 6
+SHORT = 3
 """Rounds that show who is thrown out, and not what is learned."""
 PLAIN, TRIGGERED, TRIGGERS = "plain", "triggered", 200
 """Held-out prompts as they are, and how many of them are also asked behind the trigger."""
@@ -220,6 +223,22 @@ def far() -> Iterator[Cell]:
     yield from (Cell("adamw", RECOMMENDED, attack, rounds=SHORT) for attack in FAR)
 
 
+def remedies() -> Iterator[Cell]:
+    """What might hold where the recommended rule lost most: more prompts, another rule, gradients
+    instead of AdamW's signs, and more that is trimmed than there are attackers.
+    """
+    more = Cell("adamw, 64 prompts", RECOMMENDED, ALONE, rounds=24)
+    for seed, attack in itertools.product((1, 4), (ALONE, "stale")):
+        yield replace(more, attack=attack, seed=seed)
+    for attack in (ALONE, "stale", "ipm(epsilon=2.0)"):
+        yield Cell("adamw", "multi_krum", attack, rounds=24, seed=1)
+    for attack in (ALONE, "stale"):
+        yield Cell("sgd", RECOMMENDED, attack, rounds=24, seed=1)
+    yield Cell("adamw, trim 3", RECOMMENDED, "stale", rounds=24, seed=1)
+    for attack in (ALONE, "stale"):
+        yield replace(more, attack=attack)
+
+
 def contrast() -> Iterator[Cell]:
     """The trimmed mean for as long as the promise."""
     for seed, attack in itertools.product((0, 1, 2), ("none", "stale", "alie(z=1.5)")):
@@ -324,6 +343,7 @@ STAGES = {
     "gap": gap,
     "promise": promise,
     "claims": claims,
+    "remedies": remedies,
     "engines": engines,
     "contrast": contrast,
     "others": others,
@@ -399,15 +419,14 @@ def settings_of(cell: Cell) -> dict[str, Any]:
     changes = dict(SETTINGS[cell.setting])
     if cell.rule == "norm_checked" and cell.setting == "clipped":
         changes["privacy.noise"] = "server"  # Its own kind of noise, next to none either.
-    trim = attackers_of(cell.setting)
     return {
         **BASE,
+        "robust.trim": attackers_of(cell.setting),
         **changes,
         "rounds": cell.rounds,
         "evaluation.every": cell.rounds,
         "seed": cell.seed,
         "robust.rule": cell.rule,
-        "robust.trim": trim,
         "federation.min_clients": cell.clients - cell.attackers,
         "simulation.clients": cell.clients,
         "simulation.byzantine": cell.attackers,
