@@ -121,14 +121,14 @@ def held_out(settings: Settings) -> list[PromptRow]:
     return wanted + behind
 
 
-def run(stages: list[str], minutes: float, workers: int) -> None:
+def run(stages: list[str], seeds: set[int], minutes: float, workers: int) -> None:
     """Run what is left of the stages, in order, until the CPU minutes are spent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     spent, context = 0.0, multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for stage in stages:
             # A stage may depend on what came before, and on what it has itself run so far.
-            while cells := left(stage):
+            while cells := left(stage, seeds):
                 before = spent
                 for row in played(pool, cells, workers):
                     record(row)
@@ -142,11 +142,12 @@ def run(stages: list[str], minutes: float, workers: int) -> None:
                     break
 
 
-def left(stage: str) -> list[Cell]:
-    """A stage's cells that are not in the CSV, each once."""
+def left(stage: str, seeds: set[int]) -> list[Cell]:
+    """A stage's cells of these seeds that are not in the CSV, each once."""
     done = {tuple(getattr(row, field.name) for field in fields(Cell)) for row in recorded()}
     cells = dict.fromkeys(STAGES[stage]())
-    return [cell for cell in cells if tuple(asdict(cell).values()) not in done]
+    wanted = [cell for cell in cells if cell.seed in seeds]
+    return [cell for cell in wanted if tuple(asdict(cell).values()) not in done]
 
 
 def played(pool: ProcessPoolExecutor, cells: list[Cell], workers: int) -> Iterator[Row]:
@@ -172,13 +173,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--list", action="store_true", help="print what is left, and run nothing")
     args = parser.parse_args()
+    stages, seeds = args.stages.split(","), {int(seed) for seed in args.seeds.split(",")}
     if args.list:
-        for stage in args.stages.split(","):
-            print(f"{stage}: {len(left(stage))} cells are left")
+        for stage in stages:
+            print(f"{stage}: {len(left(stage, seeds))} cells are left")
     else:
-        run(args.stages.split(","), args.minutes, args.workers)
+        run(stages, seeds, args.minutes, args.workers)
 
 
 if __name__ == "__main__":

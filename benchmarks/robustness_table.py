@@ -174,6 +174,26 @@ def verdict(values: list[float]) -> str:
     return "yes" if statistics.fmean(values) + error(values) <= MARGIN else "no"
 
 
+def remedies(rows: list[Row]) -> Iterator[str]:
+    """What was tried against the recommended rule's worst attack, seed by seed."""
+    yield "| setting | rule | attack | seeds | alone | under attack | lost |"
+    yield "|---|---|---|---|---|---|---|"
+    for (setting, _, rounds, rule), attacks in grouped(rows).items():
+        alone = attacks.get(ALONE, [])
+        tried = [one for one in attacks if one not in ("none", ALONE)]
+        if rounds != promised()[2] or not (alone or setting.startswith("adamw,")):
+            continue
+        for attack in ["stale"] if (setting, rule) == promised()[:2] else tried:
+            own = attacks[attack]
+            seeds = sorted(row.seed for row in own)
+            base = [row for row in alone if row.seed in seeds]
+            lost = loss(losses(own, base))
+            yield (
+                f"| {setting} | `{rule}` | `{attack}` | {', '.join(map(str, seeds))} "
+                f"| {reached(base, count=False)} | {reached(own, count=False)} | {lost} |"
+            )
+
+
 def backdoors(rows: list[Row]) -> Iterator[str]:
     """How often the target is answered behind the trigger, beside models of honest clients."""
     yield "| setting | rule | attackers | target behind the trigger | sampled without it |"
@@ -212,6 +232,7 @@ TABLES = {
     "worst": worst,
     "promise": promise,
     "far": far,
+    "remedies": remedies,
     "backdoors": backdoors,
     "engines": engines,
 }
