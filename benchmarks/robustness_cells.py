@@ -282,12 +282,11 @@ def others() -> Iterator[Cell]:
 
 
 def shipped() -> Iterator[Cell]:
-    """The shipped scenario with two attackers as it stands, with the worst attack and its own."""
+    """The shipped scenario with two attackers as it stands, with the attack worst for it."""
     cell = Cell("private_prompts.toml", "trimmed_mean", "none", rounds=30)
     for seed in (0, 1, 2):
         yield replace(none_of(cell), seed=seed)
         yield replace(cell, attack="fang_own", seed=seed)
-    yield replace(cell, attack="collude")
 
 
 def bucketed() -> Iterator[Cell]:

@@ -1,6 +1,6 @@
-"""What ``benchmarks/robustness.py`` measured, as tables and heat maps.
+"""What ``benchmarks/robustness.py`` measured, as tables and a heat map.
 
-Writes the tables into ``docs/robustness.md``, between the marks that name them, and heat maps
+Writes the tables into ``docs/robustness.md``, between the marks that name them, and a heat map
 beside it; no figure there is typed by hand.
 
 Usage::
@@ -24,7 +24,6 @@ from robustness_cells import (
     ALONE,
     ATTACKS,
     RECOMMENDED,
-    RULES,
     SETTINGS,
     SHORT,
     Row,
@@ -33,7 +32,7 @@ from robustness_cells import (
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "robustness.md"
+PAGE, PICTURE = DOCS / "robustness.md", DOCS / "robustness.png"
 MARGIN = 0.10
 """Share of the gain that the recommended rule may lose."""
 BATCHED, APART = "after 0.8", "after 0.8, one by one"
@@ -252,46 +251,52 @@ def written(page: str, rows: list[Row]) -> str:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def picture(setting: str, rows: list[Row]) -> Path | None:
-    """A heat map: rules by attacks, share of the gain lost at 12 rounds."""
+def picture(rows: list[Row]) -> None:
+    """A heat map: settings and rules by attacks, share of the gain lost."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    cells = {
-        (str(rule), attack): losses(own, base_of(attacks))
-        for (_, _, _, rule), attacks in grouped(rows).items()
-        for attack, own in attacks.items()
-        if attack not in ("none", ALONE)
-    }
-    cells = {place: values for place, values in cells.items() if values}
-    rules = [rule for rule in RULES if any(rule == one for one, _ in cells)]
+    lines = dict(pictured(rows))
     known = [*ATTACKS, *(limited(attack) for attack in ATTACKS)]
-    attacks = sorted({attack for _, attack in cells}, key=lambda a: (*known, a).index(a))
-    if not cells:
-        return None
-    figure, axes = plt.subplots(figsize=(0.5 * len(attacks) + 2.4, 0.36 * len(rules) + 2.2))
-    grid = [[statistics.fmean(cells.get((rule, one), [math.nan])) for one in attacks]
-            for rule in rules]  # fmt: skip
+    met = {attack for cells in lines.values() for attack in cells}
+    attacks = sorted(met, key=lambda one: (*known, one).index(one))
+    grid = [[statistics.fmean(cells.get(one, [math.nan])) for one in attacks]
+            for cells in lines.values()]  # fmt: skip
+    figure, axes = plt.subplots(figsize=(0.42 * len(attacks) + 3, 0.3 * len(lines) + 1.6))
     colours = plt.get_cmap("YlOrRd").with_extremes(bad="white")
     axes.imshow(grid, cmap=colours, vmin=0.0, vmax=0.9, aspect="auto")
-    for y, rule in enumerate(rules):
+    for y, cells in enumerate(lines.values()):
         for x, one in enumerate(attacks):
-            if values := cells.get((rule, one)):
+            if values := cells.get(one):
                 sketch = len(values) < ENOUGH
                 text = f"{'~' if sketch else ''}{100 * statistics.fmean(values):.0f}"
-                style = {"color": "0.25"} if sketch else {"fontweight": "bold"}
-                axes.text(x, y, text, ha="center", va="center", fontsize=8, **style)
-    axes.set_xticks(range(len(attacks)), attacks, rotation=40, ha="right", fontsize=8)
-    axes.set_yticks(range(len(rules)), rules, fontsize=8)
-    axes.set_title(
-        f"{setting}: % of the gain lost (bold: three seeds; ~ one, a sketch)", fontsize=9
-    )
-    path = DOCS / f"robustness_{setting.replace(' ', '_').replace('.', '')}.png"
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+                weight = "normal" if sketch else "bold"
+                axes.text(x, y, text, ha="center", va="center", fontsize=8, fontweight=weight)
+    axes.set_xticks(range(len(attacks)), attacks, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(lines)), lines, fontsize=8)
+    axes.set_title("% of the gain lost (bold: three seeds or more; ~ a sketch)", fontsize=9)
+    figure.savefig(PICTURE, dpi=110, bbox_inches="tight")
     plt.close(figure)
-    return path
+
+
+def pictured(rows: list[Row]) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Each line of the heat map, and what each attack took there."""
+    order = {setting: place for place, setting in enumerate(SETTINGS)}
+    groups = grouped(row for row in rows if row.rounds > SHORT)
+    for key in sorted(groups, key=lambda one: (order.get(str(one[0]), 99), one[1:])):
+        setting, _, rounds, rule = key
+        attacks = groups[key]
+        promise = (setting, rule, rounds) == promised()
+        base = attacks.get(ALONE, []) if promise or "none" not in attacks else attacks["none"]
+        found = {
+            attack: losses(own, base)
+            for attack, own in attacks.items()
+            if attack not in ("none", ALONE)
+        }
+        if found := {attack: values for attack, values in found.items() if values}:
+            yield f"{setting}, {rounds} rounds: {rule}", found
 
 
 def main() -> None:
@@ -303,10 +308,7 @@ def main() -> None:
     if check:
         sys.exit(f"{PAGE} is not what the rows say: run without --check" if new != page else 0)
     PAGE.write_text(new, encoding="utf-8")
-    for setting in SETTINGS:
-        of = [r for r in rows if (r.setting, r.clients, r.rounds) == (setting, 12, 12)]
-        if path := picture(setting, of):
-            print(path)
+    picture(rows)
 
 
 if __name__ == "__main__":
