@@ -54,6 +54,12 @@ def losses(rows: Iterable[Row], base: Iterable[Row]) -> list[float]:
     return [1 - row.gain / gains[place(row)] for row in rows if gains.get(place(row), 0) > 0]
 
 
+def paired(rows: Iterable[Row], base: Iterable[Row]) -> list[Row]:
+    """Rows that have a run to be compared with."""
+    places = {place(row) for row in base}
+    return [row for row in rows if place(row) in places]
+
+
 def loss(values: list[float]) -> str:
     """A mean in per cent with its standard error, or a sketch marked as one."""
     if not values:
@@ -115,7 +121,8 @@ def worst(rows: list[Row]) -> Iterator[str]:
         tried = {attack: values for attack, values in tried.items() if values}
         if tried:
             said = "; ".join(
-                f"`{attack}` {reached(attacks[attack], count=False)}, {loss(tried[attack])}"
+                f"`{attack}` {reached(paired(attacks[attack], base), count=False)}, "
+                f"{loss(tried[attack])}"
                 for attack in by_value(tried)[:5]
             )
             yield f"| {setting} | {rounds} | `{rule}` | {reached(base)} | {said} |"
