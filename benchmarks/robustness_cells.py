@@ -65,9 +65,10 @@ ATTACKS = (
 )  # fmt: skip
 LONG = ("fang", "fang_own", "reverse_boost", "concentrated", "constant")
 """Attacks that stand out by their length, which have norm-limited variants in the matrix."""
+"""Attacks that stand out by their length, which have norm-limited variants in the matrix."""
 FAR = ("nan", "infinity", "constant", "gaussian", "collude", "fang_own", "fang", "reverse_boost",
        "concentrated", "fang(limited=True)", "fang_own(limited=True)",
-       "reverse_boost(limited=True)", "constant(limited=True)",
+       "reverse_boost(limited=True)",
        "concentrated(limited=True)")  # fmt: skip
 """Attacks that stand out by length or direction, so that whoever looks at distances sees them."""
 SHORT = 3
