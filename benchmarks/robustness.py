@@ -6,17 +6,16 @@ is not run again, so the same command goes on where it was stopped.
 
 Usage::
 
-    python benchmarks/robustness.py [--minutes 60] [--workers 2] [--stages screen,worst]
+    python benchmarks/robustness.py [--minutes 60] [--workers 2] [--stages gap,promise]
     python benchmarks/robustness_table.py    # each rule's worst attacks, and heat maps
 
-``--minutes`` are CPU minutes of all workers together. A cell of 12 rounds takes about 15 CPU
+``--minutes`` are CPU minutes of all workers together. A cell of 12 rounds takes 25 to 30 CPU
 seconds. One seed is a sketch: the spread of one configuration over seeds is 0.035 to 0.05.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import logging
 import math
@@ -25,325 +24,111 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-CSV = Path(__file__).parent / "results" / "robustness.csv"
+from robustness_cells import (
+    PLAIN,
+    RECOMMENDED,
+    STAGES,
+    TRIGGERED,
+    TRIGGERS,
+    Cell,
+    Row,
+    record,
+    recorded,
+    settings_of,
+)
 
-BASE: dict[str, Any] = {
-    "data.source": "tasks",
-    "data.prompts_per_client": 2000,
-    "data.min_prompts": 2000,
-    "data.heterogeneity": 0.5,
-    "grpo.prompts_per_step": 24,
-    "grpo.group_size": 8,
-    "privacy.unit": "prompt",
-    "privacy.noise": "server",
-    "privacy.delta": 1e-5,
-    "privacy.max_epsilon": 1e9,
-    "aggregation.protocol": "plain",
-    "simulation.boost": 10.0,
-    "server.optimiser": "fedadam",
-    "evaluation.prompts": 600,
-}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "adamw": {"privacy.unit": "none"},
-    "after 0.8": {"privacy.noise_multiplier": 0.88},  # epsilon 0.8 after 12 rounds.
-    "clipped": {"privacy.noise": "client", "privacy.noise_multiplier": 1e-3},
-    "after 0.1": {"privacy.noise_multiplier": 1.96},  # epsilon 0.1 after 12 rounds.
-    "buckets": {
-        "aggregation.protocol": "buckets",
-        "privacy.noise": "client",
-        "privacy.noise_multiplier": 0.7,
-    },
-}
-"""What is trained, clipped and noised. ``clipped`` has next to no noise: epsilon is beside the
-point."""
-
-AFTER = ("norm_checked", "trimmed_mean", "median", "mean")
-"""Rules that noise can follow."""
-RULES = ("nnm_trimmed_mean", "trimmed_mean", "norm_checked", "mean", "multi_krum",
-         "geometric_median", "centred_clipping", "median")  # fmt: skip
-RECOMMENDED = "nnm_trimmed_mean"
-KEY = {"adamw": (RECOMMENDED, "trimmed_mean"), "after 0.8": ("trimmed_mean", "norm_checked")}
-
-ATTACKS = (
-    "stale", "alie(z=1.5)", "fang", "fang_own", "reverse_boost", "ipm_own", "sign_flip",
-    "ipm(epsilon=2.0)", "alie_dir", "min_max", "min_sum", "nan", "mimic", "concentrated", "alie",
-    "ipm(epsilon=0.5)", "zero", "gaussian", "infinity", "constant", "collude", "flipped_reward",
-    "length_reward", "backdoor",
-)  # fmt: skip
-LONG = ("fang", "fang_own", "reverse_boost", "concentrated", "constant")
-"""Attacks that stand out by their length, which have norm-limited variants in the matrix."""
-ALONE = "nan_message"
-"""What every reader refuses: the honest clients alone, on the same prompts."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run."""
-
-    setting: str
-    rule: str
-    attack: str
-    attackers: int = 2
-    clients: int = 12
-    rounds: int = 12
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Row(Cell):
-    """A cell and what it came to; accuracies before and after, and CPU seconds."""
-
-    start: float = math.nan
-    sampled: float = math.nan
-    greedy: float = math.nan
-    cpu_s: float = 0.0
-    problem: str = ""
-
-    @property
-    def gain(self) -> float:
-        """In sampled accuracy."""
-        return self.sampled - self.start
-
-
-# Which cells --------------------------------------------------------------------------------------
-
-
-def attacks_on(rule: str) -> Iterator[str]:
-    """Attacks that a rule is tried with: under a norm check, only what passes it."""
-    if rule == "norm_checked":
-        yield from (limited(attack) for attack in ATTACKS if attack not in ("nan", "infinity"))
-        return
-    yield from ATTACKS
-    yield from (limited(attack) for attack in LONG)
-
-
-def limited(attack: str) -> str:
-    """An attack's norm-limited variant; a poisoned client trains honestly and needs none."""
-    if attack in ("flipped_reward", "length_reward", "backdoor"):
-        return attack
-    if attack == "ipm_own":  # The longest vector against the own mean that passes.
-        return "ipm_own(epsilon=100.0, limited=True)"
-    return f"{attack[:-1]}, limited=True)" if attack.endswith(")") else f"{attack}(limited=True)"
-
-
-def rules_of(setting: str) -> tuple[str, ...]:
-    """Rules that a setting allows."""
-    return AFTER if setting.startswith("after") else RULES
-
-
-def attackers_of(setting: str) -> int:
-    """Two of twelve; of four buckets of three, one can be trimmed."""
-    return 1 if setting == "buckets" else 2
-
-
-def none_of(cell: Cell) -> Cell:
-    """The same cell without attackers."""
-    return replace(cell, attack="none", attackers=0)
-
-
-def baselines(
-    settings: tuple[str, ...], seeds: tuple[int, ...], rounds: int = 12
-) -> Iterator[Cell]:
-    """No attackers, and the honest ones alone."""
-    for seed, setting in itertools.product(seeds, settings):
-        for rule in rules_of(setting):
-            cell = Cell(setting, rule, ALONE, attackers_of(setting), rounds=rounds, seed=seed)
-            yield none_of(cell)
-            if rule in (RECOMMENDED, "trimmed_mean") and setting != "buckets":
-                yield cell
-
-
-def screen() -> Iterator[Cell]:
-    """Every attack against every rule, one seed, in two settings: a sketch."""
-    yield from key()
-    for setting in ("adamw", "after 0.8"):
-        for rule in rules_of(setting):
-            yield from (Cell(setting, rule, attack) for attack in attacks_on(rule))
-
-
-def key() -> Iterator[Cell]:
-    """The screen's part for the rules that matter most, and what all is compared with."""
-    yield from baselines(("adamw", "after 0.8"), (0,))
-    for setting, rules in KEY.items():
-        for attacks in itertools.zip_longest(*(attacks_on(rule) for rule in rules)):
-            tried = zip(rules, attacks, strict=True)
-            yield from (Cell(setting, rule, attack) for rule, attack in tried if attack)
-
-
-def promise() -> Iterator[Cell]:
-    """The recommended rule for twice as long, beside the honest ones alone under every attack."""
-    for seed in (0, 1, 2):
-        yield Cell("adamw", RECOMMENDED, ALONE, rounds=24, seed=seed)
-        yield Cell("adamw", RECOMMENDED, "none", 0, rounds=24, seed=seed)
-    for attack in attacks_on(RECOMMENDED):
-        yield Cell("adamw", RECOMMENDED, attack, rounds=24)
-    done = [row for row in finished() if row.rule == RECOMMENDED and row.rounds == 24]
-    for attack in worst_of(done, count=5):
-        yield from (Cell("adamw", RECOMMENDED, attack, rounds=24, seed=seed) for seed in (1, 2))
-
-
-def worst() -> Iterator[Cell]:
-    """Each rule's three worst attacks of the screen, three seeds, in the settings of the screen."""
-    yield from baselines(("adamw", "after 0.8"), (1, 2))
-    for setting in ("adamw", "after 0.8"):
-        for rule, seed in itertools.product(rules_of(setting), (1, 2)):
-            for attack in worst_of(screened(setting, rule)):
-                yield Cell(setting, rule, attack, seed=seed)
-
-
-def elsewhere() -> Iterator[Cell]:
-    """The same attacks in the other settings, three seeds."""
-    for seed in (0, 1, 2):
-        for setting in ("clipped", "after 0.1", "buckets"):
-            yield from baselines((setting,), (seed,))
-            near = "after 0.8" if setting.startswith("after") else "adamw"
-            for rule in rules_of(setting):
-                for attack in worst_of(screened(near, rule)):
-                    yield Cell(setting, rule, attack, attackers_of(setting), seed=seed)
-
-
-def fewer() -> Iterator[Cell]:
-    """One of twelve, and two of twenty-four, for the rules that are recommended, three seeds."""
-    for seed, setting in itertools.product((0, 1, 2), ("adamw", "after 0.8")):
-        for rule in ("trimmed_mean", "norm_checked" if setting != "adamw" else RECOMMENDED):
-            attacks = worst_of(screened(setting, rule))
-            for attackers, clients in ((1, 12), (2, 24)):
-                cell = Cell(setting, rule, "none", attackers, clients, seed=seed)
-                yield none_of(cell)
-                yield from (replace(cell, attack=attack) for attack in attacks)
-
-
-def long() -> Iterator[Cell]:
-    """The five worst of the screen for thirty rounds: whether time heals it."""
-    for setting in ("adamw", "after 0.8"):
-        for rule in ("trimmed_mean", "norm_checked" if setting != "adamw" else RECOMMENDED):
-            cell = Cell(setting, rule, "none", 0, rounds=30)
-            yield cell
-            for attack in worst_of(screened(setting, rule), count=5):
-                yield replace(cell, attack=attack, attackers=2)
-
-
-STAGES = {
-    "key": key,
-    "promise": promise,
-    "worst": worst,
-    "screen": screen,
-    "elsewhere": elsewhere,
-    "fewer": fewer,
-    "long": long,
-}
-"""By value: what comes first is known when the minutes are used up."""
-
-
-def screened(setting: str, rule: str) -> list[Row]:
-    """A rule's rows of the screen."""
-    near = "adamw" if setting not in ("adamw", "after 0.8") else setting
-    return [row for row in finished() if is_screened(row, near, rule)]
-
-
-def is_screened(row: Row, setting: str, rule: str) -> bool:
-    return (row.setting, row.rule, row.seed, row.rounds) == (setting, rule, 0, 12)
-
-
-def worst_of(rows: list[Row], count: int = 3) -> list[str]:
-    """The attacks that left least, ends apart that are no attacks."""
-    attacked = [row for row in rows if row.attackers and row.attack != ALONE and row.seed == 0]
-    return [row.attack for row in sorted(attacked, key=lambda row: row.sampled)[:count]]
-
-
-# Running ------------------------------------------------------------------------------------------
-
-
-def finished() -> list[Row]:
-    """What is in the CSV, cells that failed left out."""
-    return [row for row in recorded() if not row.problem]
-
-
-def recorded() -> list[Row]:
-    """What is in the CSV."""
-    if not CSV.exists():
-        return []
-    kinds = {field.name: _kind(field.type) for field in fields(Row)}
-    with CSV.open(newline="") as file:
-        return [
-            Row(**{name: kinds[name](value) for name, value in line.items()})
-            for line in csv.DictReader(file)
-        ]
-
-
-def _kind(name: object) -> Any:
-    return {"str": str, "int": int, "float": float}[str(name)]
-
-
-def record(row: Row) -> None:
-    """Append a row."""
-    CSV.parent.mkdir(exist_ok=True)
-    new = not CSV.exists()
-    with CSV.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(row))
-
-
-def settings_of(cell: Cell) -> dict[str, Any]:
-    """The settings of a cell's run."""
-    changes = dict(SETTINGS[cell.setting])
-    if cell.rule == "norm_checked" and cell.setting == "clipped":
-        changes["privacy.noise"] = "server"  # Its own kind of noise, next to none either.
-    trim = 1 if cell.setting == "buckets" else 2
-    return {
-        **BASE,
-        **changes,
-        "rounds": cell.rounds,
-        "evaluation.every": cell.rounds,
-        "seed": cell.seed,
-        "robust.rule": cell.rule,
-        "robust.trim": trim,
-        "federation.min_clients": cell.clients - cell.attackers,
-        "simulation.clients": cell.clients,
-        "simulation.byzantine": cell.attackers,
-        "simulation.attack": "zero" if cell.attack == "none" else cell.attack,
-        # Half of the rate for twice the rounds: the same way in smaller steps.
-        "server.learning_rate": 0.01 if cell.rounds <= 12 else 0.005,
-    }
+if TYPE_CHECKING:
+    from fedgrpo.data.prompts import PromptRow
+    from fedgrpo.settings import Settings
 
 
 def play(cell: Cell) -> Row:
     """Run a cell; what goes wrong is part of its row."""
     import fedgrpo
+    from fedgrpo.settings.scenario import settings_from
 
     logging.disable(logging.WARNING)
-    begun = time.process_time()
+    begun, closed = time.process_time(), watch()
     try:
-        measured = fedgrpo.simulate(settings_of(cell)).measured
+        flat = settings_of(cell)
+        if cell.rule == RECOMMENDED:
+            flat["robust.rule"] = WATCHED
+        settings = settings_from(flat, Path.cwd())
+        measured = fedgrpo.simulate(settings, held_out=held_out(settings)).measured
     except Exception as error:  # One cell's failure costs its own row.
         spent = time.process_time() - begun
         return Row(
             **asdict(cell), cpu_s=round(spent, 1), problem=f"{type(error).__name__}: {error}"
         )
-    first, last = measured[0], measured[-1]
+    first, last = measured[0].held_out_by, measured[-1].held_out_by
     return Row(
         **asdict(cell),
-        start=first.sampled or 0.0,
-        sampled=last.sampled or 0.0,
-        greedy=last.greedy or 0.0,
+        start=round(first[PLAIN]["sampled"], 4),
+        sampled=round(last[PLAIN]["sampled"], 4),
+        greedy=round(last[PLAIN]["greedy"], 4),
+        triggered=round(last[TRIGGERED]["sampled"], 4),
+        closed=round(sum(closed) / len(closed), 4) if closed else math.nan,
         cpu_s=round(time.process_time() - begun, 1),
     )
 
 
-def run(stages: list[str], minutes: float, workers: int) -> None:
+WATCHED, _CLOSED = "watched_mixing", list[bool]()
+
+
+def watch() -> list[bool]:
+    """Rounds from now on in which the shipped rule, under a name of its own here, was closed."""
+    import numpy as np
+
+    from fedgrpo.robust.distances import nnm_trimmed_mean, squared_distances
+    from fedgrpo.robust.rules import RULES, Public, register_rule
+
+    _CLOSED.clear()
+    if WATCHED in RULES:
+        return _CLOSED
+
+    @register_rule(WATCHED, whole=True)
+    def watched(means: np.ndarray, trim: int, public: Public) -> np.ndarray:
+        near = np.argsort(squared_distances(means[:, : public.update]), axis=1, kind="stable")
+        sets = [frozenset(row[: len(means) - trim].tolist()) for row in near]
+        _CLOSED.append(any(all(sets[i] == one for i in one) for one in set(sets)))
+        return nnm_trimmed_mean(means, trim, public)
+
+    return _CLOSED
+
+
+def held_out(settings: Settings) -> list[PromptRow]:
+    """The settings' own held-out prompts, and some of them behind the backdoor's trigger, of which
+    its target counts as the answer.
+    """
+    from fedgrpo.attacks.poison import Backdoor, poison_of
+    from fedgrpo.data.ownership import evaluation_prompts
+
+    door, rows = poison_of("backdoor"), evaluation_prompts(settings)
+    assert isinstance(door, Backdoor)
+    wanted = [replace(row, columns={**row.columns, "asked": PLAIN}) for row in rows]
+    behind = [
+        replace(
+            row,
+            prompt=door.trigger + str(row.prompt),
+            columns={**row.columns, "answer": door.target, "asked": TRIGGERED},
+        )
+        for row in rows[:TRIGGERS]
+    ]
+    return wanted + behind
+
+
+def run(stages: list[str], seeds: set[int], minutes: float, workers: int) -> None:
     """Run what is left of the stages, in order, until the CPU minutes are spent."""
     os.environ["OMP_NUM_THREADS"] = "1"
     spent, context = 0.0, multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for stage in stages:
             # A stage may depend on what came before, and on what it has itself run so far.
-            while cells := left(stage):
+            while cells := left(stage, seeds):
                 before = spent
                 for row in played(pool, cells, workers):
                     record(row)
@@ -357,11 +142,12 @@ def run(stages: list[str], minutes: float, workers: int) -> None:
                     break
 
 
-def left(stage: str) -> list[Cell]:
-    """A stage's cells that are not in the CSV, each once."""
+def left(stage: str, seeds: set[int]) -> list[Cell]:
+    """A stage's cells of these seeds that are not in the CSV, each once."""
     done = {tuple(getattr(row, field.name) for field in fields(Cell)) for row in recorded()}
     cells = dict.fromkeys(STAGES[stage]())
-    return [cell for cell in cells if tuple(asdict(cell).values()) not in done]
+    wanted = [cell for cell in cells if cell.seed in seeds]
+    return [cell for cell in wanted if tuple(asdict(cell).values()) not in done]
 
 
 def played(pool: ProcessPoolExecutor, cells: list[Cell], workers: int) -> Iterator[Row]:
@@ -387,13 +173,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--list", action="store_true", help="print what is left, and run nothing")
     args = parser.parse_args()
+    stages, seeds = args.stages.split(","), {int(seed) for seed in args.seeds.split(",")}
     if args.list:
-        for stage in args.stages.split(","):
-            print(f"{stage}: {len(left(stage))} cells are left")
+        for stage in stages:
+            print(f"{stage}: {len(left(stage, seeds))} cells are left")
     else:
-        run(args.stages.split(","), args.minutes, args.workers)
+        run(stages, seeds, args.minutes, args.workers)
 
 
 if __name__ == "__main__":

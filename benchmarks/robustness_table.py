@@ -1,120 +1,322 @@
-"""What ``benchmarks/robustness.py`` measured: a table of each rule's worst attacks, and heat maps.
+"""What ``benchmarks/robustness.py`` measured, as tables and a heat map.
 
-Usage: ``python benchmarks/robustness_table.py``; the heat maps are written beside the CSV.
+Writes the tables into ``docs/robustness.md``, between the marks that name them, and a heat map
+beside it; no figure there is typed by hand.
+
+Usage::
+
+    python benchmarks/robustness_table.py            # writes
+    python benchmarks/robustness_table.py --check    # fails if the document says anything else
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import re
 import statistics
-from collections.abc import Iterator
-from dataclasses import fields
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from pathlib import Path
 
-from robustness import ALONE, CSV, RULES, SETTINGS, Cell, Row, finished
+from robustness_cells import (
+    ALONE,
+    ATTACKS,
+    RECOMMENDED,
+    SETTINGS,
+    SHORT,
+    Row,
+    finished,
+    limited,
+)
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, PICTURE = DOCS / "robustness.md", DOCS / "robustness.png"
+MARGIN = 0.10
+"""Share of the gain that the recommended rule may lose."""
+BATCHED, APART = "after 0.8", "after 0.8, one by one"
+ENOUGH = 3
+"""Seeds of a claim; fewer are a sketch."""
 
 
-def losses(rows: list[Row], base: str = "none") -> dict[tuple[str, ...], list[float]]:
-    """What attacks took, as shares of the gain without them, paired by seed.
+# Figures ------------------------------------------------------------------------------------------
 
-    Parameters
-    ----------
-    base:
-        The attack that stands for none: ``none``, or the honest ones alone.
-    """
-    key = [field.name for field in fields(Cell) if field.name not in ("attack", "attackers")]
-    gains = {
-        tuple(getattr(row, name) for name in key): row.gain for row in rows if row.attack == base
-    }
-    taken: dict[tuple[str, ...], list[float]] = {}
+
+def place(row: Row) -> tuple[object, ...]:
+    """What a row shares with the run that it is compared with."""
+    return row.setting, row.rule, row.clients, row.rounds, row.seed
+
+
+def losses(rows: Iterable[Row], base: Iterable[Row]) -> list[float]:
+    """Shares of the base's gain that rows lost, paired by all but the attack."""
+    gains = {place(row): row.gain for row in base}
+    return [1 - row.gain / gains[place(row)] for row in rows if gains.get(place(row), 0) > 0]
+
+
+def paired(rows: Iterable[Row], base: Iterable[Row]) -> list[Row]:
+    """Rows that have a run to be compared with."""
+    places = {place(row) for row in base}
+    return [row for row in rows if place(row) in places]
+
+
+def loss(values: list[float]) -> str:
+    """A mean in per cent with its standard error, or a sketch marked as one."""
+    if not values:
+        return "-"
+    mean = 100 * statistics.fmean(values)
+    if len(values) < ENOUGH:
+        return f"~{mean:.0f} % ({len(values)})"
+    return f"**{mean:.0f}** ± {100 * error(values):.0f} % ({len(values)})"
+
+
+def error(values: list[float]) -> float:
+    """Standard error of a mean."""
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def reached(
+    rows: Iterable[Row], what: Callable[[Row], float] = attrgetter("sampled"), *, count: bool = True
+) -> str:
+    """Mean accuracy at the end, and of how many seeds."""
+    values = [what(row) for row in rows]
+    if not values:
+        return "-"
+    mean = f"{'' if len(values) >= ENOUGH else '~'}{statistics.fmean(values):.3f}"
+    return f"{mean} ({len(values)})" if count else mean
+
+
+def grouped(rows: Iterable[Row]) -> dict[tuple[object, ...], dict[str, list[Row]]]:
+    """Rows by setting, clients, rounds and rule, and in each by attack."""
+    found: dict[tuple[object, ...], dict[str, list[Row]]] = {}
     for row in rows:
-        whole = gains.get(tuple(getattr(row, name) for name in key))
-        if row.attack in ("none", ALONE) or not whole:
-            continue
-        cell = (row.setting, row.rule, row.attack, f"{row.attackers} of {row.clients}",
-                str(row.rounds))  # fmt: skip
-        taken.setdefault(cell, []).append(1 - row.gain / whole)
-    return taken
-
-
-def table(count: int = 3) -> Iterator[str]:
-    """Each rule's worst attacks in each setting, in Markdown."""
-    rows = finished()
-    taken, accuracy = losses(rows), reached(rows)
-    groups: dict[tuple[str, ...], list[tuple[float, tuple[str, ...]]]] = {}
-    for cell, shares in taken.items():
-        setting, rule, _, who, rounds = cell
-        groups.setdefault((setting, who, rounds, rule), []).append((statistics.fmean(shares), cell))
-    yield "| setting | attackers | rounds | rule | without | worst: share of the gain lost |"
-    yield "|---|---|---|---|---|---|"
-    for (setting, who, rounds, rule), found in sorted(groups.items()):
-        worst_first = sorted(found, key=lambda one: -one[0])
-        # Three seeds are evidence, one is a sketch: evidence comes first.
-        ordered = sorted(worst_first, key=lambda one: -min(len(taken[one[1]]), 3))[:count]
-        said = "; ".join(f"{cell[2]} {shown(taken[cell])}" for _, cell in ordered)
-        alone = accuracy.get((setting, rule, "none", rounds), [])
-        yield f"| {setting} | {who} | {rounds} | {rule} | {mean_of(alone)} | {said} |"
-
-
-def reached(rows: list[Row]) -> dict[tuple[str, ...], list[float]]:
-    """Accuracies at the end, by setting, rule, attack and rounds."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for row in rows:
-        if row.clients == 12:
-            cell = (row.setting, row.rule, row.attack, str(row.rounds))
-            found.setdefault(cell, []).append(row.sampled)
+        key = row.setting, row.clients, row.rounds, row.rule
+        found.setdefault(key, {}).setdefault(row.attack, []).append(row)
     return found
 
 
-def mean_of(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.3f} ({len(values)})" if values else "-"
+def base_of(attacks: dict[str, list[Row]]) -> list[Row]:
+    """Runs without attackers."""
+    return attacks.get("none", [])
 
 
-def shown(shares: list[float]) -> str:
-    """A mean with its standard error, or a sketch marked as one."""
-    mean = (
-        f"**{100 * statistics.fmean(shares):.0f} %**"
-        if len(shares) > 2
-        else (f"{100 * statistics.fmean(shares):.0f} %")
-    )
-    if len(shares) < 3:
-        return f"{mean} ({len(shares)} seed{'s' if len(shares) > 1 else ''}: a sketch)"
-    error = statistics.stdev(shares) / math.sqrt(len(shares))
-    return f"{mean} ± {100 * error:.0f} ({len(shares)})"
+# Tables -------------------------------------------------------------------------------------------
 
 
-def picture() -> None:
-    """A heat map a setting: rules by attacks, share of the gain lost at seed means."""
+def worst(rows: list[Row]) -> Iterator[str]:
+    """Each rule's worst attacks in each setting."""
+    yield "| setting | rounds | rule | no attackers | attack: its end, share of the gain lost |"
+    yield "|---|---|---|---|---|"
+    order = [*SETTINGS, *sorted({row.setting for row in rows} - set(SETTINGS))]
+    for (setting, _, rounds, rule), attacks in sorted(
+        grouped(row for row in rows if row.rounds > SHORT).items(),
+        key=lambda one: (order.index(str(one[0][0])), one[0][1:]),
+    ):
+        base = base_of(attacks)
+        tried = {
+            attack: losses(own, base)
+            for attack, own in attacks.items()
+            if attack not in ("none", ALONE)
+        }
+        tried = {attack: values for attack, values in tried.items() if values}
+        if tried:
+            said = "; ".join(
+                f"`{attack}` {reached(paired(attacks[attack], base), count=False)}, "
+                f"{loss(tried[attack])}"
+                for attack in by_value(tried)[:5]
+            )
+            yield f"| {setting} | {rounds} | `{rule}` | {reached(base)} | {said} |"
+
+
+def by_value(tried: dict[str, list[float]]) -> list[str]:
+    """Attacks, claims before sketches, the largest loss first."""
+    return sorted(tried, key=lambda one: (len(tried[one]) < ENOUGH, -statistics.fmean(tried[one])))
+
+
+def promise(rows: list[Row]) -> Iterator[str]:
+    """The recommended rule under every attack, beside the honest clients alone."""
+    long = [row for row in rows if (row.setting, row.rule, row.rounds) == promised()]
+    alone = [row for row in long if row.attack == ALONE]
+    yield "| attack | sampled | thrown out | share of the honest ones' gain lost | within 10 % |"
+    yield "|---|---|---|---|---|"
+    yield f"| *the ten honest clients alone* | {reached(alone)} | | | |"
+    yield f"| *twelve honest clients* | {reached(r for r in long if r.attack == 'none')} | | | |"
+    attacks = grouped(long).get(("adamw", 12, 24, RECOMMENDED), {})
+    found = {
+        attack: losses(own, alone)
+        for attack, own in attacks.items()
+        if attack not in ("none", ALONE)
+    }
+    for attack in by_value({one: values for one, values in found.items() if values}):
+        values = found[attack]
+        own = attacks[attack]
+        cells = reached(own), thrown(own), loss(values), verdict(values)
+        yield f"| `{attack}` | {' | '.join(cells)} |"
+
+
+def far(rows: list[Row]) -> Iterator[str]:
+    """Attacks that stand out: rounds in which the recommended rule threw them out whole."""
+    yield "| attack | thrown out |"
+    yield "|---|---|"
+    short = [row for row in rows if (row.rule, row.rounds) == (RECOMMENDED, SHORT)]
+    for row in sorted(short, key=lambda row: -row.closed):
+        yield f"| `{row.attack}` | {thrown([row])} |"
+
+
+def thrown(rows: list[Row]) -> str:
+    """Share of rounds in which n - f vectors had each other for neighbours and nobody else."""
+    return f"{100 * statistics.fmean(row.closed for row in rows):.0f} %"
+
+
+def promised() -> tuple[str, str, int]:
+    """Setting, rule and rounds of the promise."""
+    return "adamw", RECOMMENDED, 24
+
+
+def verdict(values: list[float]) -> str:
+    """Whether a loss with one standard error is within the margin; sketches decide nothing."""
+    if len(values) < ENOUGH:
+        return "sketch: " + ("below" if statistics.fmean(values) <= MARGIN else "above")
+    return "yes" if statistics.fmean(values) + error(values) <= MARGIN else "no"
+
+
+def remedies(rows: list[Row]) -> Iterator[str]:
+    """What was tried against the recommended rule's worst attack, seed by seed."""
+    yield "| setting | rule | attack | seeds | alone | under attack | lost |"
+    yield "|---|---|---|---|---|---|---|"
+    for (setting, _, rounds, rule), attacks in grouped(rows).items():
+        alone = attacks.get(ALONE, [])
+        tried = [one for one in attacks if one not in ("none", ALONE)]
+        if rounds != promised()[2] or not (alone or setting.startswith("adamw,")):
+            continue
+        for attack in ["stale"] if (setting, rule) == promised()[:2] else tried:
+            own = attacks[attack]
+            seeds = sorted(row.seed for row in own)
+            base = [row for row in alone if row.seed in seeds]
+            lost = loss(losses(own, base))
+            yield (
+                f"| {setting} | `{rule}` | `{attack}` | {', '.join(map(str, seeds))} "
+                f"| {reached(base, count=False)} | {reached(own, count=False)} | {lost} |"
+            )
+
+
+def backdoors(rows: list[Row]) -> Iterator[str]:
+    """How often the target is answered behind the trigger, beside models of honest clients."""
+    yield "| setting | rule | attackers | target behind the trigger | sampled without it |"
+    yield "|---|---|---|---|---|"
+    for (setting, _, rounds, rule), attacks in sorted(grouped(rows).items(), key=repr):
+        doors = [attack for attack in attacks if attack.startswith("backdoor")]
+        for attack in ["none", *sorted(doors)] if doors else []:
+            own = attacks.get(attack, [])
+            hit = reached(own, attrgetter("triggered"))
+            yield f"| {setting}, {rounds} rounds | `{rule}` | {attack} | {hit} | {reached(own)} |"
+
+
+def engines(rows: list[Row]) -> Iterator[str]:
+    """The same settings, all clients in one batch and one after another."""
+    yield "| seed | in one batch | one after another |"
+    yield "|---|---|---|"
+    of = {
+        name: {
+            row.seed: row.sampled
+            for row in rows
+            if (row.setting, row.rule, row.attack) == (name, "trimmed_mean", "none")
+        }
+        for name in (BATCHED, APART)
+    }
+    both = sorted(of[BATCHED].keys() & of[APART].keys())
+    for seed in both:
+        yield f"| {seed} | {of[BATCHED][seed]:.3f} | {of[APART][seed]:.3f} |"
+    if len(both) >= ENOUGH:
+        gaps = [of[APART][seed] - of[BATCHED][seed] for seed in both]
+        means = [statistics.fmean(of[name][seed] for seed in both) for name in (BATCHED, APART)]
+        yield f"| mean | {means[0]:.3f} | {means[1]:.3f} |"
+        yield f"| difference | | {statistics.fmean(gaps):+.3f} ± {error(gaps):.3f} |"
+
+
+TABLES = {
+    "worst": worst,
+    "promise": promise,
+    "far": far,
+    "remedies": remedies,
+    "backdoors": backdoors,
+    "engines": engines,
+}
+
+
+def written(page: str, rows: list[Row]) -> str:
+    """The page with its tables as the rows have them."""
+    for name, table in TABLES.items():
+        block = f"<!-- {name} -->\n" + "\n".join(table(rows)) + f"\n<!-- end of {name} -->"
+        pattern = re.compile(f"<!-- {name} -->\n.*?<!-- end of {name} -->", re.DOTALL)
+        page, found = pattern.subn(lambda _, block=block: block, page)  # type: ignore[misc]
+        if found != 1:
+            raise SystemExit(f"{PAGE.name} has {found} places for the table {name!r}, not one")
+    return page
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def picture(rows: list[Row]) -> None:
+    """A heat map: settings and rules by attacks, share of the gain lost."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [row for row in finished() if row.rounds == 12 and row.clients == 12]
-    taken = losses(rows)
-    for setting in SETTINGS:
-        cells = {cell[1:3]: shares for cell, shares in taken.items() if cell[0] == setting}
-        if not cells:
-            continue
-        rules = [rule for rule in RULES if any(rule == found for found, _ in cells)]
-        attacks = sorted({attack for _, attack in cells})
-        figure, axes = plt.subplots(figsize=(0.42 * len(attacks) + 3, 0.42 * len(rules) + 2.6))
-        grid = [[cells.get((rule, attack)) for attack in attacks] for rule in rules]
-        values = [[statistics.fmean(one) if one else math.nan for one in line] for line in grid]
-        axes.imshow(values, cmap="RdYlGn_r", vmin=0, vmax=0.6, aspect="auto")
-        for y, line in enumerate(grid):
-            for x, shares in enumerate(line):
-                if shares:
-                    text = f"{100 * statistics.fmean(shares):.0f}"
-                    weight = "bold" if len(shares) > 2 else "normal"
-                    axes.text(x, y, text, ha="center", va="center", fontsize=7, fontweight=weight)
-        axes.set_xticks(range(len(attacks)), attacks, rotation=60, ha="right", fontsize=7)
-        axes.set_yticks(range(len(rules)), rules, fontsize=7)
-        axes.set_title(f"{setting}: % of the gain lost (bold: three seeds)", fontsize=8)
-        figure.savefig(CSV.with_name(f"robustness_{setting.replace(' ', '_')}.png"),
-                       dpi=150, bbox_inches="tight")  # fmt: skip
-        plt.close(figure)
+    lines = dict(pictured(rows))
+    known = [*ATTACKS, *(limited(attack) for attack in ATTACKS)]
+    met = {attack for cells in lines.values() for attack in cells}
+    attacks = sorted(met, key=lambda one: (*known, one).index(one))
+    grid = [[statistics.fmean(cells.get(one, [math.nan])) for one in attacks]
+            for cells in lines.values()]  # fmt: skip
+    figure, axes = plt.subplots(figsize=(0.42 * len(attacks) + 3, 0.3 * len(lines) + 1.6))
+    colours = plt.get_cmap("YlOrRd").with_extremes(bad="white")
+    axes.imshow(grid, cmap=colours, vmin=0.0, vmax=0.9, aspect="auto")
+    for y, cells in enumerate(lines.values()):
+        for x, one in enumerate(attacks):
+            if values := cells.get(one):
+                sketch = len(values) < ENOUGH
+                text = f"{'~' if sketch else ''}{100 * statistics.fmean(values):.0f}"
+                weight = "normal" if sketch else "bold"
+                axes.text(x, y, text, ha="center", va="center", fontsize=8, fontweight=weight)
+    axes.set_xticks(range(len(attacks)), attacks, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(lines)), lines, fontsize=8)
+    axes.set_title("% of the gain lost (bold: three seeds or more; ~ a sketch)", fontsize=9)
+    figure.savefig(PICTURE, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def pictured(rows: list[Row]) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Each line of the heat map, and what each attack took there."""
+    order = {setting: place for place, setting in enumerate(SETTINGS)}
+    groups = grouped(row for row in rows if row.rounds > SHORT)
+    for key in sorted(groups, key=lambda one: (order.get(str(one[0]), 99), one[1:])):
+        setting, _, rounds, rule = key
+        attacks = groups[key]
+        promise = (setting, rule, rounds) == promised()
+        base = attacks.get(ALONE, []) if promise or "none" not in attacks else attacks["none"]
+        found = {
+            attack: losses(own, base)
+            for attack, own in attacks.items()
+            if attack not in ("none", ALONE)
+        }
+        if found := {attack: values for attack, values in found.items() if values}:
+            yield f"{setting}, {rounds} rounds: {rule}", found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
+    check, rows = parser.parse_args().check, finished()
+    page = PAGE.read_text(encoding="utf-8")
+    new = written(page, rows)
+    if check:
+        sys.exit(f"{PAGE} is not what the rows say: run without --check" if new != page else 0)
+    PAGE.write_text(new, encoding="utf-8")
+    picture(rows)
 
 
 if __name__ == "__main__":
-    print("\n".join(table()))
-    picture()
+    main()

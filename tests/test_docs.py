@@ -1,6 +1,8 @@
 """The pages that are written from the code are up to date, and every page is on the site."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests import troubleshooting_page
@@ -43,3 +45,11 @@ def test_the_least_versions_that_the_page_names_are_those_that_are_asked_for() -
     )
     assert len(rows) > 10
     assert {name: asked[name] for name, _ in rows} == dict(rows)
+
+
+def test_every_table_of_the_robustness_page_is_made_from_the_measured_rows() -> None:
+    script = ROOT / "benchmarks" / "robustness_table.py"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -51,6 +51,25 @@ def test_the_geometric_median_equals_byzfl_iterated_on(seed: int) -> None:
     np.testing.assert_allclose(combine("geometric_median", means, 2), theirs, rtol=1e-6)
 
 
+@given(st.integers(0, 10_000), st.integers(1, 4), st.floats(1.01, 1e6))
+@settings(max_examples=30, deadline=None)
+def test_mixing_throws_out_whole_who_is_further_off_than_honest_ones_are_apart(
+    seed: int, trim: int, far: float
+) -> None:
+    honest = crowd(seed, count=10)
+    apart = float(np.sqrt(squared_distances(honest).max()))
+    generator = np.random.default_rng(seed)
+    # The honest lie within a ball of radius `apart` around the first of them.
+    bad = generator.normal(size=(trim, honest.shape[1]))
+    bad *= 2 * far * apart / np.linalg.norm(bad, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        combine("nnm_trimmed_mean", np.concatenate([honest, honest[0] + bad]), trim),
+        honest.mean(axis=0),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+
+
 def test_mixing_by_hand() -> None:
     # Of four on a line, each is averaged with its two nearest; the outlier is drawn into the crowd.
     means = np.array([[0.0], [1.0], [3.0], [100.0]])

@@ -101,10 +101,8 @@ def _robust(run: Run, settings: Settings) -> str:
             "clients and of a public length at most, but all forgers can pull one way."
         )
     if not _withstands(settings):
-        return (
-            f"A single client that sends nonsense can steer the model: robust rule {rule}, trim "
-            f"{trim}."
-        )
+        how = f"robust rule {rule}" + ("" if trim else ", trim 0")
+        return f"A single client that sends nonsense can steer the model: {how}."
     groups = max((row.buckets for row in run.rows), default=0)
     return (
         f"Up to {trim} of {groups} group means may be forged: the {rule} takes what the others "
