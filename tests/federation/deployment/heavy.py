@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedgrpo.federation.deployment.flower_internals import APP_FAILED
+from fedgrpo.federation.deployment.flower_internals.tasks import APP_FAILED
 
 BYTES = 100_000_000
 

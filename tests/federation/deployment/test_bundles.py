@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedgrpo.federation.deployment.flower_internals import MOST_SETTINGS, settings_of
+from fedgrpo.federation.deployment.flower_internals.servers import MOST_SETTINGS, settings_of
 from fedgrpo.federation.wire.app_bundle import deployed_app
 
 RUN = SimpleNamespace(override_config={"rounds": 3})

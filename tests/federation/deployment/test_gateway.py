@@ -22,7 +22,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from fedgrpo.federation.deployment.flower_internals import read_pushed
+from fedgrpo.federation.deployment.flower_internals.control import read_pushed
 from fedgrpo.federation.deployment.gateway.paths import FLEET
 from tests.federation.deployment.operated import heard, parts, signed, until, written
 

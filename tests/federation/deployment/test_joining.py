@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedgrpo.federation.deployment.flower_internals import public_bytes
+from fedgrpo.federation.deployment.flower_internals.control import public_bytes
 from fedgrpo.federation.deployment.gateway.app import Gateway
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book, confirmed, invited, revoked
 from fedgrpo.federation.deployment.gateway.inner import Inner

@@ -13,7 +13,7 @@ import httpx
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fedgrpo.federation.deployment.flower_internals import AGE_S, read_pushed
+from fedgrpo.federation.deployment.flower_internals.control import AGE_S, read_pushed
 from fedgrpo.federation.deployment.gateway import bodies, credentials
 from fedgrpo.federation.deployment.gateway.door import neighbourhood
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from fedgrpo.federation.deployment.flower_internals import AGE_S, verified
+from fedgrpo.federation.deployment.flower_internals.control import AGE_S, verified
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 KEY, TIME, SIGNATURE = b"flwr-public-key", b"flwr-timestamp", b"flwr-signature"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from fedgrpo.federation.deployment.flower_internals import (
+from fedgrpo.federation.deployment.flower_internals.control import (
     LIST_NODES,
     KnownNode,
     list_nodes,

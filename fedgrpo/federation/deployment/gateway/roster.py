@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from fedgrpo.federation.deployment.flower_internals import KnownNode
+from fedgrpo.federation.deployment.flower_internals.control import KnownNode
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 FRESH_S, AT_LEAST_S = 30.0, 1.0

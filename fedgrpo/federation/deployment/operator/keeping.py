@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.federation.deployment.flower_internals import (
+from fedgrpo.federation.deployment.flower_internals.control import (
     LIST_RUNS,
     STOP_RUN,
     list_runs,

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 
-from fedgrpo.federation.deployment.flower_internals import (
+from fedgrpo.federation.deployment.flower_internals.control import (
     REGISTER_NODE,
     UNREGISTER_NODE,
     register_node,

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from fedgrpo.federation.deployment.children import told
-from fedgrpo.federation.deployment.flower_internals import superlink
+from fedgrpo.federation.deployment.flower_internals.servers import superlink
 from fedgrpo.federation.deployment.operator.guard import Guard
 
 

@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from fedgrpo.federation.deployment.flower_internals import AGE_S, sign
+from fedgrpo.federation.deployment.flower_internals.control import AGE_S, sign
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import RunError, VersionError
 

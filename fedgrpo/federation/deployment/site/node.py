@@ -23,7 +23,8 @@ from flwr.clientapp import ClientApp
 
 from fedgrpo.federation.deployment.children import keep_running, start, start_every
 from fedgrpo.federation.deployment.executor.apps import RESIDENT, load_app
-from fedgrpo.federation.deployment.flower_internals import NodeStart, Runtime
+from fedgrpo.federation.deployment.flower_internals.servers import NodeStart
+from fedgrpo.federation.deployment.flower_internals.tasks import Runtime
 from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from fedgrpo.federation.deployment.children import told
-from fedgrpo.federation.deployment.flower_internals import NodeStart, run_supernode
+from fedgrpo.federation.deployment.flower_internals.servers import NodeStart, run_supernode
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.federation.deployment.flower_internals import KnownNode
+from fedgrpo.federation.deployment.flower_internals.control import KnownNode
 from fedgrpo.federation.deployment.gateway.enrolment.book import Enrolled
 from fedgrpo.federation.deployment.operator.keeping import LONGEST_WAIT_S, is_left, wait_s
 from fedgrpo.federation.deployment.operator.runs.asking import (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from starlette.responses import Response
 from starlette.types import Receive
 
-from fedgrpo.federation.deployment.flower_internals import is_node_key
+from fedgrpo.federation.deployment.flower_internals.control import is_node_key
 from fedgrpo.federation.deployment.gateway import bodies
 from fedgrpo.federation.deployment.gateway.enrolment.admission import (
     MOST_BYTES,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedgrpo.federation.deployment.flower_internals import KnownNode
+from fedgrpo.federation.deployment.flower_internals.control import KnownNode
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.invitation.invitation import when
 from fedgrpo.federation.deployment.operator.certificates import SOON_DAYS, days_left

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedgrpo.federation.deployment.flower_internals import KnownNode
+from fedgrpo.federation.deployment.flower_internals.control import KnownNode
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Enrolled, Sites
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.refused import RefusedError

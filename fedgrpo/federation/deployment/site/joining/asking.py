@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from fedgrpo.federation.deployment.flower_internals import public_bytes
+from fedgrpo.federation.deployment.flower_internals.control import public_bytes
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.federation.deployment.invitation.invitation import Invitation
 from fedgrpo.federation.deployment.site.greeting import (
