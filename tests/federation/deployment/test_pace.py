@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from flwr.supernode import start_client_internal
 
-from fedgrpo.federation.deployment import flower_internals
+from fedgrpo.federation.deployment.flower_internals import servers
 from fedgrpo.federation.deployment.flower_internals.servers import quicken
 from fedgrpo.federation.deployment.pace import LINGER_S, Pace
 
@@ -47,8 +47,10 @@ def test_a_supernode_is_quick_from_a_rounds_first_message_until_a_while_after_th
 
 def test_a_loop_that_pauses_in_another_way_is_left_as_it_is(monkeypatch, caplog):
     other = ModuleType("other")
-    monkeypatch.setattr(flower_internals.inspect, "getsource", lambda _: "time.sleep(4)")
-    monkeypatch.setattr("fedgrpo.federation.deployment.flower_internals.servers.LOG.propagate", True)
+    monkeypatch.setattr(servers.inspect, "getsource", lambda _: "time.sleep(4)")
+    monkeypatch.setattr(
+        "fedgrpo.federation.deployment.flower_internals.servers.LOG.propagate", True
+    )
     assert not quicken(other, Pace(3.0, 0.2))
     assert not hasattr(other, "time")
     assert "rounds take longer" in caplog.text
