@@ -82,10 +82,10 @@ def work_seconds(order_s: float) -> float:
 
 
 def answer_after_s(own: OwnFigures, settings: Settings) -> float:
-    """Seconds after which an answer leaves: room for twice the work and for what stands around it,
-    if the run waits as long.
+    """Seconds after which an answer leaves: room for four times the work and for what stands around
+    it, if the run waits as long.
     """
-    room = 2 * (own.work_s + FINISH_S) / WORK_SHARE + BESIDES_S
+    room = 4 * (own.work_s + FINISH_S) / WORK_SHARE + BESIDES_S
     wanted = proposed(math.ceil(max(LEAST_S, UNIT_S * own.units, room)))
     least = proposed(math.ceil((own.work_s + FINISH_S) / WORK_SHARE))
     within = math.floor(settings.federation.round_timeout_s * 0.9)

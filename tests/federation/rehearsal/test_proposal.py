@@ -87,9 +87,9 @@ def test_figures_of_prompts_are_rounded_and_never_below_what_the_run_asks_for(tm
     assert f"prompts_declared = {run('prompts').data.min_prompts}\n" in few
 
 
-def test_an_answer_waits_for_twice_the_work_where_the_run_waits_as_long():
+def test_an_answer_waits_for_four_times_the_work_where_the_run_waits_as_long():
     settings = run("prompts")
-    assert answer_after_s(replace(OWN, units=10), settings) == 72.0
+    assert answer_after_s(replace(OWN, units=10), settings) == 110.0
     slow = replace(OWN, work_s=1400.0)
     assert answer_after_s(slow, settings) == settings.federation.round_timeout_s * 0.9
     assert work_seconds(TRIAL_S * 3 / 8 + 5.0) == 5.0
