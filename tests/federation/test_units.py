@@ -54,7 +54,7 @@ class Engine:
 
 class Client(PromptClient):
     def __init__(self, settings: Settings, rows: Sequence[PromptRow]) -> None:
-        self.settings, self.unread, self.late = settings, 0, 0
+        self.settings, self.unread, self.late, self.spans = settings, 0, 0, {}
         self.declared = Declared(DECLARED, 8, (), 0.0, any_weights=False)
         self.units = {unit.name: unit for unit in units_of(rows, settings.data.unit)}
         self.ids = [(1,)] * len(rows)

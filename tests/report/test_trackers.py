@@ -199,5 +199,5 @@ def test_no_node_reaches_a_tracker() -> None:
     assert told == {
         "fedgrpo.standalone.training",
         "fedgrpo.federation.server.app",
-        "fedgrpo.federation.simulation.preflight",
+        "fedgrpo.federation.server.checks",
     }

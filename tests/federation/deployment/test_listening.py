@@ -10,11 +10,13 @@ import socket
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from fedgrpo.federation.deployment.gateway import serve
 from fedgrpo.federation.deployment.gateway.app import STRANGER, Gateway
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.serve import listen, server
 from fedgrpo.ground.errors import RunError
@@ -37,9 +39,14 @@ def port(files, monkeypatch):
         yield port
 
 
+def closed(files):
+    """A gateway of a server that has invited nobody. Nothing is behind it."""
+    return Gateway(Inner(GONE, str(files[0]), "secret"), Book(Path(files[0]).parent))
+
+
 @contextlib.contextmanager
 def listening_gateway(files):
-    gateway = server(Gateway(Inner(GONE, str(files[0]), "secret")), files[1], files[2])
+    gateway = server(closed(files), files[1], files[2])
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=gateway.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -107,7 +114,7 @@ def asked(gateway, path, headers=()):
 
 
 def test_too_many_guesses_from_an_address_are_slowed_down(files):
-    gateway = Gateway(Inner(GONE, str(files[0]), "secret"))
+    gateway = closed(files)
     statuses = [asked(gateway, "/v1/fleet/pull-messages")[0] for _ in range(2 * STRANGER.at_once)]
     assert statuses[: STRANGER.at_once] == [401] * STRANGER.at_once
     assert statuses.count(429) > 50
@@ -118,7 +125,7 @@ def test_a_superlink_that_is_not_there_is_told_in_words(files):
     headers = [
         (b"flwr-public-key", b"AAAA"), (b"flwr-timestamp", b"x"), (b"flwr-signature", b"AAAA"),
     ]  # fmt: skip
-    gateway = Gateway(Inner(GONE, str(files[0]), "secret"))
+    gateway = closed(files)
     status, body = asked(gateway, "/v1/fleet/pull-messages", headers)
     assert status == 503
     assert "does not answer" in json.loads(body)["detail"]

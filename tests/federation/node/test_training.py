@@ -86,6 +86,11 @@ class Client:
         return release_update(SECRET_DELTA, np.full(len(METRICS), 0.5), plan, key)
 
 
+def written_whole(order: TrainOrder) -> RecordDict:
+    """An order as a node gets it that has kept no frozen basis."""
+    return write_order(order, kept=False)
+
+
 class Deployed:
     """One deployed node that a test plays the server for; its processes come and go."""
 
@@ -95,7 +100,7 @@ class Deployed:
         self.settings = make_settings(**SHOWN | settings)
         self.client: Any = Client(self.clock)
         self.runs = 0
-        self.write: Callable[[TrainOrder], RecordDict] = lambda o: write_order(o, kept=False)
+        self.write = written_whole
 
     def connect(self) -> LocalGrid:
         """Start a process that remembers nothing but what is on the node's disk."""
@@ -492,6 +497,7 @@ def _race(folder: Path, number: int, barrier: Any, results: Any) -> None:
     node.folder, node.clock, node.runs = folder, FakeClock(), 0
     node.config = {"prompts": str(folder / "prompts.jsonl")}
     node.settings, node.client = make_settings(**SHOWN), Nondeterministic(node.clock)
+    node.write = written_whole
     grid = node.connect()
     barrier.wait(60)
     reply = node.ask(grid=grid)

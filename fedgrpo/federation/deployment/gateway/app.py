@@ -167,9 +167,10 @@ class Gateway:
         """Id of a node by its key; of one that joined and waits, the refusal says so."""
         try:
             return await self._roster.node(shown.key)
-        except RefusedError:
-            credentials.check(shown, datetime.now(UTC))
-            self._enrolling.refuse_waiting(shown.key)
+        except RefusedError as refused:
+            if refused.status == httpx.codes.UNAUTHORIZED:
+                credentials.check(shown, datetime.now(UTC))
+                self._enrolling.refuse_waiting(shown.key)
             raise
 
 
