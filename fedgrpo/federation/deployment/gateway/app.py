@@ -167,10 +167,12 @@ class Gateway:
         """Id of a node by its key; of one that joined and waits, the refusal says so."""
         try:
             return await self._roster.node(shown.key)
-        except RefusedError as refused:
-            if refused.status == httpx.codes.UNAUTHORIZED:
+        except RefusedError as unknown:
+            try:
                 credentials.check(shown, datetime.now(UTC))
-                self._enrolling.refuse_waiting(shown.key)
+            except RefusedError as wrong:
+                raise (wrong if unknown.status == httpx.codes.UNAUTHORIZED else unknown) from None
+            self._enrolling.refuse_waiting(shown.key)
             raise
 
 
