@@ -223,6 +223,7 @@ def test_only_the_federation_knows_flower_and_two_places_its_private_parts() -> 
             assert public or place, f"{name} imports {flower}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", WITHOUT_TORCH)
 def test_a_room_without_torch(room: str) -> None:
     for name in modules():
@@ -231,10 +232,12 @@ def test_a_room_without_torch(room: str) -> None:
             assert not heavy, f"{name} imports {heavy}"
 
 
+@pytest.mark.slow
 def test_no_file_is_longer_than_500_lines() -> None:
     assert all(len(file.read_text().splitlines()) <= 500 for file in modules().values())
 
 
+@pytest.mark.slow
 def test_nobody_asks_which_protocol_runs() -> None:
     """Who needs to know asks the protocol itself, see fedgrpo.settings.protocols."""
     asks = re.compile(r"protocol *(==|!=)|protocol in \(|noise_by\(")

@@ -77,6 +77,7 @@ def test_a_mistake_is_refused_with_its_cure(
     assert not (scenario.parent / "runs").exists()
 
 
+@pytest.mark.slow
 def test_training_alone_and_dry_runs_refuse_mistakes_too(scenario: Path) -> None:
     for command in ("train", "dry-run"):
         assert "did you mean rounds?" in refuse(command, str(scenario), "--set", "roundz=3")
@@ -106,6 +107,7 @@ def test_a_report_needs_a_run(tmp_path: Path) -> None:
     assert "holds no run" in refuse("report", str(tmp_path / "missing"))
 
 
+@pytest.mark.slow
 def test_a_report_of_an_unfinished_run_tells_how_far_it_is(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path)
     writer.phase(0, 5, "evaluate")

@@ -34,6 +34,7 @@ def test_one_round_learns_beside_an_attacker_by_the_robust_rule_only(
     assert plain[1] > 2.2
 
 
+@pytest.mark.slow
 def test_a_strategy_of_ones_own_caps_the_step() -> None:
     example = runpy.run_path(str(EXAMPLES / "my_strategy.py"))
     settings = {**example["SETTINGS"], "rounds": 1, "evaluation.prompts": 4}

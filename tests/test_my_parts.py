@@ -113,6 +113,7 @@ def test_what_cannot_be_found_or_used_is_refused_before_anything_starts(
     assert cure in caught.value.cure
 
 
+@pytest.mark.slow
 def test_a_part_that_declares_nothing_is_refused_under_prompt_level_privacy(
     tmp_path: Path,
 ) -> None:

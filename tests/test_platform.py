@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_without_fcntl_one_sentence_tells_what_is_needed() -> None:
     """From Python; the command is tried in tests/cli/test_outcome.py."""
     hidden = "import sys; sys.modules['fcntl'] = None; from fedgrpo import simulate"

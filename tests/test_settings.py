@@ -36,6 +36,7 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(CHANGES)
 def test_settings_survive_flowers_run_configuration(changes: dict[str, Any]) -> None:
     settings = Settings.from_run_config(Settings().to_run_config() | changes)
@@ -44,6 +45,7 @@ def test_settings_survive_flowers_run_configuration(changes: dict[str, Any]) -> 
     assert Settings.from_run_config(arrived) == settings
 
 
+@pytest.mark.slow
 @given(CHANGES)
 def test_settings_survive_json_with_their_fingerprint(changes: dict[str, Any]) -> None:
     settings = Settings.from_run_config(Settings().to_run_config() | changes)

@@ -55,6 +55,7 @@ def test_without_faults_everybody_is_honest_and_stays() -> None:
         assert faults_of(simulation, partition, 1, seed=0) == Faults(byzantine=False, drops=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_another_process_decides_the_same(hash_seed: str) -> None:
     program = (

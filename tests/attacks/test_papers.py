@@ -88,6 +88,7 @@ def test_mimic_sends_the_one_furthest_along_the_direction_of_most_variance() -> 
     np.testing.assert_array_equal(sent("mimic(client=1)"), HONEST[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["unit", "sign", "std"])
 @pytest.mark.parametrize("summed", [False, True])
 @given(arrays(np.float64, (5, 4), elements=st.floats(-3, 3)))

@@ -56,6 +56,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(IDS).logits
 
 
+@pytest.mark.slow
 def test_every_form_is_the_model_that_was_trained(run: Path) -> None:
     pytest.importorskip("gguf")
     status, said = invoke(run, "--merged", "merged", "--gguf", "model.gguf")
@@ -75,6 +76,7 @@ def test_every_form_is_the_model_that_was_trained(run: Path) -> None:
     assert "is not empty" in invoke(run, "--merged", "merged")[1]
 
 
+@pytest.mark.slow
 def test_another_base_under_the_same_name_is_refused(run: Path) -> None:
     config = json.loads((run.parent / "base/config.json").read_text())
     torch.manual_seed(1)
@@ -86,6 +88,7 @@ def test_another_base_under_the_same_name_is_refused(run: Path) -> None:
     assert not Path("merged").exists()
 
 
+@pytest.mark.slow
 def test_the_hub_is_asked_for_a_private_repository_and_its_refusal_is_told(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +118,7 @@ def test_the_hub_is_asked_for_a_private_repository_and_its_refusal_is_told(
     assert "write OWNER/NAME" in invoke(run, "--hub", "a/b/c")[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
     assert "no form is asked for" in invoke(run)[1]
     assert "holds no run" in invoke(tmp_path, "--merged", "x")[1]

@@ -140,6 +140,7 @@ def refused(*arguments: str) -> str:
     return " ".join(result.output.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["simulate", "train"])
 def test_all_that_can_be_known_is_told_before_anything_starts(home: Path, command: str) -> None:
     text = refused(command, "s.toml", "--set", "reward.functions=exact_match, reward.py:noted")

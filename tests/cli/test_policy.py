@@ -56,6 +56,7 @@ def test_what_was_spent_is_shown_over_all_runs() -> None:
     assert "releases                 6" in run("spent")
 
 
+@pytest.mark.slow
 def test_looking_spends_nothing() -> None:
     run("explain"), run("check"), run("spent"), run("check", "policy.toml", "s.toml")
     assert not Path("spent.jsonl").exists()
@@ -238,6 +239,7 @@ def test_the_time_that_an_order_takes_here_is_held_against_the_answers(
         assert f"cure: answer_after_s = {610.0 if seconds < 600 else 1300.0}" in said
 
 
+@pytest.mark.slow
 def test_a_nodes_own_way_of_sizing_an_order_is_asked() -> None:
     settings = Settings.from_toml("s.toml")
     seconds = prompt_check.order_seconds(Path("policy.toml"), prompts("a="), settings)

@@ -133,6 +133,7 @@ def test_a_run_beyond_its_budget_is_refused_before_anybody_is_asked():
     assert federation.grid.sent == []
 
 
+@pytest.mark.slow
 def test_a_subclass_may_change_one_step_and_keep_the_rest():
     class WithoutTheFirst(FedGRPO):
         def configure_train(self, server_round, arrays, config, grid):
@@ -178,6 +179,7 @@ def test_evaluation_is_before_the_first_round_every_few_and_after_the_last(tmp_p
     assert writer.rows()[0].sampled == 0.0
 
 
+@pytest.mark.slow
 def test_an_evaluate_fn_is_called_as_flower_calls_it():
     federation, seen = Federation(make_settings(rounds=2)), []
     result = FedGRPO(federation.settings).start(

@@ -107,6 +107,7 @@ def test_the_rate_is_taken_over_the_declared_number_of_units() -> None:
     assert abs(np.mean(counts) - PERSONS / 2) < 1.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["", "person"])
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_unit_taken_away_moves_the_sum_by_one_clipped_gradient(unit: str, limit: int) -> None:

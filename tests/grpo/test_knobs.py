@@ -56,6 +56,7 @@ def test_the_update_scores_the_distribution_that_was_sampled_from(knob: dict[str
         assert torch.allclose(logps[mask], sampler[mask], atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knob", KNOBS[:4], ids=str)
 def test_a_knob_changes_what_is_sampled(knob: dict[str, Any]) -> None:
     plain, turned = trainer(0.0).gather([0, 1]), trainer(0.0, **knob).gather([0, 1])
@@ -111,6 +112,7 @@ def test_whatever_a_token_was_it_can_be_scored_later() -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_neutral_knobs_change_no_bit_of_training() -> None:
     neutral = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
     neutral |= {"stop_strings": [], "warmup_steps": 0, "weight_decay": 0.0}
@@ -125,6 +127,7 @@ def test_neutral_knobs_change_no_bit_of_training() -> None:
     assert plain.adapter.vector().tobytes() == turned.adapter.vector().tobytes()
 
 
+@pytest.mark.slow
 def test_parts_of_a_gradient_add_up_to_the_whole() -> None:
     whole, parts = trainer(), trainer(gradient_accumulation_steps=3)
     one, other = whole.step(), parts.step()
@@ -146,6 +149,7 @@ def test_the_rate_follows_the_schedule_of_all_steps_of_a_run() -> None:
     assert rates(3) == pytest.approx([7.5e-3, 5e-3, 2.5e-3])
 
 
+@pytest.mark.slow
 def test_decay_draws_the_adapter_to_zero() -> None:
     free, drawn = trainer(), trainer(weight_decay=5.0, learning_rate=1e-2)
     before = np.linalg.norm(drawn.adapter.vector())

@@ -161,6 +161,7 @@ def resampler(max_resamples: int) -> GRPOTrainer:
     return tiny_trainer(64, prompts_per_step=12, max_resamples=max_resamples)
 
 
+@pytest.mark.slow
 def test_groups_without_signal_are_replaced_a_bounded_number_of_times() -> None:
     trainer = resampler(3)
     calls: list[int] = []
@@ -178,6 +179,7 @@ def test_groups_without_signal_are_replaced_a_bounded_number_of_times() -> None:
     assert sorted(calls, reverse=True) == calls
 
 
+@pytest.mark.slow
 def test_replaced_groups_are_whole_and_the_others_untouched() -> None:
     trainer = resampler(2)
     first = trainer.collect(trainer.next_prompts())

@@ -52,6 +52,7 @@ def test_settings_describe_a_trainer_and_callbacks_hear_of_every_step() -> None:
         GRPOTrainer.from_settings(unknown, rows)
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_adapter_to_the_bit() -> None:
     vectors = []
     for _ in range(2):
@@ -62,6 +63,7 @@ def test_same_seed_gives_the_same_adapter_to_the_bit() -> None:
     assert vectors[0].any()
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_the_step() -> None:
     vectors = []
     for budget in (1, 10**6):
@@ -71,6 +73,7 @@ def test_micro_batches_do_not_change_the_step() -> None:
     assert np.allclose(*vectors, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sgd_moves_by_the_clipped_gradient_and_nothing_else() -> None:
     moved = {}
     for rate in (0.5, 1.0):
@@ -199,6 +202,7 @@ def test_what_a_shuffle_leaves_over_opens_the_next_step() -> None:
     assert all(len(set(step)) == 4 for step in steps)
 
 
+@pytest.mark.slow
 def test_completions_serve_as_many_steps_as_asked_for_and_the_first_is_on_policy() -> None:
     trainer = tiny_trainer(
         32, reward=graded, prompts_per_step=16, passes=2, minibatches=2, learning_rate=1e-2
@@ -223,6 +227,7 @@ def test_minibatches_share_out_whole_prompts() -> None:
     assert len(first.advantages) == 4 * len(batch.parts[0])
 
 
+@pytest.mark.slow
 def test_entropy_is_measured_without_bias() -> None:
     """The sampled tokens' -log p against the exact entropy of the distributions, token by token."""
     trainer = tiny_trainer(64, reward=graded, prompts_per_step=64, group_size=8)

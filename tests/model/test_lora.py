@@ -136,6 +136,7 @@ def test_adapter_of_another_layout_is_refused(other: dict[str, object]) -> None:
         adapter("ffa_lora").load(foreign.state())
 
 
+@pytest.mark.slow
 def test_missing_or_foreign_basis_is_refused() -> None:
     model = adapter("ffa_lora")
     state = model.state()
@@ -195,6 +196,7 @@ def test_an_error_about_values_never_repeats_the_senders_names() -> None:
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_basis_hash_sees_every_value_and_name() -> None:
     state = adapter("tiny_lora").state()
     name = next(iter(state.basis))

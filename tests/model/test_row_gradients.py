@@ -11,6 +11,7 @@ from tests.grpo.isolated.engines import engine, learned
 from tests.models import stirred, tiny_trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ffa_lora", "lora", "tiny_lora"])
 def test_a_rows_gradient_equals_that_of_a_plain_backward_pass(kind: str) -> None:
     which = engine(kind)

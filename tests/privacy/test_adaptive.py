@@ -162,6 +162,7 @@ def test_count_and_update_compose_to_the_stated_epsilon() -> None:
     assert epsilon_gaussian(both, 20, 1e-5) == pytest.approx(epsilon_gaussian(noise, 20, 1e-5))
 
 
+@pytest.mark.slow
 def test_the_count_bears_the_noise_that_is_claimed() -> None:
     """Read back from a release of 50 clients whose noise the server adds: sigma_b of 50 bits."""
     share = indicator_share(50, 1.0)

@@ -29,6 +29,7 @@ def test_result_is_finite_and_never_longer_than_the_clipping_norm(
     assert np.linalg.norm(result.vector / norm) <= 1 + 1e-12
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(vector=_FINITE, norm=_NORMS)
 def test_direction_is_kept_and_short_vectors_are_untouched(vector: np.ndarray, norm: float) -> None:
@@ -45,6 +46,7 @@ def test_direction_is_kept_and_short_vectors_are_untouched(vector: np.ndarray, n
         )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(vector=_FINITE, position=st.integers(0, 29), bad=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_one_non_finite_coordinate_makes_the_vector_zero(

@@ -53,6 +53,7 @@ _SHARES = st.floats(1e-4, 0.9999)
 _NORMS = st.floats(1e-3, 1e3)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(gradient=_VECTORS, metrics=_METRICS, share=_SHARES, norm=_NORMS)
 def test_one_prompt_moves_the_sum_by_at_most_one(
@@ -220,6 +221,7 @@ def test_an_indicator_is_sent_only_where_it_has_a_share(unit: str) -> None:
     assert read_aggregate(np.zeros(_D + _K), _plan(unit)).share_below is None
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     gradient=_VECTORS,
@@ -240,6 +242,7 @@ def test_one_prompt_or_client_moves_the_sum_by_at_most_one_with_its_indicator(
     assert np.linalg.norm(update) <= 1 + 1e-12
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=7))
 def test_a_half_of_the_prompts_reads_as_a_half_however_many_were_sampled(bits: list[bool]) -> None:
@@ -302,6 +305,7 @@ def test_server_noise_scales_with_what_one_unit_moves_the_result_by() -> None:
     assert server_noise_std(_privacy(noise="server", unit="none"), 0.25, 20) == 0
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     vectors=hnp.arrays(np.float64, (9, _D), elements=st.floats(-1e3, 1e3)),

@@ -33,6 +33,7 @@ def test_the_picture_has_its_size_and_ink_in_every_panel(tmp_path: Path) -> None
         assert np.mean(np.ptp(panel, axis=-1) > 0.1) > 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 500], ids=["before the first", "one", "many"])
 def test_any_number_of_steps_can_be_drawn_without_a_warning(count: int) -> None:
     with warnings.catch_warnings(action="error"):

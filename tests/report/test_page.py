@@ -197,6 +197,7 @@ def test_settings_of_another_version_are_left_out(tmp_path: Path) -> None:
     assert "They were not noted, or by another version" in page(folder).text
 
 
+@pytest.mark.slow
 def test_of_many_groups_the_lowest_have_charts_and_all_are_in_the_table(tmp_path: Path) -> None:
     by = {f"group {n}": {"sampled": n / 20, "greedy": 0.5} for n in range(20)}
     text = page(federation(tmp_path / "run", [replace(row, held_out_by=by) for row in run(2)])).text

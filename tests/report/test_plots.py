@@ -22,6 +22,7 @@ def drawn(tmp_path: Path, rows: Sequence[RoundRow]) -> Path:
     return plot_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_picture_has_its_size_and_ink_in_all_four_panels(tmp_path: Path) -> None:
     RunWriter(tmp_path).summary(SUMMARY)
     path = drawn(tmp_path, run(12))
@@ -39,6 +40,7 @@ def test_the_picture_has_its_size_and_ink_in_all_four_panels(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

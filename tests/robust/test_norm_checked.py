@@ -33,6 +33,7 @@ def neighbours(draw: st.DrawFn, count: int) -> tuple[Floats, Floats, Floats]:
     return others, release, release - unit
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(neighbours(5), RADII, RADII)
 def test_one_clients_unit_moves_the_mean_of_singles_by_at_most_the_sensitivity(
@@ -46,6 +47,7 @@ def test_one_clients_unit_moves_the_mean_of_singles_by_at_most_the_sensitivity(
     assert np.linalg.norm(results[0] - results[1]) <= moved * (1 + 1e-9) + 1e-12
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(neighbours(4), RADII, RADII, st.integers(1, 4))
 def test_one_clients_unit_moves_the_mean_of_buckets_by_at_most_the_sensitivity(

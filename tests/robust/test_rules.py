@@ -39,6 +39,7 @@ def forgotten_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules.RULES, "_entries", dict(rules.RULES._entries))
 
 
+@pytest.mark.slow
 @given(cohorts())
 def test_trimmed_mean_equals_an_independent_sort(case: tuple[Matrix, int]) -> None:
     means, trim = case
@@ -55,6 +56,7 @@ def test_trimmed_mean_equals_scipy(buckets: int, trim: int) -> None:
     np.testing.assert_allclose(combine("trimmed_mean", means, trim), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @given(cohorts())
 def test_median_and_mean_equal_numpy(case: tuple[Matrix, int]) -> None:
     means, trim = case
@@ -71,6 +73,7 @@ def test_sorting_network_sorts_every_input_of_zeros_and_ones(count: int) -> None
         np.testing.assert_array_equal(np.stack(coordinates._middle_rows(block, trim)), middle)
 
 
+@pytest.mark.slow
 @given(cohorts(), st.sampled_from(BUILT_IN), st.randoms(use_true_random=False))
 def test_order_of_buckets_does_not_matter_to_the_last_bit(
     case: tuple[Matrix, int], rule: str, random: object
@@ -81,6 +84,7 @@ def test_order_of_buckets_does_not_matter_to_the_last_bit(
     np.testing.assert_array_equal(combine(rule, means, trim), combine(rule, means[order], trim))
 
 
+@pytest.mark.slow
 @given(cohorts(), st.integers(1, 7), st.sampled_from(BUILT_IN))
 def test_blocks_have_no_effect(case: tuple[Matrix, int], size: int, rule: str) -> None:
     means, trim = case

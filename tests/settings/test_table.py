@@ -17,6 +17,7 @@ from fedgrpo.settings.scenario import load_scenario, settings_from
 VALUES = st.text(max_size=8) | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(min_size=1, max_size=6), VALUES, max_size=3))
 def test_a_table_survives_flowers_run_configuration(table: dict[str, Any]) -> None:
     settings = Settings.from_mapping({"data": {"chat_template_kwargs": table}})

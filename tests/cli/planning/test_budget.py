@@ -102,6 +102,7 @@ def test_both_epsilons_of_a_committee_are_printed(tmp_path: Path) -> None:
     assert "Epsilon towards a committee member" in run(str(scenario))
 
 
+@pytest.mark.slow
 def test_copies_of_a_prompt_and_a_replaced_one_stand_beside_epsilon(tmp_path: Path) -> None:
     """The default run's figures, where each client adds noise and where one noise covers all."""
     scenario = tmp_path / "s.toml"

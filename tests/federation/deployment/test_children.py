@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from fedgrpo.federation.deployment import children
 from tests.federation.deployment.operated import environment, until
@@ -75,6 +76,7 @@ def test_what_ends_is_started_again_after_growing_waits_until_it_is_stopped(monk
     assert all(process.poll() is not None for process in begun)
 
 
+@pytest.mark.slow
 def test_a_module_that_nobody_told_anything_ends_at_once():
     done = subprocess.run(
         [sys.executable, "-m", "fedgrpo.federation.deployment.executor.tasks"],

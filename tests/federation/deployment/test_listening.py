@@ -65,6 +65,7 @@ def connect(port, files):
 HEAD = b"POST /v1/fleet/pull-messages HTTP/1.1\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [b"", b"P", HEAD, HEAD + b"host: x\r\nx: "])
 def test_who_never_ends_a_request_is_hung_up_on(port, files, begun):
     with connect(port, files) as line:

@@ -101,6 +101,7 @@ def refusal(reply: Message) -> Refusal | None:
     return code_of(reply)
 
 
+@pytest.mark.slow
 def test_one_site_refuses_and_the_run_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

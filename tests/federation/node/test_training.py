@@ -507,6 +507,7 @@ def _race(folder: Path, number: int, barrier: Any, results: Any) -> None:
     results.put((code, shown))
 
 
+@pytest.mark.slow
 def test_many_processes_on_one_folder_make_one_release_for_one_charge(tmp_path: Path) -> None:
     node = Deployed(tmp_path)
     context = multiprocessing.get_context("fork")

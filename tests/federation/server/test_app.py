@@ -24,6 +24,7 @@ def serve(settings, *, run_id=1, strategy=FedGRPO, model=MODEL, **options):
     return federation
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
     settings = make_settings(rounds=3, run__directory=str(tmp_path), evaluation__every=2)
     serve(settings, drop=lambda stage, node: (stage, node) == ("train", 1001))
@@ -45,6 +46,7 @@ def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
     assert read_status(tmp_path).state == "finished"
 
 
+@pytest.mark.slow
 def test_overhead_is_the_wall_time_that_is_neither_training_nor_evaluation(tmp_path):
     settings = make_settings(rounds=2, run__directory=str(tmp_path))
     serve(settings)
@@ -53,6 +55,7 @@ def test_overhead_is_the_wall_time_that_is_neither_training_nor_evaluation(tmp_p
     assert summary.overhead_share == pytest.approx(1 - busy / summary.wall_s)
 
 
+@pytest.mark.slow
 def test_privacy_is_stated_for_every_adversary(tmp_path):
     settings = make_settings(
         run__directory=str(tmp_path), privacy__unit="client", privacy__noise_multiplier=20.0
@@ -126,6 +129,7 @@ def test_a_picture_that_cannot_be_drawn_is_no_reason_to_fail(tmp_path, monkeypat
     assert read_status(tmp_path).state == "finished"
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_run_is_not_written_over(tmp_path):
     serve(make_settings(run__directory=str(tmp_path)))
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
@@ -134,6 +138,7 @@ def test_a_directory_of_another_run_is_not_written_over(tmp_path):
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_strategy_of_ones_own_runs_the_whole_thing(tmp_path):
     class Own(FedGRPO):
         def aggregate_train(self, server_round, replies):

@@ -118,6 +118,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     np.testing.assert_array_equal(vector_of(strategy), vector_of(done))
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_round_leaves_no_stale_row(tmp_path):
     settings = make_settings(rounds=1)
 

@@ -53,6 +53,7 @@ class Listening(fedgrpo.Callback):
         raise ValueError("a logger that fails")
 
 
+@pytest.mark.slow
 def test_a_run_in_memory_has_history_adapter_and_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,12 +91,14 @@ def test_prompts_and_reward_are_those_of_the_caller(unit: str) -> None:
     assert asked
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_on_prompts_that_the_callers_reward_does_not_know() -> None:
     result = fedgrpo.simulate(SMALL | {"rounds": 1}, clients=ROWS, reward=short)
     assert result.measured == ()
     assert "sampled" not in repr(result)
 
 
+@pytest.mark.slow
 def test_attackers_and_dropouts_of_the_settings_work() -> None:
     faults = {"clients": 9, "byzantine": 1, "boost": 1e3, "droppers": 3, "dropout": 1.0}
     settings = Settings.from_mapping(
@@ -170,6 +173,7 @@ def card_root(run: Path) -> KnownRoot:
     return KnownRoot.parse(told)
 
 
+@pytest.mark.slow
 def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="do not reach"):
         fedgrpo.simulate(SMALL, reward=short, in_process=False, directory=tmp_path)
@@ -186,6 +190,7 @@ def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:
         fedgrpo.simulate(many, clients=ROWS)
 
 
+@pytest.mark.slow
 def test_without_a_console_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     settings = fedgrpo.simulate(SMALL | {"rounds": 1}).settings
     run_in_process(settings, None)

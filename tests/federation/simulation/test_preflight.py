@@ -36,6 +36,7 @@ def of_file(path: Path, min_prompts: int, unit: str = "") -> Settings:
     return Settings.from_mapping(tree | small | {"rounds": 1, "simulation": {"clients": 9}})
 
 
+@pytest.mark.slow
 def test_a_simulated_client_with_too_few_units_is_refused_before_the_start(tmp_path: Path) -> None:
     assert preflight(of_file(tmp_path / "p.jsonl", 2)) == ()
     with pytest.raises(

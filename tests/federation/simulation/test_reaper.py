@@ -43,6 +43,7 @@ def test_it_ends_what_ignores_it_and_spares_others(
     assert [process.poll() for process in neighbours] == [None, None]
 
 
+@pytest.mark.slow
 def test_it_acts_when_the_command_is_gone_in_whatever_way(tmp_path: Path) -> None:
     run_dir, scratch = tmp_path / "run", tmp_path / "scratch"
     scratch.mkdir()

@@ -167,6 +167,7 @@ def test_a_message_comes_back_over_the_wire(kind: type, data: st.DataObject) -> 
         assert back == message
 
 
+@pytest.mark.slow
 @given(ADAPTERS)
 def test_an_adapter_comes_back_as_arrays_alone(adapter: AdapterState) -> None:
     back = read_adapter(write_adapter(adapter))
@@ -228,6 +229,7 @@ def test_a_mutated_message_is_read_or_is_a_protocol_error(kind: type, data: st.D
             read(content)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["vector", "facts", "basis[]0"]), FORGED | HONEST))
 def test_no_arrays_make_reading_an_adapter_raise_anything_else(found: dict[str, Array]) -> None:
     with contextlib.suppress(ProtocolError, BoundsError):

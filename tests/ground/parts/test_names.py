@@ -25,6 +25,7 @@ def written(name: str, options: dict[str, object]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in options.items())})"
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["sapo", "a.b:f", "/x (1)/my file.py:f"]), OPTIONS)
 def test_what_is_written_is_read(name: str, options: dict[str, object]) -> None:
     place, _, own = name.rpartition(":")

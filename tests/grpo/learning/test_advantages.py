@@ -153,6 +153,7 @@ def test_a_better_completion_of_a_group_never_gets_less(name: str, rewards: np.n
         assert (np.diff(values[np.argsort(group)]) >= -1e-9).all()
 
 
+@pytest.mark.slow
 @given(REWARDS)
 def test_ranks_stay_within_two_and_ignore_the_scale(rewards: np.ndarray) -> None:
     result = compute_advantages("rank", rewards.ravel(), 4)

@@ -34,6 +34,7 @@ def test_what_looks_beyond_its_prompt_is_known() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), WIDE)
 def test_batch_wide_methods_are_refused_before_the_run_and_by_every_client(
     kind: str, name: str
@@ -51,6 +52,7 @@ def test_batch_wide_methods_are_refused_before_the_run_and_by_every_client(
         LocalClients().prepare(private, node, start, declared_by(node, private))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["client", "none"])
 def test_without_prompt_level_privacy_they_are_welcome(unit: str) -> None:
     for kind, name in WIDE:

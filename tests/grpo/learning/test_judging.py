@@ -41,6 +41,7 @@ def test_a_row_that_is_too_long_is_left_out_and_named() -> None:
     assert len(made[0].collector.rows) == 39
 
 
+@pytest.mark.slow
 def test_too_many_rows_that_cannot_be_used_stop_before_training() -> None:
     rows = [*ROWS, *[{"prompt": "1+" * 300}] * 3]
     with pytest.raises(DataError, match=r"3 of 43 rows(.|\n)*data\.max_failing = 0\.05"):

@@ -195,6 +195,7 @@ def test_padding_to_a_greater_width_changes_nothing(name: str) -> None:
     assert float(narrow) == pytest.approx(float(padded), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_packed_rows_have_the_loss_and_gradient_of_padded_ones(name: str) -> None:
     trainer = tiny_trainer(8, reward=graded)

@@ -51,6 +51,7 @@ def test_gaussian_composition_matches_published_figures(
     assert epsilon_gaussian(noise, rounds, _DELTA) == pytest.approx(expected, rel=0.012)
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None)
 @given(noise=st.floats(0.5, 30), rounds=st.integers(1, 100), exponent=st.floats(-9, -2))
 def test_gaussian_composition_matches_opacus_dual(
@@ -121,6 +122,7 @@ def test_sampled_epsilon_covers_both_adding_and_removing_by_an_independent_convo
     assert max(removing, adding) - rounding <= stated <= max(removing, adding) + 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise", "rate", "rounds"), [(0.67, 64 / 2000, 200), (0.5, 0.012, 24), (1.23, 64 / 2000, 200)]
 )

@@ -41,6 +41,7 @@ def test_figures_of_the_default_run_are_the_known_ones() -> None:
     assert [round(epsilon, 2) for epsilon in own] == [0.70, 0.93, 1.19]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "rate", "times"), [(1.0, 0.012, 24), (0.7, 0.032, 56)])
 def test_one_unit_costs_what_opacus_says(noise: float, rate: float, times: int) -> None:
     pair = Pair(noise, ((1 - rate, 0.0), (rate, 1.0)), ((1.0, 0.0),))

@@ -71,6 +71,7 @@ def test_what_a_reward_does_at_a_group_costs_that_group_alone(
     assert found.failures[1].cure
 
 
+@pytest.mark.slow
 def test_a_reward_that_waits_for_ever_is_ended_at_its_limit() -> None:
     found = judged(made("act", timeout_s=1.5), ["fine", "sleep", "fine"])
     assert list(found.failures) == [1]
@@ -140,6 +141,7 @@ def test_a_column_that_a_reward_lacks_is_found_before_anything_is_judged() -> No
         judged(mixture, ["fine", "fine"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("import gone", "needs 'gone'"), ("1/0", "failed to load"), ("x = 1", "has no 'f'")],
@@ -156,6 +158,7 @@ def test_a_module_that_ends_its_process_is_refused(tmp_path: Path) -> None:
         guarded_mixture(RewardSettings(functions=(f"{tmp_path}/r.py:f",)))
 
 
+@pytest.mark.slow
 def test_a_reward_without_network_reaches_nobody_and_still_reads_files() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         where = [server.getsockname()[1]]

@@ -72,6 +72,7 @@ def test_the_same_seed_trains_the_same_model() -> None:
     assert rewards[0] == rewards[1]
 
 
+@pytest.mark.slow
 def test_a_language_model_can_be_the_base_and_come_back_from_disk(tmp_path: Path) -> None:
     trained = train_reward_model("tiny", _pairs(16, 0), learning_rate=1e-3, device="cpu")
     trained.reward.save(str(tmp_path))

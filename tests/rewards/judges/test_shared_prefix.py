@@ -52,6 +52,7 @@ def test_batches_keep_families_whole_and_to_the_budget(
         assert len(batch) == 1 or rows * max(f.longest for f in batch) <= budget
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(SEQUENCES, st.sampled_from([1, 25, 10**6]))
 def test_sharing_changes_no_logit(sequences: list[list[int]], budget: int) -> None:

@@ -124,6 +124,7 @@ FORBIDDEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", FORBIDDEN)
 def test_nothing_that_outlives_the_group_can_be_written(
     hostile: IsolatedMixture, tmp_path: Path, act: str
@@ -330,6 +331,7 @@ LIGHT = ("exact_match", "numeric_match", "think_answer_format", "repetition", "g
 TEXT = st.text("0123456789 .,-<>/abthinkswer\\box{}", max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.lists(TEXT, min_size=2, max_size=6),
@@ -453,6 +455,7 @@ def test_several_prompts_in_one_call_are_refused() -> None:
         mixture(["p", "q"], ["a", "b"], {"answer": ["a", "b"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "problem"),
     [

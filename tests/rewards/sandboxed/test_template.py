@@ -51,6 +51,7 @@ seen = lambda: hooks
 """
 
 
+@pytest.mark.slow
 def test_hooks_at_a_fork_do_not_run(tmp_path: Path) -> None:
     mixture = made(tmp_path, AT_FORK.format(loot=str(tmp_path / "loot")) + FUNCTION)
     assert judged(mixture) == [0.0] * 4
@@ -73,6 +74,7 @@ def score(prompts, completions, **_):
 """
 
 
+@pytest.mark.slow
 def test_a_pipe_in_the_file_system_cannot_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     mixture = made(tmp_path, FIFO.format(path=str(path)))
@@ -111,6 +113,7 @@ seen = lambda: os.getpid() + os.getppid()
 """
 
 
+@pytest.mark.slow
 def test_a_module_is_imported_in_the_template_alone(tmp_path: Path) -> None:
     path = tmp_path / "imported"
     mixture = made(tmp_path, WHERE.format(path=str(path)) + FUNCTION)
@@ -134,6 +137,7 @@ def test_what_the_site_vouches_for_is_imported_here(tmp_path: Path) -> None:
 ABSTAINS = "def score(completions, **_):\n    return [None for _ in completions]\n"
 
 
+@pytest.mark.slow
 def test_a_function_that_may_abstain_says_so_from_the_template(tmp_path: Path) -> None:
     mixture = made(tmp_path, f"{ABSTAINS}score.abstains = True\n")
     assert judged(mixture) == [0.0] * 4

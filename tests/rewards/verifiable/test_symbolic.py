@@ -51,6 +51,7 @@ def test_any_text_can_be_judged(text: str) -> None:
     assert symbolic_match(["p"], [text], answer=["7"]) in ([0.0], [1.0])
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_wrong_and_is_not_logged(
     library: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

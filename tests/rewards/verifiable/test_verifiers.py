@@ -69,6 +69,7 @@ def test_numeric_match_compares_last_numbers(
     assert numeric_match(["p"], [form(completion)], answer=[answer]) == [reward]
 
 
+@pytest.mark.slow
 @given(st.integers(-(10**15), 10**15), st.text(st.characters(categories=["Ll"])))
 def test_any_integer_after_words_is_found_with_and_without_grouping(
     number: int, words: str

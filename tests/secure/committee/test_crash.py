@@ -62,6 +62,7 @@ class Recorded:
         return {s: sent for at, s, r, sent in HONEST.messages if (at, r) == (self._step, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [MemberLostError(2, "member 2 is gone"), ProtocolError("member 2 broke the protocol")]
 )

@@ -40,6 +40,7 @@ def trimmed_by_mpyc(mpc: Any, values: Values, trim: int) -> list[int]:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("circuit", CIRCUITS)
 @pytest.mark.parametrize(("clients", "trim"), [(5, 1), (8, 2), (10, 3)])
 def test_trimmed_sum_equals_mpycs(mpc: Any, clients: int, trim: int, circuit: str) -> None:

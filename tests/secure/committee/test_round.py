@@ -90,6 +90,7 @@ def test_order_of_clients_does_not_matter() -> None:
     np.testing.assert_array_equal(opened(values, plan).totals, opened(shuffled, plan).totals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [21, 25, 47])
 def test_many_clients_are_trimmed_by_random_buckets(clients: int) -> None:
     values, plan = hard_values(clients, 100), Plan(clients, 100, trim=2)
@@ -150,6 +151,7 @@ def test_no_vector_within_the_norm_is_refused_and_none_beyond_the_tolerance_pass
         np.testing.assert_array_equal(totals, vectors.sum(axis=0) if passes else 0 * totals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [1, 60, 64, 130])
 def test_figures_are_checked_apart_from_the_update(update: int) -> None:
     norm, figures_norm, figures = 12_000, 4_000, 5

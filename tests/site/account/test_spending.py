@@ -110,6 +110,7 @@ def test_a_line_cannot_be_removed_moved_or_doubled(order: list[int]) -> None:
         parse(b"".join(lines[i] for i in order))
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None, max_examples=60)
 @given(kept=st.integers(0, 10**6), more=st.integers(0, 10**6))
 def test_a_torn_last_line_is_counted_and_the_account_goes_on(

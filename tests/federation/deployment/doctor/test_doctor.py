@@ -156,6 +156,7 @@ def test_prompts_that_have_changed_are_told_to_the_log_alone(door, tmp_path, cap
     assert {request[:2] for request in door.recording.requests} == {("GET", "/hello")}
 
 
+@pytest.mark.slow
 def test_a_visit_to_a_running_node_is_a_process_that_ends_by_itself(door, tmp_path):
     """As the node starts it: what it is to look at comes on its standard input."""
     site = SiteFile.read(site_folder(tmp_path / "site", door.port, door.ca, threads=10_000))

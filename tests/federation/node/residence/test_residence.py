@@ -118,6 +118,7 @@ def test_it_refuses_by_the_same_codes_and_ends_when_nobody_waits_or_it_is_late(h
     process.wait(60)
 
 
+@pytest.mark.slow
 def test_the_process_of_a_message_loads_no_torch():
     script = """
 import sys

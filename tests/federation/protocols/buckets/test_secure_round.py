@@ -63,6 +63,7 @@ def test_the_aggregate_is_the_trimmed_mean_of_plaintext_bucket_means(in_order):
     assert np.abs(vector_of(strategy) - trimmed(groups_of(ALL, 4))).max() < FIXED_POINT
 
 
+@pytest.mark.slow
 def test_two_rounds_add_up(in_order):
     strategy = Federation(make_settings(rounds=2)).run()
     expected = trimmed(groups_of(ALL, 4), 1) + trimmed(groups_of(ALL, 4), 2)
@@ -110,6 +111,7 @@ def test_a_node_lost_before_buckets_are_drawn_costs_only_itself(in_order):
     assert strategy.state.progress.dropped == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["share", "mask"])
 def test_a_node_lost_within_its_bucket_costs_only_itself(in_order, stage):
     federation = Federation(make_settings(), drop=lambda s, node: (s, node) == (stage, 1002))
@@ -126,6 +128,7 @@ def test_a_node_lost_after_its_vector_arrived_still_counts(in_order):
     assert strategy.state.progress.dropped == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["share", "mask", "unmask"])
 def test_a_bucket_without_a_majority_is_lost_and_the_round_goes_on(in_order, stage):
     federation = Federation(make_settings(), drop=lambda s, node: s == stage and node < 1003)
@@ -180,6 +183,7 @@ def test_every_attack_is_withstood(attack):
     assert strategy.state.progress.dropped == 0, "an attacker is not a node that fails"
 
 
+@pytest.mark.slow
 def test_simulated_droppers_drop_out_and_the_run_goes_on():
     settings = make_settings(rounds=3, simulation__droppers=2, simulation__dropout=1.0)
     strategy = Federation(settings).run()
@@ -340,6 +344,7 @@ def test_clients_noise_is_in_every_release_before_it_is_masked():
         assert release[:dimension].std() == pytest.approx(z, rel=0.06)
 
 
+@pytest.mark.slow
 def test_the_clipping_norm_follows_the_quantile_of_the_round_that_used_it():
     settings = make_settings(rounds=3, privacy__adaptive=True, privacy__adaptive_min=12)
     strategy = Federation(settings).run()
@@ -364,6 +369,7 @@ def test_the_largest_release_of_every_member_at_once_does_not_wrap():
     assert vector_of(strategy)[0] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["reward", ""])
 def test_the_server_reads_no_metric_that_clients_keep(named, tmp_path):
     federation = Federation(make_settings(privacy__metrics=named))

@@ -76,6 +76,7 @@ def deceived(partition):
     return Deceiver
 
 
+@pytest.mark.slow
 def test_whoever_got_another_adapter_than_the_committee_is_in_no_result():
     federation = Federation(make_settings(**COMMITTEE), nodes=9)
     strategy = federation.run(deceived(7)(federation.settings))

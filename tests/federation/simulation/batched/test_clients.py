@@ -189,6 +189,7 @@ def test_who_drops_out_is_not_computed_and_changes_nobodys_coins() -> None:
     assert sorted(engine(chosen).answers(adapter, plan, 1)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_attackers_are_told_everything(tmp_path: Path) -> None:
     (tmp_path / "attack.py").write_text(
         "import numpy as np\n"

@@ -41,6 +41,7 @@ def test_frequencies_are_those_of_the_discrete_gaussian(sigma: float) -> None:
     assert stats.chisquare(observed, expected).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [1025.0, 88_473.6, 3e7])
 def test_wide_noise_has_the_gaussian_s_distribution(sigma: float) -> None:
     # So wide that the continuous distribution is the same to 1e-3 of a standard error.

@@ -308,6 +308,7 @@ def test_a_connection_cut_in_mid_message_names_who_was_cut_off() -> None:
     assert isinstance(ends[1], MemberLostError)
 
 
+@pytest.mark.slow
 def test_a_silent_member_is_named_after_the_timeout() -> None:
     over = threading.Barrier(4)
 

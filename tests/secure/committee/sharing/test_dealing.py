@@ -48,6 +48,7 @@ def fixed_randomness(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
     )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
 def test_components_of_any_two_members_give_the_payload(words: list[int]) -> None:
     payload = np.array(words, dtype=np.uint64)

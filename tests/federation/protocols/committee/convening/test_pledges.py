@@ -62,6 +62,7 @@ BEGINNINGS = (
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=4), st.integers(0, 2))
 def test_a_round_begun_under_one_seating_is_never_gone_on_with_under_another(
     before: list[int], after: int
@@ -145,6 +146,7 @@ def test_a_refused_pledge_changes_nothing(tmp_path: Path) -> None:
     assert pledges(tmp_path).read() == before
 
 
+@pytest.mark.slow
 def test_of_two_conflicting_inputs_at_once_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
