@@ -40,7 +40,7 @@ def fang(vector: Floats, knowledge: Knowledge, *, factor: float = 2.0) -> Floats
 
 @attack("alie", everybody=True)
 def alie(vector: Floats, knowledge: Knowledge, *, z: float | None = None) -> Floats:
-    """``m - z s``: a little is enough (arXiv 1902.06243, algorithm 3).
+    """``m - z s``: a little is enough (arXiv 1902.06156, algorithm 3).
 
     Options: ``z``. None takes the paper's, the largest with which enough honest ones lie further
     out; for few attackers among few it is 0, or below 0 and taken for 0, and they send the mean.
@@ -62,7 +62,7 @@ def alie_z(clients: int, attackers: int) -> float:
 
 @attack("alie_dir", everybody=True)
 def alie_dir(vector: Floats, knowledge: Knowledge, *, z: float = 1.5) -> Floats:
-    """``m - z s sign(m)``: a little is enough (arXiv 1902.06243), against the honest mean in each
+    """``m - z s sign(m)``: a little is enough (arXiv 1902.06156), against the honest mean in each
     coordinate.
     """
     honest = honest_of(knowledge)
