@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.flower_internals import object_bytes
 from fedgrpo.federation.simulation.local_grid import LocalGrid, stage_of
+from fedgrpo.federation.wire.codec import put
 from fedgrpo.federation.wire.link import refusal_words
 from fedgrpo.federation.wire.messages import read_refusal, write_adapter
 from fedgrpo.ground.errors import RunError
@@ -115,14 +116,21 @@ def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
     Parameters
     ----------
     adapter:
-        Its size and its frozen basis, which the node receives.
+        Its size and its frozen basis, which the node receives once, with its first order.
     """
     small, large = (_played(settings, dimension) for dimension in (SMALL, LARGE))
     stretch = (adapter.vector.size - SMALL) / (LARGE - SMALL)
     bare = AdapterState(adapter.vector[:1], {}, adapter.layout)
-    basis = object_bytes(write_adapter(AdapterState(bare.vector, adapter.basis, bare.layout)))
+    basis = _order_bytes(replace(bare, basis=adapter.basis)) - _order_bytes(bare)
     found = small.stretched(large, stretch)
-    return replace(found, received=found.received + basis - object_bytes(write_adapter(bare)))
+    return replace(found, received=found.received + basis)
+
+
+def _order_bytes(adapter: AdapterState) -> int:
+    """Bytes of an adapter as orders carry it."""
+    content = RecordDict()
+    put(content, adapter)
+    return object_bytes(content)
 
 
 def wire_bytes(message: Message) -> int:

@@ -98,7 +98,7 @@ def test_another_user_gets_nothing_on_either_machine(server, node):
     ports = listened(server.process)
     done = subprocess.run(
         [
-            sys.executable, local_user.__file__, str(NOBODY), ",".join(map(str, ports)),
+            sys.executable, "-P", local_user.__file__, str(NOBODY), ",".join(map(str, ports)),
             ",".join(map(str, folders)), ",".join(map(str, pids)),
         ],
         env=environment(), capture_output=True, text=True, timeout=300, check=False,
