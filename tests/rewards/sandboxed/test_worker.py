@@ -53,7 +53,7 @@ def told(order: WorkerOrder) -> object:
 
 @pytest.mark.slow
 def test_the_sandbox_is_tried_before_the_first_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told(ORDER) == {"abstains": [False]}
+    assert told(ORDER) == {"abstains": [False], "spans": []}
     monkeypatch.setattr(template, "confine", lambda limits, keep: None)
     monkeypatch.setattr(template, "leave_nothing", lambda confinement: None)
     said = told(ORDER)
