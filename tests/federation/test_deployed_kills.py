@@ -24,7 +24,7 @@ EXECUTOR, MODEL = "executor.tasks", "executor.model_process"
 
 
 @pytest.mark.flower
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S + 300)
 def test_a_run_loses_no_site_to_kills_of_executors_and_model_processes(tmp_path):
     """An executor and a model process while nothing is asked of them, and one with an order open.
