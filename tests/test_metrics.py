@@ -58,7 +58,7 @@ for figures in (of_groups(groups), of_steps([step])):
 kept = Settings.from_mapping({"privacy": {"metrics": ["reward"]}})
 assert np.isnan(told_metrics(figures, kept)[0]).sum() == 4
 assert "how long the answers were" in " ".join(explain(Policy(), ()).split())
-assert "`long`" in to_markdown()
+assert '"long"' in to_markdown()
 writer = RunWriter(folder / "run")
 writer.row(row)
 console = Console(file=StringIO(), width=120)

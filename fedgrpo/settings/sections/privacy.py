@@ -53,9 +53,9 @@ class PrivacySettings(Section):
     """
     metrics: Metrics = tuple(METRICS)
     """Figures that leave a client, always inside the masked sum: with a unit and client noise under
-    accounted noise too, else without. ``reward``, ``zero_signal``, ``truncated``, ``kl``, and your
-    own: ``package.module:f`` or ``file.py:f(x=2)``, functions of completions as rewards are, held
-    to the range that they declare. Those not named stay at home; empty sends none.
+    accounted noise too, else without. The house's, which are all on this list, and your own:
+    ``package.module:f`` or ``file.py:f(x=2)``, functions of completions as rewards are, held to the
+    range that they declare. Those not named stay at home; empty sends none.
     """
 
     @property
