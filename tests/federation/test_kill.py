@@ -74,14 +74,9 @@ def test_a_server_killed_at_random_times_ends_as_one_that_never_was(
 
 
 @pytest.mark.flower
+@pytest.mark.soak
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "moments",
-    [
-        pytest.param(("second round",), id="once"),
-        pytest.param(("first round", "second round"), marks=pytest.mark.soak, id="twice"),
-    ],
-)
+@pytest.mark.parametrize("moments", [("second round",), ("first round", "second round")], ids=len)
 def test_a_simulation_killed_with_all_its_processes_is_resumed_by_the_same_command(
     tmp_path: Path, moments: tuple[str, ...]
 ) -> None:
