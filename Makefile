@@ -29,7 +29,7 @@ test: $(TESTABLE) ## Lint, check types and run the tests, one example of each ki
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak" --durations=10
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak" --durations=10
 
 coverage: $(TESTABLE) ## Run the quick tests and print which lines they do not reach.
 	$(BIN)/python -m coverage run --source=fedgrpo -m pytest -q -m "not slow and not flower and not soak"
