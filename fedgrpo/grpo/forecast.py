@@ -20,7 +20,8 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from fedgrpo.ground.errors import ModelError
-from fedgrpo.grpo.isolated.shapes import MOST_PROMPTS, Layout, TeachingShape
+from fedgrpo.grpo.isolated.sampling import MOST_PROMPTS
+from fedgrpo.grpo.isolated.shapes import Layout, TeachingShape
 from fedgrpo.grpo.isolated.teaching import batch_loss, teaching_batch
 from fedgrpo.grpo.learning.update import checkpointed
 from fedgrpo.grpo.rollout import scoring

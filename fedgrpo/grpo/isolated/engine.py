@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.grpo.isolated.keys import Row, uniforms
-from fedgrpo.grpo.isolated.sampling import Sampled, SamplingShape, sample_grid
+from fedgrpo.grpo.isolated.sampling import MOST_PROMPTS, sample_grid
 from fedgrpo.grpo.isolated.shapes import (
-    MOST_PROMPTS,
     Guard,
     Layout,
     Schedule,
     TeachingShape,
     suspects_last,
 )
+from fedgrpo.grpo.isolated.slots import Sampled, SamplingShape
 from fedgrpo.grpo.isolated.teaching import batch_loss, taught_lengths, teaching_batch
 from fedgrpo.grpo.learning.judging import advantages
 from fedgrpo.grpo.rollout.experience import Experience, judge

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.isolated.engine import Engine
 from fedgrpo.grpo.isolated.keys import Row
-from fedgrpo.grpo.isolated.sampling import SamplingShape
 from fedgrpo.grpo.isolated.shapes import Layout, TeachingShape
+from fedgrpo.grpo.isolated.slots import SamplingShape
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.kernels.attention import PACKED

@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
-from fedgrpo.grpo.isolated.sampling import SamplingShape
+from fedgrpo.grpo.isolated.slots import SamplingShape
 from fedgrpo.settings import GRPOSettings
 
 NARROWEST = 16
 """Columns of the narrowest prompts and of the shortest completions."""
 SHORTEST = 64
 """Columns of the shortest row of a prompt with all its completions."""
-MOST_PROMPTS = 64
-"""Prompts whose completions take turns on the same slots."""
 CPU_COLUMNS, CPU_SLOTS = 512, 64
 """Columns, and completions in decoding, from which on more of them at once gain nothing on a CPU:
 what a batch is filled up with would only cost.

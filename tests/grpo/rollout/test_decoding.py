@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.rollout import memory, sampling
@@ -15,24 +14,10 @@ from fedgrpo.grpo.rollout.decoding import Decoder, Decoding, decode, row_bucket
 from fedgrpo.grpo.rollout.sampling import SamplingPlan, sample
 from fedgrpo.grpo.rollout.streams import FixedStream, Prefilled
 from tests.models import random_llama
+from tests.recorded import WAITS, Called
 
 PROMPTS = [[5, 6, 7], [9, 4, 4, 8, 2, 11], [3], [12, 13, 14, 15]]
 DECODING = Decoding(8, 1.0, (1, 7))
-WAITS = ("_local_scalar_dense", "nonzero", "item", "masked_select")
-
-
-class Called(TorchDispatchMode):
-    """Remember the names of all operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.names.add(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 def generator() -> torch.Generator:
