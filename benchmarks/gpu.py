@@ -1,9 +1,11 @@
 """What a GPU makes of it: ``python benchmarks/gpu.py [--small]``, one line of JSON a part.
 
 Decoding, a plain step, a step under prompt-level privacy and a federated round of nine clients, on
-a model of SmolLM2-135M's shape with made-up weights, or on a folder's (``--model``). No part begins
-after three minutes. Without a GPU it says so. ``--small`` takes the shipped base on whatever device
-there is, times nothing worth a name, and holds results against plain transformers.
+a model of SmolLM2-135M's shape with made-up weights, or on a folder's (``--model``); beside the
+first two what TRL makes of the same job, where it is installed: transformers' ``generate``, and a
+step of its trainer. A peer has 40 seconds, and no part begins after three minutes. Without a GPU it
+says so. ``--small`` takes the shipped base on whatever device there is, times nothing worth a name,
+and holds results against plain transformers.
 """
 
 from __future__ import annotations
@@ -13,15 +15,20 @@ import hashlib
 import json
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from grpo_vs_trl import make_model
+from grpo_vs_trl import Case, make_model, peer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
@@ -32,7 +39,7 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.grpo.rollout.engines import OwnEngine
 from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.grpo.trainer import GRPOTrainer
-from fedgrpo.model.base import load_base
+from fedgrpo.model.base import TINY, load_base
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
 
@@ -49,6 +56,8 @@ class Size:
 
 BEGIN_S = 180.0
 """Seconds after which no part begins: a run takes four minutes at most."""
+PEER_S = 40.0
+"""Seconds that a peer has, its start included; what it has not finished by then is said so."""
 LARGE, SMALL = Size(32, 8, 64, 5), Size(6, 4, 8, 1)
 
 
@@ -57,15 +66,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--model", default="", help="folder of a model")
+    parser.add_argument("--peer", choices=("generate", "trl_step"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     small = given.small
+    if given.peer:
+        work = {"generate": by_generate, "trl_step": by_trl}[given.peer]
+        print(json.dumps(work(given.model, SMALL if small else LARGE)))
+        return
     if not small and not torch.cuda.is_available():
         print(json.dumps({"error": "no GPU is visible here: --small checks results on a CPU"}))
         return
     size = SMALL if small else LARGE
     with TemporaryDirectory() as folder:
         name = given.model or ("" if small else make_model("llama_135m", Path(folder)))
-        values = {"dtype": "float32" if small else "bfloat16"} | ({"name": name} if name else {})
+        values = {"dtype": precision(size)} | ({"name": name} if name else {})
         model = ModelSettings.model_validate(values)
         measure(model, size, small=small)
 
@@ -74,9 +88,11 @@ def measure(model: ModelSettings, size: Size, *, small: bool) -> None:
     """All parts, one after the other."""
     made = Adapter(load_base(model), lora())
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    parts: dict[str, Callable[[], dict[str, float]]] = {
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
         "decoding": lambda: decoding(made, size),
+        "generate": lambda: beside("generate", model, small=small),
         "step": lambda: step(made, size),
+        "trl_step": lambda: beside("trl_step", model, small=small),
         "apart": lambda: apart(model, size),
         "federation": lambda: federation(model, size),
     }
@@ -139,6 +155,63 @@ def decoding(made: Adapter, size: Size) -> dict[str, float]:
     seconds = timed(lambda: OwnEngine(made).sample(prompts, plan), size.steps)
     tokens = len(prompts) * plan.group_size * plan.max_tokens
     return {"rows": len(prompts) * plan.group_size, "tokens_per_s": round(tokens / seconds, 1)}
+
+
+def beside(peer: str, model: ModelSettings, *, small: bool) -> dict[str, Any]:
+    """What a peer gives in a process of its own, or why it gives nothing."""
+    if peer == "trl_step" and find_spec("trl") is None:
+        return {"skipped": "trl is not installed"}
+    folder = model.name if Path(model.name).is_dir() else str(TINY)
+    command = [sys.executable, __file__, "--peer", peer, "--model", folder]
+    command += ["--small"] if small else []
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=PEER_S, check=False)
+    except subprocess.TimeoutExpired:
+        return {"not_finished_after_s": PEER_S}
+    if said.returncode:
+        return {"failed": said.stderr.strip().splitlines()[-1]}
+    found: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    return found
+
+
+def by_generate(folder: str, size: Size) -> dict[str, float]:
+    """Tokens a second of transformers' own loop over the rows of ``decoding``, which is TRL's."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    causal: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=precision(size)).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    texts = [str(row.prompt) for row in rows(size) for _ in range(2 * size.group)]
+    batch = tokenizer(texts, return_tensors="pt", padding=True).to(device)
+    length = {"max_new_tokens": size.tokens, "min_new_tokens": size.tokens, "do_sample": True}
+    with torch.no_grad():
+        seconds = timed(lambda: causal.generate(**batch, **length), size.steps)
+    return {"rows": len(texts), "tokens_per_s": round(len(texts) * size.tokens / seconds, 1)}
+
+
+def by_trl(folder: str, size: Size) -> dict[str, float]:
+    """A step of TRL's trainer, the median of those behind the first."""
+    from transformers import TrainerCallback
+
+    taken = [time.monotonic()]
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, _: object, __: object, control: Any, **___: object) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            taken.append(time.monotonic())
+            control.should_training_stop = len(taken) > size.steps + 1
+
+    case = Case(size.prompts, size.group, size.tokens, 16, precision(size))
+    prompts = [{"prompt": str(row.prompt)} for row in rows(size)]
+    cpu = not torch.cuda.is_available()
+    with TemporaryDirectory() as kept:
+        peer(case, prompts, letters, folder, kept, [Clock()], use_cpu=cpu).train()
+    seconds = [after - before for before, after in pairwise(taken)]
+    return {"seconds": round(statistics.median(seconds[1:]), 4)}
+
+
+def precision(size: Size) -> str:
+    """That of the model: where results are compared they must be the same."""
+    return "float32" if size is SMALL else "bfloat16"
 
 
 def step(made: Adapter, size: Size) -> dict[str, float]:

@@ -144,17 +144,30 @@ def our_trainer(name: str, model: str) -> Any:
 
 
 def trl_trainer(name: str, model: str, folder: str, callbacks: list[Any]) -> Any:
-    """Return TRL's trainer for a case."""
+    """Return TRL's trainer for a case, on the CPU."""
+    return peer(CASES[name], make_prompts(name), REWARDS[name], model, folder, callbacks)
+
+
+def peer(
+    case: Case,
+    prompts: list[dict[str, Any]],
+    reward: Any,
+    model: str,
+    folder: str,
+    callbacks: list[Any],
+    *,
+    use_cpu: bool = True,
+) -> Any:
+    """Return TRL's trainer for a job."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
-    case = CASES[name]
     return GRPOTrainer(
         AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, case.dtype)),
-        REWARDS[name],
+        reward,
         args=GRPOConfig(
             output_dir=folder,
             per_device_train_batch_size=case.prompts * case.group,
@@ -165,13 +178,13 @@ def trl_trainer(name: str, model: str, folder: str, callbacks: list[Any]) -> Any
             loss_type="dapo",
             bf16=case.dtype == "bfloat16",
             gradient_checkpointing=False,
-            use_cpu=True,
+            use_cpu=use_cpu,
             report_to="none",
             save_strategy="no",
             logging_steps=1000,
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list(make_prompts(name)),
+        train_dataset=Dataset.from_list(prompts),
         processing_class=AutoTokenizer.from_pretrained(model),
         peft_config=LoraConfig(r=case.rank, lora_alpha=2 * case.rank, target_modules="all-linear"),
         callbacks=callbacks,

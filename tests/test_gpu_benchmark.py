@@ -20,6 +20,8 @@ def test_without_a_gpu_the_benchmark_checks_results() -> None:
     )
     parts = {line["part"]: line for line in map(json.loads, said.stdout.splitlines())}
     assert parts["decoding"]["tokens_per_s"] > 0
+    assert parts["generate"]["tokens_per_s"] > 0
+    assert {"skipped", "seconds", "not_finished_after_s"} & set(parts["trl_step"])
     assert parts["step"]["mismatch"] < 1e-6
     assert parts["apart"]["prompts"] == 6
     assert parts["federation"]["clients"] == 9
