@@ -89,6 +89,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "server.second_momentum": (0, 0.999999),
     "server.epsilon": (_LEAST, 1e3),
     "federation.min_clients": (3, 10**6),
+    "federation.cohort": (0, 10**6),
     "federation.wait_s": (1e-3, SECONDS),
     "federation.round_timeout_s": (1e-3, SECONDS),
     "federation.reply_timeout_s": (1e-3, SECONDS),

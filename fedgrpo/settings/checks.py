@@ -24,6 +24,7 @@ def check_together(settings: Settings) -> None:
     for check in (
         check_named,
         _check_protocol,
+        _check_cohort,
         _check_norm_check,
         _check_prompt_unit,
         _check_quantised,
@@ -39,6 +40,22 @@ def check_together(settings: Settings) -> None:
 
 def _check_protocol(settings: Settings) -> None:
     protocol_of(settings).check(settings)
+
+
+def _check_cohort(settings: Settings) -> None:
+    cohort, least = settings.federation.cohort, settings.federation.min_clients
+    if 0 < cohort < least:
+        raise impossible(
+            f"federation.cohort = {cohort} is less than federation.min_clients = {least}, so that "
+            "no round would count",
+            f"set federation.cohort >= {least} (more, where some drop out), or 0 to ask all",
+        )
+    if cohort and settings.aggregation.protocol == "committee":
+        raise impossible(
+            f"federation.cohort = {cohort} cannot go with aggregation.protocol = 'committee': its "
+            "members are found among the clients of each round",
+            "set federation.cohort = 0, or aggregation.protocol = 'buckets'",
+        )
 
 
 def _check_quantised(settings: Settings) -> None:

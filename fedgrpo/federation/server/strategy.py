@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
+from fedgrpo.federation.server.cohort import drawn
 from fedgrpo.federation.server.evaluation import Evaluation, Evaluator
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
@@ -246,7 +247,7 @@ class FedGRPO(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Wait for enough nodes and order each that is online to train.
+        """Wait for enough nodes and order those that are drawn among them, or all, to train.
 
         Parameters
         ----------
@@ -262,14 +263,19 @@ class FedGRPO(Strategy):
         Raises
         ------
         CohortError
-            If fewer than ``federation.min_clients`` are online after ``federation.wait_s`` seconds.
+            If fewer than ``federation.min_clients``, or ``federation.cohort``, are online after
+            ``federation.wait_s`` seconds.
         """
         federation = self.settings.federation
-        nodes = wait_for_nodes(grid, federation.min_clients, federation.wait_s)
+        # As many as are drawn must be there, or those who come first would always be.
+        least = federation.cohort or federation.min_clients
+        online = wait_for_nodes(grid, least, federation.wait_s)
+        secret, run = self._secret, self._journal.run
+        nodes = drawn(online, federation.cohort, secret, run, server_round)
         header = Header(grid.run.run_id, server_round)
         order = TrainOrder(
             header,
-            self._journal.run,
+            run,
             read_adapter(arrays),
             self._state.progress.clipping_norm,
             self.settings.fingerprint(),

@@ -60,12 +60,13 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
 
 
 def _check_cohort(settings: Settings) -> None:
-    clients, needed = settings.simulation.clients, settings.federation.min_clients
-    if clients < needed:
-        raise SettingsError(
-            f"simulation.clients = {clients} is less than federation.min_clients = {needed}",
-            cure=f"set simulation.clients >= {needed}, or lower federation.min_clients",
-        )
+    clients, federation = settings.simulation.clients, settings.federation
+    for name, needed in (("min_clients", federation.min_clients), ("cohort", federation.cohort)):
+        if clients < needed:
+            raise SettingsError(
+                f"simulation.clients = {clients} is less than federation.{name} = {needed}",
+                cure=f"set simulation.clients >= {needed}, or lower federation.{name}",
+            )
 
 
 def _check_machine(settings: Settings) -> None:

@@ -134,7 +134,7 @@ def wait_for_nodes(
             raise CohortError(
                 f"{len(online)} clients are online after {wait_s:g} s, {minimum} are needed",
                 cure="start more nodes, raise federation.wait_s, or lower federation.min_clients "
-                "(with robust.trim or secure.bucket_size)",
+                "or federation.cohort (with robust.trim or secure.bucket_size)",
             )
         time.sleep(poll_s)
     return tuple(online)

@@ -10,6 +10,11 @@ class FederationSettings(Section):
 
     min_clients: int = 9
     """Clients that must be online before a round starts, and finish it for its result to count."""
+    cohort: int = 0
+    """Clients that the server draws anew for each round among those online, before it asks any; 0
+    asks all. At least ``min_clients``: what drops out is not replaced. No epsilon is smaller for
+    it, since the server, who draws, sees who takes part.
+    """
     wait_s: float = 300.0
     """Seconds to wait for them."""
     round_timeout_s: float = 3600.0
