@@ -96,6 +96,16 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ({"adapter": {"kind": "dora"}}, "adapter.kind", "'dora'", "correct adapter.kind"),
         ({"federation": {"min_clients": 8}}, "federation.min_clients", "8", "min_clients >= 9"),
         ({"federation": {"cohort": 8}}, "federation.cohort", "8", "cohort >= 9"),
+        (
+            {
+                "federation": {"cohort": 10},
+                "aggregation": {"protocol": "committee"},
+                "privacy": {"noise": "server"},
+            },
+            "federation.cohort",
+            "10",
+            "cohort = 0",
+        ),
         ({"robust": {"trim": 2}}, "robust.trim", "2", "min_clients >= 15, or robust.trim <= 1"),
         ({"grpo": {"steps": 2}}, "grpo.steps", "2", "set grpo.steps = 1"),
         ({"privacy": {"adaptive": True, "quantile": 0.9}}, "privacy.quantile", "0.9", "= 0.5"),

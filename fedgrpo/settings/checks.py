@@ -50,12 +50,6 @@ def _check_cohort(settings: Settings) -> None:
             "no round would count",
             f"set federation.cohort >= {least} (more, where some drop out), or 0 to ask all",
         )
-    if cohort and settings.aggregation.protocol == "committee":
-        raise impossible(
-            f"federation.cohort = {cohort} cannot go with aggregation.protocol = 'committee': its "
-            "members are found among the clients of each round",
-            "set federation.cohort = 0, or aggregation.protocol = 'buckets'",
-        )
 
 
 def _check_quantised(settings: Settings) -> None:

@@ -76,6 +76,12 @@ class Committee(Protocol):
                 f"robust.rule = {rule!r} cannot be computed by a committee: {why}",
                 f"choose from {', '.join(RULES)}",
             )
+        if drawn := settings.federation.cohort:
+            raise impossible(
+                f"federation.cohort = {drawn} cannot go with aggregation.protocol = 'committee': "
+                "its members are found among the clients of each round",
+                "set federation.cohort = 0, or aggregation.protocol = 'buckets'",
+            )
         trim = settings.robust.trim if rule == "trimmed_mean" else 0
         if (cohort := settings.federation.min_clients) < (needed := 2 * trim + 3):
             raise impossible(
