@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.serverapp import ServerApp
-
-LOG = logging.getLogger(__name__)
 
 APP_FAILED = "the app that this site runs raised an exception: see the site's own log"
 """All that leaves a node about an exception."""
