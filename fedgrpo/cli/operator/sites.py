@@ -32,7 +32,8 @@ def invite(
         from fedgrpo.federation.deployment.invitation.invitation import when
         from fedgrpo.federation.deployment.operator.inviting import invite as write
 
-        made = write(folder_of(server), site, days=days, settings=settings, again=again, now=time.time())
+        folder, now = folder_of(server), time.time()
+        made = write(folder, site, days=days, settings=settings, again=again, now=now)
         found = made.invitation
         typer.echo(f"{made.file}: send it to {site}. It serves once, until {when(found.expires)}")
         typer.echo(f"or as one line:\n{found.line}")
