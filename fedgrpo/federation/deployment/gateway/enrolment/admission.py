@@ -187,6 +187,4 @@ def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
 
 def _check_time(site: Enrolled, now: float) -> None:
     if now >= site.expires:
-        raise RefusedError(
-            410, f"this invitation has expired, on {when(site.expires)}", cure=_NEW
-        )
+        raise RefusedError(410, f"this invitation has expired, on {when(site.expires)}", cure=_NEW)
