@@ -21,7 +21,6 @@ _FILES: dict[Path, tuple[Stamp, ModuleType]] = {}
 
 def stamp_of(place: str | None) -> Stamp:
     """Tell a file, or that of a module, from what it was before. Nothing is imported."""
-    try:
     if not place:
         return None
     try:

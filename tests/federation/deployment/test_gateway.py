@@ -24,7 +24,8 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from fedgrpo.federation.deployment.flower_internals.control import read_pushed
 from fedgrpo.federation.deployment.gateway.paths import FLEET
-from tests.federation.deployment.operated import FOREIGN_KEYS, heard, parts, signed, until, written
+from tests.federation.deployment.foreign_keys import FOREIGN_KEYS
+from tests.federation.deployment.operated import heard, parts, signed, until, written
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(300)]
 

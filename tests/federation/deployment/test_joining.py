@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gc
 import json
 import logging
@@ -30,7 +31,8 @@ from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import RunError
 from tests.federation.certificates import superlink_files
-from tests.federation.deployment.operated import FOREIGN_KEYS, signed, until
+from tests.federation.deployment.foreign_keys import FOREIGN_KEYS
+from tests.federation.deployment.operated import signed, until
 
 TOKEN = "t" * 43
 
@@ -284,12 +286,9 @@ def test_of_two_keys_that_come_at_once_with_one_invitation_one_waits(door, book)
 
 def admitted(book, key):
     asking = Asking(site="hospital-a", token=TOKEN, fedgrpo=VERSION, protocol=PROTOCOL)
-    try:
-        admit(book, asking, public_bytes(key).decode(), time.time())
-    except RefusedError as refused:
-        assert refused.status == 409
-        return False
-    return True
+    with contextlib.suppress(RefusedError):
+        return bool(admit(book, asking, public_bytes(key).decode(), time.time()))
+    return False
 
 
 def test_a_stranger_lets_no_site_go(door, book):

@@ -42,7 +42,7 @@ the server app reads a whole answer into memory."""
 AT_ONCE = 8
 """Requests of a node at one time. Flower's own sends two objects, a heartbeat and a question."""
 TOLD = Rate(1, 100)
-"""How many refusals of an address the log tells of: strangers may be refused as often as they like."""
+"""How many refusals of an address the log tells of: it may have as many as it likes."""
 READ_S = 120.0
 """Longest that a node may take to read a piece of an answer."""
 PASSED_IN = (
