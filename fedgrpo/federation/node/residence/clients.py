@@ -86,8 +86,9 @@ class ResidentClients:
         """See :class:`fedgrpo.federation.node.clients.interfaces.PreparingFactory`.
 
         An order is sized as if the process had to load everything first, whether or not it has:
-        else the code of a refusal would tell of one that had died. One that comes to no end is
-        ended.
+        else the code of a refusal would tell of one that had died. A process that comes to no end,
+        or has found the work to take too long, is ended: what it has measured, beside others that
+        loaded perhaps, shall not refuse every order to come.
 
         Raises
         ------
@@ -106,7 +107,14 @@ class ResidentClients:
             sized = self._prepared()
         except LateError:
             return math.inf
-        return sized.seconds + max(0.0, sized.loading_s - (time.monotonic() - began))
+        now = time.monotonic()
+        seconds = sized.seconds + max(0.0, sized.loading_s - (now - began))
+        if seconds > self._until - now:
+            LOG.warning(
+                "an order can take %.0f s here, too long: the next one is timed anew", seconds
+            )
+            self._end()
+        return seconds
 
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
@@ -141,6 +149,12 @@ class ResidentClients:
         if self._line:
             self._line.close()
         self._line = None
+
+    def _end(self) -> None:
+        """End the process, which may listen to nobody."""
+        self.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def _prepared(self) -> Sized:
         assert self._asked, "an order is prepared first"
@@ -190,9 +204,7 @@ class ResidentClients:
             self._line.say(order)
             answer = self._line.hear(kind, Failed)
         except TimeoutError:
-            # What hangs in it may listen to nobody.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+            self._end()
             raise LateError from None
         if not isinstance(answer, Failed):
             return answer

@@ -133,17 +133,23 @@ def test_an_order_is_sized_as_if_everything_were_to_be_loaded_first(tmp_path, lo
     assert most - (time.monotonic() - began) <= sized <= most
 
 
-def test_a_process_that_comes_to_no_end_before_the_charge_is_ended_in_time(tmp_path):
+@pytest.mark.parametrize(("answers", "sized"), [(False, math.inf), (True, 70.0)])
+def test_a_process_that_hangs_or_found_the_work_too_long_before_the_charge_is_ended(
+    tmp_path, answers, sized
+):
+    """In time; and what it has measured does not refuse every order to come."""
     sleeping = subprocess.Popen(["sleep", "600"])
 
     def said(line):
         line.hear(Hello)
         line.say(Here(sleeping.pid))
         line.hear(Prepare)
+        if answers:
+            line.say(Sized(70.0, 0.0))
         line.hear(Hello)
 
     with answering(tmp_path, said) as clients:
-        assert prepare(clients, FINISH_S + 0.2) == math.inf
+        assert prepare(clients, 60.0 if answers else FINISH_S + 0.2) == sized
         assert sleeping.wait(20) == -signal.SIGKILL
         clients.close()
 
