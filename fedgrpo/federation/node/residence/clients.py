@@ -35,9 +35,9 @@ from fedgrpo.federation.node.residence.line import (
     Line,
     Prepare,
     Sized,
-    is_own,
 )
 from fedgrpo.ground.errors import ModelError, RunError
+from fedgrpo.ground.machine import is_own
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings

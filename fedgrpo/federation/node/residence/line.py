@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import socket
-import struct
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -213,14 +210,3 @@ class Line:
             return unpack(kind, data)
         except ProtocolError as error:
             raise GoneError from error
-
-
-def is_own(connection: socket.socket) -> bool:
-    """Whether this user's process is at the other end, or listened there. The folder says so too,
-    and on systems other than Linux alone.
-    """
-    if not sys.platform.startswith("linux"):
-        return True
-    size = struct.calcsize("3i")
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    return int(struct.unpack("3i", found)[1]) == os.geteuid()

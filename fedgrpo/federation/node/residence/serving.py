@@ -34,9 +34,8 @@ from fedgrpo.federation.node.residence.line import (
     Line,
     Prepare,
     Sized,
-    is_own,
 )
-from fedgrpo.ground.machine import free_memory, whole_memory
+from fedgrpo.ground.machine import free_memory, is_own, whole_memory
 from fedgrpo.ground.mishaps import pass_on_interrupt
 
 LOG = logging.getLogger(__name__)

@@ -15,11 +15,13 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.federation.deployment.executor import door as executor_door
+from fedgrpo.federation.deployment.flower_internals.tasks import Runtime, next_task
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.node.residence.clients import ResidentClients, connected
@@ -209,7 +211,9 @@ sys.stdin.read()
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_nothing_is_said_to_another_user_who_listens_at_the_door(tmp_path):
-    """As where the node's folder was cleaned away: the order's key is the secret of its noise."""
+    """As where the node's folder was cleaned away: the order's key is the secret of its noise, and
+    an order from there would bring a configuration of the other one's own.
+    """
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "door"))
         other = subprocess.Popen(
@@ -219,6 +223,9 @@ def test_nothing_is_said_to_another_user_who_listens_at_the_door(tmp_path):
         assert other.stdout.readline() == b"listens\n"
         with pytest.raises(RunError, match="another user"):
             connected(tmp_path / "door")
+        tasks = Runtime(str(tmp_path / "door"), "", "", "s" * 32).client("SuperExec")
+        with pytest.raises(httpx.ConnectError, match="another user"):
+            next_task(tasks, "flwr-clientapp")
         other.communicate(timeout=20)
 
 
