@@ -158,7 +158,12 @@ def test_a_process_that_hangs_or_found_the_work_too_long_before_the_charge_is_en
 
 def test_one_that_does_not_greet_ends_no_other_process(tmp_path):
     """Whose number it is cannot be known then, and 0 would be this process's own group."""
-    with answering(tmp_path, lambda line: line.hear(Here)) as clients:
+
+    def said(line):
+        line.hear(Hello)
+        line.hear(Hello)
+
+    with answering(tmp_path, said) as clients:
         assert prepare(clients, FINISH_S + 0.2) == math.inf
         clients.close()
 
