@@ -32,7 +32,8 @@ ATTEMPTS = Rate(0.5, 20)
 WAITS = 423
 """HTTP's ``locked``: of a key that the operator has yet to confirm."""
 
-Given, Made = ParamSpec("Given"), TypeVar("Made")
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
 class Enrolling:
