@@ -109,6 +109,7 @@ def test_it_refuses_by_the_same_codes_and_ends_when_nobody_waits_or_it_is_late(h
     with pytest.raises(ElsewhereError) as caught:
         clients.prepare(node.settings, site, make_adapter(), declared)
     assert refusal_of(caught.value) is Refusal.ADAPTER, "another code than without the process"
+    clients.close()
     with Line(connected(house.path)) as line:
         line.say(Hello(identity))
         line.hear(Here)
