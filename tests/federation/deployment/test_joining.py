@@ -222,6 +222,41 @@ def test_a_clock_that_is_wrong_is_named_before_the_invitation_is_used(door, book
     assert "clock is 3600 s slow" in words(answer)
 
 
+def test_a_request_to_join_serves_once(door, book):
+    """Whoever has seen one does nothing with it, not even with an invitation of his own."""
+    shown = signed(new_key())
+    said = {"site": "hospital-a", "token": TOKEN, "fedgrpo": VERSION, "protocol": PROTOCOL}
+    assert door.send("/join", shown, json.dumps(said).encode()).status_code == 200
+    invite(book, "hospital-b", "v" * 43)
+    said |= {"site": "hospital-b", "token": "v" * 43}
+    again = door.send("/join", shown, json.dumps(said).encode())
+    assert again.status_code == 401
+    assert "sent before" in words(again)
+    assert not book.sites()["hospital-b"].used_by
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 4000, b'{"site": 1}'])
+def test_what_is_no_question_about_an_invitation_is_refused_in_words(door, body):
+    answer = door.send("/invited", {}, body)
+    assert answer.status_code == 400
+    assert "no invitation" in words(answer)
+
+
+def test_whether_an_invitation_is_open_is_said_to_who_has_it_and_to_nobody_else(door):
+    said = {"site": "hospital-a", "token": TOKEN, "fedgrpo": VERSION, "protocol": PROTOCOL}
+
+    def look(**changed):
+        answer = door.send("/invited", {}, json.dumps(said | changed).encode())
+        return answer.status_code, answer.json().get("detail")
+
+    assert look()[0] == 200
+    assert look(token="u" * 43) == look(site="hospital-b") == look(site="", token="")
+    assert look(token="u" * 43)[0] == 403
+    door.join(new_key())
+    assert look()[0] == 409
+    assert [look()[0] for _ in range(25)][-1] == 429
+
+
 def test_a_key_of_another_kind_uses_up_nothing(door, book):
     answer = door.join(ec.generate_private_key(ec.SECP256K1()))
     assert answer.status_code == 401
