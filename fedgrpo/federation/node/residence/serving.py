@@ -138,8 +138,10 @@ def _done(line: Line, work: Callable[[Mishaps], Sized | Contributed]) -> object:
 def _sized(held: Held, order: Prepare) -> Sized:
     settings, config = order.read()
     began = time.monotonic()
-    seconds = held.clients.prepare(settings, config, order.adapter, order.declared)
-    held.loading_s = max(held.loading_s, time.monotonic() - began)
+    try:
+        seconds = held.clients.prepare(settings, config, order.adapter, order.declared)
+    finally:  # What is refused for its adapter, say, has loaded everything all the same.
+        held.loading_s = max(held.loading_s, time.monotonic() - began)
     return Sized(seconds, held.starting_s + held.loading_s)
 
 
