@@ -1,8 +1,10 @@
-"""What this machine, or the container around, gives: cores and memory."""
+"""What this machine, or the container around, gives: cores, memory, and whose its sockets are."""
 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +44,20 @@ def free_memory() -> int:
 def whole_memory() -> int:
     """Bytes that there are."""
     return min(_meminfo("MemTotal"), _of_group("max"))
+
+
+def is_own(connection: socket.socket) -> bool:
+    """Whether this user's process is at the other end of a Unix socket, or listened there.
+
+    Adversary: other users of the machine, where the socket's folder was cleaned away and made by
+    one of them. On systems other than Linux, which say it in other ways, the folder's mode alone
+    keeps them out.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    size = struct.calcsize("3i")
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack("3i", found)[1]) == os.geteuid()
 
 
 def _meminfo(name: str) -> int:

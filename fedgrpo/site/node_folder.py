@@ -70,6 +70,29 @@ def owned_folder(folder: Path) -> Path:
     return folder
 
 
+def chosen_folder(folder: Path, what: str, cure: str) -> Path:
+    """Make a folder that somebody has named, absolute and of mode 0700.
+
+    Parameters
+    ----------
+    folder:
+        As it was named.
+    what, cure:
+        For the error: what it is, and how to name another one.
+
+    Raises
+    ------
+    RunError
+        If it cannot be had.
+    """
+    try:
+        return owned_folder(folder.expanduser().absolute())
+    except (OSError, RunError):
+        raise RunError(
+            f"{what} {folder} cannot be made, or belongs to another user", cure=cure
+        ) from None
+
+
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the node's exclusive lock; it ends with the process.

@@ -18,4 +18,16 @@ ServerFolder = Annotated[
 ]
 """The option, for every command of the operator."""
 HERE = Path(".")
+
+
+def folder_of(server: Path) -> Path:
+    """The folder, absolute; raises SettingsError if it is no federation's, so that nothing is
+    looked for or written elsewhere.
+    """
+    from fedgrpo.federation.deployment.operator.federation_file import FederationFile
+
+    FederationFile.read(server)
+    return server.expanduser().absolute()
+
+
 SiteName = Annotated[str, typer.Argument(help="Name of the site: hospital-a.", show_default=False)]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fedgrpo.cli.operator.options import HERE, ServerFolder
+from fedgrpo.cli.operator.options import HERE, ServerFolder, folder_of
 from fedgrpo.cli.options import Overrides, Scenario, parse_overrides
 from fedgrpo.cli.outcome import explained
 
@@ -42,7 +42,7 @@ def run(
         from fedgrpo.ground.errors import all_at_once
         from fedgrpo.settings.scenario import read_scenario
 
-        folder, console = server.expanduser().absolute(), Console()
+        folder, console = folder_of(server), Console()
         federation = FederationFile.read(folder)
         settings = read_scenario(scenario, parse_overrides(overrides), Path.cwd())
         sites = present(folder, time.time())
@@ -79,10 +79,11 @@ def stop(server: ServerFolder = HERE) -> None:
         from fedgrpo.federation.deployment.operator.wish import Wish
         from fedgrpo.ground.errors import RunError
 
-        wish = Wish.read(server)
+        folder = folder_of(server)
+        wish = Wish.read(folder)
         if wish is None:
             raise RunError("no run was asked for", cure="fedgrpo status says how things stand")
-        wish.model_copy(update={"stopped": True}).write(server)
+        wish.model_copy(update={"stopped": True}).write(folder)
         typer.echo(f"{wish.run} is stopped; 'fedgrpo run' with its name goes on with it")
 
 
@@ -95,8 +96,9 @@ def status(
     with explained():
         from fedgrpo.federation.deployment.operator.runs.overview import look
 
+        folder = folder_of(server)
         while True:
-            overview = look(server)
+            overview = look(folder)
             if watch and not as_json:
                 typer.clear()
             for line in [json.dumps(overview.to_json())] if as_json else overview.lines():

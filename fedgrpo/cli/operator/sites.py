@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedgrpo.cli.operator.options import HERE, ServerFolder, SiteName
+from fedgrpo.cli.operator.options import HERE, ServerFolder, SiteName, folder_of
 from fedgrpo.cli.outcome import explained
 
 
@@ -32,7 +32,8 @@ def invite(
         from fedgrpo.federation.deployment.invitation.invitation import when
         from fedgrpo.federation.deployment.operator.inviting import invite as write
 
-        made = write(server, site, days=days, settings=settings, again=again, now=time.time())
+        folder, now = folder_of(server), time.time()
+        made = write(folder, site, days=days, settings=settings, again=again, now=now)
         found = made.invitation
         typer.echo(f"{made.file}: send it to {site}. It serves once, until {when(found.expires)}")
         typer.echo(f"or as one line:\n{found.line}")
@@ -55,19 +56,20 @@ def sites(
     with explained():
         from fedgrpo.federation.deployment.operator.runs.overview import look
 
+        folder = folder_of(server)
         if confirm:
-            _confirm(server, *confirm)
-        overview = look(server)
+            _confirm(folder, *confirm)
+        overview = look(folder)
         for line in overview.site_lines():
             typer.echo(line)
 
 
-def _confirm(server: Path, site: str, said: str) -> None:
+def _confirm(folder: Path, site: str, said: str) -> None:
     from fedgrpo.federation.deployment.gateway.enrolment.book import Book, confirmed
     from fedgrpo.federation.deployment.invitation.fingerprint import heard
 
     now = int(time.time())
-    Book(server).change(site, lambda before: confirmed(before, site, heard(said), now))
+    Book(folder).change(site, lambda before: confirmed(before, site, heard(said), now))
     typer.echo(f"{site} takes part from now on")
 
 
@@ -76,5 +78,5 @@ def revoke(site: SiteName, server: ServerFolder = HERE) -> None:
     with explained():
         from fedgrpo.federation.deployment.gateway.enrolment.book import Book, revoked
 
-        Book(server).change(site, lambda before: revoked(before, site))
+        Book(folder_of(server)).change(site, lambda before: revoked(before, site))
         typer.echo(f"{site} takes no part any more, and its invitation is void")

@@ -148,8 +148,6 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
     with task.store.locked():
         task.memory.check_turn(task.ask.round, task.order.adapter)
         kept = task.store.released(task.ask)
-        if task.keeps_basis:
-            task.store.keep_basis(task.order.run, task.order.adapter)
         try:
             paid = _paid(task, node, kept)
             release = _release(task, node, paid, byzantine=faults.byzantine)
@@ -236,6 +234,9 @@ def _paid(task: Task, node: Node, kept: Release | None) -> Paid:
             f"answer_after_s = {task.declared.answer_after_s:g} is shorter than the order can take",
             cure="raise answer_after_s in this site's policy, as 'fedgrpo policy check' proposes",
         )
+    if task.keeps_basis:
+        # What no model here has been held against would only fill the disk.
+        task.store.keep_basis(task.order.run, task.order.adapter)
     _charge(task)
     return Paid(kept, in_time)
 

@@ -53,8 +53,13 @@ from fedgrpo.site.node_folder import STATE, locked, node_folder, owned_folder
 
 T = TypeVar("T")
 
+_BASIS = "basis-"
+
 SECRET = "node.secret"
 """Name of the secret in the node's folder."""
+MOST_BASES = 4
+"""Runs whose frozen tensors are kept: a server names as many runs as it likes. One that comes back
+after others is sent them again, by the code ``basis``."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,9 @@ class Shelf(Protocol):
     def write(self, name: str, note: object, *, durable: bool = True) -> None:
         """Keep a dataclass; unless told otherwise it outlives the machine when this returns."""
 
+    def thin(self, prefix: str, most: int) -> None:
+        """Forget notes whose names begin so, but for those that were written last."""
+
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """Hold the shelf alone."""
 
@@ -152,6 +160,12 @@ class FolderShelf:
     def write(self, name: str, note: object, *, durable: bool = True) -> None:
         """See :class:`Shelf`."""
         write_kept(self._path(name), note, mode=0o600, durable=durable)
+
+    def thin(self, prefix: str, most: int) -> None:
+        """See :class:`Shelf`."""
+        notes = sorted(self.folder.glob(f"{prefix}*.safetensors"), key=_written)
+        for note in notes[:-most]:
+            note.unlink(missing_ok=True)
 
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: between processes, by a lock on a file."""
@@ -188,6 +202,9 @@ class StateShelf:
         """See :class:`Shelf`."""
         put(self.state, note, self._key(name))
 
+    def thin(self, prefix: str, most: int) -> None:
+        """See :class:`Shelf`. Nothing is: the whole shelf goes with its run."""
+
     def locked(self, *, wait: bool) -> AbstractContextManager[None]:
         """See :class:`Shelf`: one process has the state at a time, as Flower hands it out."""
         return nullcontext()
@@ -199,6 +216,10 @@ class StateShelf:
     @staticmethod
     def _key(name: str) -> str:
         return f"fedgrpo.store.{name}"
+
+
+def _written(note: Path) -> int:
+    return note.stat().st_mtime_ns
 
 
 class NodeStore:
@@ -284,13 +305,16 @@ class NodeStore:
         self._shelf.write(f"release-{ask.run}", _Released(ask.round, ask.plan, release))
 
     def keep_basis(self, run: str, adapter: AdapterState) -> None:
-        """Keep a run's frozen tensors, so that its server need not send them again."""
+        """Keep a run's frozen tensors, so that its server need not send them again, and forget
+        those of the runs before the last few. To be called by who holds the node alone.
+        """
         if self.basis(run, adapter.basis_hash) is None:
-            self._shelf.write(f"basis-{run}", _Basis(adapter.basis_hash, adapter.basis))
+            self._shelf.write(f"{_BASIS}{run}", _Basis(adapter.basis_hash, adapter.basis))
+            self._shelf.thin(_BASIS, MOST_BASES)
 
     def basis(self, run: str, wanted: str) -> Mapping[str, NDArray[np.generic]] | None:
         """Return a run's frozen tensors; None if none of that hash were kept."""
-        kept = self._shelf.read(_Basis, f"basis-{run}")
+        kept = self._shelf.read(_Basis, f"{_BASIS}{run}")
         return kept.tensors if kept and kept.hash == wanted else None
 
     def derive(self, purpose: str, *context: str | int) -> bytes:

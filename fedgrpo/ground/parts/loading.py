@@ -6,26 +6,48 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
 from fedgrpo.ground.errors import FedGRPOError
 
 Stamp = tuple[int, int] | None
-"""Time of writing (ns) and size (bytes) of a file; None of what is no file."""
+"""Time of writing (ns) and size (bytes) of a file; None where there is none."""
 
 _FILES: dict[Path, tuple[Stamp, ModuleType]] = {}
 
 
 def stamp_of(place: str | None) -> Stamp:
-    """Tell a file from what it was before."""
-    if place is None or not place.endswith(".py"):
+    """Tell a file, or that of a module, from what it was before. Nothing is imported."""
+    if not place:
         return None
     try:
-        status = Path(place).expanduser().stat()
-    except OSError:
+        status = Path(place if place.endswith(".py") else _file_of(place)).expanduser().stat()
+    except (OSError, ImportError):
         return None
     return status.st_mtime_ns, status.st_size
+
+
+def _file_of(module: str) -> str:
+    """Where a module would be imported from; raises ImportError if that cannot be told without
+    importing what it lies in.
+    """
+    places: Sequence[str] | None = sys.path
+    origin, parts = None, module.split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        try:
+            found = PathFinder.find_spec(name, places) if places else None
+        except KeyError:  # A folder within a package, and not a package itself.
+            found = None
+        if found is None:
+            raise ImportError(name=name)
+        places, origin = found.submodule_search_locations, found.origin
+    if origin is None:
+        raise ImportError(name=module)
+    return origin
 
 
 def load_place(

@@ -24,6 +24,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from fedgrpo.federation.deployment.flower_internals.control import read_pushed
 from fedgrpo.federation.deployment.gateway.paths import FLEET
+from tests.federation.deployment.foreign_keys import FOREIGN_KEYS
 from tests.federation.deployment.operated import heard, parts, signed, until, written
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(300)]
@@ -257,6 +258,15 @@ BAD_CREDENTIALS = {
     "an empty time": lambda shown: [(n, b"" if n == b"flwr-timestamp" else v) for n, v in shown],
     "latin-1": lambda shown: [(n, b"\xff\xfe" if n == b"flwr-timestamp" else v) for n, v in shown],
 }
+
+
+@pytest.mark.parametrize("kind", FOREIGN_KEYS)
+def test_a_stranger_s_key_of_any_kind_is_refused_in_words(server, site, kind):
+    key = base64.b64encode(FOREIGN_KEYS[kind])
+    shown = [(n, key if n == b"flwr-public-key" else v) for n, v in headers_of(site[0])]
+    status, body = server.ask(b"/v1/fleet/pull-messages", headers=shown)
+    assert status == 401
+    assert "of a kind that Flower does not take" in words_of(body)
 
 
 @pytest.mark.parametrize("what", BAD_CREDENTIALS)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import gc
 import json
+import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -12,12 +17,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedgrpo.federation.deployment.flower_internals.control import public_bytes
 from fedgrpo.federation.deployment.gateway.app import Gateway
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book, confirmed, invited, revoked
+from fedgrpo.federation.deployment.gateway.enrolment.admission import Asking, admit, leave
+from fedgrpo.federation.deployment.gateway.enrolment.book import (
+    Book,
+    Enrolled,
+    confirmed,
+    invited,
+    revoked,
+)
 from fedgrpo.federation.deployment.gateway.inner import Inner
+from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import RunError
 from tests.federation.certificates import superlink_files
+from tests.federation.deployment.foreign_keys import FOREIGN_KEYS
 from tests.federation.deployment.operated import signed, until
 
 TOKEN = "t" * 43
@@ -45,10 +59,12 @@ class Door:
         self.gateway = Gateway(Inner("127.0.0.1:9", str(root), "none"), book)
 
     def ask(self, path, key, body=None, **signing):
+        return self.send(path, signed(key, **signing), body)
+
+    def send(self, path, headers, body=None):
         async def asked():
             transport = httpx.ASGITransport(app=self.gateway)
             async with httpx.AsyncClient(transport=transport, base_url="https://x") as client:
-                headers = signed(key, **signing)
                 if body is None:
                     return await client.get(path, headers=headers)
                 return await client.post(path, headers=headers, content=body)
@@ -94,7 +110,7 @@ def test_a_key_that_came_with_an_invitation_waits_until_it_is_confirmed(door, bo
     assert hello.status_code == 423
     assert mark(key) in words(hello)
     assert confirm(book, key).state(0) == "takes part"
-    assert door.ask("/hello", key).status_code == 423, "confirmed, and not yet registered"
+    assert door.ask("/hello", key).status_code == 503, "the SuperLink may know it, and is not there"
     assert door.join(key).json()["confirmed"], "the same key may come again"
 
 
@@ -206,11 +222,177 @@ def test_a_clock_that_is_wrong_is_named_before_the_invitation_is_used(door, book
     assert "clock is 3600 s slow" in words(answer)
 
 
+def test_a_request_to_join_serves_once(door, book):
+    """Whoever has seen one does nothing with it, not even with an invitation of his own."""
+    shown = signed(new_key())
+    said = {"site": "hospital-a", "token": TOKEN, "fedgrpo": VERSION, "protocol": PROTOCOL}
+    assert door.send("/join", shown, json.dumps(said).encode()).status_code == 200
+    invite(book, "hospital-b", "v" * 43)
+    said |= {"site": "hospital-b", "token": "v" * 43}
+    again = door.send("/join", shown, json.dumps(said).encode())
+    assert again.status_code == 401
+    assert "sent before" in words(again)
+    assert not book.sites()["hospital-b"].used_by
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 4000, b'{"site": 1}'])
+def test_what_is_no_question_about_an_invitation_is_refused_in_words(door, body):
+    answer = door.send("/invited", {}, body)
+    assert answer.status_code == 400
+    assert "no invitation" in words(answer)
+
+
+def test_whether_an_invitation_is_open_is_said_to_who_has_it_and_to_nobody_else(door):
+    said = {"site": "hospital-a", "token": TOKEN, "fedgrpo": VERSION, "protocol": PROTOCOL}
+
+    def look(**changed):
+        answer = door.send("/invited", {}, json.dumps(said | changed).encode())
+        return answer.status_code, answer.json().get("detail")
+
+    assert look()[0] == 200
+    assert look(token="u" * 43) == look(site="hospital-b") == look(site="", token="")
+    assert look(token="u" * 43)[0] == 403
+    door.join(new_key())
+    assert look()[0] == 409
+    assert [look()[0] for _ in range(25)][-1] == 429
+
+
 def test_a_key_of_another_kind_uses_up_nothing(door, book):
     answer = door.join(ec.generate_private_key(ec.SECP256K1()))
-    assert answer.status_code == 400
+    assert answer.status_code == 401
     assert "of a kind that Flower does not take" in words(answer)
     assert not book.sites()["hospital-a"].used_by
+
+
+def named(door, key, path="/join"):
+    """Ask with a key of which only the public half is at hand, whatever that is."""
+    shown = signed(new_key()) | {"flwr-public-key": base64.b64encode(key).decode()}
+    return door.send(path, shown, b"{}")
+
+
+@pytest.mark.parametrize("kind", FOREIGN_KEYS)
+def test_a_stranger_s_key_of_any_kind_is_refused_in_words(door, kind):
+    answer = named(door, FOREIGN_KEYS[kind])
+    assert answer.status_code == 401
+    assert "of a kind that Flower does not take" in words(answer)
+
+
+def test_a_key_has_one_text_so_that_it_is_known_again(door, book):
+    """Else a revoked key would come back, or stand for two sites, with a remark before it."""
+    key = new_key()
+    door.join(key)
+    book.change("hospital-a", lambda before: revoked(before, "hospital-a"))
+    invite(book, "hospital-a", again=True)
+    text = public_bytes(key)
+    for other in (b"a remark\n" + text, text.strip(), text.replace(b"\n", b"\r\n"), text + b"\xff"):
+        shown = signed(key) | {"flwr-public-key": base64.b64encode(other).decode()}
+        said = {"site": "hospital-a", "token": TOKEN, "fedgrpo": VERSION, "protocol": PROTOCOL}
+        assert door.send("/join", shown, json.dumps(said).encode()).status_code == 401
+    assert not book.sites()["hospital-a"].used_by
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fedgrpo": "1\n2026-01-01T00:00:00Z hospital-a takes part from now on"},
+        {"fedgrpo": "\x1b[2J"},
+        {"site": "hospital-a\u202e"},
+        {"site": "../sites"},
+        {"token": "\u00e4" * 43},
+        {"protocol": 10**30},
+    ],
+)
+def test_no_stranger_writes_into_the_operator_s_log(door, caplog, changed):
+    with caplog.at_level(logging.INFO):
+        answer = door.join(new_key(), **changed)
+    assert answer.status_code == 400
+    assert "no invitation" in words(answer)
+    assert told(caplog) == ["refused 400 127.0.0.1: this is no invitation that a server could read"]
+
+
+def told(caplog):
+    """What the operator's log has."""
+    return [record.message for record in caplog.records if record.name.startswith("fedgrpo")]
+
+
+def test_of_two_keys_that_come_at_once_with_one_invitation_one_waits(door, book):
+    keys = [new_key() for _ in range(6)]
+    with ThreadPoolExecutor(len(keys)) as pool:
+        found = list(pool.map(lambda key: admitted(book, key), keys))
+    assert sum(found) == 1
+    assert book.sites()["hospital-a"].waiting.encode() == public_bytes(keys[found.index(True)])
+
+
+def admitted(book, key):
+    asking = Asking(site="hospital-a", token=TOKEN, fedgrpo=VERSION, protocol=PROTOCOL)
+    with contextlib.suppress(RefusedError):
+        return bool(admit(book, asking, public_bytes(key).decode(), time.time()))
+    return False
+
+
+def test_a_stranger_lets_no_site_go(door, book):
+    key = new_key()
+    door.join(key)
+    confirm(book, key)
+    before = book.sites()
+    for stranger in (new_key(), new_key()):
+        with pytest.raises(RefusedError, match="registered by hand"):
+            leave(book, public_bytes(stranger).decode())
+    assert book.sites() == before
+    assert leave(book, public_bytes(key).decode()) == "hospital-a"
+    assert book.sites()["hospital-a"].state(0) == "revoked"
+
+
+def test_who_leaves_while_another_machine_takes_its_place_takes_that_one_not_along(
+    door, book, monkeypatch
+):
+    old, new = new_key(), new_key()
+    door.join(old)
+    confirm(book, old)
+    invite(book, "hospital-a", again=True)
+    door.join(new)
+    change = Book.change
+
+    def confirmed_meanwhile(self, name, changed):
+        monkeypatch.setattr(Book, "change", change)
+        confirm(book, new)
+        return change(self, name, changed)
+
+    monkeypatch.setattr(Book, "change", confirmed_meanwhile)
+    with pytest.raises(RefusedError):
+        leave(book, public_bytes(old).decode())
+    assert book.sites()["hospital-a"].key.encode() == public_bytes(new)
+
+
+def test_the_book_is_read_once_for_a_node_s_request(door, monkeypatch):
+    key, read, sites = new_key(), [], Book.sites
+    door.join(key)
+    monkeypatch.setattr(Book, "sites", lambda self: read.append(1) or sites(self))
+    assert door.ask("/hello", key).status_code == 423
+    assert read == [1]
+
+
+def test_a_book_that_is_not_there_is_the_same_each_time(tmp_path):
+    """Else its watcher would ask the SuperLink twice a second."""
+    assert Book(tmp_path).sites() is Book(tmp_path).sites()
+
+
+def test_a_refusal_is_forgotten_with_its_request(door, book):
+    """One that is raised again and again keeps the frames of all who ever raised it."""
+    for _ in range(3):
+        assert door.send("/nowhere", {}, b"x").status_code == 404
+    (book._folder / "sites.json").write_text("torn")
+    for _ in range(3):
+        assert door.ask("/hello", new_key()).status_code == 503
+    gc.collect()
+    assert not [left for left in gc.get_objects() if type(left) is RefusedError]
+
+
+def test_the_log_tells_of_so_many_refusals_of_an_address_and_of_no_more(door, caplog):
+    with caplog.at_level(logging.INFO):
+        for _ in range(120):
+            door.send("/nowhere", {}, b"x")
+    assert 100 <= len(told(caplog)) <= 110
 
 
 @pytest.mark.flower
@@ -228,7 +410,23 @@ def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(
         assert joined.status_code == 200, joined.text
         assert hello() == 423
         confirm(book, key, "hospital-z")
-        until(lambda: hello() == 200, "the server's look into its book")
+        said = []
+        until(lambda: said.append(hello()) or 200 in said, "the server's look into its book")
+        assert set(said) <= {423, 200}
         left = client.post(f"{door}/leave", headers=signed(key), content=b"{}")
         assert left.status_code == 200, left.text
         assert hello() == 401
+
+
+@pytest.mark.flower
+def test_a_site_that_the_superlink_refuses_keeps_no_other_one_out(server):
+    """A key that was unregistered by hand never comes back, and sites behind it are let in."""
+    book, dead, key = Book(server.state), server.register(), new_key()
+    server.revoke(dead[1])
+    book.change("hospital-x", lambda _: Enrolled(key=public_bytes(dead[0]).decode(), joined=1))
+    book.change("hospital-y", lambda _: Enrolled(key=public_bytes(key).decode(), joined=1))
+    with httpx.Client(verify=str(server.ca), trust_env=False, timeout=60) as client:
+        hello = f"https://localhost:{server.port}/hello"
+        until(lambda: client.get(hello, headers=signed(key)).status_code == 200, "the other site")
+    for name in ("hospital-x", "hospital-y"):
+        book.change(name, lambda before, name=name: revoked(before, name))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fedgrpo.federation.deployment.gateway import bodies
+from fedgrpo.federation.deployment.gateway import bodies, roster
 from fedgrpo.federation.deployment.gateway.rates import (
     MOST_SEEN,
     MOST_SENDERS,
@@ -96,6 +96,29 @@ def test_a_bucket_empties_and_fills_again():
         rates.take("a", 1000.0)
     with pytest.raises(RefusedError):
         rates.take("a", 1000.0)
+
+
+@pytest.mark.parametrize("answer", ["none", "refused"])
+def test_of_all_who_wait_for_a_superlink_that_does_not_answer_one_asks(monkeypatch, answer):
+    """And they hear so at once, in the place of one after the other."""
+    monkeypatch.setattr(roster, "PATIENCE_S", 0.2)
+    asked = []
+
+    async def ask():
+        asked.append(1)
+        if answer == "refused":
+            raise RefusedError(503, "gone")
+        await asyncio.sleep(3600)
+
+    async def all_at_once():
+        nodes = roster.Roster(ask)
+        waiting = [nodes.node(b"key%d" % number) for number in range(20)]
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*waiting, return_exceptions=True)
+
+    refused = asyncio.run(all_at_once())
+    assert {(type(error), error.status) for error in refused} == {(RefusedError, 503)}
+    assert asked == [1]
 
 
 def test_a_million_senders_need_no_more_memory_than_some():

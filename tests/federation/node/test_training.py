@@ -19,7 +19,7 @@ from fedgrpo.federation import LocalGrid, make_client_app
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError, SystemClock
 from fedgrpo.federation.node.gate import source_of
-from fedgrpo.federation.state.node_store import Ask, FolderShelf, NodeStore, _Basis
+from fedgrpo.federation.state.node_store import MOST_BASES, Ask, FolderShelf, NodeStore, _Basis
 from fedgrpo.federation.wire.codec import Header, encode
 from fedgrpo.federation.wire.messages import (
     TRAIN,
@@ -99,7 +99,7 @@ class Deployed:
         self.config = make_site(folder, policy)
         self.settings = make_settings(**SHOWN | settings)
         self.client: Any = Client(self.clock)
-        self.runs = 0
+        self.runs, self.run = 0, RUN
         self.write = written_whole
 
     def connect(self) -> LocalGrid:
@@ -115,7 +115,7 @@ class Deployed:
 
     def order(self, round: int) -> TrainOrder:
         header, fingerprint = Header(self.runs, round), self.settings.fingerprint()
-        return TrainOrder(header, RUN, make_adapter(), 1.0, fingerprint)
+        return TrainOrder(header, self.run, make_adapter(), 1.0, fingerprint)
 
     def ask(self, round: int = 1, grid: LocalGrid | None = None) -> Message:
         grid = grid or self.connect()
@@ -435,6 +435,38 @@ def test_frozen_tensors_that_changed_on_a_disk_are_not_used(tmp_path: Path) -> N
     assert node.charged == 1
 
 
+def bases(node: Deployed) -> list[str]:
+    found = folder_beside(node.folder / "prompts.jsonl").glob("basis-*")
+    return sorted(path.name for path in found)
+
+
+@pytest.mark.parametrize(
+    "unready", [{"unready": AdapterError("a")}, {"unready": ModelError("m")}, {"sized_s": 1e6}]
+)
+def test_frozen_tensors_of_an_order_that_is_refused_take_no_disk(
+    tmp_path: Path, unready: dict[str, Any]
+) -> None:
+    node = Deployed(tmp_path)
+    for name, value in unready.items():
+        setattr(node.client, name, value)
+    assert code_of(node.ask()) is not None
+    assert bases(node) == []
+
+
+def test_frozen_tensors_of_the_last_few_runs_alone_are_kept(tmp_path: Path) -> None:
+    """A server names as many runs as it likes; what a run released is never forgotten."""
+    node = Deployed(tmp_path)
+    runs = [f"{number:02x}" * 16 for number in range(MOST_BASES + 3)]
+    for run in runs:
+        node.run = run
+        assert code_of(node.ask()) is None
+    assert bases(node) == [f"basis-{run}.safetensors" for run in runs[3:]]
+    folder = folder_beside(tmp_path / "prompts.jsonl")
+    assert len(list(folder.glob("release-*"))) == len(runs)
+    node.run, node.write = runs[0], lambda order: write_order(order, kept=True)
+    assert code_of(node.ask(2)) is Refusal.BASIS, "it is asked for again, and the run goes on"
+
+
 # One lock, and one charge -----------------------------------------------------------------------
 
 
@@ -494,7 +526,7 @@ def _race(folder: Path, number: int, barrier: Any, results: Any) -> None:
             return release_update(delta, np.full(len(METRICS), 0.5), plan, key)
 
     node = object.__new__(Deployed)
-    node.folder, node.clock, node.runs = folder, FakeClock(), 0
+    node.folder, node.clock, node.runs, node.run = folder, FakeClock(), 0, RUN
     node.config = {"prompts": str(folder / "prompts.jsonl")}
     node.settings, node.client = make_settings(**SHOWN), Nondeterministic(node.clock)
     node.write = written_whole

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import select
+import socket
 import subprocess
+import time
 
 from fedgrpo.federation.deployment.children import end, start
 
@@ -36,7 +40,7 @@ class Door:
     def look(self) -> None:
         """Start a process if somebody waits for one."""
         if self.waiting and select.select(self.waiting, [], [], 0)[0]:
-            told = {"door": self._descriptor, "idle_s": self._idle_s}
+            told = {"door": self._descriptor, "idle_s": self._idle_s, "asked": time.monotonic()}
             self._process = start(MODEL_PROCESS, told, keep=(self._descriptor,))
 
     def leave(self) -> None:
@@ -49,6 +53,14 @@ class Door:
         if self._process:
             end(self._process)
 
+    def _turn_away(self) -> None:
+        """Hang up on who waits, and so counts it as a death: one that dies before it answers would
+        else be started for him for ever.
+        """
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as door:
+            while select.select([door], [], [], 0)[0]:
+                door.accept()[0].close()
+
     def _is_alive(self) -> bool:
         if self._process is None:
             return False
@@ -56,6 +68,7 @@ class Door:
             return True
         if code:
             LOG.warning("the model process died (code %d)", code)
+            self._turn_away()
         end(self._process)
         self._process = None
         return False

@@ -15,7 +15,7 @@ def main() -> None:
     log_to_stderr()
     with socket.socket(fileno=said["door"]) as door:
         door.set_inheritable(False)
-        load(MODEL)(door, said["idle_s"])
+        load(MODEL)(door, said["idle_s"], said["asked"])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -20,8 +22,10 @@ from flwr.supercore.primitives.asymmetric import (
     bytes_to_public_key,
     public_key_to_bytes,
     sign_message,
+    uses_nist_ec_curve,
     verify_signature,
 )
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 AGE_S = (-SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
 """How many seconds a signed time may be in the future, as a negative number, and in the past."""
@@ -30,12 +34,25 @@ REGISTER_NODE, UNREGISTER_NODE = b"/v1/control/register-node", b"/v1/control/unr
 LIST_RUNS, STOP_RUN = b"/v1/control/list-runs", b"/v1/control/stop-run"
 
 
-def verified(public_key: bytes, signed: bytes, signature: bytes) -> bool:
-    """Whether a node's key signed this."""
+def node_key(public_key: bytes) -> ec.EllipticCurvePublicKey | None:
+    """Read a public key as it travels; None if a SuperLink would not register it, or it is written
+    in another way than :func:`public_bytes` writes it: a key has one text, so that who knows it
+    again need only compare.
+
+    Adversary: whoever sends it.
+    """
     try:
-        return bool(verify_signature(bytes_to_public_key(public_key), signed, signature))
-    except (ValueError, TypeError):
-        return False
+        key = bytes_to_public_key(public_key)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    if not (isinstance(key, ec.EllipticCurvePublicKey) and uses_nist_ec_curve(key)):
+        return None
+    return key if public_key_to_bytes(key) == public_key else None
+
+
+def verified(key: ec.EllipticCurvePublicKey, signed: bytes, signature: bytes) -> bool:
+    """Whether a node's key signed this."""
+    return bool(verify_signature(key, signed, signature))
 
 
 def public_bytes(private_key: Any) -> bytes:
@@ -80,16 +97,6 @@ def nodes_by_key(body: bytes) -> dict[bytes, KnownNode]:
         for node in nodes
         if node.status != "unregistered"
     }
-
-
-def is_node_key(public_key: bytes) -> bool:
-    """Whether a SuperLink would register this key."""
-    from flwr.supercore.primitives.asymmetric import uses_nist_ec_curve
-
-    try:
-        return bool(uses_nist_ec_curve(bytes_to_public_key(public_key)))
-    except (ValueError, TypeError, AttributeError):
-        return False
 
 
 def register_node(public_key: bytes) -> bytes:
@@ -139,8 +146,6 @@ class Pushed:
 
 def read_pushed(body: bytes) -> Pushed:
     """Read pushed messages; raises ValueError if they are none."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
     try:
         request = PushMessagesRequest.FromString(body)
     except DecodeError:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpcore
 import httpx
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.serverapp import ServerApp
 
-LOG = logging.getLogger(__name__)
+from fedgrpo.ground.machine import is_own
 
 APP_FAILED = "the app that this site runs raised an exception: see the site's own log"
 """All that leaves a node about an exception."""
@@ -76,13 +77,34 @@ class Runtime:
     def _transport(self) -> httpx.Client:
         """Neither proxies nor redirects: what is meant for this machine stays there."""
         if not self.root:
-            transport = httpx.HTTPTransport(uds=self.address)
-            return httpx.Client(transport=transport, timeout=30.0, trust_env=False)
+            return httpx.Client(transport=_OwnSocket(self.address), timeout=30.0, trust_env=False)
         import ssl
 
         headers = {"authorization": f"Bearer {self.bearer}"}
         trust = ssl.create_default_context(cafile=self.root)
         return httpx.Client(verify=trust, headers=headers, timeout=30.0, trust_env=False)
+
+
+class _OwnSocket(httpx.HTTPTransport):
+    """To a Unix socket at which this user's own process listens."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._pool = httpcore.ConnectionPool(uds=path, network_backend=_OwnPeers())
+
+
+class _OwnPeers(httpcore.NetworkBackend):
+    """Connects to no other user, who could hand in orders and a configuration of his own."""
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Any = None
+    ) -> httpcore.NetworkStream:
+        stream = httpcore.SyncBackend().connect_unix_socket(path, timeout, socket_options)
+        connection = stream.get_extra_info("socket")
+        if isinstance(connection, socket.socket) and is_own(connection):
+            return stream
+        stream.close()
+        raise httpcore.ConnectError(f"another user listens at {path}")
 
 
 def import_for_tasks(kind: str) -> None:

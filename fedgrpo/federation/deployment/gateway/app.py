@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -16,12 +17,17 @@ from starlette.types import Message, Receive, Scope, Send
 from fedgrpo.federation.deployment.flower_internals.control import AGE_S, read_pushed
 from fedgrpo.federation.deployment.gateway import bodies, credentials
 from fedgrpo.federation.deployment.gateway.door import neighbourhood
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book
-from fedgrpo.federation.deployment.gateway.enrolment.joining import WAITS, Enrolling
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites
+from fedgrpo.federation.deployment.gateway.enrolment.joining import (
+    WAITS,
+    Enrolling,
+    refuse_departed,
+    refuse_waiting,
+)
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.paths import FLEET, HELLO, INVITED, JOIN, LEAVE, PUSH
 from fedgrpo.federation.deployment.gateway.rates import InFlight, Once, Rate, Rates
-from fedgrpo.federation.deployment.gateway.refused import NOT_FOUND, RefusedError
+from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.gateway.roster import Roster
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 
@@ -35,6 +41,8 @@ BYTES = Rate(1 << 24, 1 << 32)
 the server app reads a whole answer into memory."""
 AT_ONCE = 8
 """Requests of a node at one time. Flower's own sends two objects, a heartbeat and a question."""
+TOLD = Rate(1, 100)
+"""How many refusals of an address the log tells of: it may have as many as it likes."""
 READ_S = 120.0
 """Longest that a node may take to read a piece of an answer."""
 PASSED_IN = (
@@ -66,6 +74,7 @@ class Gateway:
         self._inner, self._enrolling = inner, Enrolling(book)
         self._roster = Roster(inner.nodes)
         self._strangers, self._nodes, self._bytes = Rates(STRANGER), Rates(NODE), Rates(BYTES)
+        self._told = Rates(TOLD)
         self._under_way = InFlight(AT_ONCE)
         self._once = Once(AGE_S[1] - AGE_S[0])
 
@@ -79,14 +88,19 @@ class Gateway:
         except RefusedError as refused:
             if started.begun:
                 raise
-            if refused.status != WAITS:  # Who waits asks every few seconds.
-                LOG.info("refused %d %s: %s", refused.status, _address(scope), refused.problem)
+            self._tell(_address(scope), refused)
             await refused.response()(scope, receive, started)
 
+    def _tell(self, sender: str, refused: RefusedError) -> None:
+        """Tell the operator's log; who waits asks every few seconds, and is not told of."""
+        with contextlib.suppress(RefusedError):
+            if refused.status != WAITS:
+                self._told.take(sender, time.monotonic())
+                LOG.info("refused %d %s: %s", refused.status, sender, refused.problem)
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["raw_path"]
-        if scope["query_string"]:
-            raise NOT_FOUND
+        # Whatever is asked for besides a path is as unknown as another path.
+        path = scope["raw_path"] if not scope["query_string"] else b""
         if path == HELLO and scope["method"] == "GET":
             await (await self._hello(scope))(scope, receive, send)
         elif path == INVITED and scope["method"] == "POST":
@@ -98,12 +112,12 @@ class Gateway:
         elif path == LEAVE and scope["method"] == "POST":
             headers = _headers(scope)
             await self._node(scope, headers)
-            answer = await self._enrolling.let_go(credentials.shown(headers).key, headers, receive)
+            answer = await self._enrolling.let_go(credentials.shown(headers).text, headers, receive)
             await answer(scope, receive, send)
         elif path in FLEET and scope["method"] == "POST":
             await self._fleet(path, scope, receive, send)
         else:
-            raise NOT_FOUND
+            raise RefusedError(404, "not found")
 
     async def _hello(self, scope: Scope) -> Response:
         """Version and clock; a node hears besides for how long it is still taken to be there."""
@@ -122,7 +136,7 @@ class Gateway:
         shown = credentials.shown(headers)
         credentials.check(shown, datetime.now(UTC))
         self._once.show(shown.once, now)
-        answer = await self._enrolling.answer(shown.key, headers, receive)
+        answer = await self._enrolling.answer(shown.text, headers, receive)
         await answer(scope, receive, send)
 
     async def _fleet(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,9 +166,9 @@ class Gateway:
         """Id of the node that asks; raises RefusedError if it is none that may."""
         now = time.monotonic()
         try:
-            shown = credentials.shown(headers)
-            self._enrolling.refuse_departed(shown.key)
-            node = await self._known(shown)
+            shown, sites = credentials.shown(headers), self._enrolling.sites()
+            refuse_departed(shown.text, sites)
+            node = await self._known(shown, sites)
             credentials.check(shown, datetime.now(UTC))
             self._once.show(shown.once, now)
         except RefusedError:
@@ -163,16 +177,17 @@ class Gateway:
         self._nodes.take(node, now)
         return node
 
-    async def _known(self, shown: credentials.Credentials) -> int:
+    async def _known(self, shown: credentials.Credentials, sites: Sites) -> int:
         """Id of a node by its key; of one that joined and waits, the refusal says so."""
         try:
             return await self._roster.node(shown.key)
         except RefusedError as unknown:
+            asked = unknown.status == httpx.codes.UNAUTHORIZED
             try:
                 credentials.check(shown, datetime.now(UTC))
             except RefusedError as wrong:
-                raise (wrong if unknown.status == httpx.codes.UNAUTHORIZED else unknown) from None
-            self._enrolling.refuse_waiting(shown.key)
+                raise (wrong if asked else unknown) from None
+            refuse_waiting(shown.text, sites, asked=asked)
             raise
 
 

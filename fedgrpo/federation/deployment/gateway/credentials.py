@@ -14,7 +14,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from fedgrpo.federation.deployment.flower_internals.control import AGE_S, verified
+from fedgrpo.federation.deployment.flower_internals.control import AGE_S, node_key, verified
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 KEY, TIME, SIGNATURE = b"flwr-public-key", b"flwr-timestamp", b"flwr-signature"
@@ -41,6 +41,11 @@ class Credentials:
     signature: bytes
 
     @property
+    def text(self) -> str:
+        """The key as the book of sites has it."""
+        return self.key.decode("latin-1")
+
+    @property
     def once(self) -> tuple[bytes, int]:
         """What no two requests share: the key, and the nonce of its signature.
 
@@ -62,7 +67,8 @@ def shown(headers: Mapping[bytes, bytes]) -> Credentials:
 
 
 def check(shown: Credentials, now: datetime) -> None:
-    """Refuse a signature that is wrong, or of another time; raises RefusedError.
+    """Refuse a key that no node has, and a signature that is wrong, or of another time; raises
+    RefusedError.
 
     Parameters
     ----------
@@ -75,7 +81,13 @@ def check(shown: Credentials, now: datetime) -> None:
         age = (now - datetime.fromisoformat(shown.time.decode("ascii"))).total_seconds()
     except (ValueError, TypeError):
         raise RefusedError(401, "the signed time is no time", cure=_CURE) from None
-    if not verified(shown.key, shown.time, shown.signature):
+    if (key := node_key(shown.key)) is None:
+        raise RefusedError(
+            401,
+            "this key is of a kind that Flower does not take",
+            cure="use fedgrpo join, which makes one; or ssh-keygen -t ecdsa -b 384",
+        )
+    if not verified(key, shown.time, shown.signature):
         raise RefusedError(401, "the signature is not by the key that is shown", cure=_CURE)
     if not AGE_S[0] < age < AGE_S[1]:
         how = f"{-age:.0f} s fast" if age < 0 else f"{age:.0f} s slow"

@@ -1,4 +1,7 @@
-"""Refusals: an HTTP status, and words for who reads the log on the other side."""
+"""Refusals: an HTTP status, and words for who reads the log on the other side.
+
+Each is made where it is raised: one that is kept would keep the frames of all who raised it.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,3 @@ class RefusedError(Exception):
         """As Flower's own programs read it, and people."""
         said = {"code": self.status, "detail": self.problem, "extra": self.cure}
         return Response(json.dumps(said), self.status, media_type="application/json")
-
-
-NOT_FOUND = RefusedError(404, "not found")

@@ -59,7 +59,7 @@ class FederationFile(BaseModel):
         try:
             with path.open("rb") as file:
                 found = cls.model_validate(tomllib.load(file))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise SettingsError(
                 f"{folder} is no federation's folder: it has no {FILE}",
                 cure="name the folder that 'fedgrpo server init' made with --server, in the "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
-from fedgrpo.site.node_folder import owned_folder
+from fedgrpo.site.node_folder import chosen_folder, owned_folder
 
 NAME = "server"
 """Name by which Flower's command line knows the SuperLink."""
@@ -32,13 +32,8 @@ class StateFolder:
     @classmethod
     def of(cls, path: Path) -> StateFolder:
         """Make it, or narrow it to mode 0700; raises RunError if it cannot be had."""
-        try:
-            return cls(owned_folder(path.expanduser().absolute()))
-        except (OSError, RunError):
-            raise RunError(
-                f"state folder {path} cannot be made, or belongs to another user",
-                cure="name a folder of your own: fedgrpo server FOLDER",
-            ) from None
+        cure = "name a folder of your own: fedgrpo server FOLDER"
+        return cls(chosen_folder(path, "state folder", cure))
 
     @property
     def database(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,13 +98,3 @@ def _agreed(folder: Path, settings: Path | None) -> Settings:
             cure="name the settings of the runs to come: --settings agreed.toml",
         )
     return read_scenario(settings or folder / AGREED, {}, Path.cwd())
-
-
-def open_invitations(book: Book) -> dict[str, int]:
-    """When each invitation that nobody has used expires, by site: Unix time, in seconds."""
-    now = time.time()
-    return {
-        name: site.expires
-        for name, site in book.sites().items()
-        if site.token and not site.used_by and now < site.expires
-    }

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Mapping
 
 from fedgrpo.federation.deployment.flower_internals.control import (
     REGISTER_NODE,
     UNREGISTER_NODE,
+    KnownNode,
     register_node,
     unregister_node,
 )
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Enrolled, Sites
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.ground.errors import RunError
@@ -49,14 +51,22 @@ async def keep_registered(inner: Inner, book: Book) -> None:
 
 async def bring(inner: Inner, sites: Sites) -> None:
     """Register the keys that take part, and unregister those that do not any more; raises
-    RefusedError if the SuperLink is not there.
+    RefusedError if the SuperLink is not there. What it refuses of one site (a key that was
+    unregistered by hand, say) keeps no other one out.
     """
     known = await inner.nodes()
     for name, site in sites.items():
-        if site.key and site.key.encode() not in known:
-            await inner.told(REGISTER_NODE, register_node(site.key.encode()))
-            LOG.warning("%s takes part from now on", name)
-        for key in site.former:
-            if node := known.get(key.encode()):
-                await inner.told(UNREGISTER_NODE, unregister_node(node.number))
-                LOG.warning("a key of %s takes part no more", name)
+        try:
+            await _bring(inner, name, site, known)
+        except RefusedError as error:
+            LOG.warning("what the book has of %s is not taken: %s", name, error)
+
+
+async def _bring(inner: Inner, name: str, site: Enrolled, known: Mapping[bytes, KnownNode]) -> None:
+    if site.key and site.key.encode() not in known:
+        await inner.told(REGISTER_NODE, register_node(site.key.encode()))
+        LOG.warning("%s takes part from now on", name)
+    for key in site.former:
+        if node := known.get(key.encode()):
+            await inner.told(UNREGISTER_NODE, unregister_node(node.number))
+            LOG.warning("a key of %s takes part no more", name)

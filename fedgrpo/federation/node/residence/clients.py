@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ from fedgrpo.federation.node.residence.line import (
     Prepare,
     Sized,
 )
-from fedgrpo.ground.errors import ModelError
+from fedgrpo.ground.errors import ModelError, RunError
+from fedgrpo.ground.machine import is_own
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
@@ -64,7 +67,7 @@ class ResidentClients:
     def __init__(self, door: Path) -> None:
         self._door = door
         self._line: Line | None = None
-        self._pid = 0
+        self._pid, self._until = 0, math.inf
         self._asked: tuple[str, Prepare] | None = None
 
     def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> ResidentClients:
@@ -82,16 +85,36 @@ class ResidentClients:
     ) -> float:
         """See :class:`fedgrpo.federation.node.clients.interfaces.PreparingFactory`.
 
+        An order is sized as if the process had to load everything first, whether or not it has:
+        else the code of a refusal would tell of one that had died. A process that comes to no end,
+        or has found the work to take too long, is ended: what it has measured, beside others that
+        loaded perhaps, shall not refuse every order to come.
+
         Raises
         ------
         ElsewhereError
             With the code of whatever failed there.
         ModelError
             If the process dies of it.
+        RunError
+            If another user listens at the door.
         """
+        began = time.monotonic()
+        self._until = began + declared.work_s
         identity = identity_of(settings, node_config, declared)
         self._asked = identity, Prepare.of(settings, node_config, adapter, declared)
-        return self._prepared()
+        try:
+            sized = self._prepared()
+        except LateError:
+            return math.inf
+        now = time.monotonic()
+        seconds = sized.seconds + max(0.0, sized.loading_s - (now - began))
+        if seconds > self._until - now:
+            LOG.warning(
+                "an order can take %.0f s here, too long: the next one is timed anew", seconds
+            )
+            self._end()
+        return seconds
 
     def contribute(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, key: bytes, watch: Watch
@@ -108,6 +131,7 @@ class ResidentClients:
         ElsewhereError
             With what failed, for the site's own people.
         """
+        self._until = watch.deadline
         for _ in range(_DEATHS):
             order = Contribute.of(adapter, plan, round, key, watch.plan, watch.left())
             try:
@@ -116,7 +140,7 @@ class ResidentClients:
                 watch.mishaps[_DIED] += 1
                 LOG.warning("%s in round %d", _DIED, round)
             self.close()
-            if self._prepared() > watch.left():
+            if self._prepared().seconds > watch.left():
                 raise LateError
         raise LateError
 
@@ -126,13 +150,20 @@ class ResidentClients:
             self._line.close()
         self._line = None
 
-    def _prepared(self) -> float:
+    def _end(self) -> None:
+        """End the process, which may listen to nobody."""
+        self.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _prepared(self) -> Sized:
         assert self._asked, "an order is prepared first"
         identity, order = self._asked
         for _ in range(_PREPARATIONS):
             try:
                 self._meet(identity)
-                return float(self._ask(order, Sized).seconds)
+                sized: Sized = self._ask(order, Sized)
+                return sized
             except GoneError:
                 LOG.warning("%s before it had loaded everything", _DIED)
                 self.close()
@@ -143,35 +174,38 @@ class ResidentClients:
 
     def _contributed(self, order: Contribute, watch: Watch) -> NDArray[np.float64]:
         """Raises GoneError if the process died, LateError if it was ended."""
-        assert self._line
-        limit = None if order.left_s == float("inf") else max(0.0, order.left_s)
-        self._line.connection.settimeout(limit)
-        try:
-            done: Contributed = self._ask(order, Contributed, mishaps=watch.mishaps)
-        except TimeoutError:
-            # What hangs in it may listen to nobody.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-            raise LateError from None
+        done: Contributed = self._ask(order, Contributed, mishaps=watch.mishaps)
         watch.mishaps.update(done.mishaps)
         self.close()
         return done.release
 
     def _meet(self, identity: str) -> None:
-        """Connect to a process that has loaded this, or nothing yet."""
+        """Connect to a process that has loaded this, or nothing yet; raises LateError if none is
+        there in time.
+        """
         for _ in range(_MEETINGS):
             self.close()
             self._line = Line(connected(self._door))
+            self._line.allow(self._until - time.monotonic())
             with contextlib.suppress(GoneError):
-                self._line.say(Hello(identity))
-                self._pid = self._line.hear(Here).pid
+                try:
+                    self._line.say(Hello(identity))
+                    self._pid = self._line.hear(Here).pid
+                except TimeoutError:
+                    raise LateError from None
                 return
         raise GoneError
 
     def _ask(self, order: object, kind: type, mishaps: dict[str, int] | None = None) -> Any:
+        """Raises GoneError if the process died, LateError if it was late and so was ended."""
         assert self._line
-        self._line.say(order)
-        answer = self._line.hear(kind, Failed)
+        self._line.allow(self._until - time.monotonic())
+        try:
+            self._line.say(order)
+            answer = self._line.hear(kind, Failed)
+        except TimeoutError:
+            self._end()
+            raise LateError from None
         if not isinstance(answer, Failed):
             return answer
         if mishaps is not None:
@@ -180,7 +214,13 @@ class ResidentClients:
 
 
 def connected(door: Path) -> socket.socket:
-    """A connection to whoever answers at a door."""
+    """A connection to whoever answers at a door; raises RunError if it is another user's."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(door))
-    return connection
+    if is_own(connection):
+        return connection
+    connection.close()
+    raise RunError(
+        f"another user of the machine listens at {door}",
+        cure="end the node, and start it again: its folder was removed, and made by somebody else",
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.ground.parts.loading import Stamp, stamp_of
 from fedgrpo.ground.parts.names import PartName, split_names
 from fedgrpo.settings import Scalar, Settings
@@ -18,7 +19,7 @@ from fedgrpo.site.declared import Declared
 
 def identity_of(settings: Settings, node_config: Mapping[str, Scalar], declared: Declared) -> str:
     """SHA-256 (hex) of all that a process keeps from one order to the next: settings, prompts, what
-    the site declares, and the files of its model and of code that settings name.
+    the site declares, and the files of its model and of code that settings name, by file or module.
 
     A process that holds anything else ends, and the next one loads what there is now. So an order
     finds what it would find in a process of its own.
@@ -36,8 +37,9 @@ def identity_of(settings: Settings, node_config: Mapping[str, Scalar], declared:
 def _code(settings: Settings) -> Iterator[Stamp]:
     """Stamps of the files whose code the settings name."""
     for value in settings.to_run_config().values():
-        for text in split_names(value) if isinstance(value, str) and ".py:" in value else ():
-            yield stamp_of(PartName.read(text, "settings").place)
+        for text in split_names(value) if isinstance(value, str) and ":" in value else ():
+            with contextlib.suppress(SettingsError):  # Not every text with a colon names a part.
+                yield stamp_of(PartName.read(text, "settings").place)
 
 
 def _files(name: str) -> str:

@@ -2,11 +2,16 @@
 
 Both belong to the same user, and the socket lies in a folder that nobody else can enter. What
 crosses is dataclasses in the house's own form: arrays and scalars, and nothing that is run.
+
+Adversary: other users of the machine, where a folder was cleaned away and made by one of them; and
+a process that says nonsense, which counts as one that has ended.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,11 +30,13 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import Declared
 from fedgrpo.site.refusals import Refusal
 
-_LONGEST_HEAD = 80
+_HEAD, _LONGEST_HEAD = re.compile(rb"([A-Za-z]+) (\d{1,12})\n"), 80
+_LEAST_S = 1e-3
+"""A connection that may take no time at all would not block, and so look broken."""
 
 
 class GoneError(ConnectionError):
-    """The other process has ended, or does not go on with this connection."""
+    """The other process has ended, does not go on with this connection, or says nonsense."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,12 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Sized:
-    """Most seconds that the order can cost."""
+    """What the order can cost."""
 
     seconds: float
+    """At most, with everything loaded."""
+    loading_s: float
+    """Seconds that the process took to start and to load everything."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,10 @@ class Line:
         self._in.close()
         self.connection.close()
 
+    def allow(self, seconds: float) -> None:
+        """Let what is said and heard take so long; infinity takes any time."""
+        self.connection.settimeout(None if math.isinf(seconds) else max(_LEAST_S, seconds))
+
     def say(self, value: object) -> None:
         """Send a dataclass of :mod:`this module <.line>`; raises GoneError or TimeoutError."""
         data = pack(value)
@@ -176,21 +190,23 @@ class Line:
         Raises
         ------
         GoneError
-            If the other side is gone.
+            If the other side is gone, in the middle of a word or before it, or something else came.
         TimeoutError
             If the connection has a time limit, and it is over.
-        ProtocolError
-            If something else came.
         """
         try:
-            name, _, length = self._in.readline(_LONGEST_HEAD).decode().partition(" ")
-            data = self._in.read(int(length or 0))
+            head = _HEAD.fullmatch(self._in.readline(_LONGEST_HEAD))
+            data = self._in.read(int(head[2])) if head else b""
         except TimeoutError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             raise GoneError from error
-        if not name or len(data) < int(length):
-            raise GoneError
-        if _KINDS.get(name) not in kinds:
-            raise ProtocolError(f"{name!r} was said out of turn", cure="report this")
-        return unpack(_KINDS[name], data)
+        if head is None or len(data) < int(head[2]):
+            raise GoneError("the other process has broken off")
+        kind = _KINDS.get(head[1].decode())
+        if kind is None or kind not in kinds:
+            raise GoneError(f"{head[1]!r} was said out of turn")
+        try:
+            return unpack(kind, data)
+        except ProtocolError as error:
+            raise GoneError from error

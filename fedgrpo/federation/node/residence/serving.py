@@ -14,8 +14,6 @@ import logging
 import os
 import select
 import socket
-import struct
-import sys
 import threading
 import time
 from collections import Counter
@@ -37,7 +35,7 @@ from fedgrpo.federation.node.residence.line import (
     Prepare,
     Sized,
 )
-from fedgrpo.ground.machine import free_memory, whole_memory
+from fedgrpo.ground.machine import free_memory, is_own, whole_memory
 from fedgrpo.ground.mishaps import pass_on_interrupt
 
 LOG = logging.getLogger(__name__)
@@ -59,20 +57,33 @@ class Held:
 
     identity: str
     clients: LocalClients
+    starting_s: float
+    """Seconds that this process took to start."""
+    loading_s: float = 0.0
+    """Longest that it has prepared an order for: the first one loads everything."""
 
 
-def serve(door: socket.socket, idle_s: float) -> None:
+def serve(door: socket.socket, idle_s: float, asked: float) -> None:
     """Answer orders until nobody has asked for so long, memory is short, or somebody needs a
     process that holds something else.
+
+    Parameters
+    ----------
+    door:
+        At which orders come.
+    idle_s:
+        Seconds without one.
+    asked:
+        When this process was asked for, on the clock of :func:`time.monotonic`.
     """
-    held = Held("", LocalClients())
+    held = Held("", LocalClients(), time.monotonic() - asked)
     while (connection := _next(door, idle_s)) is not None:
         with Line(connection) as line:
             try:
                 if not _is_meant(line, held):
                     LOG.info("other settings, prompts or files: the model is loaded again")
                     return
-                _answer(line, held.clients)
+                _answer(line, held)
             except GoneError:
                 continue
 
@@ -85,7 +96,7 @@ def _next(door: socket.socket, idle_s: float) -> socket.socket | None:
         with contextlib.suppress(TimeoutError):
             connection, _ = door.accept()
             connection.setblocking(True)
-            if _is_own(connection):
+            if is_own(connection):
                 return connection
             connection.close()
         if free_memory() < SHORT * whole_memory():
@@ -93,17 +104,6 @@ def _next(door: socket.socket, idle_s: float) -> socket.socket | None:
             return None
     LOG.info("no order for %.0f minutes: the model is unloaded until the next one", idle_s / 60)
     return None
-
-
-def _is_own(connection: socket.socket) -> bool:
-    """Whether this user's process is at the other end. The folder says so too, and on systems other
-    than Linux alone.
-    """
-    if not sys.platform.startswith("linux"):
-        return True
-    size = struct.calcsize("3i")
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    return int(struct.unpack("3i", found)[1]) == os.geteuid()
 
 
 def _is_meant(line: Line, held: Held) -> bool:
@@ -115,12 +115,12 @@ def _is_meant(line: Line, held: Held) -> bool:
     return True
 
 
-def _answer(line: Line, clients: LocalClients) -> None:
+def _answer(line: Line, held: Held) -> None:
     """Answer what is asked on a connection, until it is closed."""
     order: Prepare = line.hear(Prepare)
-    line.say(_done(line, lambda _: _sized(clients, order)))
+    line.say(_done(line, lambda _: _sized(held, order)))
     while True:
-        line.say(_done(line, partial(_contributed, clients, order, line.hear(Contribute))))
+        line.say(_done(line, partial(_contributed, held.clients, order, line.hear(Contribute))))
 
 
 def _done(line: Line, work: Callable[[Mishaps], Sized | Contributed]) -> object:
@@ -135,9 +135,14 @@ def _done(line: Line, work: Callable[[Mishaps], Sized | Contributed]) -> object:
         return Failed(refusal_of(error), type(error).__name__, dict(mishaps))
 
 
-def _sized(clients: LocalClients, order: Prepare) -> Sized:
+def _sized(held: Held, order: Prepare) -> Sized:
     settings, config = order.read()
-    return Sized(clients.prepare(settings, config, order.adapter, order.declared))
+    began = time.monotonic()
+    try:
+        seconds = held.clients.prepare(settings, config, order.adapter, order.declared)
+    finally:  # What is refused for its adapter, say, has loaded everything all the same.
+        held.loading_s = max(held.loading_s, time.monotonic() - began)
+    return Sized(seconds, held.starting_s + held.loading_s)
 
 
 def _contributed(

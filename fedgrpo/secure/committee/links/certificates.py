@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
@@ -49,7 +50,7 @@ def signing_key(der: bytes) -> bytes:
     """Return the Ed25519 key in a certificate, 32 bytes; nothing if there is none."""
     try:
         key = x509.load_der_x509_certificate(der).public_key()
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         return b""
     return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else b""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from fedgrpo.ground.errors import MemberLostError, ProtocolError
@@ -54,16 +54,17 @@ async def dial(party: Party, peer: int, stream: Stream) -> None:
     MemberLostError
         If the connection breaks.
     """
-    refused = f"it refused this node: see that member {party.index}'s key is pinned there"
     await _greet(party, peer, stream)
-    index, _, shown = await _greeting(stream, peer, refused)
+    index, _, shown = await _greeting(stream, peer, "it closed the connection unanswered")
+    if not shown:
+        raise _lost(peer, f"it refused this node: see that member {party.index}'s key is pinned")
     if index != peer or signing_key(shown) != party.committee.members[peer].signing:
         raise ProtocolError(
             f"what answers at {party.committee.addresses[peer]} has another key than the one "
             f"pinned for committee member {peer}",
             cure=f"check member {peer}'s address and key with its operator, not over this network",
         )
-    with _lost_if_broken(peer, refused):
+    with _lost_if_broken(peer, "the connection was closed in the handshake"):
         await stream.writer.start_tls(tls_context(party.identity, shown, server=False))
         await stream.write(_hello(party))
         hello = await stream.reader.readexactly(_HELLO_BYTES)
@@ -99,6 +100,7 @@ async def answer(party: Party, stream: Stream, proven: Callable[[], None] = lamb
             cure="check the addresses in the committee's description",
         )
     if signing_key(shown) != party.committee.members[peer].signing:
+        await _refuse(party, peer, stream)
         raise StrangerError(
             f"a connection said to be from committee member {peer} came with another key than the "
             "one pinned for it",
@@ -124,8 +126,16 @@ async def _greet(party: Party, peer: int, stream: Stream) -> None:
         await stream.write(_GREETING.pack(_MAGIC, party.index, peer, len(own)) + own)
 
 
+async def _refuse(party: Party, peer: int, stream: Stream) -> None:
+    """Greet without a certificate: who was refused shall not take it for a crash. It is in the
+    clear and proves nothing, so it counts as a lost connection, with another word.
+    """
+    with suppress(OSError):
+        await stream.write(_GREETING.pack(_MAGIC, party.index, peer, 0))
+
+
 async def _greeting(stream: Stream, peer: int, what: str) -> tuple[int, int, bytes]:
-    """Read who the other side says it is, and its certificate."""
+    """Read who the other side says it is, and its certificate, which is empty if it refuses."""
     with _lost_if_broken(peer, what):
         header = await stream.reader.readexactly(_GREETING.size)
         magic, index, target, length = _GREETING.unpack(header)
@@ -162,8 +172,12 @@ def _lost_if_broken(peer: int, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError) as error:
-        raise MemberLostError(
-            peer,
-            f"no connection with committee member {peer}: {what} ({type(error).__name__})",
-            cure=f"see the log of member {peer}",
-        ) from None
+        raise _lost(peer, f"{what} ({type(error).__name__})") from None
+
+
+def _lost(peer: int, what: str) -> MemberLostError:
+    return MemberLostError(
+        peer,
+        f"no connection with committee member {peer}: {what}",
+        cure=f"see the log of member {peer}",
+    )

@@ -136,10 +136,32 @@ def test_what_cannot_be_done_is_refused_with_a_cure(folder, words):
     assert "cure: " in cli(*words, "--server", folder, code=2)
 
 
-def test_a_folder_that_is_no_federations_is_named(tmp_path):
-    said = " ".join(cli("status", "--server", tmp_path, code=2).split())
-    assert "is no federation's folder" in said
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("sites",),
+        ("sites", "--confirm", "hospital-a", "7K2M-0QXR-9DAB-44TZ"),
+        ("invite", "hospital-a"),
+        ("revoke", "hospital-a"),
+        ("run", "missing.toml"),
+        ("stop",),
+    ],
+)
+@pytest.mark.parametrize("place", [".", "nowhere", "file"])
+def test_a_folder_that_is_no_federations_is_named_and_stays_as_it_is(tmp_path, words, place):
+    (tmp_path / "file").write_text("")
+    said = " ".join(cli(*words, "--server", tmp_path / place, code=2).split())
+    assert f"{tmp_path / place} is no federation's folder" in said
     assert "FEDGRPO_SERVER" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_may_be_named_from_home(folder, agreed, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("FEDGRPO_SERVER", f"~/{folder.name}")
+    cli("invite", "hospital-a", "--settings", agreed)
+    assert "hospital-a" in cli("sites")
 
 
 @pytest.mark.parametrize("line", ["port = 'x'", "hots = 'a'", "port = "])

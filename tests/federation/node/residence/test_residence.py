@@ -20,7 +20,7 @@ from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.node.residence.clients import connected
 from fedgrpo.federation.node.residence.identity import identity_of
-from fedgrpo.federation.node.residence.line import GoneError, Hello, Here, Line, Prepare
+from fedgrpo.federation.node.residence.line import GoneError, Hello, Here, Line, Prepare, Sized
 from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.site import Refusal, declared_by
 from fedgrpo.site.node_folder import folder_beside
@@ -106,10 +106,21 @@ def test_it_refuses_by_the_same_codes_and_ends_when_nobody_waits_or_it_is_late(h
     process.wait(60)  # Nobody waits for what it loads.
     with opened(house, identity):
         process = house.process
+    began = time.monotonic()
     with pytest.raises(ElsewhereError) as caught:
         clients.prepare(node.settings, site, make_adapter(), declared)
+    loaded_s = time.monotonic() - began
     assert refusal_of(caught.value) is Refusal.ADAPTER, "another code than without the process"
-    clients.prepare(node.settings, site, node.adapter, declared)
+    clients.close()
+    with Line(connected(house.path)) as line:
+        line.say(Hello(identity))
+        line.hear(Here)
+        line.say(Prepare.of(node.settings, site, node.adapter, declared))
+        sized = line.hear(Sized)
+    assert sized.loading_s > 0.5 * loaded_s, "it was loaded for the order that was refused"
+    began = time.monotonic()
+    most = clients.prepare(node.settings, site, node.adapter, declared)
+    assert most + time.monotonic() - began >= sized.seconds + sized.loading_s
     assert house.process == process
     process.suspend()
     watch = Watch(deadline=time.monotonic() + 0.2)

@@ -132,7 +132,32 @@ def test_somebody_who_poses_as_a_member_is_turned_away_and_the_round_goes_on() -
                 lambda: connect(imposter, elsewhere, 2.0),
             )
     assert all(isinstance(end, bytes) for end in ends[:4])
-    assert "refused this node: see that member 3's key is pinned there" in problem(ends[4])
+    assert "refused this node: see that member 3's key is pinned" in problem(ends[4])
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_a_member_that_dies_while_it_is_greeted_is_not_said_to_have_refused(greets: bool) -> None:
+    """Before it answers, and in the middle of the handshake."""
+    with network() as net, listen("127.0.0.1:0") as own:
+
+        def die() -> bytes:
+            listener = net.listeners[0]
+            listener.settimeout(5)
+            with suppress(TimeoutError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        if greets:
+                            shown = certificate(IDENTITIES[0])
+                            head = struct.pack(">8sBBH", b"fedgrpo2", 0, 1, len(shown))
+                            connection.sendall(head + shown)
+                        connection.recv(1)
+            return b""
+
+        party = net.party(1)
+        _, end = together(die, lambda: connect(party, own, 1.0))
+    assert "closed" in problem(end)
+    assert "refused" not in problem(end)
 
 
 def test_strangers_that_connect_and_say_nothing_or_nonsense_do_not_stop_the_round() -> None:

@@ -12,34 +12,23 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import (
     Sites,
     departed,
     hashed,
+    revoked,
 )
+from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.invitation.invitation import when
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
-from fedgrpo.ground.errors import FedGRPOError
 
 MOST_BYTES = 4096
 """Of what a site sends."""
+_SIGNS = r"\A[0-9A-Za-z._+-]{0,64}\z"
 _NEW = "ask the operator for a new invitation"
-
-
-class NotAdmittedError(FedGRPOError, RuntimeError):
-    """A server does not let a site join.
-
-    Parameters
-    ----------
-    problem, cure:
-        For the site's people.
-    status:
-        Of HTTP.
-    """
-
-    def __init__(self, problem: str, *, cure: str, status: int) -> None:
-        super().__init__(problem, cure=cure)
-        self.status = status
 
 
 class Asking(BaseModel):
     """What a site sends to join, signed like a node's request by the key that is to take part.
+
+    Adversary: whoever sends it. What is said again, to the operator's log or to his console, has
+    signs of a fixed list.
 
     Attributes
     ----------
@@ -51,19 +40,19 @@ class Asking(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    site: str = Field(max_length=64)
-    token: str = Field(max_length=64)
-    fedgrpo: str = Field(max_length=64)
-    protocol: int
+    site: str = Field(pattern=_SIGNS)
+    token: str = Field(pattern=_SIGNS)
+    fedgrpo: str = Field(pattern=_SIGNS)
+    protocol: int = Field(ge=0, lt=1 << 16)
 
     @classmethod
     def read(cls, body: bytes) -> Asking:
-        """Read what came; raises NotAdmittedError if it is something else."""
+        """Read what came; raises RefusedError if it is something else."""
         try:
             return cls.model_validate_json(body)
         except ValidationError:
-            raise NotAdmittedError(
-                "this is no invitation that a server could read", cure=_NEW, status=400
+            raise RefusedError(
+                400, "this is no invitation that a server could read", cure=_NEW
             ) from None
 
 
@@ -83,7 +72,7 @@ def admit(book: Book, asking: Asking, key: str, now: float) -> Enrolled:
 
     Raises
     ------
-    NotAdmittedError
+    RefusedError
         If the invitation is not known here, was used by another key, or has expired; or if key or
         version cannot take part.
     """
@@ -100,7 +89,7 @@ def admit(book: Book, asking: Asking, key: str, now: float) -> Enrolled:
 
 
 def check_open(book: Book, asking: Asking, now: float) -> None:
-    """Say whether an invitation could be used; it stays as it is. Raises NotAdmittedError.
+    """Say whether an invitation could be used; it stays as it is. Raises RefusedError.
 
     Parameters
     ----------
@@ -113,29 +102,60 @@ def check_open(book: Book, asking: Asking, now: float) -> None:
     """
     site = _invited(book.sites(), asking)
     if site.used_by:
-        raise NotAdmittedError("this invitation was used", cure=_NEW, status=409)
+        raise RefusedError(409, "this invitation was used", cure=_NEW)
     _check_time(site, now)
+
+
+def leave(book: Book, key: str) -> str:
+    """Let the site go whose key takes part, and return its name.
+
+    Parameters
+    ----------
+    book:
+        Of the server.
+    key:
+        Of a node that the SuperLink knows, PEM.
+
+    Raises
+    ------
+    RefusedError
+        If it is no site's, or another one has taken its place by now.
+    """
+    name = next((name for name, site in book.sites().items() if site.key == key), "")
+
+    def left(site: Enrolled | None) -> Enrolled:
+        if not site or site.key != key:
+            raise RefusedError(
+                404,
+                "this node was registered by hand, and its operator has to do it",
+                cure="ask him to unregister it",
+            )
+        return revoked(site, name)
+
+    book.change(name, left)
+    return name
 
 
 def _check_version(asking: Asking) -> None:
     if (asking.fedgrpo, asking.protocol) != (VERSION, PROTOCOL):
-        raise NotAdmittedError(
+        raise RefusedError(
+            409,
             f"the server runs fedgrpo {VERSION}, protocol {PROTOCOL}; this site "
             f"{asking.fedgrpo}, protocol {asking.protocol}",
             cure="install the same version on both sides",
-            status=409,
         )
 
 
 def _invited(sites: Sites, asking: Asking) -> Enrolled:
-    site = sites.get(asking.site)
-    # The same words for a name and for a token: nobody is told who was invited.
-    if not site or not site.token or not secrets.compare_digest(site.token, hashed(asking.token)):
-        raise NotAdmittedError(
+    site = sites.get(asking.site, Enrolled())
+    # The same words for a name and for a token, and the same work: nobody is told who was invited.
+    fits = secrets.compare_digest(site.token or hashed(""), hashed(asking.token))
+    if not (fits and site.token):
+        raise RefusedError(
+            403,
             "this invitation is not known here: it is of another federation, or was replaced or "
             "revoked",
             cure=_NEW,
-            status=403,
         )
     return site
 
@@ -143,22 +163,22 @@ def _invited(sites: Sites, asking: Asking) -> Enrolled:
 def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
     site = _invited(sites, asking)
     if departed(key, sites):
-        raise NotAdmittedError(
+        raise RefusedError(
+            403,
             "this site's key was revoked, and a key that was revoked does not come back",
             cure="move node.key away, and join again: a new key is made",
-            status=403,
         )
-    if any(key in (other.key, other.waiting) for name, other in sites.items() if other != site):
-        raise NotAdmittedError(
+    if any(key in (s.key, s.waiting) for name, s in sites.items() if name != asking.site):
+        raise RefusedError(
+            409,
             "this key is that of another site",
             cure="join from a folder of its own: --directory FOLDER",
-            status=409,
         )
     if site.used_by and site.used_by != key:
-        raise NotAdmittedError(
+        raise RefusedError(
+            409,
             "this invitation was used before, by another machine",
             cure=f"{_NEW}; and tell him if it was not you who used it",
-            status=409,
         )
     if not site.used_by:
         _check_time(site, now)
@@ -167,6 +187,4 @@ def _check(sites: Sites, asking: Asking, key: str, now: float) -> Enrolled:
 
 def _check_time(site: Enrolled, now: float) -> None:
     if now >= site.expires:
-        raise NotAdmittedError(
-            f"this invitation has expired, on {when(site.expires)}", cure=_NEW, status=410
-        )
+        raise RefusedError(410, f"this invitation has expired, on {when(site.expires)}", cure=_NEW)

@@ -81,6 +81,8 @@ class Enrolled(BaseModel):
 Sites = Mapping[str, Enrolled]
 """By name."""
 _SITES = TypeAdapter(dict[str, Enrolled])
+_NOBODY: Sites = {}
+"""The same each time, so that whoever watches the book sees that nothing has changed."""
 
 
 class Book:
@@ -94,25 +96,25 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: tuple[int, int] = (0, 0)
-        self._sites: Sites = {}
+        # In one piece: threads that change the book look into it beside the one that answers.
+        self._seen: tuple[tuple[int, int], Sites] = (0, 0), {}
 
     def sites(self) -> Sites:
         """Read it, again only if it was changed; raises RunError if it cannot be read."""
         try:
-            status = (self._folder / FILE).stat()
+            status, seen = (self._folder / FILE).stat(), self._seen
             stamp = status.st_mtime_ns, status.st_ino
-            if stamp != self._seen:
-                self._sites = _SITES.validate_json((self._folder / FILE).read_bytes())
-                self._seen = stamp
+            if stamp != seen[0]:
+                read = _SITES.validate_json((self._folder / FILE).read_bytes())
+                self._seen = seen = stamp, read
         except FileNotFoundError:
-            self._sites, self._seen = {}, (0, 0)
+            return _NOBODY
         except (OSError, ValidationError) as error:
             raise RunError(
                 f"the book of sites {self._folder / FILE} cannot be read ({type(error).__name__})",
                 cure="restore it from a backup",
             ) from None
-        return self._sites
+        return seen[1]
 
     def change(self, name: str, changed: Callable[[Enrolled | None], Enrolled]) -> Enrolled:
         """Change one site, alone, and on disk when this returns.

@@ -6,21 +6,21 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive
 
-from fedgrpo.federation.deployment.flower_internals.control import is_node_key
 from fedgrpo.federation.deployment.gateway import bodies
 from fedgrpo.federation.deployment.gateway.enrolment.admission import (
     MOST_BYTES,
     Asking,
-    NotAdmittedError,
     admit,
     check_open,
+    leave,
 )
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites, departed, revoked
+from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites, departed
 from fedgrpo.federation.deployment.gateway.rates import Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.ground.errors import RunError
@@ -31,6 +31,9 @@ ATTEMPTS = Rate(0.5, 20)
 """How often an address may try to join."""
 WAITS = 423
 """HTTP's ``locked``: of a key that the operator has yet to confirm."""
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
 class Enrolling:
@@ -49,101 +52,87 @@ class Enrolling:
         """Count an attempt to join; raises RefusedError if there were too many."""
         self._attempts.take(sender, now)
 
-    async def answer(
-        self, key: bytes, headers: Mapping[bytes, bytes], receive: Receive
-    ) -> Response:
+    def sites(self) -> Sites:
+        """What the book has at the moment; raises RefusedError if it cannot be read."""
+        return _read(self._book.sites)
+
+    async def answer(self, key: str, headers: Mapping[bytes, bytes], receive: Receive) -> Response:
         """Let a key wait for the operator's confirmation; raises RefusedError if it may not.
 
         Parameters
         ----------
         key:
-            Public key, which has signed the request.
+            Public key, PEM, which has signed the request.
         headers:
             Of the request.
         receive:
             Brings its body.
         """
-        body = await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES))
-        if not is_node_key(key):
-            raise RefusedError(
-                400, "this key is of a kind that Flower does not take", cure="use fedgrpo join"
-            )
-        try:
-            asking = Asking.read(body)
-            site = await asyncio.to_thread(
-                admit, self._book, asking, key.decode("ascii"), time.time()
-            )
-        except NotAdmittedError as error:
-            raise RefusedError(error.status, error.problem, cure=error.cure) from None
-        except (RunError, OSError):
-            raise _UNREADABLE from None
+        asking = await _asking(headers, receive)
+        site = await asyncio.to_thread(_read, admit, self._book, asking, key, time.time())
         if site.waiting:
             LOG.warning("%s has come, and waits for its confirmation: fedgrpo sites", asking.site)
-        said = {"confirmed": not site.waiting, "before": site.had_another_key}
-        return Response(json.dumps(said), media_type="application/json")
+        return _said(confirmed=not site.waiting, before=site.had_another_key)
 
     async def look(self, headers: Mapping[bytes, bytes], receive: Receive) -> Response:
         """Say whether an invitation could be used; raises RefusedError if it could not."""
-        body = await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES))
-        try:
-            asking = Asking.read(body)
-            await asyncio.to_thread(check_open, self._book, asking, time.time())
-        except NotAdmittedError as error:
-            raise RefusedError(error.status, error.problem, cure=error.cure) from None
-        except (RunError, OSError):
-            raise _UNREADABLE from None
-        return Response(json.dumps({"site": asking.site}), media_type="application/json")
+        asking = await _asking(headers, receive)
+        _read(check_open, self._book, asking, time.time())
+        return _said(site=asking.site)
 
-    async def let_go(
-        self, key: bytes, headers: Mapping[bytes, bytes], receive: Receive
-    ) -> Response:
+    async def let_go(self, key: str, headers: Mapping[bytes, bytes], receive: Receive) -> Response:
         """Let a site go whose key has signed the request; raises RefusedError if it is none that
         was invited.
         """
         await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES))
-        text = key.decode("latin-1")
-        name = next((name for name, site in self._sites().items() if site.key == text), "")
-        if not name:
-            raise RefusedError(
-                404,
-                "this node was registered by hand, and its operator has to do it",
-                cure="ask him to unregister it",
-            )
-        try:
-            await asyncio.to_thread(self._book.change, name, lambda site: revoked(site, name))
-        except (RunError, OSError):
-            raise _UNREADABLE from None
+        name = await asyncio.to_thread(_read, leave, self._book, key)
         LOG.warning("%s has left", name)
-        return Response(json.dumps({"site": name}), media_type="application/json")
-
-    def refuse_departed(self, key: bytes) -> None:
-        """Refuse a key that was revoked or replaced, from the next request on."""
-        if departed(key.decode("latin-1"), self._sites()):
-            raise RefusedError(
-                401,
-                "this node's key was revoked, or another machine has taken its place",
-                cure="ask the operator for a new invitation, move node.key away, and join again",
-            )
-
-    def refuse_waiting(self, key: bytes) -> None:
-        """Tell a key that has joined that the operator has yet to confirm it, or just has."""
-        text = key.decode("latin-1")
-        if any(site.key == text for site in self._sites().values()):
-            raise RefusedError(WAITS, "this site is being let in", cure="wait a second")
-        if site := next((s for s in self._sites().values() if s.waiting == text), None):
-            raise RefusedError(
-                WAITS,
-                f"this site has joined and waits for the operator: its key is {site.fingerprint}",
-                cure="read him this fingerprint over the telephone",
-            )
-
-    def _sites(self) -> Sites:
-        try:
-            return self._book.sites()
-        except RunError:
-            raise _UNREADABLE from None
+        return _said(site=name)
 
 
-_UNREADABLE = RefusedError(
-    503, "the server cannot read its book of sites", cure="ask the operator to look at its log"
-)
+def refuse_departed(key: str, sites: Sites) -> None:
+    """Refuse a key that was revoked or replaced, from the next request on."""
+    if departed(key, sites):
+        raise RefusedError(
+            401,
+            "this node's key was revoked, or another machine has taken its place",
+            cure="ask the operator for a new invitation, move node.key away, and join again",
+        )
+
+
+def refuse_waiting(key: str, sites: Sites, *, asked: bool) -> None:
+    """Tell a key that has joined that the operator has yet to confirm it, or just has.
+
+    Parameters
+    ----------
+    asked:
+        Whether the SuperLink could be asked for its nodes. One that could not may know this key.
+    """
+    if asked and any(site.key == key for site in sites.values()):
+        raise RefusedError(WAITS, "this site is being let in", cure="wait a second")
+    if site := next((site for site in sites.values() if site.waiting == key), None):
+        raise RefusedError(
+            WAITS,
+            f"this site has joined and waits for the operator: its key is {site.fingerprint}",
+            cure="read him this fingerprint over the telephone",
+        )
+
+
+async def _asking(headers: Mapping[bytes, bytes], receive: Receive) -> Asking:
+    return Asking.read(await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES)))
+
+
+def _said(**what: object) -> Response:
+    return Response(json.dumps(what), media_type="application/json")
+
+
+def _read(work: Callable[Given, Made], *given: Given.args, **named: Given.kwargs) -> Made:
+    """Do what reads the book; raises RefusedError if it cannot be read or written."""
+    try:
+        return work(*given, **named)
+    except (RunError, OSError):
+        raise RefusedError(
+            503,
+            "the server cannot read its book of sites",
+            cure="ask the operator to look at its log",
+        ) from None

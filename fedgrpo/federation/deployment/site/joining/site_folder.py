@@ -16,7 +16,7 @@ from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import make_file, replace_file
 from fedgrpo.site import SpendingFile
-from fedgrpo.site.node_folder import owned_folder
+from fedgrpo.site.node_folder import chosen_folder
 
 SITE_FILE, SPENT = "site.toml", "spent.jsonl"
 
@@ -36,13 +36,8 @@ class SiteFolder:
     @classmethod
     def of(cls, path: Path) -> SiteFolder:
         """Make it, or narrow it to mode 0700; raises RunError if it cannot be had."""
-        try:
-            return cls(owned_folder(path.expanduser().absolute()))
-        except (OSError, RunError):
-            raise RunError(
-                f"the site's folder {path} cannot be made, or belongs to another user",
-                cure="name a folder of your own: --directory FOLDER",
-            ) from None
+        cure = "name a folder of your own: --directory FOLDER"
+        return cls(chosen_folder(path, "the site's folder", cure))
 
     @property
     def key(self) -> Path:
