@@ -263,9 +263,12 @@ class FedGRPO(Strategy):
         ------
         CohortError
             If fewer than ``federation.min_clients`` are online after ``federation.wait_s`` seconds.
+        SettingsError
+            If the protocol cannot trim so many; nobody has been charged for the round.
         """
         federation = self.settings.federation
         nodes = wait_for_nodes(grid, federation.min_clients, federation.wait_s)
+        protocol_of(self.settings).check_cohort(self.settings, len(nodes), "clients online")
         header = Header(grid.run.run_id, server_round)
         order = TrainOrder(
             header,

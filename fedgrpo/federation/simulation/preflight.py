@@ -15,6 +15,7 @@ from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.federation.server.checks import server_checks
 from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
+from fedgrpo.settings.protocols import protocol_of
 
 
 def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
@@ -66,6 +67,11 @@ def _check_cohort(settings: Settings) -> None:
             f"simulation.clients = {clients} is less than federation.min_clients = {needed}",
             cure=f"set simulation.clients >= {needed}, or lower federation.min_clients",
         )
+    # Some may drop out, and fewer of them are not always harder to trim.
+    protocol = protocol_of(settings)
+    hardest = min(range(clients, needed - 1, -1), key=partial(protocol.most_trim, settings))
+    named = "simulation.clients" if hardest == clients else "clients that do not drop out"
+    protocol.check_cohort(settings, hardest, named)
 
 
 def _check_machine(settings: Settings) -> None:
