@@ -17,7 +17,7 @@ from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.model.export.card import RunFacts, write_card
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
-from fedgrpo.report.console import report, shown
+from fedgrpo.report.console import conclude, shown
 from fedgrpo.report.records import (
     NO_PRIVACY,
     STEP,
@@ -40,6 +40,10 @@ STATE_EVERY = 25
 """Most steps that a killed run has to take again."""
 STATE = "state.pt"
 """The trainer's state, from which the same command resumes."""
+_UNTAUGHT = (
+    "see the warnings above for what kept it from learning, mend it (prompts that are right some of "
+    "the time, a reward that tells completions of one prompt apart), and begin anew"
+)
 
 
 def train(
@@ -86,7 +90,7 @@ def train(
     FedGRPOError
         Before the start, of the kind that fits.
     RunFailedError
-        If training began and failed.
+        If training began and failed, or no step of it changed the adapter.
     RunInterruptedError
         On Ctrl-C or SIGTERM, after the step under way.
     """
@@ -118,7 +122,7 @@ def train(
         ):
             session.run()
             session.writer.summary(summarise(settings, parts, session.writer.rows()))
-        report(chosen.path, console)
+        conclude(chosen.path, console, _UNTAUGHT)
     return chosen.path
 
 

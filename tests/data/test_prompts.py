@@ -192,6 +192,36 @@ def test_a_line_that_is_no_json_is_named_by_its_number(
     _check_quiet(caught.value)
 
 
+TWICE = [
+    '{"prompt": "SECRET a", "prompt": "SECRET b"}',
+    '{"prompt": [{"role": "user", "content": "SECRET a", "content": "SECRET b"}]}',
+]
+
+
+@pytest.mark.parametrize("row", TWICE)
+def test_a_row_in_which_one_value_hides_another_counts_nothing(tmp_path: Path, row: str) -> None:
+    """Which one was meant only its owner knows: refused by its number, its content never told."""
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "1+1="}\n\n' + row.replace("SECRET", SECRET) + "\n")
+    with pytest.raises(DataError, match="row 3 has a name twice, and only one value") as caught:
+        load_prompts(str(path))
+    assert SECRET not in str(caught.value)
+    rows, bad = usable_prompts(Source(str(path)))
+    assert ([row.prompt for row in rows], bad) == (["1+1="], 1)
+
+
+@pytest.mark.parametrize("row", TWICE)
+def test_a_file_of_json_with_such_a_row_is_refused(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(f'[{{"prompt": "1+1="}}, {row.replace("SECRET", SECRET)}]')
+    with pytest.raises(DataError, match="has a row in which a name stands twice") as caught:
+        load_prompts(str(path))
+    assert SECRET not in str(caught.value)
+    path.write_text(f'{{"prompt": "1+1="}}\n{row}\n')
+    with pytest.raises(DataError, match="row 2 has a name twice"):
+        load_prompts(str(path))
+
+
 def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
     path = _parquet(tmp_path / "p.parquet", [GOOD, {"prompt": None}])
     with pytest.raises(DataError, match="row 2 has an empty prompt"):

@@ -340,6 +340,17 @@ def test_a_reward_that_fails_on_the_way_names_itself_and_no_prompt(home: Path) -
     assert not [text for text in completions if len(text) > 2 and text in str(failed.value)]
 
 
+def test_training_of_which_no_step_counted_has_failed(home: Path) -> None:
+    """As a simulation has of which no round did: a script that goes on would go on with nothing."""
+    (home / "same.py").write_text("def same(completions):\n    return [1.0] * len(completions)\n")
+    with pytest.raises(
+        RunFailedError, match="none of 2 steps counted; the last one: nothing could"
+    ) as told:
+        run(write(home), overrides={"rounds": 2, "reward.functions": "same.py:same"})
+    assert "see the warnings above" in told.value.cure
+    assert (home / "runs/small/adapter").is_dir()
+
+
 def test_a_mistake_is_refused_before_anything_is_written(home: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         run(write(home), prompts="none.jsonl")

@@ -150,9 +150,11 @@ class FedGRPO(Strategy):
     def summary(self) -> None:
         """Log what this strategy does."""
         s, protocol = self.settings, protocol_of(self.settings)
+        size = protocol.summed(s, s.federation.min_clients)
+        over = f"groups of at least {size}" if size > 1 else "single clients"
         LOG.info(
-            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {trimmed_by(s)}) over groups of "
-            f"at least {protocol.group_size(s)} ({protocol.name}), privacy unit {s.privacy.unit}, "
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {trimmed_by(s)}) over {over} "
+            f"({protocol.name}), privacy unit {s.privacy.unit}, "
             f"noise by the {protocol.noise_place(s)}, {s.server.optimiser}"
         )
 
