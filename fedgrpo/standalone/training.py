@@ -41,8 +41,8 @@ STATE_EVERY = 25
 STATE = "state.pt"
 """The trainer's state, from which the same command resumes."""
 _UNTAUGHT = (
-    "see the warnings above for what kept it from learning, mend it (prompts that are right some of "
-    "the time, a reward that tells completions of one prompt apart), and begin anew"
+    "see the warnings above for what kept it from learning, mend it (prompts that are answered "
+    "right some of the time, a reward that tells a prompt's completions apart), and begin anew"
 )
 
 
