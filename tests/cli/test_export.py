@@ -77,6 +77,20 @@ def test_every_form_is_the_model_that_was_trained(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_family_that_gguf_does_not_know_is_refused_before_anything_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setattr("fedgrpo.model.export.gguf_file.PERMUTED", {"qwen2": False})
+    Path("model.gguf").write_text("of another day")
+    status, said = invoke(run, "--merged", "merged", "--gguf", "model.gguf")
+    assert status == 2
+    assert "model type 'llama' is none that can be written as GGUF here" in said
+    assert not Path("merged").exists()
+    assert Path("model.gguf").read_text() == "of another day"
+
+
+@pytest.mark.slow
 def test_another_base_under_the_same_name_is_refused(run: Path) -> None:
     config = json.loads((run.parent / "base/config.json").read_text())
     torch.manual_seed(1)
@@ -125,5 +139,9 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
     weights = run / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     assert "adapter_model.safetensors cannot be read" in invoke(run, "--merged", "x")[1]
+    pytest.importorskip("gguf")
+    assert "there is no folder" in invoke(run, "--merged", "x", "--gguf", "nowhere/a.gguf")[1]
+    assert "is a folder" in invoke(run, "--merged", "x", "--gguf", run)[1]
+    assert not Path("x").exists()  # One form was in order, and nothing of it was begun.
     (run / "adapter" / "adapter_config.json").unlink()
     assert "finish the run" in invoke(run, "--merged", "x")[1]

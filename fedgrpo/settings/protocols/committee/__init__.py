@@ -91,7 +91,7 @@ class Committee(Protocol):
 
     def most_trim(self, settings: Settings, clients: int) -> int:
         """As many as leave the mean something; of a median, as it withstands."""
-        if clients < LEFT or settings.robust.rule == "trimmed_mean":
+        if settings.robust.rule == "trimmed_mean":
             return most_trim(clients)
         return (groups_of(clients) - 1) // 2
 
@@ -103,7 +103,7 @@ class Committee(Protocol):
         if (most := self.most_trim(settings, clients)) >= trim:
             return
         fitting = [n for n in range(LEFT, MOST_GROUPS + 1) if self.most_trim(settings, n) >= trim]
-        cures = [f"set robust.trim <= {most}"] if most >= 0 else []
+        cures = [f"set robust.trim <= {max(most, 0)}"]
         if fitting and clients < fitting[0]:
             cures = [f"set {named} >= {fitting[0]}", *cures]
         elif fitting:
@@ -111,7 +111,7 @@ class Committee(Protocol):
         raise impossible(
             f"robust.trim = {trim} is too much for {named} = {clients} over a committee, which "
             f"trims them as {groups_of(clients)} values in each coordinate",
-            ", or ".join(cures) or f"set {named} >= {LEFT} and robust.trim = 0",
+            ", or ".join(cures),
         )
 
     def adversaries(self, settings: Settings, size: int) -> list[tuple[str, float]]:
