@@ -14,6 +14,7 @@ from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
+from fedgrpo.grpo.learning.health import glance
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.model.export.card import RunFacts, write_card
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
@@ -40,10 +41,6 @@ STATE_EVERY = 25
 """Most steps that a killed run has to take again."""
 STATE = "state.pt"
 """The trainer's state, from which the same command resumes."""
-_UNTAUGHT = (
-    "see the warnings above for what kept it from learning, mend it (prompts that are answered "
-    "right some of the time, a reward that tells a prompt's completions apart), and begin anew"
-)
 
 
 def train(
@@ -122,8 +119,14 @@ def train(
         ):
             session.run()
             session.writer.summary(summarise(settings, parts, session.writer.rows()))
-        conclude(chosen.path, console, _UNTAUGHT)
+        conclude(chosen.path, console, untaught(parts.trainer.history))
     return chosen.path
+
+
+def untaught(history: Sequence[StepMetrics]) -> str:
+    """What to mend where no step could learn, as the last one tells."""
+    told = glance(history[-1]) if history else []
+    return " ".join([*told, "Mend what kept it from learning, and begin anew."])
 
 
 def local_settings(

@@ -18,6 +18,7 @@ from fedgrpo.settings import Settings
 from fedgrpo.standalone import train
 from tests.model.export.tiny_llama import CHAT, write_model
 from tests.models import stirred
+from tests.standalone.scenario import VARIED
 
 LENGTH = "Content-Length"
 IDS = torch.tensor([[5, 9, 17, 26, 44, 8]])
@@ -41,7 +42,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run on a model with a chat template."""
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "base", "llama", "qwen2")
-    Path("mine.toml").write_text("")
+    Path("varied.py").write_text(VARIED)
+    Path("mine.toml").write_text(
+        '[reward]\nfunctions = "varied.py:varied"\n[grpo]\noverlong_share = 0.5'
+    )
     train(Path("mine.toml"), overrides=SHORT | {"model.name": "base"})
     # So short a run leaves B at zero, which would hide every mistake.
     moved = stirred(Adapter.from_settings(Settings.from_mapping({"model": {"name": "base"}})))
