@@ -102,6 +102,11 @@ def _as_they_are(source: Source, most_bytes: int | None) -> Iterator[tuple[int, 
         raise DataError(f"prompt source {source.place} does not exist", cure="check the path")
     if path.is_dir():
         return enumerate(_read_saved(path, source.split), start=1)
+    if not path.is_file():
+        raise DataError(
+            f"prompt source {source.place} is no file but a pipe or a device, which is read once",
+            cure="write the prompts into a file: they are read more than once",
+        )
     kind = path.name.lower().removesuffix(".gz")
     if most_bytes is not None and kind.endswith((".json", ".csv")):
         raise DataError(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,13 @@ def test_empty_tables_are_refused(tmp_path: Path) -> None:
 def test_a_missing_source_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name} does not exist"):
         load_prompts(str(tmp_path / name))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(DataError, match="is no file but a pipe or a device") as caught:
+        load_prompts(str(tmp_path / "p.jsonl"))
+    assert "write the prompts into a file" in caught.value.cure
 
 
 def test_a_directory_without_a_dataset_is_refused(tmp_path: Path) -> None:
