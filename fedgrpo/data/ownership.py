@@ -17,6 +17,7 @@ from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.data.tasks import generate
 from fedgrpo.data.units import check_unit_column
+from fedgrpo.ground.chats import plain_text
 from fedgrpo.ground.errors import DataError
 from fedgrpo.settings import Scalar, Settings
 
@@ -134,6 +135,29 @@ def left_out(settings: Settings) -> tuple[DataError, ...]:
     """
     data = settings.data
     return () if data.source == "tasks" else tuple(_read(settings)[1])
+
+
+def held_out_and_trained_on(settings: Settings) -> str:
+    """Say how many held-out prompts of a source of their own are also trained on; empty if none is,
+    or if they come from the same source, of which they are taken away.
+
+    Raises
+    ------
+    DataError
+        If a source cannot be read.
+    """
+    if not settings.evaluation.source or settings.data.source == "tasks":
+        return ""
+    trained = {plain_text(row.prompt) for row in training_prompts(settings)}
+    held = evaluation_prompts(settings)
+    both = sum(plain_text(row.prompt) in trained for row in held)
+    return (
+        f"{both} of {len(held)} held-out prompts of evaluation.source are in data.source, too: "
+        "their rewards say how well they were learnt by heart. Take them out of one of the two, or "
+        "leave evaluation.source out: prompts are then held out by themselves"
+        if both
+        else ""
+    )
 
 
 def _own(settings: Settings, node_config: Mapping[str, Scalar]) -> Source:

@@ -21,6 +21,8 @@ Rows = Iterable[Mapping[str, Any]]
 
 _CHUNK = 2**20
 """Bytes that are read together of a line that is passed over."""
+_BOM = b"\xef\xbb\xbf"
+_ONCE = "take out the value that does not belong there"
 _NAMES, _NAME = 20, 100
 """Most columns that an error names, and most characters of a name."""
 
@@ -100,6 +102,11 @@ def _as_they_are(source: Source, most_bytes: int | None) -> Iterator[tuple[int, 
         raise DataError(f"prompt source {source.place} does not exist", cure="check the path")
     if path.is_dir():
         return enumerate(_read_saved(path, source.split), start=1)
+    if not path.is_file():
+        raise DataError(
+            f"prompt source {source.place} is no file but a pipe or a device, which is read once",
+            cure="write the prompts into a file: they are read more than once",
+        )
     kind = path.name.lower().removesuffix(".gz")
     if most_bytes is not None and kind.endswith((".json", ".csv")):
         raise DataError(
@@ -140,7 +147,7 @@ def _read_jsonl(path: Path, most_bytes: int | None) -> Iterator[tuple[int, objec
                 yield number, bad_row(path, number, problem, "shorten it or take it out")
                 continue
             # Some editors begin a UTF-8 file with a byte order mark, which JSON does not allow.
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            text = line.removeprefix(_BOM) if number == 1 else line
             if text.strip():
                 yield number, _parse(text, path, number)
 
@@ -150,10 +157,16 @@ def _read_json(path: Path, _: int | None) -> Iterator[tuple[int, object]]:
     with _opened(path) as file:
         content = file.read()
     try:
-        rows = json.loads(content.decode("utf-8-sig"))
+        rows = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object)
+    except _TwiceError:
+        if content.removeprefix(_BOM).lstrip().startswith(b"["):
+            raise DataError(
+                f"prompt source {path} has a row in which a name stands twice",
+                cure="take one of them out; of rows written as .jsonl the number is told",
+            ) from None
+        rows = None
     except (ValueError, RecursionError):
-        yield from _read_jsonl(path, _)
-        return
+        rows = None
     if not isinstance(rows, list):
         yield from _read_jsonl(path, _)
         return
@@ -218,11 +231,25 @@ def _parse(line: bytes, path: Path, number: int) -> object:
     """The line's value, or the error for it: one bad line says nothing of the others."""
     # JSON's and Unicode's own errors carry the whole line, so they are left behind.
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+    except _TwiceError:
+        return bad_row(path, number, "has a name twice, and only one value counts", _ONCE)
     except UnicodeDecodeError:
         return bad_row(path, number, "is not UTF-8", "save the file as UTF-8")
     except (ValueError, RecursionError):
         return bad_row(path, number, "is not valid JSON", "write one JSON object on each line")
+
+
+class _TwiceError(Exception):
+    """An object in which one value hides another."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON as a mapping; raises _TwiceError if a name stands in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError
+    return found
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:

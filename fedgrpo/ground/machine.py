@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import struct
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-_GROUP = Path("/sys/fs/cgroup")
+GROUP = Path("/sys/fs/cgroup")
+"""Folder of the control group that this process is in, as it sees itself."""
 _UNKNOWN = 8 * 2**30
 """Bytes that are taken to be there on another system than Linux, which says nothing without a
 library.
@@ -17,17 +18,23 @@ library.
 _NO_LIMIT = 2**62
 
 
-def usable_cores() -> int:
+def usable_cores(group: Path = GROUP) -> int:
     """Cores on which this process can compute at a time: what it may run on, and what its control
     group pays for. At least 1.
 
     A thread beyond a quota makes all of them wait: half a core too few costs less.
     """
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = (_GROUP / "cpu.max").read_text("ascii").split()
-        allowed = min(allowed, int(quota) // int(period))
-    return max(allowed, 1)
+    return max(int(min(allowed, paid_cores(group))), 1)
+
+
+def paid_cores(group: Path = GROUP) -> float:
+    """Cores that a control group pays for; infinite where it has no limit."""
+    try:
+        quota, period = (group / "cpu.max").read_text("ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
 
 
 def computing_threads() -> int:
@@ -70,6 +77,6 @@ def _meminfo(name: str) -> int:
 
 def _of_group(name: str, otherwise: int = _NO_LIMIT) -> int:
     try:
-        return int((_GROUP / f"memory.{name}").read_text("ascii"))
+        return int((GROUP / f"memory.{name}").read_text("ascii"))
     except (OSError, ValueError):
         return otherwise

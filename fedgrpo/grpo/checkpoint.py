@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import FedGRPOError, RunError
 from fedgrpo.ground.files import replace_file
 from fedgrpo.grpo.learning.best import WINDOW, BestAdapter, BestKeeper
 from fedgrpo.grpo.learning.health import HISTORY
@@ -52,12 +52,23 @@ def load_trainer(trainer: GRPOTrainer, path: Path) -> None:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        restore_trainer(trainer, state)
+    except FedGRPOError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        UnpicklingError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise RunError(
             f"{path} cannot be read as a trainer's state: {type(error).__name__}",
             cure="delete it to begin anew",
         ) from error
-    restore_trainer(trainer, state)
 
 
 def trainer_state(trainer: GRPOTrainer) -> State:

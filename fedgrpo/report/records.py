@@ -58,7 +58,7 @@ class RoundRow(Record):
     dropped: int
     """Nodes lost in this round, at any stage."""
     buckets: int
-    """Bucket means that the robust rule saw."""
+    """Vectors that the robust rule saw: bucket means, or as many as ``finished``, one a client."""
     epsilon: float | None
     """Privacy spent so far against the adversary of ``privacy.max_epsilon``: the worst one, or
     everybody but the committee. None: no differential privacy.
@@ -140,10 +140,12 @@ class RobustSummary(Record):
 
     rule: str
     trim: int
-    """Group means that it counted as possibly bad at either end; 0 for a rule that drops none."""
+    """Groups that it counted as possibly bad at either end; 0 for a rule that drops none."""
     buckets: int
     words: str
-    """The rule's own, for reading: ``trimmed mean of 4 group means, each coordinate ...``."""
+    """The rule's own, for reading: ``trimmed mean of 4 group means, each coordinate ...``, or ``of
+    12 clients' updates``.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,9 +37,12 @@ class OwnMetric:
     """Least and largest value that is reported. Public; what is outside is clipped."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        width = self.high - self.low  # Of two finite numbers it may overflow.
+        if not (math.isfinite(width) and width > 0):
+            name = getattr(self.function, "__name__", type(self.function).__name__)
             raise RewardError(
-                f"a metric declares low = {self.low} and high = {self.high}, which is no range",
+                f"metric {name!r} declares low = {self.low} and high = {self.high}, which is no "
+                "range of finite width",
                 cure="give two finite numbers, low below high",
             )
 
@@ -65,7 +68,7 @@ def declare_metric(*, low: float = 0.0, high: float = 1.0) -> Callable[[Function
     Raises
     ------
     RewardError
-        If the ends are no finite numbers with ``low`` below ``high``.
+        If the ends are no finite numbers with ``low`` below ``high``, or too far apart for one.
     """
 
     def add(function: Function) -> Function:

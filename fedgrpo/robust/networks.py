@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.ground.errors import SettingsError
-
-LARGEST_PARTITION = 20
-"""Values that a partition network is searched for; the search doubles with each more."""
+from fedgrpo.settings.protocols.committee.groups import MOST_GROUPS
 
 Network = tuple[tuple[int, int], ...]
 """Comparators (a, b), in order: wire a gets the smaller value and wire b the larger."""
@@ -72,7 +70,7 @@ def partition_network(count: int, trim: int) -> Network:
     Parameters
     ----------
     count:
-        Values, at most :data:`LARGEST_PARTITION`.
+        Values, at most :data:`MOST_GROUPS`.
     trim:
         Values in each outer group, from 0 to ``(count - 1) // 2``. None need no comparators.
 
@@ -81,10 +79,10 @@ def partition_network(count: int, trim: int) -> Network:
     SettingsError
         If there are too many values, or no such groups.
     """
-    if not (count <= LARGEST_PARTITION and 0 <= 2 * trim < count):
+    if not (count <= MOST_GROUPS and 0 <= 2 * trim < count):
         raise SettingsError(
             f"no partition network takes {trim} values off either end of {count}",
-            cure=f"use at most {LARGEST_PARTITION} values and trim less than half of them",
+            cure=f"use at most {MOST_GROUPS} values and trim less than half of them",
         )
     if trim == 0:
         return ()

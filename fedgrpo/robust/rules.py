@@ -125,15 +125,22 @@ def _nothing(*_: object) -> Vectors:
     raise NotImplementedError
 
 
-def describe(rule: str, buckets: int, trim: int) -> str:
-    """Say what a rule did: its name, of how many vectors, and what it left out."""
+def describe(rule: str, buckets: int, trim: int, clients: int) -> str:
+    """Say what a rule did: its name, of how many vectors, and what it left out.
+
+    Parameters
+    ----------
+    clients:
+        Whose releases these vectors are: as many where each is one client's.
+    """
     name = part_name(rule).replace("_", " ")
     if not buckets:
         return f"{name}, never applied"
     chosen = RULES[rule]
     options = getattr(chosen.combination, "keywords", {})
     said = chosen.words(buckets, trim, **options) if chosen.words else ""
-    return f"{name} of {buckets} group means" + (f", {said}" if said else "")
+    vectors = "clients' updates" if buckets == clients else "group means"
+    return f"{name} of {buckets} {vectors}" + (f", {said}" if said else "")
 
 
 def combine(rule: str, bucket_means: Vectors, trim: int, public: Public | None = None) -> Vectors:

@@ -9,6 +9,7 @@ from fedgrpo.data.failing import check_failing, failing_words
 from fedgrpo.data.ownership import (
     all_prompts,
     evaluation_prompts,
+    held_out_and_trained_on,
     left_out,
     training_prompts,
 )
@@ -85,7 +86,7 @@ def prepare(settings: Settings) -> Preparation:
     unread = left_out(settings)
     failures = [*unread, *trainer.collector.left_out]
     check_failing(failures, len(rows) + len(unread), settings.data.max_failing)
-    for sentence in failing_words(unread):
+    for sentence in filter(None, [*failing_words(unread), held_out_and_trained_on(settings)]):
         warnings.warn(sentence, TrainingWarning, stacklevel=2)
     mixture = held_out_reward(settings, trainer.collector.reward)
     return Preparation(

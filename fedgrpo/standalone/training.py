@@ -14,10 +14,11 @@ from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
+from fedgrpo.grpo.learning.health import glance
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.model.export.card import RunFacts, write_card
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
-from fedgrpo.report.console import report, shown
+from fedgrpo.report.console import conclude, shown
 from fedgrpo.report.records import (
     NO_PRIVACY,
     STEP,
@@ -86,7 +87,7 @@ def train(
     FedGRPOError
         Before the start, of the kind that fits.
     RunFailedError
-        If training began and failed.
+        If training began and failed, or no step of it changed the adapter.
     RunInterruptedError
         On Ctrl-C or SIGTERM, after the step under way.
     """
@@ -118,8 +119,14 @@ def train(
         ):
             session.run()
             session.writer.summary(summarise(settings, parts, session.writer.rows()))
-        report(chosen.path, console)
+        conclude(chosen.path, console, untaught(parts.trainer.history))
     return chosen.path
+
+
+def untaught(history: Sequence[StepMetrics]) -> str:
+    """What to mend where no step could learn, as the last one tells."""
+    told = glance(history[-1]) if history else []
+    return " ".join([*told, "Mend what kept it from learning, and begin anew."])
 
 
 def local_settings(

@@ -18,6 +18,7 @@ from fedgrpo.settings import Settings
 from fedgrpo.standalone import train
 from tests.model.export.tiny_llama import CHAT, write_model
 from tests.models import stirred
+from tests.standalone.scenario import VARIED
 
 LENGTH = "Content-Length"
 IDS = torch.tensor([[5, 9, 17, 26, 44, 8]])
@@ -41,7 +42,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run on a model with a chat template."""
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "base", "llama", "qwen2")
-    Path("mine.toml").write_text("")
+    Path("varied.py").write_text(VARIED)
+    Path("mine.toml").write_text(
+        '[reward]\nfunctions = "varied.py:varied"\n[grpo]\noverlong_share = 0.5'
+    )
     train(Path("mine.toml"), overrides=SHORT | {"model.name": "base"})
     # So short a run leaves B at zero, which would hide every mistake.
     moved = stirred(Adapter.from_settings(Settings.from_mapping({"model": {"name": "base"}})))
@@ -74,6 +78,20 @@ def test_every_form_is_the_model_that_was_trained(run: Path) -> None:
     assert not [text for text in texts if str(run.parent) in text]
     assert "| Steps | 1 |" in Path("merged/README.md").read_text()
     assert "is not empty" in invoke(run, "--merged", "merged")[1]
+
+
+@pytest.mark.slow
+def test_a_family_that_gguf_does_not_know_is_refused_before_anything_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setattr("fedgrpo.model.export.gguf_file.PERMUTED", {"qwen2": False})
+    Path("model.gguf").write_text("of another day")
+    status, said = invoke(run, "--merged", "merged", "--gguf", "model.gguf")
+    assert status == 2
+    assert "model type 'llama' is none that can be written as GGUF here" in said
+    assert not Path("merged").exists()
+    assert Path("model.gguf").read_text() == "of another day"
 
 
 @pytest.mark.slow
@@ -125,5 +143,9 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
     weights = run / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     assert "adapter_model.safetensors cannot be read" in invoke(run, "--merged", "x")[1]
+    pytest.importorskip("gguf")
+    assert "there is no folder" in invoke(run, "--merged", "x", "--gguf", "nowhere/a.gguf")[1]
+    assert "is a folder" in invoke(run, "--merged", "x", "--gguf", run)[1]
+    assert not Path("x").exists()  # One form was in order, and nothing of it was begun.
     (run / "adapter" / "adapter_config.json").unlink()
     assert "finish the run" in invoke(run, "--merged", "x")[1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,36 @@ def test_a_line_that_is_no_json_is_named_by_its_number(
     _check_quiet(caught.value)
 
 
+TWICE = [
+    '{"prompt": "SECRET a", "prompt": "SECRET b"}',
+    '{"prompt": [{"role": "user", "content": "SECRET a", "content": "SECRET b"}]}',
+]
+
+
+@pytest.mark.parametrize("row", TWICE)
+def test_a_row_in_which_one_value_hides_another_counts_nothing(tmp_path: Path, row: str) -> None:
+    """Which one was meant only its owner knows: refused by its number, its content never told."""
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "1+1="}\n\n' + row.replace("SECRET", SECRET) + "\n")
+    with pytest.raises(DataError, match="row 3 has a name twice, and only one value") as caught:
+        load_prompts(str(path))
+    assert SECRET not in str(caught.value)
+    rows, bad = usable_prompts(Source(str(path)))
+    assert ([row.prompt for row in rows], bad) == (["1+1="], 1)
+
+
+@pytest.mark.parametrize("row", TWICE)
+def test_a_file_of_json_with_such_a_row_is_refused(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(f'[{{"prompt": "1+1="}}, {row.replace("SECRET", SECRET)}]')
+    with pytest.raises(DataError, match="has a row in which a name stands twice") as caught:
+        load_prompts(str(path))
+    assert SECRET not in str(caught.value)
+    path.write_text(f'{{"prompt": "1+1="}}\n{row}\n')
+    with pytest.raises(DataError, match="row 2 has a name twice"):
+        load_prompts(str(path))
+
+
 def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
     path = _parquet(tmp_path / "p.parquet", [GOOD, {"prompt": None}])
     with pytest.raises(DataError, match="row 2 has an empty prompt"):
@@ -235,6 +266,13 @@ def test_empty_tables_are_refused(tmp_path: Path) -> None:
 def test_a_missing_source_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name} does not exist"):
         load_prompts(str(tmp_path / name))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(DataError, match="is no file but a pipe or a device") as caught:
+        load_prompts(str(tmp_path / "p.jsonl"))
+    assert "write the prompts into a file" in caught.value.cure
 
 
 def test_a_directory_without_a_dataset_is_refused(tmp_path: Path) -> None:

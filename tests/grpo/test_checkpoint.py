@@ -128,6 +128,14 @@ def test_a_damaged_file_is_refused_with_a_cure(tmp_path: Path) -> None:
         load_trainer(trainer(), path)
 
 
+@pytest.mark.parametrize("other", [[1], {"version": 1}, {"version": 1, "fingerprint": 3}, "text"])
+def test_a_file_of_something_else_is_refused_with_a_cure(other: object, tmp_path: Path) -> None:
+    torch.save(other, tmp_path / "state.pt")
+    with pytest.raises(RunError, match="trainer's state") as caught:
+        load_trainer(trainer(), tmp_path / "state.pt")
+    assert caught.value.cure
+
+
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     state = trainer_state(trainer()) | {"version": 99}
     torch.save(state, tmp_path / "state.pt")

@@ -133,6 +133,13 @@ def test_a_page_has_every_part_and_fetches_nothing(tmp_path: Path) -> None:
     assert all(link.startswith("#") for link in found.links)
 
 
+def test_single_clients_are_not_called_means_of_groups(tmp_path: Path) -> None:
+    rows = [replace(row, buckets=row.finished) for row in run(3)]
+    text = page(federation(tmp_path / "demo", rows), ledger=LEDGER).text
+    assert "Up to 1 of 11 clients may send forged updates" in text
+    assert "group means" not in text
+
+
 def test_whatever_comes_from_a_run_is_escaped(tmp_path: Path) -> None:
     folder = tmp_path / EVIL.replace("/", "∕")
     name = f"{EVIL}:{EVIL}"

@@ -18,6 +18,7 @@ from tests.report.alone import FUNCTIONS, step
 from tests.report.kept import kept_by, use_folder
 from tests.report.runs import round_row
 from tests.rooms import graph
+from tests.scenarios import write_small
 
 OTHER = """
 from fedgrpo.report.trackers import Tracker
@@ -35,21 +36,6 @@ CLOSED = """
 class Closed:
     def __init__(self, run):
         raise ValueError("no key is set: log in first")
-"""
-SMALL = """
-rounds = 2
-[simulation]
-clients = 9
-[data]
-prompts_per_client = 60
-min_prompts = 60
-[grpo]
-prompts_per_step = 2
-group_size = 2
-[privacy]
-unit = "none"
-[evaluation]
-prompts = 8
 """
 
 
@@ -175,7 +161,7 @@ def test_trackers_keep_the_rows_of_a_run(
     there = [name for name, library in NEEDS.items() if find_spec(library)]
     if not there:
         pytest.skip("no tracker's library is installed")
-    (tmp_path / "small.toml").write_text(SMALL)
+    write_small(tmp_path, rounds=2)
     called = [sys.executable, "-m", "fedgrpo.cli.app", command, "small.toml"]
     called += ["--in-process"] * (command == "simulate")
     called += ["--set", f"run.report_to={json.dumps(there)}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,14 @@ def test_what_cannot_be_used_is_refused_by_name(name: str, problem: str, cure: s
     assert cure in caught.value.cure
 
 
-@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)])
-def test_a_range_is_two_finite_numbers(low: float, high: float) -> None:
-    with pytest.raises(RewardError, match="which is no range"):
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.0, 1.0), (2.0, 1.0), (0.0, math.inf), (-math.inf, 0.0), (math.nan, 1.0), (-1e308, 1e308)],
+)
+def test_a_range_is_two_finite_numbers_of_finite_width(low: float, high: float) -> None:
+    with pytest.raises(RewardError, match="which is no range of finite width") as caught:
         declare_metric(low=low, high=high)(print)
+    assert f"metric 'print' declares low = {low} and high = {high}" in caught.value.problem
 
 
 def test_a_metric_is_no_reward_and_its_range_is_known_by_name() -> None:

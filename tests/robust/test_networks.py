@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.robust.networks import LARGEST_PARTITION, Network, layers, partition_network
+from fedgrpo.robust.networks import Network, layers, partition_network
+from fedgrpo.settings.protocols.committee.groups import MOST_GROUPS
 
 CASES = [(count, trim) for count in range(3, 21) for trim in range(1, (count + 1) // 2)]
 
@@ -63,7 +64,7 @@ def test_layers_keep_the_order_on_every_wire() -> None:
     np.testing.assert_array_equal(applied(flat, inputs), applied(network, inputs))
 
 
-@pytest.mark.parametrize(("count", "trim"), [(LARGEST_PARTITION + 1, 2), (6, 3), (5, -1)])
+@pytest.mark.parametrize(("count", "trim"), [(MOST_GROUPS + 1, 2), (6, 3), (5, -1)])
 def test_impossible_partitions_are_refused(count: int, trim: int) -> None:
     with pytest.raises(SettingsError, match=f"{trim} values off either end of {count}"):
         partition_network(count, trim)

@@ -309,7 +309,13 @@ def test_a_user_rule_is_called_checked_and_given_no_unproved_sensitivity() -> No
     ],
 )
 def test_a_rule_says_itself_what_it_did(rule: str, buckets: int, trim: int, said: str) -> None:
-    assert describe(rule, buckets, trim) == said
+    assert describe(rule, buckets, trim, 3 * buckets) == said
+
+
+def test_vectors_of_single_clients_are_not_called_means_of_groups() -> None:
+    assert describe("mean", 9, 0, 9) == "mean of 9 clients' updates"
+    assert describe("median", 9, 0, 27) == "median of 9 group means"
+    assert describe("median", 0, 0, 0) == "median, never applied"
 
 
 @pytest.mark.usefixtures("forgotten_rules")
@@ -322,4 +328,4 @@ def test_a_user_rule_over_whole_vectors_is_given_what_is_public() -> None:
     before = np.array([5.0, 6.0, 7.0])
     np.testing.assert_array_equal(combine("last", means, 1, Public(3, before)), before)
     np.testing.assert_array_equal(combine("last", means, 1), np.zeros(3))
-    assert describe("last", 3, 1) == "last of 3 group means, the last one again"
+    assert describe("last", 3, 1, 9) == "last of 3 group means, the last one again"

@@ -24,6 +24,11 @@ every = 3
 [privacy]
 unit = "none"
 """
+VARIED = """
+def varied(completion_ids):
+    return [float(sum(ids)) for ids in completion_ids]
+"""
+"""A reward that tells completions apart, whatever an untrained model says."""
 
 
 def write(folder: Path, text: str = SCENARIO) -> Path:

@@ -32,7 +32,7 @@ from fedgrpo.standalone.interruption import training_warnings
 from fedgrpo.standalone.rows import step_row
 from fedgrpo.standalone.training import local_settings
 from tests.models import tiny_trainer
-from tests.standalone.scenario import assert_same, rows, write
+from tests.standalone.scenario import VARIED, assert_same, rows, write
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,8 @@ chat_template = "{{ strftime_now('%d%m%Y') }}+{% for m in messages %}{{ m.conten
 prompts_per_step = 2
 group_size = 4
 max_completion_length = 4
+[reward]
+functions = "varied.py:varied"
 [evaluation]
 prompts = 2
 every = 3
@@ -181,6 +183,7 @@ def test_a_chat_template_that_tells_the_date_stops_no_run_on_another_day(
     prompts = [[{"role": "user", "content": f"{i}+1="}] for i in range(9)]
     lines = [json.dumps({"prompt": p, "answer": str(i + 1)}) for i, p in enumerate(prompts)]
     (home / "dated.jsonl").write_text("\n".join(lines))
+    (home / "varied.py").write_text(VARIED)
     scenario = write(home, DATED)
     whole, _ = run(scenario, run_dir=home / "whole")
     at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
@@ -338,6 +341,18 @@ def test_a_reward_that_fails_on_the_way_names_itself_and_no_prompt(home: Path) -
     assert "the same command resumes" in failed.value.cure
     completions = {row["completion"] for row in rows(home / "runs/small/completions.jsonl")}
     assert not [text for text in completions if len(text) > 2 and text in str(failed.value)]
+
+
+def test_training_of_which_no_step_counted_has_failed(home: Path) -> None:
+    """As a simulation has of which no round did: a script that goes on would go on with nothing."""
+    (home / "same.py").write_text("def same(completions):\n    return [1.0] * len(completions)\n")
+    with pytest.raises(
+        RunFailedError, match="none of 2 steps counted; the last one: nothing could"
+    ) as told:
+        run(write(home), overrides={"rounds": 2, "reward.functions": "same.py:same"})
+    assert "of the groups every completion has the same reward" in told.value.cure
+    assert told.value.cure.endswith("Mend what kept it from learning, and begin anew.")
+    assert (home / "runs/small/adapter").is_dir()
 
 
 def test_a_mistake_is_refused_before_anything_is_written(home: Path) -> None:

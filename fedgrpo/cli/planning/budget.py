@@ -12,6 +12,7 @@ from fedgrpo.cli.options import Overrides, parse_overrides
 from fedgrpo.cli.outcome import explained
 from fedgrpo.cli.planning.outlook import Outlook, print_outlook
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.settings.bounds import check_bounds
 
 if TYPE_CHECKING:
     from fedgrpo.privacy.accounting.budget import Budget
@@ -25,9 +26,9 @@ class Unit(StrEnum):
     PROMPT = "prompt"
 
 
-def _figure(meaning: str) -> Any:
+def _figure(meaning: str, least: int | None = None) -> Any:
     """A figure that is not known unless it is given."""
-    return typer.Option(help=meaning, show_default=False)
+    return typer.Option(help=meaning, show_default=False, min=least)
 
 
 def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
@@ -43,14 +44,14 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
     rounds: Annotated[int | None, _figure("Rounds.")] = None,
     epsilon: Annotated[float | None, _figure("Epsilon to aim for.")] = None,
     delta: Annotated[float, typer.Option(help="Chance that the bound fails.")] = 1e-5,
-    prompts: Annotated[int | None, _figure("Least prompts of a client (unit prompt).")] = None,
+    prompts: Annotated[int | None, _figure("Least prompts of a client (unit prompt).", 1)] = None,
     prompts_per_round: Annotated[
         int | None, _figure("Expected prompts of a client in a round (unit prompt).")
     ] = None,
-    cohort: Annotated[int | None, _figure("Clients in a round.")] = None,
-    trim: Annotated[int, typer.Option(help="Values trimmed at either end.")] = 0,
-    bucket_size: Annotated[int, typer.Option(help="Clients behind one value.")] = 1,
-    dimension: Annotated[int | None, _figure("Trainable values.")] = None,
+    cohort: Annotated[int | None, _figure("Clients in a round.", 1)] = None,
+    trim: Annotated[int, typer.Option(min=0, help="Values trimmed at either end.")] = 0,
+    bucket_size: Annotated[int, typer.Option(min=1, help="Clients behind one value.")] = 1,
+    dimension: Annotated[int | None, _figure("Trainable values.", 1)] = None,
     client_noise: Annotated[
         bool,
         typer.Option("--client-noise", help="Each client adds noise, before trimming."),
@@ -79,6 +80,7 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
             )
             print_outlook(_of_scenario(scenario, overrides, epsilon, dimension), as_json)
             return
+        _check_figures(noise_multiplier, rounds, delta)
         planned = plan_budget(
             unit.value,
             delta,
@@ -93,6 +95,15 @@ def budget(  # noqa: PLR0913 - Typer makes an option of each argument.
         )
         seen = Outlook(planned, taking_part, dimension, shared_noise=not client_noise)
         print_outlook(seen, as_json)
+
+
+def _check_figures(noise_multiplier: float | None, rounds: int | None, delta: float) -> None:
+    """Hold figures against the bounds of the settings that they stand for; raises SettingsError."""
+    if noise_multiplier is not None:
+        check_bounds("privacy.noise_multiplier", noise_multiplier)
+    if rounds is not None:
+        check_bounds("rounds", rounds)
+    check_bounds("privacy.delta", delta)
 
 
 def _refuse_beside_a_scenario(**options: float | None) -> None:

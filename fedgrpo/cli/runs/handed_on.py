@@ -11,7 +11,7 @@ from typing import Self
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
 from fedgrpo.model.export.card import stated_layout
-from fedgrpo.model.export.gguf_file import save_gguf
+from fedgrpo.model.export.gguf_file import check_known, check_place, save_gguf
 from fedgrpo.model.export.hub import publish
 from fedgrpo.model.export.merging import check_empty, save_merged
 from fedgrpo.model.lora import Adapter
@@ -57,21 +57,26 @@ def hand_on(chosen: Chosen, *, merged: Path | None, gguf: Path | None, hub: str)
         )
     if merged:
         check_empty(merged)
-        _merge(chosen, merged)
+    if gguf:
+        check_place(gguf)
+    if merged:
+        _merge(chosen, merged, as_gguf=gguf is not None)
         yield f"Merged model: {merged}"
     if gguf:
         with tempfile.TemporaryDirectory(dir=gguf.absolute().parent) as spare:
             folder = merged or Path(spare) / "merged"
             if not merged:
-                _merge(chosen, folder)
+                _merge(chosen, folder, as_gguf=True)
             save_gguf(folder, gguf)
         yield f"GGUF: {gguf}"
     if hub:
         yield f"Hub: {publish(chosen.adapter, hub)}"
 
 
-def _merge(chosen: Chosen, folder: Path) -> None:
-    """Merge into a base that is the one that the adapter was trained on."""
+def _merge(chosen: Chosen, folder: Path, *, as_gguf: bool) -> None:
+    """Merge into a base that is the one that the adapter was trained on; of a model that cannot be
+    written as GGUF, if that is asked for, nothing is written.
+    """
     if not (stated := stated_layout(chosen.adapter)):
         raise RunError(
             f"{chosen.adapter} has no card that says which base it is for",
@@ -84,4 +89,6 @@ def _merge(chosen: Chosen, folder: Path) -> None:
             "trained on",
             cure="put the base model back where it was",
         )
+    if as_gguf:
+        check_known(fresh.model.config.to_dict())
     save_merged(fresh.model, fresh.base.tokenizer, chosen.adapter, folder)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -130,21 +131,25 @@ async def keep_running(
 
 
 async def start_every(
-    pause_s: float, begin: Callable[[], subprocess.Popen[bytes]], longest_s: float
+    period_s: float, begin: Callable[[], subprocess.Popen[bytes]], longest_s: float
 ) -> None:
-    """Start a child now and then, after a pause each time, until this is cancelled.
+    """Start a child at whole periods after this was called, until this is cancelled.
+
+    When the next one starts does not depend on how long a child takes, which may follow from what
+    it looks at: whoever it greets sees the times.
 
     Parameters
     ----------
-    pause_s:
-        Before each.
+    period_s:
+        Between two; those that would start while one runs are left out.
     begin:
         Starts it.
     longest_s:
         After that it is ended.
     """
+    began = time.monotonic()
     while True:
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(until_next(time.monotonic() - began, period_s))
         process = begin()
         try:
             async with asyncio.timeout(longest_s):
@@ -153,6 +158,11 @@ async def start_every(
             LOG.warning("%s took more than %.0f s", process.args, longest_s)
         finally:
             end(process)
+
+
+def until_next(passed_s: float, period_s: float) -> float:
+    """Seconds to the next whole period, when so many have passed since the first began."""
+    return period_s - passed_s % period_s
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:

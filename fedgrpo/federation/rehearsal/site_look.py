@@ -35,6 +35,7 @@ from fedgrpo.rewards.composite import check_columns
 from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, isolated_mixture
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy
+from fedgrpo.site.checked import with_columns
 from fedgrpo.site.declared import declared_in
 from fedgrpo.site.limits import allowed, named_code
 from fedgrpo.site.look import (
@@ -74,7 +75,8 @@ def look_at_site(settings: Settings, config: Mapping[str, Scalar], *, rehearse: 
     Parameters
     ----------
     config:
-        The node's own: ``prompts``, and ``policy`` if it has one.
+        The node's own: ``prompts``, what ``columns`` are called in them, and ``policy`` if it has
+        one.
     rehearse:
         Whether to sample for a few prompts.
 
@@ -83,6 +85,7 @@ def look_at_site(settings: Settings, config: Mapping[str, Scalar], *, rehearse: 
     Look
         With faults in the place of what could not be seen.
     """
+    settings = with_columns(settings, str(config.get("columns", "")))
     file = find_policy(config)
     policy = _policy(file)
     use_cores(settings, config)

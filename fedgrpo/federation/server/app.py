@@ -212,7 +212,7 @@ def summarise(
         raise RunError("the run was never evaluated", cure="give the strategy an evaluator")
     first, last = measured[0], measured[-1]
     applied = [row for row in rows if row.round and row.applied]
-    groups = applied[-1].buckets if applied else 0
+    groups, clients = (applied[-1].buckets, applied[-1].finished) if applied else (0, 0)
     busy = strategy.train_s + strategy.evaluate_s
     return Summary(
         reward=RewardSummary.between(first, last),
@@ -224,7 +224,7 @@ def summarise(
             settings.robust.rule,
             trimmed_by(settings),
             groups,
-            describe(settings.robust.rule, groups, settings.robust.trim),
+            describe(settings.robust.rule, groups, settings.robust.trim, clients),
         ),
         dropped=state.progress.dropped,
         skipped_rounds=state.progress.skipped,

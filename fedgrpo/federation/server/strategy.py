@@ -151,9 +151,11 @@ class FedGRPO(Strategy):
     def summary(self) -> None:
         """Log what this strategy does."""
         s, protocol = self.settings, protocol_of(self.settings)
+        size = protocol.summed(s, s.federation.min_clients)
+        over = f"groups of at least {size}" if size > 1 else "single clients"
         LOG.info(
-            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {trimmed_by(s)}) over groups of "
-            f"at least {protocol.group_size(s)} ({protocol.name}), privacy unit {s.privacy.unit}, "
+            f"FedGRPO: {s.rounds} rounds, {s.robust.rule} (trim {trimmed_by(s)}) over {over} "
+            f"({protocol.name}), privacy unit {s.privacy.unit}, "
             f"noise by the {protocol.noise_place(s)}, {s.server.optimiser}"
         )
 
@@ -265,6 +267,8 @@ class FedGRPO(Strategy):
         CohortError
             If fewer than ``federation.min_clients``, or ``federation.cohort``, are online after
             ``federation.wait_s`` seconds.
+        SettingsError
+            If the protocol cannot trim so many; nobody has been charged for the round.
         """
         federation = self.settings.federation
         # As many as are drawn must be there, or those who come first would always be.
@@ -272,6 +276,7 @@ class FedGRPO(Strategy):
         online = wait_for_nodes(grid, least, federation.wait_s)
         secret, run = self._secret, self._journal.run
         nodes = drawn(online, federation.cohort, secret, run, server_round)
+        protocol_of(self.settings).check_cohort(self.settings, len(nodes), "clients asked")
         header = Header(grid.run.run_id, server_round)
         order = TrainOrder(
             header,

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from fedgrpo.data.failing import failing_words
-from fedgrpo.data.ownership import all_prompts, evaluation_prompts, left_out, node_prompts
+from fedgrpo.data.ownership import (
+    all_prompts,
+    evaluation_prompts,
+    held_out_and_trained_on,
+    left_out,
+    node_prompts,
+)
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.data.units import units_of
 from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.federation.server.checks import server_checks
 from fedgrpo.ground.errors import DataError, SettingsError, all_at_once
 from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
+from fedgrpo.settings.protocols import protocol_of
 
 
 def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
@@ -55,8 +62,16 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     else:
         checks.append(lambda read: _check_fewest(read, rows, "the smallest list in clients"))
     all_at_once([partial(check, settings) for check in checks])
-    left = () if rows is not None or _on_the_hub(settings.data) else left_out(settings)
-    return tuple(filter(None, [*failing_words(left), _noise_warning(settings)]))
+    return tuple(filter(None, [*_row_warnings(settings, rows), _noise_warning(settings)]))
+
+
+def _row_warnings(settings: Settings, given: Sequence[Sequence[PromptRow]] | None) -> Iterator[str]:
+    """What is odd about rows that are read from files here."""
+    if given is not None or _on_the_hub(settings.data):
+        return
+    yield from failing_words(left_out(settings))
+    if not _on_the_hub(settings.evaluation):
+        yield held_out_and_trained_on(settings)
 
 
 def _check_cohort(settings: Settings) -> None:
@@ -67,6 +82,12 @@ def _check_cohort(settings: Settings) -> None:
                 f"simulation.clients = {clients} is less than federation.{name} = {needed}",
                 cure=f"set simulation.clients >= {needed}, or lower federation.{name}",
             )
+    # Some may drop out, and fewer of them are not always harder to trim.
+    protocol, asked = protocol_of(settings), federation.cohort or clients
+    counts = range(asked, federation.min_clients - 1, -1)
+    hardest = min(counts, key=partial(protocol.most_trim, settings))
+    named = "clients asked" if hardest == asked else "clients that do not drop out"
+    protocol.check_cohort(settings, hardest, named)
 
 
 def _check_machine(settings: Settings) -> None:

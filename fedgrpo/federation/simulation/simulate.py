@@ -13,9 +13,9 @@ from fedgrpo.federation.simulation.flower_run import is_installed, run_in_flower
 from fedgrpo.federation.simulation.in_process import run_in_process
 from fedgrpo.federation.simulation.local_superlink import LOG
 from fedgrpo.federation.simulation.preflight import preflight
-from fedgrpo.ground.errors import RunFailedError, RunInterruptedError
-from fedgrpo.report.console import report
-from fedgrpo.report.reader import read_rows, read_status
+from fedgrpo.ground.errors import RunInterruptedError
+from fedgrpo.report.console import conclude
+from fedgrpo.report.reader import read_status
 from fedgrpo.report.run_directory import choose
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings.scenario import load_scenario
@@ -91,19 +91,10 @@ def simulate(
                 run_in_flower(settings, chosen.path, near=near, console=console)
         except KeyboardInterrupt:
             raise interrupted(chosen.path) from None
-        report(chosen.path, console)
-        _check_counted(chosen.path)
+        log = chosen.path / LOG
+        cure = f"see {log} for what clients ran into, mend it, and begin anew"
+        conclude(chosen.path, console, cure)
     return chosen.path
-
-
-def _check_counted(run_dir: Path) -> None:
-    """A run of which no round changed the model has failed, whatever else went well."""
-    rows = [row for row in read_rows(run_dir) if row.round]
-    if rows and not any(row.applied for row in rows):
-        raise RunFailedError(
-            f"none of {len(rows)} rounds counted; the last one: {rows[-1].reason}",
-            cure=f"see {run_dir / LOG} for what clients ran into, mend it, and begin anew",
-        )
 
 
 def interrupted(run_dir: Path) -> RunInterruptedError:

@@ -113,7 +113,22 @@ def check_start(
             guarded_mixture(reward, evaluation=True), collate_columns(held_out())
         ),
         lambda: check_encoding(settings, training()),
+        lambda: _check_by(settings, held_out()),
     ]
+
+
+def _check_by(settings: Settings, held_out: Rows) -> None:
+    """Refuse a column that somebody names and no held-out prompt has; the one that is named by
+    default belongs to built-in tasks alone.
+    """
+    by, usual = settings.evaluation.by, type(settings.evaluation).model_fields["by"].default
+    columns = collate_columns(held_out)
+    if by and by != usual and by not in columns:
+        raise DataError(
+            f"evaluation.by = {by!r} is a column that no held-out prompt has; beside prompt they "
+            f"have {', '.join(sorted(columns)) or 'none'}",
+            cure="name one of these, or leave it out",
+        )
 
 
 def held_out_reward(settings: Settings, trained: RewardMixture) -> RewardMixture:

@@ -8,6 +8,7 @@ wrongly, so it is refused: llama.cpp's own ``convert_hf_to_gguf.py`` reads the m
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fedgrpo.ground.errors import ModelError
+from fedgrpo.ground.errors import ModelError, RunError
 
 PERMUTED = {"llama": True, "mistral": True, "qwen2": False, "qwen3": False}
 """Families by transformers' name of the type: whether llama.cpp wants the two halves of rotary
@@ -44,7 +45,7 @@ def save_gguf(folder: Path, file: Path) -> None:
     folder:
         As :func:`fedgrpo.model.export.merging.save_merged` writes it: float32 or bfloat16.
     file:
-        Is replaced.
+        Is replaced, once the new one is whole.
 
     Raises
     ------
@@ -57,16 +58,30 @@ def save_gguf(folder: Path, file: Path) -> None:
     check_known(config)
     split = _split(json.loads((folder / "tokenizer.json").read_text("utf-8")))
     family = "llama" if config["model_type"] == "mistral" else config["model_type"]
-    writer = gguf.GGUFWriter(file, family)
-    _write_shape(writer, config)
-    _write_tokens(gguf, writer, folder, config, split)
-    exact = _write_tensors(gguf, writer, folder, config)
-    kinds = gguf.LlamaFileType
-    writer.add_file_type(kinds.ALL_F32 if exact else kinds.MOSTLY_BF16)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with tempfile.TemporaryDirectory(dir=file.absolute().parent) as spare:
+        draft = Path(spare) / file.name
+        writer = gguf.GGUFWriter(draft, family)
+        _write_shape(writer, config)
+        _write_tokens(gguf, writer, folder, config, split)
+        exact = _write_tensors(gguf, writer, folder, config)
+        kinds = gguf.LlamaFileType
+        writer.add_file_type(kinds.ALL_F32 if exact else kinds.MOSTLY_BF16)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        draft.replace(file)
+
+
+def check_place(file: Path) -> None:
+    """Refuse what is known before a model is loaded: a place where no file can be written, a
+    missing package. Raises RunError or ModelError.
+    """
+    if file.is_dir():
+        raise RunError(f"{file} is a folder", cure=f"name a file, for example {file}/model.gguf")
+    if not (folder := file.absolute().parent).is_dir():
+        raise RunError(f"there is no folder {folder} for {file.name}", cure="make it first")
+    _library()
 
 
 def check_known(config: Mapping[str, Any]) -> None:

@@ -97,10 +97,11 @@ class Cohort:
     @classmethod
     def of(cls, settings: Settings) -> Cohort:
         """The least cohort that these settings accept."""
+        clients = settings.federation.min_clients
         return cls(
-            clients=settings.federation.min_clients,
+            clients=clients,
             trim=trimmed_by(settings),
-            bucket_size=protocol_of(settings).group_size(settings),
+            bucket_size=protocol_of(settings).summed(settings, clients),
             prompts=settings.grpo.prompts_per_step if settings.privacy.unit == "prompt" else 1,
             after_trimming=settings.privacy.noise != "client",
         )

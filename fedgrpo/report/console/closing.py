@@ -7,9 +7,27 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from fedgrpo.ground.errors import RunFailedError
 from fedgrpo.report.console.summary_table import print_summary
 from fedgrpo.report.reader import Run, read_run
 from fedgrpo.report.wording import unit_of
+
+
+def conclude(run_dir: Path, console: Console, cure: str) -> None:
+    """Report on a run that has come to its end.
+
+    Raises
+    ------
+    RunFailedError
+        If none of its rounds, or steps, changed the model, whatever else went well: with this cure.
+    """
+    run = report(run_dir, console)
+    done = [row for row in run.rows if row.round]
+    if done and not any(row.applied for row in done):
+        raise RunFailedError(
+            f"none of {len(done)} {unit_of(done)}s counted; the last one: {done[-1].reason}",
+            cure=cure,
+        )
 
 
 def report(run_dir: Path, console: Console) -> Run:

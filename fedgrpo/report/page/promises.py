@@ -103,10 +103,13 @@ def _robust(run: Run, settings: Settings) -> str:
     if not _withstands(settings):
         how = f"robust rule {rule}" + ("" if trim else ", trim 0")
         return f"A single client that sends nonsense can steer the model: {how}."
-    groups = max((row.buckets for row in run.rows), default=0)
+    counted = [row for row in run.rows if row.buckets]
+    groups = max((row.buckets for row in counted), default=0)
+    single = all(row.buckets == row.finished for row in counted)
+    forged = "clients may send forged updates" if single else "group means may be forged"
     return (
-        f"Up to {trim} of {groups} group means may be forged: the {rule} takes what the others "
-        "agree on. A forger can still pull within what honest clients might have sent."
+        f"Up to {trim} of {groups} {forged}: the {rule} takes what the others agree on. A forger "
+        "can still pull within what honest clients might have sent."
     )
 
 

@@ -61,13 +61,24 @@ def exact_match(
 ) -> list[float | None]:
     """Reward 1 for a completion that equals ``answer``, both without surrounding white space.
 
-    A row whose answer is ``None`` is left to the other rewards. Numbers are compared as Python
-    writes them.
+    A row whose answer is ``None`` or NaN is left to the other rewards. Numbers are compared as
+    Python writes them, whole ones also without a fraction: tables keep whole numbers with gaps
+    between them as 12.0.
     """
     return [
-        None if wanted is None else float(completion_text(given).strip() == str(wanted).strip())
+        None if _is_missing(wanted) else float(completion_text(given).strip() in _written(wanted))
         for given, wanted in zip(completions, answer, strict=True)
     ]
+
+
+def _is_missing(wanted: object) -> bool:
+    return wanted is None or (isinstance(wanted, float) and math.isnan(wanted))
+
+
+def _written(wanted: object) -> tuple[str, ...]:
+    """Ways to write an answer."""
+    whole = isinstance(wanted, float) and wanted.is_integer()
+    return str(wanted).strip(), *([f"{wanted:.0f}"] if whole else [])
 
 
 @register_reward("numeric_match")

@@ -117,6 +117,14 @@ class Protocol(ABC):
         """Least number of clients in one of the vectors that the robust rule combines."""
         return 1
 
+    def summed(self, settings: Settings, clients: int) -> int:
+        """Clients in one of those vectors, of so many that take part."""
+        return self.group_size(settings)
+
+    def most_trim(self, settings: Settings, clients: int) -> int:
+        """Largest ``robust.trim`` that so many clients allow; below 0 if they are too few."""
+        return (clients // self.summed(settings, clients) - 1) // 2
+
     def noise_place(self, settings: Settings) -> str:
         """Who adds the noise: ``client``, ``server``, or the name of the protocol's own noiser."""
         return self.noiser.name if self.noiser else settings.privacy.noise
@@ -129,7 +137,29 @@ class Protocol(ABC):
         SettingsError
             Names them, and the cure.
         """
-        check_cohort(settings, self.group_size(settings))
+        self.check_cohort(settings, settings.federation.min_clients, "federation.min_clients")
+
+    def check_cohort(self, settings: Settings, clients: int, named: str) -> None:
+        """Refuse so many clients, of which nobody has trained yet, if the rule cannot trim them.
+
+        Parameters
+        ----------
+        named:
+            What says so many.
+
+        Raises
+        ------
+        SettingsError
+            Names it, and the trim that fits.
+        """
+        size, trim = self.group_size(settings), trimmed_by(settings)
+        if (most := self.most_trim(settings, clients)) < trim:
+            needed = required_clients(size, trim)
+            raise impossible(
+                f"{named} = {clients} is too small for robust.trim = {trim} in groups of {size}: "
+                f"{needed} clients are needed",
+                f"set {named} >= {needed}, or robust.trim <= {max(0, most)}",
+            )
 
     @abstractmethod
     def adversaries(self, settings: Settings, size: int) -> list[tuple[str, float]]:
@@ -179,16 +209,3 @@ def required_clients(bucket_size: int, trim: int) -> int:
 def trimmed_by(settings: Settings) -> int:
     """Values that the rule counts as possibly bad at either end: ``robust.trim``, or none."""
     return 0 if part_name(settings.robust.rule) in UNTRIMMED else settings.robust.trim
-
-
-def check_cohort(settings: Settings, size: int) -> None:
-    """Refuse a cohort that is too small for the rule over groups of this size."""
-    cohort = settings.federation.min_clients
-    trim = trimmed_by(settings)
-    if cohort < (needed := required_clients(size, trim)):
-        raise impossible(
-            f"federation.min_clients = {cohort} is too small for robust.trim = {trim} in groups "
-            f"of {size}: {needed} clients are needed",
-            f"set federation.min_clients >= {needed}, or robust.trim <= "
-            f"{max(0, (cohort // size - 1) // 2)}",
-        )

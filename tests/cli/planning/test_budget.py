@@ -70,6 +70,27 @@ def test_a_mistake_is_refused_with_a_cure(arguments: list[str], problem: str) ->
     assert "cure:" in text
 
 
+@pytest.mark.parametrize(
+    ("noise", "rounds", "problem"),
+    [
+        ("1e-300", "3", "privacy.noise_multiplier = 1e-300 is not in"),
+        ("1e300", "1000000000", "privacy.noise_multiplier = 1e+300 is not in"),
+        ("1", "0", "rounds = 0 is not in 1 to"),
+    ],
+)
+def test_figures_are_held_to_the_bounds_of_settings(noise: str, rounds: str, problem: str) -> None:
+    assert problem in run("--noise-multiplier", noise, "--rounds", rounds, code=2)
+
+
+@pytest.mark.parametrize(
+    "option", ["--cohort=0", "--dimension=0", "--dimension=-7", "--trim=-1", "--bucket-size=0"]
+)
+def test_a_count_of_nobody_is_refused_and_not_passed_over(option: str) -> None:
+    name, _, value = option.partition("=")
+    text = run("--noise-multiplier", "1", "--rounds", "3", name, value, code=2)
+    assert f"{value} is not in the range" in text
+
+
 def test_a_scenario_prints_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("s.toml").write_text("rounds = 10\n[privacy]\nunit = 'client'\nnoise_multiplier = 4.0\n")

@@ -104,7 +104,7 @@ def test_what_comes_now_and_then_comes_again_and_ends_with_who_waits_for_it(tmp_
         return begun[-1]
 
     async def watched():
-        visits = asyncio.create_task(children.start_every(0.0, begin, 60.0))
+        visits = asyncio.create_task(children.start_every(0.01, begin, 60.0))
         while not file.exists() or len(file.read_text()) < 2:
             assert not visits.done()
             await asyncio.sleep(0.05)
@@ -115,3 +115,12 @@ def test_what_comes_now_and_then_comes_again_and_ends_with_who_waits_for_it(tmp_
     asyncio.run(watched())
     assert len(begun) >= 2
     assert all(process.poll() is not None for process in begun)
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "wait_s"), [(0.0, 3600), (2.5, 3597.5), (3600, 3600), (3607, 3593), (11_000, 3400)]
+)
+def test_what_comes_every_hour_comes_at_hours_after_its_start_however_long_it_takes(
+    passed_s, wait_s
+):
+    assert children.until_next(passed_s, 3600.0) == wait_s

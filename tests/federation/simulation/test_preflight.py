@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedgrpo.data.ownership import held_out_and_trained_on
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.settings import Settings
@@ -53,3 +54,34 @@ def test_built_in_tasks_have_no_persons() -> None:
     tree = {"data": {"unit": "patient"}, "privacy": {"max_epsilon": 1e6}, "rounds": 1}
     with pytest.raises(SettingsError, match="belong to nobody"):
         preflight(Settings.from_mapping(tree))
+
+
+def measured_apart(folder: Path, evaluation: dict[str, object]) -> Settings:
+    """Rows with a topic, and rows of their own to measure on, of which two are trained on, too."""
+    for name, first in (("train", 0), ("test", 18)):
+        rows = [
+            {"prompt": f"{n}+1=", "answer": str(n + 1), "topic": n % 2}
+            for n in range(first, first + 20)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tree = {
+        "data": {"source": str(folder / "train.jsonl")},
+        "evaluation": {"source": str(folder / "test.jsonl"), "prompts": 9} | evaluation,
+        "privacy": {"unit": "none"},
+        "simulation": {"clients": 9},
+    }
+    return Settings.from_mapping(tree)
+
+
+@pytest.mark.slow
+def test_held_out_prompts_that_are_trained_on_are_told(tmp_path: Path) -> None:
+    (told,) = preflight(measured_apart(tmp_path, {}))
+    assert "2 of 9 held-out prompts of evaluation.source are in data.source, too" in told
+    assert held_out_and_trained_on(Settings()) == ""
+
+
+@pytest.mark.slow
+def test_a_column_to_report_by_is_looked_for_before_the_start(tmp_path: Path) -> None:
+    preflight(measured_apart(tmp_path, {"by": "topic"}))
+    with pytest.raises(DataError, match=r"evaluation\.by = 'topik' .* they have answer, topic"):
+        preflight(measured_apart(tmp_path, {"by": "topik"}))

@@ -15,27 +15,7 @@ from fedgrpo.federation.simulation.simulate import simulate
 from fedgrpo.ground.errors import RunFailedError
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario
-
-SCENARIO = """
-rounds = 1
-[simulation]
-clients = 9
-[data]
-prompts_per_client = 60
-min_prompts = 60
-[grpo]
-prompts_per_step = 2
-group_size = 2
-[privacy]
-unit = "none"
-[evaluation]
-prompts = 8
-"""
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
+from tests.scenarios import write_small
 
 
 def test_flower_is_told_of_every_client_and_what_it_needs() -> None:
@@ -55,7 +35,7 @@ def test_ray_gets_no_more_cores_than_the_clients_can_use(monkeypatch: pytest.Mon
 
 
 def test_overrides_take_the_place_of_the_scenario(tmp_path: Path) -> None:
-    scenario = write(tmp_path / "s.toml", SCENARIO)
+    scenario = write_small(tmp_path)
     overrides = {"rounds": 7, "data.tasks": ["add", "sort"], "robust.rule": "mean"}
     settings = load_scenario(scenario, overrides, tmp_path)
     assert (settings.rounds, settings.data.tasks) == (7, ("add", "sort"))
@@ -65,7 +45,7 @@ def test_overrides_take_the_place_of_the_scenario(tmp_path: Path) -> None:
 
 def test_paths_are_those_of_the_users_directory_and_names_stay(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
-    scenario = write(tmp_path / "s.toml", SCENARIO)
+    scenario = write_small(tmp_path)
     overrides = {
         "data.source": "mine.jsonl",
         "evaluation.source": "hf:public/set",
@@ -86,15 +66,15 @@ def test_paths_are_those_of_the_users_directory_and_names_stay(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_run_of_which_no_round_counts_has_failed(tmp_path: Path) -> None:
-    write(tmp_path / "small.toml", SCENARIO)
+    scenario = write_small(tmp_path)
     lost = {"simulation.droppers": 9, "simulation.dropout": 1.0, "federation.wait_s": 1.0}
     with pytest.raises(RunFailedError, match="none of 1 rounds counted; the last one: "):
-        simulate(tmp_path / "small.toml", overrides=lost, run_dir=tmp_path / "run", in_process=True)
+        simulate(scenario, overrides=lost, run_dir=tmp_path / "run", in_process=True)
 
 
 @pytest.mark.flower
 def test_a_run_finishes_reports_and_leaves_no_process(tmp_path: Path) -> None:
-    write(tmp_path / "small.toml", SCENARIO)
+    write_small(tmp_path)
     command = [str(Path(sysconfig.get_path("scripts")) / "fedgrpo"), "simulate", "small.toml"]
     before = {process.pid for process in psutil.process_iter()}
     done = subprocess.run(

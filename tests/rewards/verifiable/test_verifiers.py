@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -37,6 +38,13 @@ def test_exact_match_ignores_only_surrounding_space(form: Any) -> None:
     given = [form(" 42\n"), form("4 2"), form("42."), form("7"), form("x")]
     answers = ["42", "42", "42", 7, None]
     assert exact_match(["p"] * 5, given, answer=answers, task=["a"] * 5) == [1, 0, 0, 1, None]
+
+
+def test_exact_match_reads_answers_as_tables_keep_them() -> None:
+    """A column of whole numbers with a gap in it comes out of a table as 12.0 and NaN."""
+    given = ["12", "12.0", "12.5", "12", "-3", "12", "inf"]
+    answers = [12.0, 12.0, 12.5, math.nan, -3.0, 12.5, math.inf]
+    assert exact_match(["p"] * 7, given, answer=answers) == [1, 1, 1, None, 1, 0, 1]
 
 
 @pytest.mark.parametrize("form", [str, _chat])

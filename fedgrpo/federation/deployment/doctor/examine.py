@@ -30,8 +30,10 @@ class Examined:
 
 
 def examine(here: Surroundings) -> Iterator[Examined]:
-    """Make every check, in order of their numbers. Nothing on disk is changed."""
-    for _, check in sorted(CHECKS.items()):
+    """Make every check in order of their numbers, but last those that open prompts, model or
+    reward. Nothing on disk is changed.
+    """
+    for check in sorted(CHECKS.values(), key=lambda check: check.place):
         yield Examined(check, tuple(_found(check, here)))
 
 

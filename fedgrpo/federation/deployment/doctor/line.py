@@ -26,11 +26,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from fedgrpo.federation.deployment.doctor.finding import Finding, trouble
+from fedgrpo.federation.deployment.site.greeting import request, trusting
 
-CONNECT_S, ANSWER_S = 5.0, 15.0
-"""Longest waits for a connection and for an answer."""
-SYSTEM = "system"
-"""In the place of a root certificate: those that this machine trusts."""
+CONNECT_S = 5.0
+"""Longest wait for a connection."""
 NAME, PORT, TLS, SERVER, PROXY = 2, 3, 4, 5, 19
 """Numbers of the checks whose steps these are."""
 _EARLY, _EXPIRED, _OTHER_NAME, _OTHER_IP = 9, 10, 62, 64
@@ -110,6 +109,11 @@ class Line:
     hello: Hello | None = None
     broken: tuple[int, Finding] | None = field(default=None)
 
+    @property
+    def server(self) -> str:
+        """``HOST:PORT``."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class _Broken(Exception):  # noqa: N818 -- It never leaves this file.
     """A step that failed."""
@@ -133,10 +137,12 @@ def walk(host: str, port: int, root: str, clock: Callable[[], float]) -> Line:
     """
     line = Line(host, port, proxy_for(host))
     try:
-        trust = _trust(root)
-        if not line.proxy[0]:
+        direct = not line.proxy[0]
+        if direct:
             line = replace(line, addresses=_addresses(line))
             line = replace(line, address=_connected(line))
+        trust = _trust(root)
+        if direct:
             line = replace(line, certificate=_shown(line, trust))
         return replace(line, hello=_hello(line, trust, clock))
     except _Broken as broken:
@@ -167,17 +173,10 @@ def proxy_for(host: str) -> tuple[str, str]:
 
 def _trust(root: str) -> ssl.SSLContext:
     try:
-        if root == SYSTEM:
-            trust = ssl.create_default_context()
-        elif root.startswith("-----BEGIN"):
-            trust = ssl.create_default_context(cadata=root)
-        else:
-            trust = ssl.create_default_context(cafile=root)
+        return trusting(root)
     except (OSError, ValueError) as error:
         name = "of the invitation" if root.startswith("-----BEGIN") else root
         raise _Broken(TLS, "ca-unreadable", file=name, why=type(error).__name__) from None
-    trust.minimum_version = ssl.TLSVersion.TLSv1_3
-    return trust
 
 
 def _addresses(line: Line) -> tuple[str, ...]:
@@ -265,7 +264,7 @@ def _hello(line: Line, trust: ssl.SSLContext, clock: Callable[[], float]) -> Hel
     """Greet as the node itself does: through a proxy, if the environment names one."""
     try:
         began = clock()
-        answer = _asked(line, trust, {})
+        answer = request(line.server, trust, {}, "/hello", b"")
         ended = clock()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         why = str(error) or type(error).__name__
@@ -297,7 +296,7 @@ def ask(
         With what the server says, if it is no.
     """
     try:
-        answer = _asked(line, _trust(root), headers, path, body)
+        answer = request(line.server, _trust(root), headers, path, body)
         said = dict(answer.json())
     except (httpx.HTTPError, ValueError, TypeError) as error:
         raise RefusedError(0, f"it was reached and is gone ({type(error).__name__})", "") from None
@@ -322,19 +321,6 @@ class RefusedError(Exception):
     def __init__(self, status: int, problem: str, cure: str) -> None:
         super().__init__(problem)
         self.status, self.problem, self.cure = status, problem, cure
-
-
-def _asked(
-    line: Line,
-    trust: ssl.SSLContext,
-    headers: Mapping[str, str],
-    path: str = "/hello",
-    body: bytes = b"",
-) -> httpx.Response:
-    host = f"[{line.host}]" if ":" in line.host else line.host
-    url = f"https://{host}:{line.port}{path}"
-    with httpx.Client(verify=trust, timeout=ANSWER_S) as client:
-        return client.request("POST" if body else "GET", url, headers=headers, content=body or None)
 
 
 def _proxied(line: Line, why: str) -> _Broken:

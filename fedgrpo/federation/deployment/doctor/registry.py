@@ -28,6 +28,9 @@ class Check:
         In the list, and for people.
     private:
         Whether what it finds follows from prompts: it is told to who asked, and kept nowhere.
+    opens:
+        Whether it opens prompts, model or reward. It comes after all others, which take seconds
+        together and may send something: when that is sent is not to follow from prompts.
     look:
         Yields what it finds, at least one finding.
     """
@@ -35,20 +38,28 @@ class Check:
     number: int
     name: str
     private: bool
+    opens: bool
     look: Look
+
+    @property
+    def place(self) -> tuple[bool, int]:
+        """What checks are made in the order of."""
+        return self.opens, self.number
 
 
 CHECKS: dict[int, Check] = {}
 """All checks by their numbers."""
 
 
-def check(number: int, name: str, *, private: bool = False) -> Callable[[Look], Look]:
+def check(
+    number: int, name: str, *, private: bool = False, opens: bool = False
+) -> Callable[[Look], Look]:
     """Make a check known; see :class:`Check`. Raises ValueError if its number is taken."""
 
     def add(look: Look) -> Look:
         if number in CHECKS:
             raise ValueError(f"check {number} is there already: {CHECKS[number].name}")
-        CHECKS[number] = Check(number, name, private, look)
+        CHECKS[number] = Check(number, name, private, opens, look)
         return look
 
     return add

@@ -15,6 +15,7 @@ from fedgrpo.federation.deployment.invitation.invitation import Invitation
 from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import FedGRPOError, RunError
+from fedgrpo.ground.machine import GROUP
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.scenario import load_scenario
 from fedgrpo.site.look import Look
@@ -37,7 +38,7 @@ class Moment(StrEnum):
 class Machine:
     """Places of the operating system."""
 
-    cgroup: Path = Path("/sys/fs/cgroup")
+    cgroup: Path = GROUP
     mounts: Path = Path("/proc/self/mountinfo")
     units: tuple[Path, ...] = (
         Path("/etc/systemd/system"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fedgrpo.federation.deployment.flower_internals.control import AGE_S, sign
+from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
+from fedgrpo.federation.deployment.site.site_file import known_authorities
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import RunError, VersionError
 
@@ -106,23 +109,43 @@ def asked(
         If there is no answer, with a cure.
     """
     try:
-        trust = ssl.create_default_context(cafile=str(root))
-    except (OSError, ssl.SSLError):
+        trust = trusting(str(root))
+    except (OSError, ValueError):
         raise RunError(
             f"root certificate {root} cannot be read",
             cure="name the file that the operator gave you with --ca",
         ) from None
     try:
-        # As the node itself: through no proxy that this does not go through.
-        with httpx.Client(verify=trust, timeout=PATIENCE_S) as client:
-            method = "POST" if body else "GET"
-            return client.request(
-                method, f"https://{server}{path}", headers=headers, content=body or None
-            )
+        return request(server, trust, headers, path, body)
     except httpx.HTTPError as error:
         raise _unreachable(server, error) from None
     except httpx.InvalidURL:
         raise RunError(f"--server {server!r} is no HOST:PORT", cure="fed.example:8443") from None
+
+
+def trusting(root: str) -> ssl.SSLContext:
+    """Trust what a root certificate vouches for: its file, the certificate itself (PEM), or
+    ``system``. Raises OSError or ValueError if it cannot be read.
+    """
+    if root.startswith("-----BEGIN"):
+        trust = ssl.create_default_context(cadata=root)
+    else:
+        trust = ssl.create_default_context(cafile=known_authorities() if root == SYSTEM else root)
+    trust.minimum_version = ssl.TLSVersion.TLSv1_3
+    return trust
+
+
+def request(
+    server: str, trust: ssl.SSLContext, headers: Mapping[str, str], path: str, body: bytes
+) -> httpx.Response:
+    """Ask a server, with a body by POST: as the node itself does, through no proxy that this does
+    not go through. Raises httpx.HTTPError or httpx.InvalidURL.
+    """
+    with httpx.Client(verify=trust, timeout=PATIENCE_S) as client:
+        method = "POST" if body else "GET"
+        return client.request(
+            method, f"https://{server}{path}", headers=headers, content=body or None
+        )
 
 
 def _unreachable(server: str, error: httpx.HTTPError) -> RunError:

@@ -7,8 +7,9 @@ drawn from the same distributions. That costs nobody's privacy, as all prompts l
 anyway; a site's node never runs this.
 
 Rewards that only compare or count judge in this process, one prompt's group a call. Those that a
-user brings judge in the worker process of an ordinary client under prompt-level privacy: not for
-privacy's sake, but so that one that crashes, hangs or remembers costs its prompt and not the run.
+user brings, and metrics of users' own, are the affair of the worker process of an ordinary client
+under prompt-level privacy: not for privacy's sake, but so that one that crashes, hangs or remembers
+costs its prompt and not the run, and tells what it will tell where clients are deployed.
 """
 
 from __future__ import annotations
@@ -204,7 +205,8 @@ class BatchedClients:
         """Judges one prompt's group a call under prompt-level privacy, else a client's at once."""
         settings = self.settings
         names = {part_name(name) for name in settings.reward.functions}
-        if self.given.reward or settings.privacy.unit != "prompt" or names <= JUDGED_HERE:
+        plain = names <= JUDGED_HERE and not settings.privacy.own_metrics
+        if self.given.reward or settings.privacy.unit != "prompt" or plain:
             return self.given.mixture(settings)
         declared = declared_by(self._config(0), settings)
         return self.given.isolated(settings, declared, judging_limits(settings, declared))

@@ -14,8 +14,15 @@ from fedgrpo.settings.protocols.base import (
     Phase,
     Protocol,
     SiteLimits,
-    check_cohort,
     impossible,
+    trimmed_by,
+)
+from fedgrpo.settings.protocols.committee.groups import (
+    LEFT,
+    MOST_GROUPS,
+    bucket_of,
+    groups_of,
+    most_trim,
 )
 from fedgrpo.settings.protocols.committee.members import (
     MEMBER_KEYS,
@@ -82,14 +89,36 @@ class Committee(Protocol):
                 "its members are found among the clients of each round",
                 "set federation.cohort = 0, or aggregation.protocol = 'buckets'",
             )
-        trim = settings.robust.trim if rule == "trimmed_mean" else 0
-        if (cohort := settings.federation.min_clients) < (needed := 2 * trim + 3):
-            raise impossible(
-                f"federation.min_clients = {cohort} is too small for robust.trim = {trim} over a "
-                f"committee: {needed} clients are needed",
-                f"set federation.min_clients >= {needed}, or lower robust.trim",
-            )
-        check_cohort(settings, self.group_size(settings))
+        super().check(settings)
+
+    def summed(self, settings: Settings, clients: int) -> int:
+        """Clients whose sum is trimmed as one value; norms are checked of each by itself."""
+        return 1 if settings.robust.rule == "norm_checked" else bucket_of(clients)
+
+    def most_trim(self, settings: Settings, clients: int) -> int:
+        """As many as leave the mean something; of a median, as it withstands."""
+        if settings.robust.rule == "trimmed_mean":
+            return most_trim(clients)
+        return (groups_of(clients) - 1) // 2
+
+    def check_cohort(self, settings: Settings, clients: int, named: str) -> None:
+        """See :meth:`Protocol.check_cohort`: more clients do not always allow more, as beyond 20
+        they are summed in groups.
+        """
+        trim = trimmed_by(settings)
+        if (most := self.most_trim(settings, clients)) >= trim:
+            return
+        fitting = [n for n in range(LEFT, MOST_GROUPS + 1) if self.most_trim(settings, n) >= trim]
+        cures = [f"set robust.trim <= {max(most, 0)}"]
+        if fitting and clients < fitting[0]:
+            cures = [f"set {named} >= {fitting[0]}", *cures]
+        elif fitting:
+            cures = [*cures, f"have {MOST_GROUPS} take part at most"]
+        raise impossible(
+            f"robust.trim = {trim} is too much for {named} = {clients} over a committee, which "
+            f"trims them as {groups_of(clients)} values in each coordinate",
+            ", or ".join(cures),
+        )
 
     def adversaries(self, settings: Settings, size: int) -> list[tuple[str, float]]:
         """Everybody outside, and one curious member, who can take three of the four shares of the

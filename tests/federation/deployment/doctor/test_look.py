@@ -49,6 +49,19 @@ def test_what_is_right_is_green_and_no_prompt_is_shown(folder):
     assert "sort" not in json.dumps(said)
 
 
+def test_prompts_are_read_under_the_names_that_the_site_gives_their_columns(folder):
+    with site_folder(folder).open("a") as file:
+        file.write('columns = { prompt = "question", answer = "key" }\n')
+    rows = [{"question": f"sort {number}21=", "key": f"12{number}"} for number in range(8)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    here = seen(folder)
+    said = found(here, 9)
+    assert "8 rows, 8 units" in said[""]
+    assert "rows-unusable" not in said
+    assert "column-lacking" not in said
+    assert "numbers for 8 prompts" in found(here, 13)[""]
+
+
 def test_rows_that_cannot_be_used_are_counted_and_not_quoted(folder):
     site_folder(folder)
     with (folder / "prompts.jsonl").open("a") as file:

@@ -98,7 +98,10 @@ def test_a_certificate_that_is_not_right(code, certificate, cure, tmp_path):
 def test_a_root_certificate_that_is_none(door, tmp_path):
     here = seen(door.port, None)
     given = here.given.model_copy(update={"ca": str(tmp_path / "nowhere.crt")})
-    assert "nowhere.crt" in found(replace(here, given=given), 4)["ca-unreadable"]
+    here = replace(here, given=given)
+    assert "nowhere.crt" in found(here, 4)["ca-unreadable"]
+    assert "localhost is 127.0.0.1" in found(here, 2)[""].replace("::1, ", "")
+    assert list(found(here, 5)) == ["after-others"]
 
 
 def test_a_port_that_speaks_plain_text(door):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import os
 import shutil
 import socket
@@ -17,11 +18,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fedgrpo.federation.deployment.doctor.checks import agreed, state_and_disk
+from fedgrpo.federation.deployment.doctor.checks import agreed, prompts_and_policy, state_and_disk
+from fedgrpo.federation.deployment.doctor.checks import committee as dialling
+from fedgrpo.federation.deployment.doctor.examine import examine
 from fedgrpo.federation.deployment.doctor.registry import CHECKS, as_json
 from fedgrpo.federation.deployment.doctor.surroundings import Machine, Moment, Surroundings
 from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.federation.simulation.ports import free_ports
+from fedgrpo.ground.machine import paid_cores, usable_cores
 from fedgrpo.ground.run_files import alone
 from fedgrpo.secure.committee import Identity
 from fedgrpo.settings import Settings
@@ -246,6 +250,19 @@ def test_a_container_that_gives_less_than_a_core(folder, tmp_path):
     assert "0.5 cores" in found(place, 16)["quota-small"]
 
 
+@pytest.mark.parametrize(
+    ("said", "paid"),
+    [("150000 100000", 1.5), ("max 100000", math.inf), ("", math.inf), ("1 0", math.inf)],
+)
+def test_what_a_container_pays_for_is_read_in_one_place(said, paid, folder, tmp_path):
+    (tmp_path / "cpu.max").write_text(said)
+    assert paid_cores(tmp_path) == paid
+    cores = usable_cores(tmp_path)
+    assert cores == (1 if paid == 1.5 else len(os.sched_getaffinity(0)))
+    place = replace(here(folder, threads=cores + 1), machine=Machine(cgroup=tmp_path))
+    assert f"gives {cores}" in found(place, 16)["threads-many"]
+
+
 # 17 and 18, a member of a committee --------------------------------------------------------------
 
 
@@ -306,6 +323,22 @@ def test_a_member_that_cannot_be_reached(folder):
     said = found(member(folder, listed), 18)["member-unreached"]
     assert "member 4 at no.such.host.invalid:7443" in said
     assert "firewall" in said
+
+
+def test_others_are_dialled_before_prompts_are_looked_at(folder, monkeypatch):
+    """What takes seconds comes first, and when something is sent does not follow from prompts."""
+    done = []
+
+    def noted(module, name):
+        work = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: (done.append(name), work(*given))[1])
+
+    noted(dialling, "create_connection")
+    noted(prompts_and_policy, "files_stamp")
+    place = replace(member(folder, addresses()), moment=Moment.HOURLY)
+    made = [each.check.number for each in examine(place)]
+    assert made == [*(n for n in range(1, 22) if n not in (late := [9, 12, 13, 14, 21])), *late]
+    assert done == ["create_connection"] * 4 + ["files_stamp"]
 
 
 def test_a_member_that_does_not_hear_what_others_dial(folder):

@@ -27,8 +27,11 @@ from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture
+from fedgrpo.rewards.sandboxed.sandbox import sandbox_available
 from fedgrpo.settings import Scalar, Settings
 from tests.models import graded
+from tests.rewards import measured
 
 CLIENTS = 4
 SECRET = bytes(range(32))
@@ -181,6 +184,19 @@ def test_a_prompt_that_a_reward_fails_on_costs_itself_alone() -> None:
     for number, missing in enumerate(lost):
         same = np.array_equal(failed[number].release, fine[number].release)
         assert same == (missing == 0)
+
+
+@pytest.mark.skipif(not sandbox_available(), reason="needs Linux's seccomp filters")
+def test_a_metric_beside_a_plain_reward_remembers_no_other_prompt() -> None:
+    """It would say 1 to the first prompt only that it sees, if a process kept it."""
+    named = f"reward,{Path(measured.__file__)}:Counted"
+    chosen = settings(privacy__metrics=named, reward__functions="exact_match")
+    mixture = BatchedClients(chosen, Given(), SECRET).pupil(0).reward
+    assert isinstance(mixture, IsolatedMixture)
+    said = [mixture(["p"] * 2, ["aa", "x"], {"answer": ["aa"] * 2}) for _ in range(3)]
+    assert [each.total.tolist() for each in said] == [[1.0, 0.0]] * 3
+    assert [each.measured["metrics/Counted"].tolist() for each in said] == [[1.0, 0.0]] * 3
+    mixture.close()
 
 
 def test_who_drops_out_is_not_computed_and_changes_nobodys_coins() -> None:

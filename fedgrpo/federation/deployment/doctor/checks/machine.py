@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from fedgrpo.federation.deployment.doctor.checks.unlooked import unlooked
 from fedgrpo.federation.deployment.doctor.finding import Findings, fine, said, trouble, waits
 from fedgrpo.federation.deployment.doctor.registry import check
 from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
+from fedgrpo.ground.machine import paid_cores, usable_cores
 from fedgrpo.site.look import Fault, Look, SeenMemory
 
 GIB = 2**30
@@ -16,7 +14,7 @@ TIMES = 2.0
 """Factor within which what is foretold was found to be right: see ``fedgrpo.grpo.forecast``."""
 
 
-@check(14, "memory and GPU")
+@check(14, "memory and GPU", opens=True)
 def memory(here: Surroundings) -> Findings:
     """What a round would take at its peak, and what there is."""
     yield from unlooked(here)
@@ -41,22 +39,11 @@ def memory(here: Surroundings) -> Findings:
 @check(16, "processors")
 def processors(here: Surroundings) -> Findings:
     """Threads that the site's file asks for, and cores that the machine or a container gives."""
-    allowed = len(os.sched_getaffinity(0))
-    quota = _quota(here.machine.cgroup)
-    cores = allowed if quota is None else max(1, min(allowed, int(quota)))
+    cores, quota = usable_cores(here.machine.cgroup), paid_cores(here.machine.cgroup)
     threads = here.site.threads if here.site else 0
-    if quota is not None and quota < 1:
+    if quota < 1:
         yield trouble("quota-small", quota=f"{quota:.2g}")
     if threads > cores:
         yield trouble("threads-many", threads=threads, cores=cores)
     else:
         yield fine(f"{threads or cores} threads on {cores} cores")
-
-
-def _quota(cgroup: Path) -> float | None:
-    """Cores that the control group pays for; None where it has no limit."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text("ascii").split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):
-        return None

@@ -16,7 +16,7 @@ SLOW_S = 5.0
 """Of a reward, for one prompt's completions."""
 
 
-@check(12, "model")
+@check(12, "model", opens=True)
 def model(here: Surroundings) -> Findings:
     """That it is on this machine, whole, as safetensors, and brings no code."""
     yield from unlooked(here)
@@ -30,7 +30,7 @@ def model(here: Surroundings) -> Findings:
                 yield waits("check 14 comes first")
 
 
-@check(13, "reward", private=True)
+@check(13, "reward", private=True, opens=True)
 def reward(here: Surroundings) -> Findings:
     """That it can be loaded, and gives a number for made-up completions of ten prompts."""
     yield from unlooked(here)
@@ -55,7 +55,7 @@ def _judged(seen: SeenReward) -> Findings:
         yield fine(f"numbers for {seen.prompts} prompts; for one prompt: {each}")
 
 
-@check(21, "rehearsal", private=True)
+@check(21, "rehearsal", private=True, opens=True)
 def rehearsal(here: Surroundings) -> Findings:
     """Reward, groups without signal and seconds of a rehearsed batch."""
     if not here.rehearse:

@@ -2,73 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 
 from fedgrpo.federation.deployment.doctor.finding import Finding, Findings, fine, trouble, waits
 from fedgrpo.federation.deployment.doctor.line import NAME, PORT, PROXY, SERVER, TLS, Line
-from fedgrpo.federation.deployment.doctor.registry import check
+from fedgrpo.federation.deployment.doctor.registry import Look, check
 from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
 
 SOON_DAYS = 30
 """Before the end of a certificate."""
 
 
-def step(here: Surroundings, number: int) -> Findings:
-    """What is wrong with a step; nothing if it was taken."""
-    if here.line is None:
-        yield waits("check 8 says why nobody knows the server")
-    elif here.line.broken:
-        broken, finding = here.line.broken
-        if broken == number:
-            yield finding
-        elif broken < number or broken == PROXY:
-            yield waits(f"check {broken} comes first")
+def step(number: int, name: str) -> Callable[[Callable[[Line], Finding]], Look]:
+    """Make a check of a step of the way. What is decorated says what was found of a step that was
+    taken from here; one that failed, waits for another or is left to a proxy tells so itself.
+    """
+
+    def add(taken: Callable[[Line], Finding]) -> Look:
+        @check(number, name)
+        @wraps(taken)
+        def look(here: Surroundings) -> Findings:
+            line = here.line
+            broken = line.broken[0] if line and line.broken else None
+            if line is None:
+                yield waits("check 8 says why nobody knows the server")
+            elif line.broken and broken == number:
+                yield line.broken[1]
+            elif broken == PROXY or (broken or PROXY) < number:
+                yield waits(f"check {broken} comes first")
+            elif line.proxy[0] and number != SERVER:
+                yield fine(f"left to the proxy {line.proxy[1]}")
+            else:
+                yield taken(line)
+
+        return look
+
+    return add
 
 
-@check(NAME, "server's name")
-def name(here: Surroundings) -> Findings:
+@step(NAME, "server's name")
+def name(line: Line) -> Finding:
     """Whether the server's name has an address."""
-    wrong = list(step(here, NAME))
-    yield from wrong
-    if not wrong and (line := here.line):
-        yield _left(line) or fine(f"{line.host} is {', '.join(line.addresses)}")
+    return fine(f"{line.host} is {', '.join(line.addresses)}")
 
 
-@check(PORT, "server's port")
-def port(here: Surroundings) -> Findings:
+@step(PORT, "server's port")
+def port(line: Line) -> Finding:
     """Whether something listens there, and lets this machine connect."""
-    wrong = list(step(here, PORT))
-    yield from wrong
-    if not wrong and (line := here.line):
-        yield _left(line) or fine(f"{line.address}, port {line.port}, can be reached")
+    return fine(f"{line.address}, port {line.port}, can be reached")
 
 
-@check(TLS, "server's certificate")
-def certificate(here: Surroundings) -> Findings:
+@step(TLS, "server's certificate")
+def certificate(line: Line) -> Finding:
     """Authority, name, validity and fingerprint."""
-    wrong = list(step(here, TLS))
-    yield from wrong
-    if wrong or not (line := here.line):
-        return
     if not (shown := line.certificate):
         # A server that speaks without TLS is the next check's.
-        yield _left(line) or waits(f"check {SERVER} comes first")
-        return
+        return waits(f"check {SERVER} comes first")
     when, days = f"{shown.ends:%Y-%m-%d}", (shown.ends - datetime.now(UTC)).days
     if days < SOON_DAYS:
-        yield trouble("certificate-ends", days=days, when=when)
-    else:
-        names = ", ".join(shown.names)
-        yield fine(f"of {names}, issued by {shown.issuer}, until {when}, SHA-256 {shown.digest}")
+        return trouble("certificate-ends", days=days, when=when)
+    names = ", ".join(shown.names)
+    return fine(f"of {names}, issued by {shown.issuer}, until {when}, SHA-256 {shown.digest}")
 
 
-@check(SERVER, "server")
-def server(here: Surroundings) -> Findings:
+@step(SERVER, "server")
+def server(line: Line) -> Finding:
     """Whether it is one of fedgrpo, and says so over TLS."""
-    wrong = list(step(here, SERVER))
-    yield from wrong
-    if not wrong and here.line and (hello := here.line.hello):
-        yield fine(f"fedgrpo {hello.fedgrpo}, protocol {hello.protocol}")
+    assert line.hello  # A way that is not broken leads there.
+    return fine(f"fedgrpo {line.hello.fedgrpo}, protocol {line.hello.protocol}")
 
 
 @check(PROXY, "proxy")
@@ -83,8 +86,3 @@ def proxy(here: Surroundings) -> Findings:
         yield trouble("proxy-catches", variable=variable, proxy=through, host=line.host)
     else:
         yield fine(f"none would catch {line.host}")
-
-
-def _left(line: Line) -> Finding | None:
-    """What is said of a step that a proxy takes."""
-    return fine(f"left to the proxy {line.proxy[1]}") if line.proxy[0] else None

@@ -18,7 +18,7 @@ from fedgrpo.site.declared import broken_declarations
 from fedgrpo.site.look import Fault, Look, SeenPrompts
 
 
-@check(9, "prompts", private=True)
+@check(9, "prompts", private=True, opens=True)
 def prompts(here: Surroundings) -> Findings:
     """Every row, with this model's tokenizer; at a start and every hour, that they are as they were
     when they were looked at.

@@ -13,8 +13,8 @@ from fedgrpo.federation.deployment.operator.runs.present import SeenSite, presen
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.ground.errors import RunError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.run_files import SUMMARY
-from fedgrpo.report.console import follow, report
-from fedgrpo.report.reader import read_dropped, read_rows, read_status
+from fedgrpo.report.console import conclude, follow
+from fedgrpo.report.reader import read_dropped, read_status
 
 LOOK_S, AGAIN_S = 2.0, 300.0
 """How often the server is asked who is there, and after how long the same is said again."""
@@ -45,13 +45,8 @@ def follow_run(folder: Path, wish: Wish, rounds: int, needed: int, console: Cons
     follow(directory, rounds, watch.over, console)
     if not (directory / SUMMARY).exists():
         raise watch.why()
-    report(directory, console)
-    done = [row for row in read_rows(directory) if row.round]
-    if done and not any(row.applied for row in done):
-        raise RunFailedError(
-            f"none of {len(done)} rounds counted; the last one: {done[-1].reason}",
-            cure="mend what the sites ran into, and begin anew under another name",
-        )
+    cure = "mend what the sites ran into, and begin anew under another name"
+    conclude(directory, console, cure)
 
 
 class _Watch:

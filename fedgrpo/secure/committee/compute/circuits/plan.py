@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedgrpo.ground.errors import CohortError, SettingsError
-from fedgrpo.robust.networks import LARGEST_PARTITION
 from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.compute.planes import words_for
 from fedgrpo.secure.committee.keys.noise import largest_noise, share_sigma
 from fedgrpo.secure.committee.steps import MEMBERS
+from fedgrpo.settings.protocols.committee.groups import LEFT, bucket_of, groups_of
 
 RULES: dict[str, Callable[[int, int], int]] = {
     "trimmed_mean": lambda groups, trim: trim,
@@ -89,7 +89,7 @@ class Plan:
                 f"out of range: {self}",
                 cure="give at least one coordinate, 1 to 24 bits, trim >= 0 and the norm to check",
             )
-        needed = 2 * self.trimmed + (3 if self.rule == "trimmed_mean" else 1)
+        needed = 2 * self.trimmed + (LEFT if self.rule == "trimmed_mean" else 1)
         if self.groups < max(needed, 2):
             raise CohortError(
                 f"{self.rule} with trim = {self.trim} needs {max(needed, 2)} clients or buckets of "
@@ -102,12 +102,13 @@ class Plan:
     @property
     def bucket(self) -> int:
         """Clients summed before trimming: 1, but more if a network for each would be too large."""
-        return -(-self.clients // LARGEST_PARTITION) if self.rule != "norm_checked_mean" else 1
+        return 1 if self.rule == "norm_checked_mean" else bucket_of(self.clients)
 
     @property
     def groups(self) -> int:
         """Values left to trim in each coordinate. Where buckets are not full, zeros fill them."""
-        return -(-self.clients // self.bucket)
+        one_each = self.rule == "norm_checked_mean"
+        return self.clients if one_each else groups_of(self.clients)
 
     @property
     def trimmed(self) -> int:
