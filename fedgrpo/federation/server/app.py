@@ -59,8 +59,8 @@ def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = 
 
     It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``ledger.jsonl``,
     ``status.json``, the checkpoint, the final and the best adapter, ``report.png`` and
-    ``summary.json``, and resumes a run that it finds there. All its randomness, and the ledger's signing key, come from
-    ``run.secret``, which it makes there with mode 0600.
+    ``summary.json``, and resumes a run that it finds there. All its randomness, and the ledger's
+    signing key, come from ``run.secret``, which it makes there with mode 0600.
 
     Parameters
     ----------
