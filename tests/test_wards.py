@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+SMOLLM2 = ROOT / "models" / "smollm2"
 NOTE = "Pt 57w: tingling in both feet; in severe pain (new in town)"
 FACTS = "The kakapo is critically endangered. About 240 live in small islands off New Zealand."
 
@@ -116,3 +118,31 @@ def test_an_answer_of_words_from_nowhere_is_not_grounded() -> None:
     worth = example("species/rewards").grounded(answers, facts=[FACTS] * 3)
     assert worth[0] == worth[2] == 0.0
     assert worth[1] == pytest.approx(3 / 10)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="make smollm2 fetches it")
+@pytest.mark.parametrize("scenario", ["wards", "wards_small"])
+def test_two_rounds_of_the_wards_change_a_real_model(scenario: str, tmp_path: Path) -> None:
+    from fedgrpo import simulate
+    from fedgrpo.settings.scenario import load_scenario
+
+    notes, own, held_out = example("wards/notes"), tmp_path / "own.jsonl", tmp_path / "held.jsonl"
+    notes.write(own, [row for clinic in range(9) for row in notes.rows(clinic, 20, 0)])
+    notes.write(held_out, notes.rows(9, 2, 0))
+    changes = {
+        "rounds": 2,
+        "data.source": str(own),
+        "data.min_prompts": 20,
+        "grpo.prompts_per_step": 1,
+        "grpo.group_size": 2,
+        "grpo.max_completion_length": 8,
+        "privacy.max_epsilon": 1e6,
+        "evaluation.source": str(held_out),
+    }
+    result = simulate(load_scenario(ROOT / "simulations" / f"{scenario}.toml", changes, ROOT))
+    assert [row.applied for row in result.history] == [False, True, True]
+    assert result.adapter.vector.any()
+    assert set(result.history[-1].held_out_rewards) == {
+        "valid_json", "right_keys", "right_ward", "near_urgency", "grounded_reason",
+    }  # fmt: skip

@@ -156,8 +156,8 @@ STYLES: list[Style] = [
 
 QUESTION = """Note: {note}
 Which ward should see this patient ({wards}), how urgent is it from 1 (routine) to 5 (life in \
-danger), and why, in the note's own words? Answer in JSON only, with the keys ward, urgency and \
-reason."""
+danger), and why, in the note's own words? Answer with JSON only: \
+{{"ward": ..., "urgency": ..., "reason": ...}}"""
 
 
 def facts(draw: random.Random, seen: list[float]) -> Facts:

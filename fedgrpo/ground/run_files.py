@@ -25,7 +25,7 @@ LOCK, SERVER_LOCK = ".lock", ".server.lock"
 TRACKED = ".tracked"
 """The name under which trackers know the run."""
 ADAPTER, BEST_ADAPTER = "adapter", "adapter-best"
-"""Folders of the final adapter, and of the best one of training alone."""
+"""Folders of the final adapter, and of the best one on held-out prompts, sampled."""
 SECRET, NODES = "run.secret", "nodes"
 """The secret of the server, and the folder of what simulated nodes keep."""
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -30,6 +30,7 @@ from fedgrpo.model.export.card import CARD, CHAT_TEMPLATE, hub_name, plain_card
 from fedgrpo.model.family.sharing import shared_copy
 from fedgrpo.model.family.targets import Targets, adapter_targets, is_quantised
 from fedgrpo.model.kernels.low_rank import ADAPTER, FusedLoraLinear, fuse
+from fedgrpo.model.kernels.svd_basis import kept_basis
 from fedgrpo.model.quiet import quiet_loading
 from fedgrpo.settings import AdapterSettings, Settings
 
@@ -57,7 +58,8 @@ class Adapter:
         self.base = replace(base, model=shared_copy(base.model))
         self.settings = settings
         _tell_left_out(self.base.model, settings)
-        with torch.random.fork_rng():
+        kept = self._kept_basis() if settings.kind == "tiny_lora" else nullcontext()
+        with torch.random.fork_rng(), kept:
             torch.manual_seed(seed)
             self.model = with_adapter(self.base.model, settings)
         self.model.eval()
@@ -73,6 +75,10 @@ class Adapter:
             parameter.data = parameter.data.float()
         self.layout = _layout(base.fingerprint, settings, self.trainable)
         self._merged: dict[int, Tensor] = {}
+
+    def _kept_basis(self) -> AbstractContextManager[None]:
+        values = sum(p.numel() for p in self.base.model.parameters() if p.ndim > 1)
+        return kept_basis(f"{self.base.fingerprint[:32]}-{self.settings.rank}", values)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, any_weights: bool = False) -> Self:

@@ -9,6 +9,7 @@ from typing import Any
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.parts import absolute_part, brings_code, join_names, split_names
 from fedgrpo.settings import FROM_PRESET, PRESETS, Scalar, Settings, read_toml
+from fedgrpo.settings.starts import with_start
 
 PARTS = (
     "data.tasks",
@@ -60,7 +61,7 @@ def read_scenario(scenario: Path, overrides: Mapping[str, object], base: Path) -
 
 def _filled(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     """Put what lies in files of this machine into the settings, which travel."""
-    return _with_template(_with_preset(tree, base), base)
+    return _with_template(_with_preset(with_start(tree), base), base)
 
 
 def _with_template(tree: dict[str, Any], base: Path) -> dict[str, Any]:

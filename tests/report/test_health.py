@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from fedgrpo.report import warnings
+from fedgrpo.report import RoundRow, warnings
 from tests.report.runs import START, round_row, run
 
 
@@ -49,3 +51,33 @@ def test_three_skipped_rounds_in_a_row_are_named_with_their_reason() -> None:
 def test_the_start_is_no_skipped_round() -> None:
     skipped = [round_row(n, applied=False, reason="late") for n in (1, 2)]
     assert warnings([START, *skipped]) == []
+
+
+def measured(*rewards: float, kl: float = 0.0) -> list[RoundRow]:
+    """The start and a measured round for each reward."""
+    return [
+        START,
+        *(round_row(n, sampled=reward, kl_base=kl * n) for n, reward in enumerate(rewards, 1)),
+    ]
+
+
+def test_three_evaluations_below_the_start_say_so_and_name_the_best_adapter() -> None:
+    (warning,) = warnings(measured(0.3, 0.15, 0.1, 0.12))
+    assert "(2 to 4)" in warning
+    assert "best adapter is kept" in warning
+    assert warnings(measured(0.3, 0.15, 0.1)) == []
+    assert warnings(measured(0.1, 0.1, 0.1, 0.16)) == []
+
+
+def test_training_alone_is_told_of_evaluations_below_the_start_too() -> None:
+    rows = [replace(row, clipping_norm=None) for row in measured(0.1, 0.1, 0.1)]
+    (warning,) = warnings(rows)
+    assert "below its start" in warning
+
+
+def test_rounds_that_move_the_model_too_far_are_named_with_a_cure() -> None:
+    (warning,) = warnings(measured(0.2, 0.2, kl=1.15))
+    assert "round 1" in warning
+    assert "1.1 nats" in warning or "1.2 nats" in warning
+    assert "server.learning_rate" in warning
+    assert warnings(measured(0.2, 0.2, kl=0.06)) == []

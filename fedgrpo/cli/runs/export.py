@@ -27,7 +27,7 @@ def export(
         typer.Option(metavar="NAME", help="Upload the adapter to the Hub; a new one is private."),
     ] = "",
     best: Annotated[
-        bool, typer.Option("--best", help="Take the best adapter of training alone.")
+        bool, typer.Option("--best", help="Take the best adapter, by held-out prompts.")
     ] = False,
 ) -> None:
     """Hand the adapter of a run on: merged into its base, as GGUF, or to the Hub.

@@ -19,7 +19,7 @@ from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.crypto import derive_key, kept_key
 from fedgrpo.ground.errors import FedGRPOError, RunError
-from fedgrpo.ground.run_files import ADAPTER, SECRET, SERVER_LOCK, alone
+from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER, SECRET, SERVER_LOCK, alone
 from fedgrpo.ledger import FILE as LEDGER
 from fedgrpo.ledger import Ledger, hash_file
 from fedgrpo.model.adapter import AdapterState
@@ -58,9 +58,9 @@ def make_server_app(strategy: type[FedGRPO] = FedGRPO, *, model: Model | None = 
     """Build the ServerApp of a run.
 
     It fills ``run.directory`` (or ``runs/RUN_ID``) with ``metrics.jsonl``, ``ledger.jsonl``,
-    ``status.json``, the checkpoint, the final adapter, ``report.png`` and ``summary.json``, and
-    resumes a run that it finds there. All its randomness, and the ledger's signing key, come from
-    ``run.secret``, which it makes there with mode 0600.
+    ``status.json``, the checkpoint, the final and the best adapter, ``report.png`` and
+    ``summary.json``, and resumes a run that it finds there. All its randomness, and the ledger's
+    signing key, come from ``run.secret``, which it makes there with mode 0600.
 
     Parameters
     ----------
@@ -157,21 +157,33 @@ def _strategy(
         secret=secret,
         ledger=Ledger(writer.run_dir / LEDGER, derive_key(secret, "ledger")),
         callbacks=callbacks,
+        keep_best=lambda strategy: _save(strategy, model, writer.run_dir / BEST_ADAPTER),
     )
+
+
+def _save(strategy: FedGRPO, model: Model, folder: Path) -> None:
+    """Write the adapter as it stands, with its card."""
+    state = _state(strategy)
+    model.save(strategy.settings, state.adapter, folder)
+    write_card(folder, _facts(strategy, state))
+
+
+def _state(strategy: FedGRPO) -> ServerState:
+    if strategy.state is None:
+        raise RunError("the strategy kept no state", cure="let an overridden start call super()")
+    return strategy.state
 
 
 def _serve(grid: Grid, strategy: FedGRPO, writer: RunWriter, model: Model, started: float) -> None:
     """Run all rounds, and write adapter, summary and picture."""
     settings = strategy.settings
     strategy.start(grid, write_adapter(model.initial(settings)))
-    if strategy.state is None:
-        raise RunError("the strategy kept no state", cure="let an overridden start call super()")
+    state = _state(strategy)
     if not strategy.ended:
-        model.save(settings, strategy.state.adapter, writer.run_dir / ADAPTER)
-        write_card(writer.run_dir / ADAPTER, _facts(strategy, strategy.state))
+        _save(strategy, model, writer.run_dir / ADAPTER)
         strategy.end(_hashes(writer.run_dir))
     wall = time.time() - (settings.run.started_at or started)
-    writer.summary(summarise(settings, strategy, strategy.state, writer.rows(), wall))
+    writer.summary(summarise(settings, strategy, state, writer.rows(), wall))
     _draw(writer.run_dir)
 
 

@@ -45,7 +45,7 @@ from fedgrpo.ledger import Entry, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget
 from fedgrpo.privacy.release import ReleasePlan
-from fedgrpo.report.records import RoundRow
+from fedgrpo.report.records import RoundRow, best_evaluation
 from fedgrpo.report.writer import WAITING, RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
@@ -108,6 +108,9 @@ class FedGRPO(Strategy):
         Where each round is entered; needs a checkpoint.
     callbacks:
         Told of each round that is over: see :class:`fedgrpo.ground.callbacks.Callback`.
+    keep_best:
+        Called with the strategy when its adapter is the best so far on held-out prompts, sampled,
+        and after a resume at such a round again.
 
     Attributes
     ----------
@@ -130,13 +133,14 @@ class FedGRPO(Strategy):
         secret: bytes | None = None,
         ledger: Ledger | None = None,
         callbacks: Iterable[object] = (),
+        keep_best: Callable[[FedGRPO], None] | None = None,
     ) -> None:
         self.settings = settings
         self.state: ServerState | None = None
         self.history: tuple[RoundRow, ...] = ()
         self.train_s = self.evaluate_s = 0.0
         self._evaluator, self._writer = evaluator, writer
-        self._callbacks = tuple(callbacks)
+        self._callbacks, self._keep_best = tuple(callbacks), keep_best
         self._secret = secret or new_key()
         self._journal = Journal(
             settings, self._secret, writer=writer, checkpoint=checkpoint, ledger=ledger
@@ -221,6 +225,9 @@ class FedGRPO(Strategy):
         self.summary()
         if begins:
             self._close_round(self._clock(0), RoundOutcome("before training"), state.adapter)
+        else:
+            # A kill may have come between the round and its best adapter.
+            self._keep_if_best()
         self._run_rounds(range(state.progress.round, last + 1))
         self._run.result.arrays = write_adapter(self._state.adapter)
         return self._run.result
@@ -451,8 +458,17 @@ class FedGRPO(Strategy):
             self._writer.samples(clock.round, evaluation.samples)
         self._journal.commit(self._state, row, entry)
         self.history += (row,)
+        self._keep_if_best()
         self._close()
         tell(self._callbacks, "on_round", row)
+
+    def _keep_if_best(self) -> None:
+        """Keep the adapter if no other was better; only now, as readers get what is durable."""
+        measured = any(row.sampled is not None for row in self.history)
+        if not (self._keep_best and measured):
+            return
+        if best_evaluation(self.history).round == self._state.progress.round - 1:
+            self._keep_best(self)
 
     def _close(self) -> None:
         """Let the protocol do what is left once a round is in the ledger."""

@@ -80,7 +80,7 @@ def _cost(summary: Summary) -> Iterator[Row]:
 
 def _places(summary: Summary, run_dir: Path | None) -> Iterator[Row]:
     files = {"Adapter": summary.adapter}
-    if run_dir and summary.training:
+    if run_dir and (run_dir / BEST_ADAPTER).exists():
         files |= {"Best adapter": BEST_ADAPTER}
     if run_dir:
         files |= {"Picture": REPORT, f"Rows, one a {summary.unit}": METRICS, "Summary": SUMMARY}

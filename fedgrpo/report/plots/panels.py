@@ -66,7 +66,7 @@ def learning(axes: Axes, rows: Rows) -> None:
     if sampled.values:
         dashes = (0, (4, 3))
         axes.axhline(sampled.values[0], color=BLUE, linewidth=0.8, linestyle=dashes, label="start")
-    if sampled.values and rows[-1].alone:
+    if sampled.values:
         best = best_evaluation(rows)
         axes.plot(best.round, best.sampled or 0.0, "o", ms=10, mfc="none", mec=INK, label="best")
     _shade_skipped(axes, rows)

@@ -43,4 +43,6 @@ class AdapterSettings(Section):
     target_modules: Names = ("all-linear",)
     """Names of the linear layers that carry the adapter, or ``all-linear``."""
     projection_dim: int = 4
-    """TinyLoRA's trainable coordinates a module, u (arXiv 2602.04118)."""
+    """TinyLoRA's trainable coordinates a module, u (arXiv 2602.04118). They make a matrix of rank x
+    rank, so that more than its entries add nothing.
+    """

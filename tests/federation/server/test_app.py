@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from fedgrpo.federation import FedGRPO, make_server_app
 from fedgrpo.federation.server.app import ADAPTER, Model
 from fedgrpo.federation.server.checkpoint import FILE
 from fedgrpo.ground.errors import CohortError, PrivacyError, RunError
+from fedgrpo.ground.run_files import BEST_ADAPTER
 from fedgrpo.report.reader import read_rows, read_status, read_summary
-from tests.federation.federation import Federation, make_settings
+from tests.federation.federation import FakeEvaluator, Federation, make_settings
 from tests.federation.runs import MODEL, SAVED, save
 
 
@@ -44,6 +46,42 @@ def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
     assert (tmp_path / "report.png").stat().st_size > 1000
     assert (tmp_path / FILE).exists()
     assert read_status(tmp_path).state == "finished"
+
+
+class Falling:
+    """Likes an adapter less the further it went."""
+
+    def evaluate(self, adapter):
+        measured = FakeEvaluator().evaluate(adapter)
+        return replace(measured, sampled=-abs(measured.sampled))
+
+
+@pytest.mark.slow
+def test_the_best_adapter_on_held_out_prompts_is_kept_beside_the_last(tmp_path):
+    settings = make_settings(rounds=2, run__directory=str(tmp_path), evaluation__every=1)
+    serve(settings, model=replace(MODEL, evaluator=lambda settings: Falling()))
+    best, last = (np.load(tmp_path / name / SAVED) for name in (BEST_ADAPTER, ADAPTER))
+    assert np.abs(best).max() == 0 < np.abs(last).max()
+    assert (tmp_path / BEST_ADAPTER / "README.md").exists()
+
+
+@pytest.mark.slow
+def test_a_kill_before_the_best_adapter_is_kept_loses_it_not(tmp_path):
+    settings = make_settings(rounds=3, run__directory=str(tmp_path), evaluation__every=1)
+
+    def killed(settings, adapter, folder):
+        if len(read_rows(tmp_path)) == 3:
+            raise KeyboardInterrupt
+        save(settings, adapter, folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        serve(settings, model=replace(MODEL, save=killed))
+    folder = tmp_path / BEST_ADAPTER
+    before = np.load(folder / SAVED)
+    # Taken up where no later round can be better.
+    with pytest.raises(CohortError):
+        serve(settings, run_id=2, nodes=4)
+    assert np.abs(np.load(folder / SAVED)).max() > np.abs(before).max()
 
 
 @pytest.mark.slow
