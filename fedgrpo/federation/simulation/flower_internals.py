@@ -15,10 +15,17 @@ from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_al
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedgrpo.federation.simulation.ports import free_ports
+
 __all__ = ["SERVER_NODE", "Run", "object_bytes", "run_simulation", "sent_as", "sent_by", "serve"]
 
-RAY_STARTS = 3
-"""How often Ray is started before a simulation is given up."""
+RAY_PORTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+    "runtime_env_agent_port",
+)
+"""Ports that Ray's helpers choose when they have started, unless they are told."""
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""
 
@@ -55,6 +62,7 @@ def run_simulation() -> None:
     from flwr.server.superlink.fleet.vce.backend import raybackend
     from flwr.simulation.app import flwr_simulation
     from flwr.simulation.ray_transport.ray_actor import BasicActorPool
+    from ray._private import parameter
     from ray.exceptions import RayError, RayTaskError
 
     class Pool(BasicActorPool):
@@ -95,17 +103,19 @@ def run_simulation() -> None:
             make: Any = self.create_actor_fn
             self.pool.append(make())
 
-    class Backend(raybackend.RayBackend):
-        """Asks Ray again, which gives up after half a minute on a busy machine."""
+    class Told(parameter.RayParams):
+        """Ray's own, with a port for each helper.
 
-        def init_ray(self, backend_config: Any) -> None:
-            for _ in range(RAY_STARTS - 1):
-                try:
-                    return super().init_ray(backend_config)
-                except Exception:
-                    ray.shutdown()
-            return super().init_ray(backend_config)
+        Ray's main process ends itself when a helper, which may take longer on a busy machine, has
+        not chosen its port within 15 seconds, a number that cannot be set; it does not wait for
+        ports that are given.
+        """
+
+        def __init__(self, **kwargs: Any) -> None:
+            ports = zip(RAY_PORTS, free_ports(len(RAY_PORTS)), strict=True)
+            super().__init__(**kwargs | dict(ports))
 
     runtime: Any = raybackend
-    runtime.BasicActorPool, runtime.RayBackend = Pool, Backend
+    runtime.BasicActorPool = Pool
+    parameter.RayParams = Told
     flwr_simulation()

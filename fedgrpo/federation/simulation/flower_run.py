@@ -22,15 +22,14 @@ from fedgrpo.federation.simulation.local_superlink import (
 from fedgrpo.federation.wire.app_bundle import find_app, stage_app
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import RunFailedError
-from fedgrpo.ground.run_files import SUMMARY
 from fedgrpo.report.console import follow
 from fedgrpo.report.reader import read_rows, read_status, read_summary
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Scalar, Settings
 
 LINGER_S = 60.0
-"""Seconds after the server has finished in which Flower's own processes may end."""
-ENDED_LATE = "the run is complete; something of it did not end by itself, and was ended"
+"""Seconds after the server has finished or failed in which Flower's own processes may end."""
+ENDED_LATE = "the run is over; something of it did not end by itself, and was ended"
 LOG_TAIL = 15
 """Lines of the log that are shown when nothing better tells why a run failed."""
 
@@ -64,8 +63,8 @@ def run_in_flower(
     callbacks:
         Told of each round as its row appears.
     linger_s:
-        Seconds in which Flower's processes may end when the server has finished. They are ended
-        then, whatever they do, and the run is what it came to.
+        Seconds in which Flower's processes may end when the server has finished or failed. They
+        are ended then, whatever they do, and the run is what it came to.
 
     Raises
     ------
@@ -80,7 +79,7 @@ def run_in_flower(
             "run.started_at": started_at,
         }
         run_id = superlink.submit(app, config, federation_options(settings))
-        view = _View(run_dir, settings.rounds, console, tuple(callbacks), linger_s)
+        view = _View(run_dir, settings.rounds, console, tuple(callbacks), linger_s, started_at)
         state = view.follow(superlink, run_id)
     if not state.completed or read_summary(run_dir) is None:
         raise _failed(run_dir, state, started_at)
@@ -110,6 +109,7 @@ class _View:
     console: Console
     callbacks: tuple[object, ...]
     linger_s: float
+    started_at: float
     told: set[int] = field(default_factory=set)
     """Rounds of which the callbacks have heard."""
 
@@ -138,11 +138,13 @@ class _View:
         return over
 
     def _is_past(self) -> bool:
-        """Whether the server finished so long ago that something else hangs, such as a client."""
-        try:
-            return time.time() - (self.run_dir / SUMMARY).stat().st_mtime > self.linger_s
-        except OSError:
+        """Whether the server ended, well or not, so long ago that something else hangs, such as a
+        client.
+        """
+        status = read_status(self.run_dir)
+        if status is None or status.state not in ("finished", "failed"):
             return False
+        return self.started_at <= status.time < time.time() - self.linger_s
 
 
 def _failed(run_dir: Path, state: RunState, started_at: float) -> RunFailedError:

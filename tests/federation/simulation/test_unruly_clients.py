@@ -90,9 +90,54 @@ def test_what_hangs_after_the_server_has_finished_is_ended_and_said(tmp_path: Pa
     assert reaper.processes_of(str(run_dir)) == []
 
 
+ALL_HANG = UNRULY.read_text().replace("while (self.number, round) == (1, 1)", "while True")
+
+
 def test_a_run_in_which_every_client_hangs_ends_as_failed(tmp_path: Path) -> None:
-    client_app = UNRULY.read_text().replace("while (self.number, round) == (1, 1)", "while True")
-    scenario = scenario_of(tmp_path, client_app, SCENARIO.replace("= 150.0", "= 15.0"))
+    scenario = scenario_of(tmp_path, ALL_HANG, SCENARIO.replace("= 150.0", "= 15.0"))
     with pytest.raises(RunFailedError, match="none of 1 rounds counted"):
         simulate(scenario, overrides={"rounds": 1}, run_dir=tmp_path / "run", console=Console())
     assert reaper.processes_of(str(tmp_path / "run")) == []
+
+
+FAILS = """
+from pathlib import Path
+from flwr.serverapp import ServerApp
+from fedgrpo.federation.server.app import _run_dir, serve
+from fedgrpo.settings import Settings
+
+class Failing:
+    def __init__(self, grid):
+        self.grid = grid
+
+    def __getattr__(self, name):
+        return getattr(self.grid, name)
+
+    def pull_messages(self, ids):
+        if Path(MARK).exists():
+            raise OSError(28, "No space left on device")
+        return self.grid.pull_messages(ids)
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    settings = Settings.from_run_config(context.run_config)
+    serve(Failing(grid), settings, _run_dir(settings, context.run_id))
+"""
+"""A server that fails when a client has begun to hang."""
+
+
+def test_clients_that_hang_do_not_keep_a_run_that_has_failed(tmp_path: Path) -> None:
+    """Their messages would expire an hour later."""
+    mark, run_dir = str(tmp_path / "mark"), tmp_path / "run"
+    client_app = ALL_HANG.replace(" pass", f" open({mark!r}, 'w').close()")
+    scenario = scenario_of(tmp_path, client_app, SCENARIO.replace("= 150.0", "= 3600.0"))
+    settings = load_scenario(scenario, {"rounds": 1}, tmp_path)
+    (tmp_path / "app" / "server" / "app.py").write_text(FAILS.replace("MARK", repr(mark)))
+    run_dir.mkdir()
+    with pytest.raises(RunFailedError, match="No space left"):
+        run_in_flower(
+            settings, run_dir, near=tmp_path / "app", console=Console(), linger_s=3.0
+        )
+    assert reaper.processes_of(str(run_dir)) == []
