@@ -125,15 +125,18 @@ def _nothing(*_: object) -> Vectors:
     raise NotImplementedError
 
 
-def describe(rule: str, buckets: int, trim: int) -> str:
-    """Say what a rule did: its name, of how many vectors, and what it left out."""
+def describe(rule: str, buckets: int, trim: int, momentum: float = 0.0) -> str:
+    """Say what a rule did: its name, of how many vectors, what it left out, and whether each is a
+    client's mean over rounds.
+    """
     name = part_name(rule).replace("_", " ")
     if not buckets:
         return f"{name}, never applied"
     chosen = RULES[rule]
     options = getattr(chosen.combination, "keywords", {})
     said = chosen.words(buckets, trim, **options) if chosen.words else ""
-    return f"{name} of {buckets} group means" + (f", {said}" if said else "")
+    parts = [f"{name} of {buckets} group means", *([said] if said else [])]
+    return ", ".join([*parts, *([f"clients' momentum {momentum:g}"] if momentum else [])])
 
 
 def combine(rule: str, bucket_means: Vectors, trim: int, public: Public | None = None) -> Vectors:

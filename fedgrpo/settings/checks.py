@@ -25,6 +25,7 @@ def check_together(settings: Settings) -> None:
         check_named,
         _check_protocol,
         _check_norm_check,
+        _check_momentum,
         _check_prompt_unit,
         _check_quantised,
         _check_unit_column,
@@ -61,6 +62,18 @@ def _check_norm_check(settings: Settings) -> None:
             "robust.rule = 'norm_checked' cannot go with privacy.noise = 'client': the noise, not "
             "the update, decides how long a release is",
             "set privacy.noise = 'server', or robust.rule = 'nnm_trimmed_mean'",
+        )
+
+
+def _check_momentum(settings: Settings) -> None:
+    privacy = settings.privacy
+    if settings.robust.momentum and privacy.unit != "none" and privacy.noise == "server":
+        raise impossible(
+            f"robust.momentum = {settings.robust.momentum} cannot go with privacy.noise = "
+            "'server': a client would send again in later rounds what it learned in earlier ones, "
+            "and epsilon counts each round's own noise alone",
+            "set robust.momentum = 0, or privacy.noise = 'client', after which a mean over rounds "
+            "is post-processing and costs no epsilon",
         )
 
 
