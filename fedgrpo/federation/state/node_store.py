@@ -17,6 +17,8 @@ and kill or mislead nodes in between.
   has one release also where computing twice gives two results, as on a GPU; and where it does
   not (the disk was restored from an older copy), the noise is bound to what it hides, see
   :func:`fedgrpo.privacy.noise.add_noise`.
+* With ``robust.momentum`` what leaves is a mean over such releases of the run, each with its own
+  noise: post-processing of them, whichever of them it is over.
 * Within a run, rounds go forward, and a round has one plan: an earlier round, or the last one with
   another plan (the node's prompts have changed, say), is refused.
 
