@@ -4,7 +4,7 @@ honest clients look alike.
 An attacker hides in what honest clients differ by, and can push the same way round after round; no
 rule that sees one round alone withstands that (arXiv 2012.10333). A mean over rounds keeps what
 honest updates have in common and averages out the rest: with decay b, the spread shrinks to
-``sqrt((1 - b) / (1 + b))`` of itself (arXiv 2205.12173). What is left to hide in is as much smaller.
+``sqrt((1 - b) / (1 + b))`` of itself (arXiv 2205.12173), and with it what is left to hide in.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def progress(decay: float, attack: str) -> float:
     rng, clients, size = np.random.default_rng(0), 12, 3000
     common = rng.normal(size=size) / np.sqrt(size)
     kept: list[Carried | None] = [None] * clients
-    way, step, seen = np.zeros(size), np.zeros(size), []
+    way, step, first, seen = np.zeros(size), np.zeros(size), np.zeros((2, size)), []
     for round in range(1, 21):
         updates = np.sqrt(0.05) * common + np.sqrt(0.95 / size) * rng.normal(size=(clients, size))
         kept = [carried(k, round, u, decay) for k, u in zip(kept, updates, strict=True)]

@@ -60,5 +60,12 @@ def test_each_client_sends_the_weighted_mean_of_what_it_would_have_released(
 def test_with_noise_after_the_rule_it_is_refused(unit: str) -> None:
     with pytest.raises(SettingsError, match="would send again in later rounds") as refused:
         make_settings(privacy__unit=unit, privacy__noise="server", robust__momentum=0.9)
-    assert "post-processing" in refused.value.cure
+    assert "costs no epsilon" in refused.value.cure
     make_settings(privacy__unit="none", privacy__noise="server", robust__momentum=0.9)
+
+
+def test_in_buckets_with_noise_by_clients_it_is_refused() -> None:
+    """A release would be in several sums, each with other peers' noise, which a mean takes off."""
+    with pytest.raises(SettingsError, match="among other peers' noise"):
+        make_settings(**PRIVATE, robust__momentum=0.9)
+    make_settings(privacy__unit="none", robust__momentum=0.9)
