@@ -214,7 +214,7 @@ def recorded(_: list[Row]) -> Iterator[str]:
     played = robustness_recorded.rows()
     rules = list(dict.fromkeys(row.rule for row in played))
     seeds = len({row.seed for row in played})
-    yield f"| rule | server's momentum ({seeds} of 3 seeds) | clients' momentum |"
+    yield f"| rule ({seeds} seeds) | server's momentum | clients' momentum |"
     yield "|---|---|---|"
     for rule in rules:
         cells = []
