@@ -31,6 +31,17 @@ BASE: dict[str, Any] = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"privacy.unit": "none"},
+    # Momentum of clients in the place of the server's.
+    "adamw, momentum": {
+        "privacy.unit": "none",
+        "robust.momentum": 0.9,
+        "server.momentum": 0.0,
+    },
+    "adamw, momentum 0.7": {
+        "privacy.unit": "none",
+        "robust.momentum": 0.7,
+        "server.momentum": 0.0,
+    },
     "sgd": {"privacy.unit": "none", "grpo.optimiser": "sgd"},
     "adamw, 64 prompts": {"privacy.unit": "none", "grpo.prompts_per_step": 64},
     "adamw, trim 3": {"privacy.unit": "none", "robust.trim": 3},
@@ -54,7 +65,8 @@ AFTER = ("norm_checked", "trimmed_mean", "median", "mean")
 """Rules that noise can follow."""
 RULES = ("nnm_trimmed_mean", "trimmed_mean", "norm_checked", "mean", "multi_krum",
          "geometric_median", "centred_clipping", "median")  # fmt: skip
-RECOMMENDED = "nnm_trimmed_mean"
+RECOMMENDED, PROMISED = "nnm_trimmed_mean", "adamw, momentum"
+"""The rule that is recommended without noise, and the setting that its promise is made for."""
 KEY = {"adamw": (RECOMMENDED, "trimmed_mean"), "after 0.8": ("trimmed_mean", "norm_checked")}
 
 ATTACKS = (
@@ -63,8 +75,12 @@ ATTACKS = (
     "ipm(epsilon=0.5)", "zero", "gaussian", "infinity", "constant", "collude", "flipped_reward",
     "length_reward", "backdoor",
 )  # fmt: skip
+LASTING = ("min_sum(direction='undo')", "min_max(direction='undo')",
+           "min_sum(direction='fixed')", "stale(share=0.5)")  # fmt: skip
+"""Attacks that hide as well as they can, and push the same way in all rounds: made for rules that
+look at one round alone.
+"""
 LONG = ("fang", "fang_own", "reverse_boost", "concentrated", "constant")
-"""Attacks that stand out by their length, which have norm-limited variants in the matrix."""
 """Attacks that stand out by their length, which have norm-limited variants in the matrix."""
 FAR = ("nan", "infinity", "constant", "gaussian", "collude", "fang_own", "fang", "reverse_boost",
        "concentrated", "fang(limited=True)", "fang_own(limited=True)",
@@ -193,21 +209,24 @@ def gap() -> Iterator[Cell]:
 
 def promise() -> Iterator[Cell]:
     """The recommended rule for twice as long under every attack, beside the honest ones alone:
-    first attacks that hide among honest vectors, and those that did worst with three seeds and
-    five.
+    three seeds of attacks that last, then of those that hide among honest vectors, one seed of all
+    before the others.
     """
-    cell = Cell("adamw", RECOMMENDED, ALONE, rounds=24)
+    cell = Cell(PROMISED, RECOMMENDED, ALONE, rounds=24)
     for seed in (0, 1, 2):
-        yield replace(cell, seed=seed)
+        yield from (replace(cell, attack=attack, seed=seed) for attack in (ALONE, "stale"))
         yield replace(none_of(cell), seed=seed)
     near = [attack for attack in attacks_on(RECOMMENDED) if attack not in FAR]
-    yield from (replace(cell, attack=attack) for attack in near)
-    done = [row for row in finished() if (row.rule, row.rounds) == (RECOMMENDED, 24)]
-    for count, seeds in ((4, (1, 2)), (2, (3, 4))):
-        for attack, seed in itertools.product(worst_of(done, count), seeds):
-            yield replace(cell, attack=attack, seed=seed)
-            if seed > 2:
-                yield replace(cell, seed=seed)
+    yield from (replace(cell, attack=attack) for attack in (*LASTING, *near))
+    done = [row for row in finished() if place_of(row) == place_of(cell)]
+    order = worst_of(done, len(ATTACKS))
+    for attack, seed in itertools.product(order, (1, 2)):
+        yield replace(cell, attack=attack, seed=seed)
+
+
+def place_of(cell: Cell) -> tuple[str, str, int]:
+    """Setting, rule and rounds."""
+    return cell.setting, cell.rule, cell.rounds
 
 
 def before() -> Iterator[Cell]:
@@ -222,6 +241,30 @@ def before() -> Iterator[Cell]:
 def far() -> Iterator[Cell]:
     """Attacks that stand out, against the recommended rule: whether it throws them out whole."""
     yield from (Cell("adamw", RECOMMENDED, attack, rounds=SHORT) for attack in FAR)
+
+
+def lasting() -> Iterator[Cell]:
+    """Attacks that last against the recommended rule, with momentum, without, and with more
+    prompts: one seed, the one that a replay did worst in.
+    """
+    for setting in (PROMISED, "adamw", "adamw, 64 prompts", "adamw, momentum 0.7"):
+        for attack in (ALONE, LASTING[0], "stale"):
+            yield Cell(setting, RECOMMENDED, attack, rounds=24, seed=1)
+
+
+def few() -> Iterator[Cell]:
+    """One attacker of twelve, where noise comes after the rule."""
+    for seed in (0, 1, 2):
+        for rule, attack in (("norm_checked", limited("ipm_own")), ("trimmed_mean", "fang_own")):
+            yield Cell("after 0.8", rule, attack, attackers=1, seed=seed)
+
+
+def small() -> Iterator[Cell]:
+    """A small epsilon, with what did worst at a larger one."""
+    for seed in (0, 1, 2):
+        for rule, attack in (("norm_checked", limited("ipm_own")), ("trimmed_mean", "fang_own")):
+            cell = Cell("after 0.1", rule, attack, seed=seed)
+            yield from (none_of(cell), cell)
 
 
 def remedies() -> Iterator[Cell]:
@@ -341,7 +384,10 @@ def long() -> Iterator[Cell]:
 
 STAGES = {
     "gap": gap,
+    "lasting": lasting,
     "promise": promise,
+    "few": few,
+    "small": small,
     "claims": claims,
     "remedies": remedies,
     "engines": engines,

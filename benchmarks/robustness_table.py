@@ -17,18 +17,24 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
+import robustness_recorded
 from robustness_cells import (
     ALONE,
     ATTACKS,
+    LASTING,
+    PROMISED,
     RECOMMENDED,
     SETTINGS,
     SHORT,
     Row,
+    attackers_of,
     finished,
     limited,
+    place_of,
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -36,6 +42,8 @@ PAGE, PICTURE = DOCS / "robustness.md", DOCS / "robustness.png"
 MARGIN = 0.10
 """Share of the gain that the recommended rule may lose."""
 BATCHED, APART = "after 0.8", "after 0.8, one by one"
+ROUNDS = 24
+"""Of the promise."""
 ENOUGH = 3
 """Seeds of a claim; fewer are a sketch."""
 
@@ -87,11 +95,15 @@ def reached(
 
 
 def grouped(rows: Iterable[Row]) -> dict[tuple[object, ...], dict[str, list[Row]]]:
-    """Rows by setting, clients, rounds and rule, and in each by attack."""
+    """Rows by setting, clients, rounds and rule, and in each by attack, with how many attackers
+    there were where that is not the setting's own number.
+    """
     found: dict[tuple[object, ...], dict[str, list[Row]]] = {}
     for row in rows:
         key = row.setting, row.clients, row.rounds, row.rule
-        found.setdefault(key, {}).setdefault(row.attack, []).append(row)
+        usual = row.attackers in (0, attackers_of(row.setting))
+        attack = row.attack if usual else f"{row.attack}, {row.attackers} of {row.clients}"
+        found.setdefault(key, {}).setdefault(attack, []).append(row)
     return found
 
 
@@ -133,15 +145,15 @@ def by_value(tried: dict[str, list[float]]) -> list[str]:
     return sorted(tried, key=lambda one: (len(tried[one]) < ENOUGH, -statistics.fmean(tried[one])))
 
 
-def promise(rows: list[Row]) -> Iterator[str]:
+def promise(rows: list[Row], setting: str = PROMISED) -> Iterator[str]:
     """The recommended rule under every attack, beside the honest clients alone."""
-    long = [row for row in rows if (row.setting, row.rule, row.rounds) == promised()]
+    long = [row for row in rows if place_of(row) == (setting, RECOMMENDED, ROUNDS)]
     alone = [row for row in long if row.attack == ALONE]
     yield "| attack | sampled | thrown out | share of the honest ones' gain lost | within 10 % |"
     yield "|---|---|---|---|---|"
     yield f"| *the ten honest clients alone* | {reached(alone)} | | | |"
     yield f"| *twelve honest clients* | {reached(r for r in long if r.attack == 'none')} | | | |"
-    attacks = grouped(long).get(("adamw", 12, 24, RECOMMENDED), {})
+    attacks = grouped(long).get((setting, 12, ROUNDS, RECOMMENDED), {})
     found = {
         attack: losses(own, alone)
         for attack, own in attacks.items()
@@ -158,7 +170,7 @@ def far(rows: list[Row]) -> Iterator[str]:
     """Attacks that stand out: rounds in which the recommended rule threw them out whole."""
     yield "| attack | thrown out |"
     yield "|---|---|"
-    short = [row for row in rows if (row.rule, row.rounds) == (RECOMMENDED, SHORT)]
+    short = [row for row in rows if place_of(row) == ("adamw", RECOMMENDED, SHORT)]
     for row in sorted(short, key=lambda row: -row.closed):
         yield f"| `{row.attack}` | {thrown([row])} |"
 
@@ -166,11 +178,6 @@ def far(rows: list[Row]) -> Iterator[str]:
 def thrown(rows: list[Row]) -> str:
     """Share of rounds in which n - f vectors had each other for neighbours and nobody else."""
     return f"{100 * statistics.fmean(row.closed for row in rows):.0f} %"
-
-
-def promised() -> tuple[str, str, int]:
-    """Setting, rule and rounds of the promise."""
-    return "adamw", RECOMMENDED, 24
 
 
 def verdict(values: list[float]) -> str:
@@ -181,15 +188,17 @@ def verdict(values: list[float]) -> str:
 
 
 def remedies(rows: list[Row]) -> Iterator[str]:
-    """What was tried against the recommended rule's worst attack, seed by seed."""
+    """What was tried against attacks that last, seed by seed."""
     yield "| setting | rule | attack | seeds | alone | under attack | lost |"
     yield "|---|---|---|---|---|---|---|"
     for (setting, _, rounds, rule), attacks in grouped(rows).items():
         alone = attacks.get(ALONE, [])
-        tried = [one for one in attacks if one not in ("none", ALONE)]
-        if rounds != promised()[2] or not (alone or setting.startswith("adamw,")):
+        if rounds != ROUNDS or not (alone or setting == "adamw, trim 3"):
             continue
-        for attack in ["stale"] if (setting, rule) == promised()[:2] else tried:
+        lasting = ("stale", *LASTING)
+        for attack in (one for one in attacks if one in lasting or rule != RECOMMENDED):
+            if attack == ALONE:
+                continue
             own = attacks[attack]
             seeds = sorted(row.seed for row in own)
             base = [row for row in alone if row.seed in seeds]
@@ -198,6 +207,25 @@ def remedies(rows: list[Row]) -> Iterator[str]:
                 f"| {setting} | `{rule}` | `{attack}` | {', '.join(map(str, seeds))} "
                 f"| {reached(base, count=False)} | {reached(own, count=False)} | {lost} |"
             )
+
+
+def recorded(_: list[Row]) -> Iterator[str]:
+    """On recorded updates: what turned each rule's step most, with and without momentum."""
+    played = robustness_recorded.rows()
+    rules = list(dict.fromkeys(row.rule for row in played))
+    seeds = len({row.seed for row in played})
+    yield f"| rule ({seeds} seeds) | server's momentum | clients' momentum |"
+    yield "|---|---|---|"
+    for rule in rules:
+        cells = []
+        for momentum in (0.0, 0.9):
+            found: dict[str, list[float]] = {}
+            for row in played:
+                if (row.rule, row.momentum) == (rule, momentum):
+                    found.setdefault(row.attack, []).append(row.cosine)
+            least = sorted(found, key=lambda one: statistics.fmean(found[one]))[:4]
+            cells += ["; ".join(f"`{one}` {statistics.fmean(found[one]):.2f}" for one in least)]
+        yield f"| `{rule}` | {' | '.join(cells)} |"
 
 
 def backdoors(rows: list[Row]) -> Iterator[str]:
@@ -237,8 +265,10 @@ def engines(rows: list[Row]) -> Iterator[str]:
 TABLES = {
     "worst": worst,
     "promise": promise,
+    "without momentum": partial(promise, setting="adamw"),
     "far": far,
     "remedies": remedies,
+    "recorded": recorded,
     "backdoors": backdoors,
     "engines": engines,
 }
@@ -295,7 +325,7 @@ def pictured(rows: list[Row]) -> Iterator[tuple[str, dict[str, list[float]]]]:
     for key in sorted(groups, key=lambda one: (order.get(str(one[0]), 99), one[1:])):
         setting, _, rounds, rule = key
         attacks = groups[key]
-        promise = (setting, rule, rounds) == promised()
+        promise = (rule, rounds) == (RECOMMENDED, ROUNDS)
         base = attacks.get(ALONE, []) if promise or "none" not in attacks else attacks["none"]
         found = {
             attack: losses(own, base)

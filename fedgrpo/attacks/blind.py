@@ -55,11 +55,23 @@ def nan_message(vector: Floats, _: Knowledge) -> Floats:
 
 
 @attack("stale")
-def stale(vector: Floats, knowledge: Knowledge) -> Floats:
+def stale(vector: Floats, knowledge: Knowledge, *, share: float = 1.0) -> Floats:
     """The first round's own release for ever: a replay (free-riding by old updates: arXiv
     1911.12560). A bias of the same signs in every round, which is what hurts.
+
+    Options: ``share``. Below 1, the replay is brought to the own update's length, which may have
+    changed since, and is this share of what is sent; the rest is the own update.
     """
-    return np.asarray(vector if knowledge.first is None else knowledge.first)
+    if knowledge.first is None or share == 1:
+        return np.asarray(vector if knowledge.first is None else knowledge.first)
+    return (1 - share) * vector + share * scaled_like(knowledge.first, vector, knowledge.update)
+
+
+def scaled_like(sent: Floats, vector: Floats, update: int) -> Floats:
+    """A vector, its update brought to the length of another's, the figures after it the other's."""
+    length = max(float(np.linalg.norm(sent[:update])), 1e-300)
+    scale = float(np.linalg.norm(vector[:update])) / length
+    return np.concatenate([scale * sent[:update], vector[update:]])
 
 
 @attack("against_last")

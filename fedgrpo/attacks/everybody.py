@@ -94,7 +94,7 @@ def mimic(vector: Floats, knowledge: Knowledge, *, client: int | None = None) ->
     return np.asarray(honest[int(np.argmax(np.abs(along)))])
 
 
-Direction = Literal["unit", "sign", "std", "worst"]
+Direction = Literal["unit", "sign", "std", "worst", "undo", "fixed"]
 
 
 @attack("min_max", everybody=True)
@@ -103,7 +103,9 @@ def min_max(vector: Floats, knowledge: Knowledge, *, direction: Direction = "wor
     largest among these (Shejwalkar and Houmansadr, doi 10.14722/ndss.2021.24498, equation 4).
 
     Options: ``direction``, the paper's perturbation: against the mean, its sign, or the standard
-    deviation; ``worst`` takes the one that ends furthest against the mean.
+    deviation; ``worst`` takes the one that ends furthest against the mean. Two more last from round
+    to round (arXiv 2012.10333: what is small in each adds up): ``undo`` goes back to where the run
+    began, ``fixed`` one way for ever, of random signs.
     """
     return _furthest(knowledge, direction, summed=False)
 
@@ -119,13 +121,26 @@ def min_sum(vector: Floats, knowledge: Knowledge, *, direction: Direction = "wor
 def _furthest(knowledge: Knowledge, direction: Direction, *, summed: bool) -> Floats:
     cut, honest = knowledge.update, honest_of(knowledge)
     updates, sent = honest[:, :cut], np.array(honest.mean(axis=0))
-    mean, deviation = updates.mean(axis=0), updates.std(axis=0)
-    ways = {"unit": -mean, "sign": -np.sign(mean), "std": -deviation}
-    chosen = ways.values() if direction == "worst" else [ways[direction]]
-    units = [way / max(float(np.linalg.norm(way)), 1e-300) for way in chosen]
-    ends = [mean + _reach(updates, unit, summed=summed) * unit for unit in units]
-    sent[:cut] = min(ends, key=lambda end: float(end @ mean))
+    mean = updates.mean(axis=0)
+    ends = [
+        mean + _reach(updates, unit, summed=summed) * unit
+        for way in _ways(knowledge, updates, direction)
+        if (unit := way / max(float(np.linalg.norm(way)), 1e-300)).any()
+    ]
+    sent[:cut] = min(ends, key=lambda end: float(end @ mean), default=mean)
     return sent
+
+
+def _ways(knowledge: Knowledge, updates: Floats, direction: Direction) -> list[Floats]:
+    """Ways to go from the mean, of any length."""
+    mean = updates.mean(axis=0)
+    if direction == "undo":
+        return [] if knowledge.way is None else [-knowledge.way[: knowledge.update]]
+    if direction == "fixed":
+        signs = np.random.default_rng(knowledge.seed).choice([-1.0, 1.0], mean.size)
+        return [signs]
+    ways = {"unit": -mean, "sign": -np.sign(mean), "std": -updates.std(axis=0)}
+    return list(ways.values()) if direction == "worst" else [ways[direction]]
 
 
 def _reach(updates: Floats, unit: Floats, *, summed: bool) -> float:

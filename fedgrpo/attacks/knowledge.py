@@ -56,6 +56,9 @@ class Knowledge:
     step:
         float64, shape (size,): last step of the global adapter, followed by zeros. None in the
         first round.
+    way:
+        float64, shape (size,): how far the global adapter has come since the first round that the
+        attacker saw, followed by zeros.
     last:
         float64, shape (update,): last aggregate that was released, in the units of this round's
         releases. None in the first round, and outside of the batched engine.
@@ -76,6 +79,7 @@ class Knowledge:
     honest: Floats | None = None
     first: Floats | None = None
     step: Floats | None = None
+    way: Floats | None = None
     last: Floats | None = None
     clients: int = 1
     attackers: int = 1
@@ -101,6 +105,7 @@ class Knowledge:
             "honest": (self.honest, (-1 if self.honest is None else len(self.honest), size)),
             "first": (self.first, (size,)),
             "step": (self.step, (size,)),
+            "way": (self.way, (size,)),
             "last": (self.last, (self.update,)),
         }
         for name, (array, shape) in shapes.items():

@@ -125,13 +125,16 @@ def _nothing(*_: object) -> Vectors:
     raise NotImplementedError
 
 
-def describe(rule: str, buckets: int, trim: int, clients: int) -> str:
-    """Say what a rule did: its name, of how many vectors, and what it left out.
+def describe(rule: str, buckets: int, trim: int, clients: int, momentum: float = 0.0) -> str:
+    """Say what a rule did: its name, of how many vectors, what it left out, and whether each is a
+    client's mean over rounds.
 
     Parameters
     ----------
     clients:
         Whose releases these vectors are: as many where each is one client's.
+    momentum:
+        Decay of each client's mean over rounds; 0 without.
     """
     name = part_name(rule).replace("_", " ")
     if not buckets:
@@ -140,7 +143,8 @@ def describe(rule: str, buckets: int, trim: int, clients: int) -> str:
     options = getattr(chosen.combination, "keywords", {})
     said = chosen.words(buckets, trim, **options) if chosen.words else ""
     vectors = "clients' updates" if buckets == clients else "group means"
-    return f"{name} of {buckets} {vectors}" + (f", {said}" if said else "")
+    parts = [f"{name} of {buckets} {vectors}", *([said] if said else [])]
+    return ", ".join([*parts, *([f"clients' momentum {momentum:g}"] if momentum else [])])
 
 
 def combine(rule: str, bucket_means: Vectors, trim: int, public: Public | None = None) -> Vectors:

@@ -83,6 +83,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "privacy.metrics_share": (1e-9, 0.9),
     "secure.bucket_size": (3, 10**5),
     "robust.trim": (0, 10**5),
+    "robust.momentum": (0, 0.999),
     "server.learning_rate": (_LEAST, RATE),
     "server.final_rate": (0, 1),
     "server.momentum": (0, 0.999999),

@@ -26,6 +26,7 @@ def check_together(settings: Settings) -> None:
         _check_protocol,
         _check_cohort,
         _check_norm_check,
+        _check_momentum,
         _check_prompt_unit,
         _check_quantised,
         _check_unit_column,
@@ -72,6 +73,29 @@ def _check_norm_check(settings: Settings) -> None:
             "robust.rule = 'norm_checked' cannot go with privacy.noise = 'client': the noise, not "
             "the update, decides how long a release is",
             "set privacy.noise = 'server', or robust.rule = 'nnm_trimmed_mean'",
+        )
+
+
+def _check_momentum(settings: Settings) -> None:
+    """Refuse a mean over rounds where it would be more than post-processing of noised releases."""
+    privacy, decay = settings.privacy, settings.robust.momentum
+    if not decay or privacy.unit == "none":
+        return
+    if privacy.noise == "server":
+        raise impossible(
+            f"robust.momentum = {decay} cannot go with privacy.noise = 'server': a client would "
+            "send again in later rounds what it learned in earlier ones, and epsilon counts each "
+            "round's own noise alone",
+            "set robust.momentum = 0; or privacy.noise = 'client' and aggregation.protocol = "
+            "'plain', where a mean of noised releases costs no epsilon",
+        )
+    if protocol_of(settings).group_size(settings) > 1:
+        raise impossible(
+            f"robust.momentum = {decay} cannot go with privacy.unit = {privacy.unit!r} under "
+            f"aggregation.protocol = {settings.aggregation.protocol!r}: the same release would be "
+            "in several rounds' sums, among other peers' noise in each, and the epsilon against "
+            "the server alone counts that noise as if it were there once",
+            "set robust.momentum = 0, or aggregation.protocol = 'plain'",
         )
 
 

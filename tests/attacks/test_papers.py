@@ -130,6 +130,29 @@ def test_stale_sends_the_first_release_for_ever() -> None:
     np.testing.assert_array_equal(sent("stale", known(first=None)), OWN[0])
 
 
+def test_a_shared_replay_is_as_long_as_the_own_update() -> None:
+    first = np.concatenate([2 * OWN[1][:2], [9.0]])
+    told = known(first=first, update=2)
+    half = sent("stale(share=0.5)", told)
+    replay = half[:2] * 2 - OWN[0][:2]
+    assert np.linalg.norm(replay) == pytest.approx(np.linalg.norm(OWN[0][:2]))
+    assert replay @ first[:2] == pytest.approx(np.linalg.norm(replay) * np.linalg.norm(first[:2]))
+    assert half[2] == OWN[0][2]
+
+
+def test_a_way_that_lasts_is_the_same_in_every_round() -> None:
+    way = np.array([1.0, -2.0, 0.5])
+    mean = HONEST.mean(axis=0)
+    undone = sent("min_sum(direction='undo')", known(way=way)) - mean
+    assert undone @ -way == pytest.approx(np.linalg.norm(undone) * np.linalg.norm(way))
+    fixed = [sent("min_sum(direction='fixed')", known(round=round)) - mean for round in (1, 7)]
+    assert len(set(np.abs(np.round(fixed[0], 9)))) == 1
+    np.testing.assert_array_equal(*fixed)
+    for nowhere in (None, np.zeros(3)):
+        there = sent("min_sum(direction='undo')", known(way=nowhere))
+        np.testing.assert_array_equal(there, mean)
+
+
 def test_colluders_draw_different_noise_of_the_length_of_boost() -> None:
     own = np.random.default_rng(0).normal(size=(2, 4000))
     told = known(honest=None, own=own)

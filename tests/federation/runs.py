@@ -43,6 +43,7 @@ SMALL = {
     "evaluation__every": 2,
 }
 CLIENT_NOISE = SMALL | {"privacy__unit": "client", "privacy__adaptive": True}
+MOMENTUM = CLIENT_NOISE | {"aggregation__protocol": "plain", "robust__momentum": 0.5}
 SERVER_NOISE = SMALL | {"privacy__unit": "prompt", "privacy__noise": "server"}
 COMMITTEE = SERVER_NOISE | {
     "aggregation__protocol": "committee",

@@ -64,6 +64,7 @@ def knowledge(
     *,
     first: NDArray[np.float64] | None,
     step: NDArray[np.float64] | None,
+    way: NDArray[np.float64],
 ) -> Knowledge:
     """Put together what an attacker knows: see :class:`fedgrpo.attacks.Knowledge`."""
     simulation, robust = settings.simulation, settings.robust
@@ -75,6 +76,7 @@ def knowledge(
         honest=told.honest if len(told.honest) else None,
         first=first,
         step=step,
+        way=way,
         last=told.last,
         clients=simulation.clients,
         attackers=simulation.byzantine,
@@ -109,22 +111,18 @@ def attack(
     return np.nan_to_num(sent, nan=bound, posinf=bound, neginf=-bound)
 
 
-def last_step(
-    adapter: AdapterState, previous: NDArray[np.float32] | None, size: int
-) -> NDArray[np.float64] | None:
-    """The last global step, padded to a whole release; None in the attacker's first round.
+def way(adapter: AdapterState, earlier: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """How far the global adapter has come since an earlier round, padded to a whole release.
 
     Parameters
     ----------
     adapter:
         The round's global adapter.
-    previous:
-        float32, shape (d,): trainable values of the round before, as the attacker remembers them.
+    earlier:
+        float32, shape (d,): trainable values as the attacker remembers them.
     size:
         Of a release.
     """
-    if previous is None:
-        return None
-    step = np.zeros(size)
-    step[: previous.size] = adapter.vector.astype(np.float64) - previous
-    return step
+    gone = np.zeros(size)
+    gone[: earlier.size] = adapter.vector.astype(np.float64) - earlier
+    return gone

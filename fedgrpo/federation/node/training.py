@@ -40,8 +40,8 @@ from fedgrpo.federation.node.faults import (
     attack,
     honest_vectors,
     knowledge,
-    last_step,
     simulated_faults,
+    way,
 )
 from fedgrpo.federation.node.gate import Gate
 from fedgrpo.federation.protocols import node_side
@@ -54,6 +54,7 @@ from fedgrpo.federation.wire.plans import is_single, order_digest, release_plan
 from fedgrpo.ground.errors import BoundsError, PrivacyError, SettingsError, TurnError
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.privacy.release import ReleasePlan, zero_release
+from fedgrpo.robust.momentum import Carried, carried
 from fedgrpo.robust.norm_checked import inside
 from fedgrpo.settings import Settings
 from fedgrpo.site.declared import Declared, declared_by
@@ -271,11 +272,27 @@ def _release(task: Task, node: Node, paid: Paid, *, byzantine: bool) -> Release:
     """The release that was kept, or a new one that is kept from now on."""
     if paid.kept is not None:
         return paid.kept
-    release = _held(task, _computed(task, node, in_time=paid.in_time))
+    release = _held(task, _steadied(task, node, _computed(task, node, in_time=paid.in_time)))
     if byzantine:
         release = _attacked(task, node, release)
     task.store.keep(task.ask, release)
     return release
+
+
+def _steadied(task: Task, node: Node, release: Release) -> Release:
+    """Put the mean over rounds in the place of the update: of what is noised already, or never is.
+
+    It is kept before the release is, with the one before: after a kill in between, the round is
+    repeated from there.
+    """
+    decay = task.settings.robust.momentum
+    if not decay or isinstance(node.factory, TellingFactory):  # Which does so for everybody.
+        return release
+    name, cut = f"momentum-{task.ask.run}", task.plan.dimension
+    kept = task.store.read_note(Carried, name)
+    now = carried(kept, task.ask.round, release[:cut], decay)
+    task.store.write_note(name, now)
+    return np.concatenate([now.mean, release[cut:]])
 
 
 def _held(task: Task, release: Release) -> Release:
@@ -348,14 +365,15 @@ def _checked(release: Release, size: int) -> Release:
 def _attacked(task: Task, node: Node, release: Release) -> Release:
     """What a simulated attacker sends in the place of its release."""
     ask, adapter, plan = task.ask, task.order.adapter, task.plan
-    before = task.store.adapter_before(ask, adapter.vector)
+    met = task.store.adapters(ask, adapter.vector)
     known = knowledge(
         task.settings,
         plan,
         ask.round,
         _insight(task, node, release),
         first=task.store.first_release(ask, release),
-        step=last_step(adapter, before, release.size),
+        step=None if met.before is None else way(adapter, met.before, release.size),
+        way=way(adapter, met.first, release.size),
     )
     return attack(task.settings, release, plan.bound, known)
 

@@ -225,7 +225,7 @@ def summarise(
     first, last = measured[0], measured[-1]
     applied = [row for row in rows if row.round and row.applied]
     groups, clients = (applied[-1].buckets, applied[-1].finished) if applied else (0, 0)
-    busy = strategy.train_s + strategy.evaluate_s
+    busy, robust = strategy.train_s + strategy.evaluate_s, settings.robust
     return Summary(
         reward=RewardSummary.between(first, last),
         rounds=rows[-1].round,
@@ -233,10 +233,10 @@ def summarise(
         overhead_share=max(0.0, 1 - busy / wall_s),
         privacy=list(guarantees(settings, state.progress.charged)),
         robust=RobustSummary(
-            settings.robust.rule,
+            robust.rule,
             trimmed_by(settings),
             groups,
-            describe(settings.robust.rule, groups, settings.robust.trim, clients),
+            describe(robust.rule, groups, robust.trim, clients, robust.momentum),
         ),
         dropped=state.progress.dropped,
         skipped_rounds=state.progress.skipped,

@@ -34,8 +34,10 @@ from fedgrpo.settings import Scalar, Settings
 
 LOG_ = logging.getLogger(__name__)
 
-SIMULATION = "simulation.secret"
-"""Name of the batched engine's secret, beside what simulated nodes keep."""
+SIMULATION, MEANS = "simulation.secret", "simulation.means"
+"""Names of what the batched engine keeps beside what simulated nodes do: its secret, and clients'
+means over rounds.
+"""
 
 GIVEN = "given"
 """Key of a node's configuration that tells prompts given in Python from others."""
@@ -103,8 +105,10 @@ def _clients(
     """Who computes; what it draws from is kept, so that a resumed run repeats its last round."""
     if left_out(settings):
         return LocalClients(given)
-    secret = kept_key(run_dir / NODES / SIMULATION) if run_dir else new_key()
-    return BatchedClients(settings, given, secret)
+    if run_dir is None:
+        return BatchedClients(settings, given, new_key())
+    kept = run_dir / NODES
+    return BatchedClients(settings, given, kept_key(kept / SIMULATION), shelf=kept / MEANS)
 
 
 def _watched(

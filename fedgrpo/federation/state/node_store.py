@@ -17,6 +17,8 @@ and kill or mislead nodes in between.
   has one release also where computing twice gives two results, as on a GPU; and where it does
   not (the disk was restored from an older copy), the noise is bound to what it hides, see
   :func:`fedgrpo.privacy.noise.add_noise`.
+* With ``robust.momentum`` what leaves is a mean over such releases of the run, each with its own
+  noise: post-processing of them, whichever of them it is over.
 * Within a run, rounds go forward, and a round has one plan: an earlier round, or the last one with
   another plan (the node's prompts have changed, say), is refused.
 
@@ -91,12 +93,15 @@ class _Released:
 
 
 @dataclass(frozen=True)
-class _Adapters:
-    """Global adapters of a round and of the one before."""
+class Adapters:
+    """Global adapters of a run as a simulated attacker remembers them: those of a round, of the one
+    before, None in the first, and of the first one that it saw.
+    """
 
     round: int
     now: NDArray[np.float32]
     before: NDArray[np.float32] | None
+    first: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -333,17 +338,16 @@ class NodeStore:
         """Keep this node's other processes away from a note, to read and write it as one."""
         return self._shelf.alone(name)
 
-    def adapter_before(self, ask: Ask, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Return the global adapter of the round before, of which a simulated attacker makes use.
-
-        Also for a round that is repeated; None in the first.
+    def adapters(self, ask: Ask, vector: NDArray[np.float32]) -> Adapters:
+        """Keep the global adapter of a round, and return it with the earlier ones of which a
+        simulated attacker makes use; also for a round that is repeated.
         """
-        kept = self._shelf.read(_Adapters, f"adapters-{ask.run}")
+        kept = self._shelf.read(Adapters, f"adapters-{ask.run}")
         if kept and kept.round == ask.round:
-            return kept.before
-        before = kept.now if kept else None
-        self._shelf.write(f"adapters-{ask.run}", _Adapters(ask.round, vector, before))
-        return before
+            return kept
+        before, first = (kept.now, kept.first) if kept else (None, vector)
+        self._shelf.write(f"adapters-{ask.run}", now := Adapters(ask.round, vector, before, first))
+        return now
 
     def first_release(self, ask: Ask, release: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Return what a simulated attacker would have sent honestly in its first round of the run,

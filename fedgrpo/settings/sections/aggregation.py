@@ -39,6 +39,11 @@ class RobustSettings(Section):
     """
     trim: int = 1
     """Bucket means dropped at either end: the number of attackers that the rule withstands."""
+    momentum: float = 0.0
+    """Decay of a mean over rounds that each client sends in the place of its update, so that honest
+    clients look alike and attackers stand out; set ``server.momentum`` to 0 with it. 0 sends the
+    update. For runs without a privacy unit, and under ``plain`` with noise by each client.
+    """
 
 
 class ServerSettings(Section):

@@ -205,7 +205,7 @@ def test_a_commitment_says_nothing_without_its_salt_and_holds_with_it() -> None:
 def test_only_the_nodes_owner_reads_what_it_keeps(tmp_path: Path) -> None:
     node, ask = store(tmp_path / "node"), Ask(RUN, 1, PLAN)
     node.keep(ask, np.ones(3))
-    node.adapter_before(ask, np.ones(3, np.float32))
+    node.adapters(ask, np.ones(3, np.float32))
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "node").iterdir()}
     assert set(modes.values()) == {0o600}
     assert {SECRET, f"release-{RUN}.safetensors"} < set(modes)
@@ -231,7 +231,7 @@ def test_what_is_kept_comes_back(tmp_path: Path, in_folder: bool) -> None:
 
 
 @pytest.mark.parametrize("in_folder", [True, False])
-def test_an_attacker_remembers_the_round_before_also_in_a_repeated_round(
+def test_an_attacker_remembers_earlier_adapters_also_in_a_repeated_round(
     tmp_path: Path, in_folder: bool
 ) -> None:
     state = RecordDict()
@@ -239,8 +239,9 @@ def test_an_attacker_remembers_the_round_before_also_in_a_repeated_round(
     seen = []
     for round in (1, 1, 2, 2, 3):
         node = NodeStore(FolderShelf(tmp_path) if in_folder else StateShelf(state))
-        before = node.adapter_before(Ask(RUN, round, PLAN), adapters[round])
-        seen.append(None if before is None else int(before[0]))
+        met = node.adapters(Ask(RUN, round, PLAN), adapters[round])
+        assert int(met.first[0]) == 1
+        seen.append(None if met.before is None else int(met.before[0]))
     assert seen == [None, None, 1, 1, 2]
 
 

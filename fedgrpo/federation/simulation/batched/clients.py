@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +36,14 @@ from fedgrpo.federation.simulation.batched import prompts, updates
 from fedgrpo.federation.simulation.batched.completions import Answer
 from fedgrpo.federation.simulation.batched.poisoning import PoisonedMixture, poisoned_rows
 from fedgrpo.ground.crypto import derive_key
+from fedgrpo.ground.kept import read_kept, write_kept
 from fedgrpo.ground.parts import part_name
 from fedgrpo.grpo.learning.isolation import require_isolation
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.rewards.composite import RewardMixture
+from fedgrpo.robust.momentum import Carried, carried
 from fedgrpo.settings import METRICS, Scalar, Settings
 from fedgrpo.site.declared import Declared, declared_by
 
@@ -48,6 +51,13 @@ Floats = NDArray[np.float64]
 
 JUDGED_HERE = {"exact_match", "numeric_match", "repetition", "think_answer_format"}
 """Rewards that cannot crash, hang or remember."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What each client carries from round to round, by its number."""
+
+    of: dict[int, Carried]
 
 
 @dataclass(frozen=True)
@@ -82,14 +92,18 @@ class BatchedClients:
         32 bytes, the same when a run is resumed.
     last:
         The last released aggregate in the update's own units, shape (d,), for attackers.
+    shelf:
+        Where clients' means over rounds are kept (``robust.momentum``); None keeps them in memory.
     """
 
     settings: Settings
     given: Given
     secret: bytes
     last: Callable[[], Floats | None] = lambda: None
+    shelf: Path | None = None
     _made: tuple[str, dict[int, Answer]] = field(default=("", {}), repr=False)
     _clients: dict[int, prompts.Pupil | updates.Learner] = field(default_factory=dict, repr=False)
+    _means: Means = field(default_factory=lambda: Means({}), repr=False)
 
     def __call__(self, settings: Settings, node_config: Mapping[str, Scalar]) -> _Asked:
         """See :data:`fedgrpo.federation.node.clients.interfaces.ClientFactory`."""
@@ -130,8 +144,29 @@ class BatchedClients:
         """What every client that does not drop out releases in a round, by its number."""
         digest = hashlib.sha256(adapter.vector_hash.encode() + repr((plan, round)).encode())
         if self._made[0] != (name := digest.hexdigest()):
-            self._made = name, self._computed(adapter, plan, round, name)
+            made = self._computed(adapter, plan, round, name)
+            self._made = name, self._steadied(made, round, plan.dimension)
         return self._made[1]
+
+    def _steadied(self, made: dict[int, Answer], round: int, cut: int) -> dict[int, Answer]:
+        """Put each client's mean over rounds in the place of its update."""
+        if not (decay := self.settings.robust.momentum):
+            return made
+        if self.shelf and not self._means.of and self.shelf.exists():
+            self._means = read_kept(Means, self.shelf)
+        now = {
+            number: carried(self._means.of.get(number), round, answer.release[:cut], decay)
+            for number, answer in made.items()
+        }
+        self._means = Means(self._means.of | now)
+        if self.shelf:
+            write_kept(self.shelf, self._means, durable=False)
+        return {
+            number: replace(
+                answer, release=np.concatenate([now[number].mean, answer.release[cut:]])
+            )
+            for number, answer in made.items()
+        }
 
     def _computed(
         self, adapter: AdapterState, plan: ReleasePlan, round: int, name: str

@@ -165,6 +165,25 @@ def test_noise_of_a_client_is_its_own_and_of_full_size() -> None:
     assert all(np.abs(silent[i].release).max() <= 1 for i in silent)
 
 
+def test_means_over_rounds_are_kept_for_a_round_that_is_repeated(tmp_path: Path) -> None:
+    changed: dict[str, Scalar] = {"privacy__noise": "client", "privacy__noise_multiplier": 1.0}
+    plain, chosen = settings(**changed), settings(**changed, robust__momentum=0.75)
+    adapter, plan = start(chosen)
+    kept = tmp_path / "means"
+    whole = BatchedClients(chosen, GIVEN, SECRET, shelf=kept)
+    first, second = (whole.answers(adapter, plan, round) for round in (1, 2))
+    again = BatchedClients(chosen, GIVEN, SECRET, shelf=kept).answers(adapter, plan, 2)
+    each = [engine(plain).answers(adapter, plan, round) for round in (1, 2)]
+    cut = plan.dimension
+    for number in range(CLIENTS):
+        earlier, later = (answers[number].release for answers in each)
+        assert first[number].release.tobytes() == earlier.tobytes()
+        sent = second[number].release
+        assert sent.tobytes() == again[number].release.tobytes()
+        np.testing.assert_allclose(sent[:cut], (3 * earlier + 4 * later)[:cut] / 7, atol=1e-12)
+        np.testing.assert_array_equal(sent[cut:], later[cut:])
+
+
 def test_a_prompt_that_a_reward_fails_on_costs_itself_alone() -> None:
     def moody(prompts: list[str], completions: list[str]) -> list[float]:
         if prompts[0].startswith("sort"):
@@ -215,6 +234,7 @@ def test_attackers_are_told_everything(tmp_path: Path) -> None:
         "    assert any((row == vector).all() for row in k.own)\n"
         "    assert (k.clients, k.attackers, k.rule, k.trim) == (4, 2, 'mean', 1)\n"
         "    assert k.update == vector.size - 4\n"
+        "    assert (k.way == 0).all() or k.round > 1\n"
         "    for known in (k.first, k.step, k.last):\n"
         "        assert (known is None) == (k.round == 1)\n"
         "    if k.round == 1:\n"
