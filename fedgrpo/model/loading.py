@@ -64,8 +64,11 @@ def load_model(
             use_safetensors=None if any_weights else True,
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # They are refused below, by their names.
             **options,
         )
+    shapes = {f"{name} {tuple(theirs)}" for name, theirs, _ in found["mismatched_keys"]}
+    _refuse_parameters(source, "have another shape in its checkpoint than in the model", shapes)
     base = f"{model.base_model_prefix}."
     missing = {name for name in found["missing_keys"] if not new_head or name.startswith(base)}
     _refuse_parameters(source, "are not in its checkpoint", missing)

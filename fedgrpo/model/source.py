@@ -36,6 +36,7 @@ CONVERT = (
 )
 
 
+TOKENIZER = "tokenizer.json"
 GGUF = ".gguf"
 """How a file is named that holds configuration, tokenizer and weights: data alone."""
 
@@ -138,11 +139,18 @@ def _find(source: str, name: str, revision: str) -> Path | None:
 def _code_in(path: Path) -> str:
     """The first key in a file by which transformers would find code; empty if there is none."""
     try:
-        return next(_code_keys(json.loads(path.read_bytes())), "")
+        tree = json.loads(path.read_bytes())
+        code = next(_code_keys(tree), "")
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is no JSON: {type(error).__name__}", cure="fetch or copy that file again"
         ) from None
+    if not isinstance(tree, Mapping):
+        raise ModelError(
+            f"{path} is no JSON object but a {type(tree).__name__}",
+            cure="fetch or copy that file again",
+        )
+    return code
 
 
 def _code_keys(tree: object) -> Iterator[str]:
@@ -163,7 +171,9 @@ def _code_keys(tree: object) -> Iterator[str]:
 
 
 def _damaged(source: str) -> str:
-    """Name of the first file of weights that cannot be opened; empty if there is none."""
+    """Name of the first file, of weights or the tokenizer's, that cannot be opened; empty if there
+    is none.
+    """
     folder = Path(source)
     if folder.suffix == GGUF and folder.is_file():
         with folder.open("rb") as file:
@@ -174,7 +184,14 @@ def _damaged(source: str) -> str:
                 pass
         except (SafetensorError, OSError):
             return path.name
-    return ""
+    return TOKENIZER if (folder / TOKENIZER).is_file() and not _is_json(folder / TOKENIZER) else ""
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), Mapping)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _cause(error: Exception) -> str:

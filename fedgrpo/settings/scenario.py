@@ -77,6 +77,11 @@ def _with_template(tree: dict[str, Any], base: Path) -> dict[str, Any]:
             f"data.chat_template = {name!r} cannot be read ({type(error).__name__})",
             cure="name a UTF-8 file of this machine, or one of the tokenizer's templates",
         ) from None
+    if "{" not in text:
+        raise SettingsError(
+            f"data.chat_template = {name!r} holds no template: nothing of a chat would be in it",
+            cure="write one in Jinja into it, or name another file",
+        )
     return tree | {"data": {**dict(data or {}), "chat_template": text}}  # type: ignore[call-overload]
 
 

@@ -115,6 +115,20 @@ def test_a_configuration_that_is_no_json_is_refused_by_name(folder: Path, text: 
         load_base(settings(folder))
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_a_configuration_that_is_no_object_is_refused_by_name(folder: Path, name: str) -> None:
+    (folder / name).write_text("[1]")
+    with pytest.raises(ModelError, match=rf"{name} is no JSON object but a list"):
+        load_base(settings(folder))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_tokenizer_that_was_cut_off_is_named(folder: Path, text: str) -> None:
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(ModelError, match=r"tokenizer\.json is incomplete or damaged"):
+        load_base(settings(folder))
+
+
 # Weights
 
 
@@ -203,8 +217,9 @@ def test_what_a_checkpoint_holds_beyond_the_model_is_told_in_our_own_words(
 def test_a_parameter_of_another_shape_is_refused(folder: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
     spoil(folder, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=f"another shape in its checkpoint .*: {name} ") as caught:
         load_base(settings(folder))
+    assert "config.json" in caught.value.cure
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

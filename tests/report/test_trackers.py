@@ -19,6 +19,7 @@ from tests.report.kept import kept_by, use_folder
 from tests.report.runs import round_row
 from tests.rooms import graph
 from tests.scenarios import write_small
+from tests.standalone.scenario import VARIED
 
 OTHER = """
 from fedgrpo.report.trackers import Tracker
@@ -162,9 +163,11 @@ def test_trackers_keep_the_rows_of_a_run(
     if not there:
         pytest.skip("no tracker's library is installed")
     write_small(tmp_path, rounds=2)
+    (tmp_path / "varied.py").write_text(VARIED)
     called = [sys.executable, "-m", "fedgrpo.cli.app", command, "small.toml"]
     called += ["--in-process"] * (command == "simulate")
     called += ["--set", f"run.report_to={json.dumps(there)}"]
+    called += ["--set", "reward.functions=varied.py:varied", "--set", "grpo.overlong_share=0.5"]
     done = subprocess.run(
         called, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
     )

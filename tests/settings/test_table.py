@@ -77,6 +77,9 @@ def test_a_templates_file_travels_as_its_text(tmp_path: Path) -> None:
     settings = settings_from({"data": {"chat_template": "my.jinja"}}, tmp_path)
     assert settings.data.chat_template == "{{ messages }}"
     assert settings_from({"data.chat_template": "rag"}, tmp_path).data.chat_template == "rag"
+    (tmp_path / "empty.jinja").write_text("\n")
+    with pytest.raises(SettingsError, match=r"'empty\.jinja' holds no template"):
+        settings_from({"data": {"chat_template": "empty.jinja"}}, tmp_path)
     with pytest.raises(SettingsError, match=r"gone\.jinja"):
         settings_from({"data.chat_template": "gone.jinja"}, tmp_path)
 
