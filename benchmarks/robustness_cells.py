@@ -209,15 +209,17 @@ def gap() -> Iterator[Cell]:
 
 def promise() -> Iterator[Cell]:
     """The recommended rule for twice as long under every attack, beside the honest ones alone:
-    three seeds of attacks that last, then of those that hide among honest vectors, one seed of all
-    before the others.
+    three seeds of the replay and of going back, then one of those that turned recorded updates
+    most, of the others that hide among honest vectors, and two more of all, the worst first.
     """
     cell = Cell(PROMISED, RECOMMENDED, ALONE, rounds=24)
     for seed in (0, 1, 2):
-        yield from (replace(cell, attack=attack, seed=seed) for attack in (ALONE, "stale"))
+        for attack in (ALONE, "stale", LASTING[0]):
+            yield replace(cell, attack=attack, seed=seed)
         yield replace(none_of(cell), seed=seed)
     near = [attack for attack in attacks_on(RECOMMENDED) if attack not in FAR]
-    yield from (replace(cell, attack=attack) for attack in (*LASTING, *near))
+    turning = (LASTING[2], "mimic", "min_sum", "flipped_reward", "backdoor", LASTING[3])
+    yield from (replace(cell, attack=attack) for attack in (*turning, *LASTING, *near))
     done = [row for row in finished() if place_of(row) == place_of(cell)]
     order = worst_of(done, len(ATTACKS))
     for attack, seed in itertools.product(order, (1, 2)):

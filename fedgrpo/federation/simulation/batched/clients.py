@@ -160,7 +160,7 @@ class BatchedClients:
         }
         self._means = Means(self._means.of | now)
         if self.shelf:
-            write_kept(self.shelf, self._means, durable=False)
+            write_kept(self.shelf, self._means, mode=0o600)
         return {
             number: replace(
                 answer, release=np.concatenate([now[number].mean, answer.release[cut:]])
