@@ -1,4 +1,4 @@
-"""What the image and its compose file promise, read from them; docs/versions.md says what was built."""
+"""What image and compose file promise; docs/versions.md says what was built."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ def test_each_side_has_one_folder_and_no_rights(side: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert [volume.rpartition(":")[2] for volume in service["volumes"]] == ["/state"]
     assert "privileged" not in service
-    command = [word for word in service["command"] if not word.startswith("/")]
-    assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0
+    assert CliRunner().invoke(app, [service["command"][0], "--help"]).exit_code == 0
 
 
 def test_a_site_publishes_no_port() -> None:

@@ -7,6 +7,7 @@ ran with. To take a newer one, correct this file, pass the tests, and widen the 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import Any
 
@@ -17,15 +18,19 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedgrpo.federation.simulation.ports import free_ports
 
-__all__ = ["SERVER_NODE", "Run", "object_bytes", "run_simulation", "sent_as", "sent_by", "serve"]
+__all__ = [
+    "SERVER_NODE",
+    "Run",
+    "object_bytes",
+    "run_simulation",
+    "sent_as",
+    "sent_by",
+    "serve",
+    "wait_for_ray",
+]
 
-RAY_PORTS = (
-    "metrics_agent_port",
-    "metrics_export_port",
-    "dashboard_agent_listen_port",
-    "runtime_env_agent_port",
-)
-"""Ports that Ray's helpers choose when they have started, unless they are told."""
+RAY_PATIENCE_S = 300
+"""Seconds in which each process that Ray starts has to be heard of, on a busy machine."""
 SERVER_NODE = 1
 """The SuperLink's own node id, the source of errors about nodes that went away."""
 
@@ -58,11 +63,11 @@ def run_simulation() -> None:
     next clients down with it, and waits for one that hangs for ever. Here such a process is ended,
     at the latest when its message has expired, and another one takes its place.
     """
+    wait_for_ray()
     import ray
     from flwr.server.superlink.fleet.vce.backend import raybackend
     from flwr.simulation.app import flwr_simulation
     from flwr.simulation.ray_transport.ray_actor import BasicActorPool
-    from ray._private import parameter
     from ray.exceptions import RayError, RayTaskError
 
     class Pool(BasicActorPool):
@@ -103,19 +108,44 @@ def run_simulation() -> None:
             make: Any = self.create_actor_fn
             self.pool.append(make())
 
-    class Told(parameter.RayParams):
-        """Ray's own, with a port for each helper.
-
-        Ray's main process ends itself when a helper, which may take longer on a busy machine, has
-        not chosen its port within 15 seconds, a number that cannot be set; it does not wait for
-        ports that are given.
-        """
-
-        def __init__(self, **kwargs: Any) -> None:
-            ports = zip(RAY_PORTS, free_ports(len(RAY_PORTS)), strict=True)
-            super().__init__(**kwargs | dict(ports))
-
     runtime: Any = raybackend
     runtime.BasicActorPool = Pool
-    parameter.RayParams = Told
     flwr_simulation()
+
+
+def wait_for_ray() -> None:
+    """Have Ray wait for its own processes as long as a busy machine needs, before it is started.
+
+    Its main process ends itself when a helper has not told its port within 15 seconds, and is given
+    up when it has not registered within 30: numbers that cannot be set. So it is told what those
+    of the dashboard would tell where there is none, and the port that the last one shall take.
+    """
+    patience = {"agent_register_timeout_ms": 1000, "worker_register_timeout_seconds": 1}
+    os.environ.update({f"RAY_{key}": str(x * RAY_PATIENCE_S) for key, x in patience.items()})
+    import ray._raylet as names
+    from ray._private import services
+
+    private: Any = services
+    start, node_of = private.start_raylet, private.get_node
+    unused = (
+        names.METRICS_AGENT_PORT_NAME,
+        names.METRICS_EXPORT_PORT_NAME,
+        names.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    )
+
+    def start_raylet(*args: Any, **kwargs: Any) -> Any:
+        node, folder = args[2], args[11]
+        for name in unused:
+            names.persist_port(folder, node, name, -1)
+        (port,) = free_ports(1)
+        return start(*args, **kwargs | {"runtime_env_agent_port": port})
+
+    def get_node(gcs_address: str, node_id: str) -> Any:
+        end = time.monotonic() + RAY_PATIENCE_S
+        while time.monotonic() < end:
+            with contextlib.suppress(RuntimeError):
+                return node_of(gcs_address, node_id)
+            time.sleep(0.5)
+        return node_of(gcs_address, node_id)
+
+    private.start_raylet, private.get_node = start_raylet, get_node

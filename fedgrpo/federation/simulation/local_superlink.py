@@ -28,8 +28,6 @@ LOG, SUPERLINK_LOG = "flower.log", "superlink.log"
 START_TIMEOUT_S = 90.0
 COMMAND_TIMEOUT_S = 120.0
 CLEAN_UP_TIMEOUT_S = 60.0
-RAY_PATIENCE_S = 300
-"""Seconds in which each process that Ray starts has to be heard of."""
 
 SIMULATION = """#!/bin/sh
 'exec' '{python}' "$0" "$@"
@@ -248,9 +246,6 @@ def _environment(run_dir: Path, scratch: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(scratch),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-        # On a busy machine Ray's own processes take longer than Ray waits for them.
-        "RAY_agent_register_timeout_ms": str(1000 * RAY_PATIENCE_S),
-        "RAY_worker_register_timeout_seconds": str(RAY_PATIENCE_S),
         "TOKENIZERS_PARALLELISM": "false",
         # Flower starts its parts by name: one of them is ours, and a virtual environment need not
         # be activated for the others.

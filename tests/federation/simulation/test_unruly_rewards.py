@@ -92,5 +92,5 @@ def test_what_a_reward_does_costs_its_row_alone_under_prompt_level_privacy(
 ) -> None:
     log = (simulated(tmp_path, monkeypatch, "prompt") / "flower.log").read_text()
     found = re.findall(r"round 1, (\d+) x ", log)
-    # A pool cannot be started there. What takes symbolic_match too long is left to the other reward.
+    # A pool cannot be started there; what takes symbolic_match too long is left to the other.
     assert sum(map(int, found)) == sum(kind not in ("tower", "fine") for kind in KINDS)
