@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedgrpo.federation.deployment.flower_internals.control import public_bytes
 from fedgrpo.federation.deployment.gateway.app import Gateway
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book, confirmed, invited, revoked
+from fedgrpo.federation.deployment.gateway.enrolment.joining import Enrolling
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
@@ -68,6 +69,10 @@ def invite(book, site, token=TOKEN, *, days=7, again=False):
 
 def new_key():
     return ec.generate_private_key(ec.SECP384R1())
+
+
+def text(key):
+    return public_bytes(key).decode()
 
 
 def mark(key):
@@ -213,6 +218,26 @@ def test_a_key_of_another_kind_uses_up_nothing(door, book):
     assert not book.sites()["hospital-a"].used_by
 
 
+def test_a_site_says_what_it_runs_and_only_of_itself(book):
+    enrolling, right, other = Enrolling(book), new_key(), new_key()
+    book.change("hospital-a", lambda before: before.model_copy(update={"key": text(right)}))
+
+    def say(key, version):
+        headers = {b"fedgrpo-version": version}
+        asyncio.run(enrolling.hear_version(public_bytes(key), headers))
+        return book.sites()["hospital-a"].version
+
+    assert say(right, b"0.0.1") == "0.0.1"
+    assert say(other, b"6.6.6") == "0.0.1"
+    for nonsense in (b"", b"x" * 41, b"1
+2", b"<script>", b"ÿ"):
+        assert say(right, nonsense) == "0.0.1"
+    assert say(right, VERSION.encode()) == VERSION
+    for number in range(20):
+        say(right, b"%d" % number)
+    assert int(book.sites()["hospital-a"].version) < 19, "it may have the book written for ever"
+
+
 @pytest.mark.flower
 def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(server):
     book, key = Book(server.state), new_key()
@@ -229,6 +254,9 @@ def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(
         assert hello() == 423
         confirm(book, key, "hospital-z")
         until(lambda: hello() == 200, "the server's look into its book")
+        told = signed(key) | {"fedgrpo-version": "0.0.1"}
+        assert client.get(f"{door}/hello", headers=told).status_code == 200
+        assert book.sites()["hospital-z"].version == "0.0.1"
         left = client.post(f"{door}/leave", headers=signed(key), content=b"{}")
         assert left.status_code == 200, left.text
         assert hello() == 401

@@ -112,6 +112,7 @@ class Gateway:
             self._roster.doubt()
             await self._node(scope, headers)
             key = credentials.shown(headers).key
+            await self._enrolling.hear_version(key, headers)
             heard = {"believed_s": self._roster.believed_s(key, time.time())}
         said = {"time": time.time(), "fedgrpo": VERSION, "protocol": PROTOCOL, **heard}
         return Response(json.dumps(said), media_type="application/json")
