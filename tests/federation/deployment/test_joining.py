@@ -229,8 +229,7 @@ def test_a_site_says_what_it_runs_and_only_of_itself(book):
 
     assert say(right, b"0.0.1") == "0.0.1"
     assert say(other, b"6.6.6") == "0.0.1"
-    for nonsense in (b"", b"x" * 41, b"1
-2", b"<script>", b"ÿ"):
+    for nonsense in (b"", b"x" * 41, b"1\n2", b"<script>", b"\xff"):
         assert say(right, nonsense) == "0.0.1"
     assert say(right, VERSION.encode()) == VERSION
     for number in range(20):

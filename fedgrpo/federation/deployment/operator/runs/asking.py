@@ -55,8 +55,8 @@ def check_versions(sites: tuple[SeenSite, ...]) -> None:
     if others := ", ".join(of_other_versions(sites)):
         raise VersionError(
             f"this server runs fedgrpo {VERSION}, and not so {others}",
-            cure=f"have them install {VERSION}, from the wheel that you name, and start their nodes "
-            "again: that tells it here; 'fedgrpo revoke SITE' shuts out who does not come along",
+            cure=f"have them install {VERSION}, from the wheel that you name, and start their nodes"
+            " again, which tells it here; 'fedgrpo revoke SITE' shuts out who does not come along",
         )
 
 
