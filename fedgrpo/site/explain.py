@@ -272,9 +272,9 @@ def _who_decides(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"Models that may be used here: {_names(policy.models)}. Programs that may score answers "
-        f"here: {_names(policy.rewards)}{_as_read(policy)}. {trains if policy.code else ''}What the "
-        f"server may be shown: {_names(protocols)}. Requests "
-        f"are answered {f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
+        f"here: {_names(policy.rewards)}{_as_read(policy)}. {trains if policy.code else ''}What "
+        f"the server may be shown: {_names(protocols)}. Requests are answered "
+        f"{f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
     )
 
 

@@ -61,8 +61,8 @@ def look_first(
             )
     if red := sorted({f.code for f in found if _stops(f, despite)}):
         raise RunError(
-            f"this machine cannot take part yet, see above: {', '.join(red)}; the server was greeted,"
-            " and nothing else was sent, or written",
+            f"this machine cannot take part yet, see above: {', '.join(red)}; the server was "
+            "greeted, and nothing else was sent, or written",
             cure="mend what is red, and join again; if you know better, with --despite CODE",
         )
 

@@ -190,6 +190,8 @@ def _told(
 
 def _there(folder: SiteFolder, given: Path | None) -> dict[str, object]:
     """Keys of site.toml for what is there: a policy, and a member's keys."""
+    if given and not given.exists():
+        raise DataError(f"{given} does not exist", cure="name your policy: --policy FILE")
     policy = given or (folder.policy if folder.policy.exists() else None)
     found = {"policy": policy, "committee_key": folder.member_key}
     return {key: str(file.absolute()) for key, file in found.items() if file and file.exists()}
