@@ -162,30 +162,44 @@ def _told(
     named by their full paths, so that the node finds them wherever it is started.
     """
     from fedgrpo.settings.sections.table import read_table, to_text
-    from fedgrpo.site.places import reward_file, reward_key
 
-    files = {}
-    for name in settings.reward.functions:
-        if (file := reward_file(name, {})) and file.is_file():
-            files[reward_key(name)] = str(file.absolute())
-    for pair in rewards:
-        name, equals, place = pair.rpartition("=")
-        if not equals or name not in map(reward_key, settings.reward.functions):
-            own = ", ".join(filter(None, map(reward_key, settings.reward.functions))) or "none"
-            raise SettingsError(
-                f"--reward {pair!r} is no NAME=FILE of a reward of the settings",
-                cure=f"rewards of modules or files there: {own}",
-            )
-        files[name] = str(Path(place).expanduser().absolute())
     before = folder.site_file_before()
+    kept = before.rewards if before else {}
+    try:
+        named = {name: str(to) for name, to in read_table(str(to_text(columns))).items()}
+    except ValueError as error:
+        raise SettingsError(f"--columns {columns!r} {error}", cure="write a=b,c=d") from None
     found = {
         "prompts": str(prompts.expanduser().absolute()) if prompts else "",
         "models": {settings.model.name: str(model.expanduser().absolute())} if model else {},
-        "rewards": {**files, **(before.rewards if before and not rewards else {})},
-        "columns": read_table(str(to_text(columns))),
+        "rewards": {**_lying_here(settings), **kept, **_told_rewards(settings, rewards)},
+        "columns": named,
         "committee_listen": listen,
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _lying_here(settings: Settings) -> dict[str, str]:
+    """Files of rewards that the settings name and that lie where this is run, by their names."""
+    from fedgrpo.site.places import reward_file, reward_key
+
+    files = {reward_key(name): reward_file(name, {}) for name in settings.reward.functions}
+    return {key: str(file.absolute()) for key, file in files.items() if file and file.is_file()}
+
+
+def _told_rewards(settings: Settings, rewards: list[str]) -> dict[str, str]:
+    from fedgrpo.site.places import reward_key
+
+    known, found = [*filter(None, map(reward_key, settings.reward.functions))], {}
+    for pair in rewards:
+        name, equals, place = pair.partition("=")
+        if not equals or name not in known:
+            raise SettingsError(
+                f"--reward {pair!r} is no NAME=FILE of a reward of the settings",
+                cure=f"rewards of modules or files there: {', '.join(known) or 'none'}",
+            )
+        found[name] = str(Path(place).expanduser().absolute())
+    return found
 
 
 def _there(folder: SiteFolder, given: Path | None) -> dict[str, object]:

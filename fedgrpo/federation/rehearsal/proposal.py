@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from fedgrpo.ground.errors import PolicyError
 from fedgrpo.privacy.adaptive import RANGE
@@ -53,7 +52,7 @@ class OwnFigures:
     units: int
     longest_tokens: int
     work_s: float
-    reward_hashes: Mapping[str, str] = MappingProxyType({})
+    reward_hashes: Mapping[str, str] = field(default_factory=dict)
     counted: tuple[Entry, ...] = ()
 
 
