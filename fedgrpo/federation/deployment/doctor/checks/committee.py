@@ -97,6 +97,8 @@ def committee(here: Surroundings) -> Findings:
         yield fine("this site is no member")
     elif not here.settings:
         yield fine(f"its key is {fingerprint(member.keys)}; the settings are not known here")
+    elif not member.listed:
+        yield fine(f"its key is {fingerprint(member.keys)}; the settings are of no committee")
     elif member.own is None:
         file = here.config["committee-key"]
         yield trouble("member-unlisted", fingerprint=fingerprint(member.keys), file=file)
