@@ -48,7 +48,7 @@ def join(stack, site, file, fingerprint, typed=""):
 
 
 @pytest.mark.flower
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_a_site_of_a_server_that_came_back_elsewhere_joins_again_with_its_own_key(tmp_path):
     operator = Terminal(tmp_path / "operator", FEDGRPO_SERVER="federation")
