@@ -110,13 +110,14 @@ def check_backup(operator):
 
 def joined(stack, operator, folder, site, *more):
     """A site that types what its page says, with the invitation that came by mail."""
-    words = pages.command(pages.OPERATOR, "invite", site)
+    words = pages.command(pages.OPERATOR, "invite", site if site in SITES else SITES[1])
+    words[1] = site
     fingerprint = re.search(r"over the telephone:\s+(\S+)", operator.run(*words)).group(1)
     terminal = Terminal(folder / site)
     name = f"{site}.invitation"
     mail = operator.folder / "federation" / "invitations" / name
     (terminal.folder / name).write_bytes(mail.read_bytes())
-    write_prompts(terminal.folder / "prompts.jsonl", seed=SITES.index(site))
+    write_prompts(terminal.folder / "prompts.jsonl", seed=ord(site[-1]))
     words = pages.command(pages.SITE, "join")
     words[1] = name
     process, log = terminal.start(stack, *words, *more, typed="y\ny\n")
