@@ -256,6 +256,19 @@ def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(
         told = signed(key) | {"fedgrpo-version": "0.0.1"}
         assert client.get(f"{door}/hello", headers=told).status_code == 200
         assert book.sites()["hospital-z"].version == "0.0.1"
+        invite(book, "late", "l" * 43, days=-1)
+        for changed, status in (
+            ({}, 409),
+            ({"token": "u" * 43}, 403),
+            ({"site": "nobody"}, 403),
+            ({"site": "late", "token": "l" * 43}, 410),
+            ({"fedgrpo": "0.0.1"}, 409),
+            ({"token": 7}, 400),
+        ):
+            content = json.dumps(said | changed).encode()
+            refused = client.post(f"{door}/join", headers=signed(new_key()), content=content)
+            assert (refused.status_code, bool(words(refused))) == (status, True), changed
+        assert hello() == 200, "the server is unharmed"
         left = client.post(f"{door}/leave", headers=signed(key), content=b"{}")
         assert left.status_code == 200, left.text
         assert hello() == 401

@@ -108,6 +108,11 @@ def test_a_model_that_brings_code(folder, tmp_path):
     assert "code of a model is never run" in said
 
 
+def test_a_gpu_that_the_sites_own_file_asks_for_and_that_is_not_there(folder):
+    site_folder(folder, device="cuda:99")
+    assert "device = 'auto' in site.toml" in found(seen(folder), 14)["gpu-missing"]
+
+
 def test_model_and_reward_that_lie_at_the_site_alone(folder, tmp_path):
     """The run's names lead nowhere here; what the policy allows is named as the run names it."""
     file = site_folder(folder)
