@@ -260,12 +260,14 @@ def _policy(
     with these prompts.
     """
     from fedgrpo.federation.rehearsal import accepting
+    from fedgrpo.site import Site
     from fedgrpo.site.site import find_policy
 
     # Settings that were agreed before may be those of a run that is under way, and half paid for.
     whole_run = not folder.agreed.exists() or folder.agreed.read_text() != invitation.settings
     config, ready = made.node_config, find_policy(made.node_config)
-    own = ready == folder.policy
+    # Another one is proposed only where its account goes on.
+    own = ready == folder.policy and Site.open(ready).spending.path == folder.account
     if ready and not (own and accepting.stale(ready, settings, config, whole_run=whole_run)):
         typer.echo(f"policy {ready} is taken as it is")
     else:
