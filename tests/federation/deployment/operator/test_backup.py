@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
+from fedgrpo.federation import FedGRPO
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.operator import backup as backing
 from fedgrpo.federation.deployment.operator.backup import CONTENTS, back_up, restore
@@ -18,9 +19,18 @@ from fedgrpo.federation.deployment.operator.keeping import is_left
 from fedgrpo.federation.deployment.operator.runs.asking import ask, wish_for
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.protocols.openings import Openings
+from fedgrpo.federation.server.checkpoint import FILE as CHECKPOINT
+from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.errors import RunError
+from fedgrpo.ledger import FILE as LEDGER
+from fedgrpo.ledger import Ledger, verify
+from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 from tests.federation.deployment.operator.test_folder import AGREED
+from tests.federation.federation import Federation, make_settings
+from tests.federation.kills import KilledError
+
+KEY = bytes(range(32))
 
 THREE = Settings.from_run_config(
     {"federation.min_clients": 3, "robust.rule": "mean", "robust.trim": 0, "rounds": 2}
@@ -225,3 +235,38 @@ def test_a_copy_under_which_something_changes_is_made_again_or_refused(
     assert "end the server" in told.value.cure
     assert not (tmp_path / "other.backup").exists()
     assert not list(tmp_path.glob(".backup-*"))
+
+
+def test_an_interrupted_run_goes_on_from_a_backup_and_its_ledger_holds(folder, tmp_path):
+    settings = make_settings(
+        robust__rule="mean", robust__trim=0, federation__min_clients=3, rounds=3
+    )
+    kills = iter([False] * 3 + [True])
+
+    def kill(stage, node):
+        if stage == "train" and next(kills, False):
+            raise KilledError
+        return False
+
+    def strategy(directory):
+        ledger = Ledger(directory / LEDGER, derive_key(KEY, "ledger"))
+        writer, checkpoint = RunWriter(directory), directory / CHECKPOINT
+        return FedGRPO(settings, writer=writer, checkpoint=checkpoint, secret=KEY, ledger=ledger)
+
+    run = folder / "runs" / "spring"
+    (run / "ledger.jsonl").unlink()
+    first = Federation(settings, 3, drop=kill)
+    with pytest.raises(KilledError):
+        first.run(strategy(run))
+    back_up(folder, tmp_path / "kept.backup")
+    shutil.rmtree(folder)
+    restore(tmp_path / "kept.backup", folder)
+    again = Federation(settings, 3)
+    for node, context in again.grid.contexts.items():
+        kept = first.grid.contexts[node].state
+        context.state.update({name: kept[name] for name in kept if "store" in name})
+    again.run(strategy(run))
+    rows = RunWriter(run).rows()
+    assert [row.applied for row in rows[1:]] == [True, False, True]
+    assert "another sum with some of its members was opened" in rows[2].reason
+    assert verify(run).rounds == 3
