@@ -10,6 +10,7 @@ import typer
 from fedgrpo.cli import ledger, policy
 from fedgrpo.cli.doctor import doctor
 from fedgrpo.cli.operator import server
+from fedgrpo.cli.operator.backup import backup, restore
 from fedgrpo.cli.operator.run import run, status, stop
 from fedgrpo.cli.operator.sites import invite, revoke, sites
 from fedgrpo.cli.planning.budget import budget
@@ -52,6 +53,8 @@ app.command("revoke")(revoke)
 app.command("run")(run)
 app.command("stop")(stop)
 app.command("status")(status)
+app.command("backup")(backup)
+app.command("restore")(restore)
 app.add_typer(server.group, name="server")
 app.add_typer(policy.group, name="policy")
 app.add_typer(ledger.group, name="ledger")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from fedgrpo.cli.outcome import REFUSED, explained
 from fedgrpo.ground.errors import PolicyError
 
 if TYPE_CHECKING:
-    from fedgrpo.settings import Settings
+    from fedgrpo.settings import Scalar, Settings
     from fedgrpo.site import Policy, Site
 
 group = typer.Typer(
@@ -61,6 +62,14 @@ def check(
         Path | None,
         typer.Option(help="The node's folder, where it is not beside the prompts."),
     ] = None,
+    site_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            help="The site.toml that names prompts, columns, folder, model and rewards.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Check a policy file, the prompts beside it, and what both would say to a run.
 
@@ -69,42 +78,56 @@ def check(
     with explained():
         from fedgrpo.settings import Settings
         from fedgrpo.site import Site
-        from fedgrpo.site.checked import with_columns
 
         site = Site.open(file)
         settings = Settings.from_toml(scenario) if scenario else None
-        if prompts:
+        named = {"prompts": prompts, "columns": columns, "state": str(state or "")}
+        config = _of_site(site_file) | {key: value for key, value in named.items() if value}
+        if "prompts" in config:
             unnamed = Settings.from_mapping({"data": {"unit": site.policy.unit_column}})
-            read = with_columns(settings or unnamed, columns)
-            _check_prompts(site.policy, read, prompts, state)
+            _check_prompts(site.policy, settings or unnamed, config)
         if settings is None:
             releases = len(site.spending.read().counted)
             typer.echo(f"{file} is sound; {releases} releases so far")
             return
-        _check_run(site, settings)
-        if prompts:
-            _check_time(file, site.policy, settings, prompts)
+        _check_run(site, settings, config)
+        if "prompts" in config:
+            _check_time(site.policy, settings, {**config, "policy": str(file)})
         typer.echo(f"all {settings.rounds} rounds of {scenario} would be answered")
 
 
-def _check_prompts(policy: Policy, settings: Settings, prompts: str, state: Path | None) -> None:
+def _of_site(file: Path | None) -> dict[str, Scalar]:
+    """What a site's own file says of prompts, model and rewards; nothing without one."""
+    if file is None:
+        return {}
+    from fedgrpo.federation.deployment.site.site_file import SiteFile
+
+    return SiteFile.read(file).node_config
+
+
+def _check_prompts(policy: Policy, settings: Settings, config: Mapping[str, Scalar]) -> None:
     from fedgrpo.federation.rehearsal import prompt_check
 
-    found = prompt_check.find(prompts, settings, policy)
-    for line in prompt_check.words(found, prompts, settings.model.name):
+    found = prompt_check.find(config, settings, policy)
+    for line in prompt_check.words(found, str(config["prompts"]), settings.model.name):
         typer.echo(line)
     _refuse_if(list(prompt_check.problems(found, policy)))
-    prompt_check.leave_stamp(prompts, found, state)
+    prompt_check.leave_stamp(config, found)
     typer.echo("checked: a node may answer with these prompts until they change")
 
 
-def _check_run(site: Site, settings: Settings) -> None:
+def _check_run(site: Site, settings: Settings, config: Mapping[str, Scalar]) -> None:
     from fedgrpo.site import CURES, broken_limits, check_spending, rounds_left
     from fedgrpo.site.account.costs import round_entry
+    from fedgrpo.site.checked import broken_files
     from fedgrpo.site.declared import broken_declarations
 
     policy, entries = site.policy, site.spending.read().counted
-    broken = [*broken_limits(policy, settings), *broken_declarations(policy, settings)]
+    broken = [
+        *broken_limits(policy, settings),
+        *broken_declarations(policy, settings),
+        *broken_files(policy, settings, config),
+    ]
     _refuse_if([f"refused, {code}: {problem}\n  cure: {CURES[code]}" for code, problem in broken])
     try:
         check_spending(policy, [*entries, *[round_entry(settings)] * settings.rounds])
@@ -115,11 +138,11 @@ def _check_run(site: Site, settings: Settings) -> None:
         )
 
 
-def _check_time(file: Path, policy: Policy, settings: Settings, prompts: str) -> None:
+def _check_time(policy: Policy, settings: Settings, config: Mapping[str, Scalar]) -> None:
     """Load what the run names, which the policy allows by now, and time it on this machine."""
     from fedgrpo.federation.rehearsal import prompt_check
 
-    seconds = prompt_check.order_seconds(file, prompts, settings)
+    seconds = prompt_check.order_seconds(config, settings)
     if seconds:
         typer.echo(f"an order of this run takes {seconds:.0f} s at most on this machine")
     _refuse_if(list(prompt_check.time_problems(seconds, policy)))

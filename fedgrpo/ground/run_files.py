@@ -26,6 +26,9 @@ TRACKED = ".tracked"
 """The name under which trackers know the run."""
 ADAPTER, BEST_ADAPTER = "adapter", "adapter-best"
 """Folders of the final adapter, and of the best one on held-out prompts, sampled."""
+OPENED, OPENED_UNKNOWN = "opened.json", b'{"round": 0, "sums": [], "unknown": true}'
+"""Which sums of a round were opened; what stands there in a run from a backup, which may have lost
+some."""
 SECRET, NODES = "run.secret", "nodes"
 """The secret of the server, and the folder of what simulated nodes keep."""
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.ground.errors import DataError, RewardError, SettingsError
 from fedgrpo.ground.files import replace_file
 from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.settings.sections.table import read_table, to_text
 from fedgrpo.site.limits import Policy
 from fedgrpo.site.node_folder import STATE, node_folder, owned_folder
+from fedgrpo.site.places import MODELS, REWARDS, file_hash, reward_file, reward_key
 from fedgrpo.site.refusals import Refusal, refused
 
 _DECIDING = ("config", "columns", "system_prompt", "chat_template", "chat_template_kwargs", "today")
@@ -155,8 +156,51 @@ def check_unchanged(node_config: Mapping[str, Scalar], settings: Settings, polic
         )
 
 
+def check_reward_files(node_config: Mapping[str, Scalar], policy: Policy | None) -> None:
+    """Raise RewardError if a file of a reward that the node names is not there, or not what its
+    policy has the hash of.
+    """
+    places = read_table(str(node_config.get(REWARDS, "")))
+    named = {name: Path(str(place)) for name, place in places.items()}
+    hashes = policy.reward_hashes if policy else {}
+    beside = {name: reward_file(name, node_config) for name in hashes}
+    for name, file in (beside | named).items():
+        found, read = file_hash(file) if file else "", hashes.get(name)
+        if name in named and not found:
+            raise RewardError(
+                f"rewards in site.toml: {file}, for {name!r}, cannot be read",
+                cure="correct the path, or put the file there",
+            )
+        if found and read and found != read:
+            raise RewardError(
+                f"reward {name!r}: {file} is not as it was read: SHA-256 {found}, and the policy "
+                f"has {read}",
+                cure="read it again; if your people agree to it, write the new hash into the "
+                "policy's reward_hashes",
+            )
+
+
+def broken_files(
+    policy: Policy, settings: Settings, node_config: Mapping[str, Scalar]
+) -> Iterator[tuple[Refusal, str]]:
+    """Say which files of rewards are not those that the site's people have read, for its log.
+
+    Adversary: whoever changed a file since. No prompt decides this.
+    """
+    for name in settings.reward.functions:
+        if not (read := policy.reward_hashes.get(reward_key(name))):
+            continue
+        file = reward_file(name, node_config)
+        found = file_hash(file) if file else ""
+        if found != read:
+            what = f"its file {file} has SHA-256 {found}" if found else "it has no file here"
+            yield Refusal.REWARD, f"reward function {name!r}: {what}, and {read} is allowed"
+
+
 def how_to_check(node_config: Mapping[str, Scalar]) -> str:
     """The command for a site's people."""
+    if any(key in node_config for key in (MODELS, REWARDS)):
+        return "run 'fedgrpo policy check POLICY SCENARIO --site site.toml'"
     state = f" --state {node_config[STATE]}" if STATE in node_config else ""
     pairs = read_table(str(to_text(node_config.get("columns", "")))).items()
     columns = f" --columns {','.join(f'{k}={v}' for k, v in pairs)}" if pairs else ""

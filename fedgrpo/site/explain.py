@@ -272,10 +272,16 @@ def _who_decides(policy: Policy) -> Iterator[str]:
     )
     yield (
         f"Models that may be used here: {_names(policy.models)}. Programs that may score answers "
-        f"here: {_names(policy.rewards)}. {trains if policy.code else ''}What the server may be "
-        f"shown: {_names(protocols)}. Requests "
-        f"are answered {f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
+        f"here: {_names(policy.rewards)}{_as_read(policy)}. {trains if policy.code else ''}What "
+        f"the server may be shown: {_names(protocols)}. Requests are answered "
+        f"{f'between {policy.hours} (local time)' if policy.hours else 'at any time'}."
     )
+
+
+def _as_read(policy: Policy) -> str:
+    if not policy.reward_hashes:
+        return ""
+    return f" ({_names(tuple(policy.reward_hashes))} only while the file is the one that was read)"
 
 
 def _not_promised() -> Iterator[str]:

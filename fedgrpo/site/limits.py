@@ -98,6 +98,11 @@ class Policy(Section):
     rewards: Names = ()
     """Reward functions that may be run on the prompts: names as the run's settings give them,
     options included, or ``*`` for any. They are code: name only what you have read."""
+    reward_hashes: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        default_factory=dict
+    )
+    """Table of SHA-256 (64 hex digits) of files of rewards, by the names that ``rewards`` has,
+    without options: what runs is what was read. A file that is not named here may change."""
     code: Names = ()
     """Losses, advantages, credit, guidance and metrics of modules and files that may be run on the
     prompts: each as the run's settings give it, options included, or ``*`` for any. They see

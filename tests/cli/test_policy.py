@@ -242,7 +242,8 @@ def test_the_time_that_an_order_takes_here_is_held_against_the_answers(
 @pytest.mark.slow
 def test_a_nodes_own_way_of_sizing_an_order_is_asked() -> None:
     settings = Settings.from_toml("s.toml")
-    seconds = prompt_check.order_seconds(Path("policy.toml"), prompts("a="), settings)
+    config = {"policy": "policy.toml", "prompts": prompts("a=")}
+    seconds = prompt_check.order_seconds(config, settings)
     assert 0 <= seconds < 1e6
 
 

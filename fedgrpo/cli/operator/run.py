@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def run(
         from fedgrpo.federation.deployment.operator.runs.overview import seen_run
         from fedgrpo.federation.deployment.operator.runs.present import present
         from fedgrpo.federation.deployment.operator.wish import Wish
-        from fedgrpo.federation.server.checks import server_checks
+        from fedgrpo.federation.server.checks import check_measuring, server_checks
         from fedgrpo.ground.errors import all_at_once
         from fedgrpo.settings.scenario import read_scenario
 
@@ -48,8 +49,9 @@ def run(
         sites = present(folder, time.time())
         all_at_once(
             [
-                *(lambda check=check: check(settings) for check in server_checks()),
-                lambda: asking.check_sites(settings, sites),
+                *(partial(check, settings) for check in (*server_checks(), check_measuring)),
+                partial(asking.check_sites, settings, sites),
+                partial(asking.check_versions, sites),
             ]
         )
         name = name or scenario.stem

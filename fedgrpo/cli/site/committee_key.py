@@ -32,6 +32,7 @@ def kept_line(file: Path) -> str:
     from fedgrpo.secure.committee import Identity
 
     if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(Identity.new().to_bytes())
     keys = Identity.from_bytes(file.read_bytes()).public

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedgrpo.cli.outcome import explained
-from fedgrpo.ground.errors import DataError, InvitationError, RunError
+from fedgrpo.ground.errors import DataError, InvitationError, RunError, SettingsError
 
 if TYPE_CHECKING:
     from fedgrpo.federation.deployment.invitation.invitation import Invitation
     from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
-    from fedgrpo.settings import Settings
+    from fedgrpo.federation.deployment.site.site_file import SiteFile
+    from fedgrpo.settings import Scalar, Settings
 
 NOT_ACCEPTED = "nothing was sent, and nobody was told"
 
@@ -26,8 +28,36 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
     ],
     *,
     prompts: Annotated[
-        Path, typer.Option(help="This site's prompts: a file or folder.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            help="This site's prompts: a file or folder.  [default: those of its site.toml]",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The agreed model on this machine.  [default: where the settings name it]",
+            show_default=False,
+        ),
+    ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="File of an agreed reward here: rewards.py:correct=/opt/rewards.py. May be "
+            "repeated.  [default: the settings' own, where you are]",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="What columns are called in the prompts: prompt=question,answer=key.",
+            show_default=False,
+        ),
+    ] = "",
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +87,14 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
             show_default=False,
         ),
     ] = None,
+    despite: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODE",
+            help="Join although the doctor finds this. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     member: Annotated[
         bool, typer.Option("--member", help="Make the keys of a committee's member, too.")
     ] = False,
@@ -70,50 +108,133 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
 ) -> None:
     """Join a federation with an operator's invitation.
 
-    The node's key is made here and never leaves; a policy is proposed that allows exactly what was
-    agreed, and nothing is sent before somebody has said yes. Run again it repairs what is missing.
+    The doctor looks first. The node's key is made here and never leaves; a policy is proposed that
+    allows exactly what was agreed, and nothing of this site is sent before somebody has said yes.
+    Run again it repairs what is missing.
     """
     with explained():
+        from fedgrpo.cli.site.first_look import look_first
+        from fedgrpo.federation.deployment.doctor.visit import before_start
         from fedgrpo.federation.deployment.invitation.fingerprint import heard
         from fedgrpo.federation.deployment.invitation.invitation import Invitation
         from fedgrpo.federation.deployment.log import log_to_stderr
         from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
+        from fedgrpo.federation.deployment.site.node import run_node
 
         accepted = tuple(map(heard, accept or ()))
         read = Invitation.read(invitation)
-        settings = _checked(read)
+        folder = SiteFolder((directory or Path(read.site)).expanduser().absolute())
+        settings = _checked(read, joined_before=folder.key.exists())
         _compare(read, accepted)
-        if not prompts.exists():
-            raise DataError(f"{prompts} does not exist", cure="name your prompts: --prompts FILE")
-        folder = SiteFolder.of(directory or Path(read.site))
+        told = _told(folder, settings, prompts, model, reward or [], columns, listen)
+        made = folder.planned(read, told | _there(folder, policy))
+        _check_prompts(made)
+        look_first(read, settings, made.node_config, _not_asked(folder, made, despite or []))
+        folder = SiteFolder.of(folder.path)
         if account:
             folder.take_account(account)
-        chosen = _policy(folder, settings, prompts.absolute(), policy, accepted)
-        if member:
-            _member(folder)
+        if member or folder.member_key.exists():
+            made = _member(folder, made, settings)
+        made = _policy(folder, settings, made, read, accepted)
         folder.agreed.write_text(read.settings)
         _enrol(folder, read)
-        site = folder.write_site_file(
-            read, prompts.absolute(), chosen, member=member, listen=listen
-        )
+        site = folder.write_site_file(read, made)
         typer.echo(f"joined as {read.site}; the next round will ask this machine")
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
         typer.echo(f"or as a service, by root: systemctl enable --now {folder.service}")
+        log_to_stderr()
         if start:
-            from fedgrpo.federation.deployment.doctor.visit import before_start
-            from fedgrpo.federation.deployment.site.node import run_node
-
-            log_to_stderr()
             run_node(site, before_start, no_policy=False)
+        else:
+            before_start(site)
 
 
-def _checked(invitation: Invitation) -> Settings:
-    """The settings of an invitation that can be used here and now."""
+def _told(
+    folder: SiteFolder,
+    settings: Settings,
+    prompts: Path | None,
+    model: Path | None,
+    rewards: list[str],
+    columns: str,
+    listen: str,
+) -> dict[str, object]:
+    """Keys of site.toml that somebody has told now. Files of rewards that lie where this is run are
+    named by their full paths, so that the node finds them wherever it is started.
+    """
+    from fedgrpo.settings.sections.table import read_table, to_text
+
+    before = folder.site_file_before()
+    kept = before.rewards if before else {}
+    try:
+        named = {name: str(to) for name, to in read_table(str(to_text(columns))).items()}
+    except ValueError as error:
+        raise SettingsError(f"--columns {columns!r} {error}", cure="write a=b,c=d") from None
+    found = {
+        "prompts": str(prompts.expanduser().absolute()) if prompts else "",
+        "models": {settings.model.name: str(model.expanduser().absolute())} if model else {},
+        "rewards": {**_lying_here(settings), **kept, **_told_rewards(settings, rewards)},
+        "columns": named,
+        "committee_listen": listen,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _lying_here(settings: Settings) -> dict[str, str]:
+    """Files of rewards that the settings name and that lie where this is run, by their names."""
+    from fedgrpo.site.places import reward_file, reward_key
+
+    files = {reward_key(name): reward_file(name, {}) for name in settings.reward.functions}
+    return {key: str(file.absolute()) for key, file in files.items() if file and file.is_file()}
+
+
+def _told_rewards(settings: Settings, rewards: list[str]) -> dict[str, str]:
+    from fedgrpo.site.places import reward_key
+
+    known, found = [*filter(None, map(reward_key, settings.reward.functions))], {}
+    for pair in rewards:
+        name, equals, place = pair.partition("=")
+        if not equals or name not in known:
+            raise SettingsError(
+                f"--reward {pair!r} is no NAME=FILE of a reward of the settings",
+                cure=f"rewards of modules or files there: {', '.join(known) or 'none'}",
+            )
+        found[name] = str(Path(place).expanduser().absolute())
+    return found
+
+
+def _there(folder: SiteFolder, given: Path | None) -> dict[str, object]:
+    """Keys of site.toml for what is there: a policy, and a member's keys."""
+    if given and not given.exists():
+        raise DataError(f"{given} does not exist", cure="name your policy: --policy FILE")
+    policy = given or (folder.policy if folder.policy.exists() else None)
+    found = {"policy": policy, "committee_key": folder.member_key}
+    return {key: str(file.absolute()) for key, file in found.items() if file and file.exists()}
+
+
+def _check_prompts(made: SiteFile) -> None:
+    if not made.prompts or not Path(made.prompts).exists():
+        what = f"{made.prompts} does not exist" if made.prompts else "no prompts are named"
+        raise DataError(what, cure="name your prompts: --prompts FILE")
+
+
+def _not_asked(folder: SiteFolder, made: SiteFile, despite: list[str]) -> set[str]:
+    """Codes of findings that do not stop this join."""
+    from fedgrpo.cli.site.first_look import ASKED_LATER, JOINED_BEFORE
+
+    before = JOINED_BEFORE if folder.key.exists() else frozenset[str]()
+    own = ASKED_LATER if made.policy == str(folder.policy) else frozenset[str]()
+    return {*despite, *before, *own}
+
+
+def _checked(invitation: Invitation, *, joined_before: bool) -> Settings:
+    """The settings of an invitation that can be used here and now. Whether one that has expired was
+    used before is the server's to say.
+    """
     import time
 
     from fedgrpo.federation.wire.versions import VERSION
 
-    invitation.check(time.time(), VERSION)
+    invitation.check(0.0 if joined_before else time.time(), VERSION)
     return invitation.agreed()
 
 
@@ -131,25 +252,50 @@ def _compare(invitation: Invitation, accepted: tuple[str, ...]) -> None:
 def _policy(
     folder: SiteFolder,
     settings: Settings,
-    prompts: Path,
-    given: Path | None,
+    made: SiteFile,
+    invitation: Invitation,
+    accepted: tuple[str, ...],
+) -> SiteFile:
+    """The site's file with a policy that somebody has accepted, and that lets the run be answered
+    with these prompts.
+    """
+    from fedgrpo.federation.rehearsal import accepting
+    from fedgrpo.site import Site
+    from fedgrpo.site.site import find_policy
+
+    # Settings that were agreed before may be those of a run that is under way, and half paid for.
+    whole_run = not folder.agreed.exists() or folder.agreed.read_text() != invitation.settings
+    config, ready = made.node_config, find_policy(made.node_config)
+    # Another one is proposed only where its account goes on.
+    own = ready == folder.policy and Site.open(ready).spending.path == folder.account
+    if ready and not (own and accepting.stale(ready, settings, config, whole_run=whole_run)):
+        typer.echo(f"policy {ready} is taken as it is")
+    else:
+        ready = _accepted_proposal(folder, settings, config, accepted)
+        whole_run = True
+    accepting.accept(ready.absolute(), settings, config, whole_run=whole_run)
+    return made.model_copy(update={"policy": str(ready.absolute())})
+
+
+def _accepted_proposal(
+    folder: SiteFolder,
+    settings: Settings,
+    config: Mapping[str, Scalar],
     accepted: tuple[str, ...],
 ) -> Path:
-    """A policy that somebody has accepted, and that lets the run be answered with these prompts."""
+    """Propose a policy for what was agreed, in the place of one that would refuse it, and have it
+    accepted.
+    """
     from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
     from fedgrpo.federation.rehearsal import accepting
-    from fedgrpo.site import Site, explain
-    from fedgrpo.site.site import POLICY_FILE
+    from fedgrpo.site import Site, SpendingFile, explain
 
-    places = (folder.policy, prompts.with_name(POLICY_FILE))
-    ready = given or next((place for place in places if place.exists()), None)
-    if ready:
-        typer.echo(f"policy {ready} is taken as it is")
-        accepting.accept(ready.absolute(), settings, str(prompts), folder.state)
-        return ready.absolute()
-    if not folder.proposal.exists() or accepting.stale(folder.proposal, settings):
+    if folder.policy.exists():
+        typer.echo(f"policy {folder.policy} would refuse what is agreed now; proposed instead:")
+    counted = SpendingFile(folder.account).read().counted
+    if not folder.proposal.exists() or accepting.stale(folder.proposal, settings, config):
         typer.echo("looking at the prompts, and at how long an order takes here ...")
-        accepting.write_proposal(folder.proposal, settings, str(prompts))
+        accepting.write_proposal(folder.proposal, settings, config, counted)
     site = Site.open(folder.proposal)
     typer.echo(explain(site.policy, site.spending.read().counted))
     mark = fingerprint(folder.proposal.read_bytes())
@@ -160,9 +306,9 @@ def _policy(
             cure=f"let whoever answers for the prompts read it, and join again (or with --accept "
             f"{mark}); or write your own: --policy FILE",
         )
-    folder.proposal.rename(folder.policy)
-    accepting.accept(folder.policy, settings, str(prompts), folder.state)
-    return folder.policy
+    if folder.policy.exists():
+        folder.policy.replace(folder.former_policy)
+    return folder.proposal.rename(folder.policy)
 
 
 def _yes(question: str, fingerprint: str, accepted: tuple[str, ...]) -> bool:
@@ -172,13 +318,31 @@ def _yes(question: str, fingerprint: str, accepted: tuple[str, ...]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _member(folder: SiteFolder) -> None:
+def _member(folder: SiteFolder, made: SiteFile, settings: Settings) -> SiteFile:
+    """The site's file with a member's keys, which are drawn once.
+
+    Raises
+    ------
+    RunError
+        If the settings list a committee, and not these keys.
+    """
     from fedgrpo.cli.site.committee_key import kept_line
+    from fedgrpo.settings.protocols.committee.members import keys_of
     from fedgrpo.site import fingerprint
 
     line = kept_line(folder.member_key)
-    typer.echo(f"this member's line, for the operator and the other sites:\n{line}")
+    at = f"@{made.committee_listen}" if made.committee_listen else ""
+    typer.echo(f"this member's line, for the operator and the other sites:\n{line}{at}")
     typer.echo(f"its fingerprint:  {fingerprint(line)}")
+    listed = keys_of(settings)
+    if listed and line not in listed:
+        raise RunError(
+            f"the settings of the invitation list a committee without this member, whose keys "
+            f"{folder.member_key} has; {NOT_ACCEPTED}",
+            cure="send the operator this line, and join with an invitation whose settings list it; "
+            f"or, if this site is to be no member, move {folder.member_key} away",
+        )
+    return made.model_copy(update={"committee_key": str(folder.member_key)})
 
 
 def _enrol(folder: SiteFolder, invitation: Invitation) -> None:

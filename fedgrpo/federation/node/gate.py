@@ -17,7 +17,7 @@ from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Request, Site, is_simulated, refused, site_of
 from fedgrpo.site.absent import broken_without_policy
-from fedgrpo.site.checked import check_prompts, check_unchanged
+from fedgrpo.site.checked import broken_files, check_prompts, check_unchanged
 from fedgrpo.site.declared import Declared, broken_declarations
 
 LOG = logging.getLogger(__name__)
@@ -71,7 +71,10 @@ class Gate:
     def _check_deployed(self) -> None:
         settings = self.request.settings
         broken = (
-            broken_declarations(self.site.policy, settings)
+            (
+                *broken_declarations(self.site.policy, settings),
+                *broken_files(self.site.policy, settings, self.node_config),
+            )
             if self.site
             else broken_without_policy(settings)
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +12,22 @@ from fedgrpo.federation.rehearsal import prompt_check
 from fedgrpo.federation.rehearsal.proposal import TRIAL_S, OwnFigures, propose, work_seconds
 from fedgrpo.ground.errors import DataError, PolicyError, all_at_once
 from fedgrpo.ground.files import replace_file
-from fedgrpo.settings import Settings
-from fedgrpo.site import CURES, Policy, Refusal, Site, broken_limits, check_spending
+from fedgrpo.settings import Scalar, Settings
+from fedgrpo.site import CURES, Entry, Policy, Refusal, Site, broken_limits, check_spending
 from fedgrpo.site.account.costs import round_entry
+from fedgrpo.site.checked import broken_files
 from fedgrpo.site.declared import broken_declarations
+from fedgrpo.site.places import file_hash, reward_file, reward_key
 
 
-def write_proposal(file: Path, settings: Settings, prompts: str) -> None:
-    """Write a policy that allows exactly these settings, with figures of these prompts.
+def write_proposal(
+    file: Path,
+    settings: Settings,
+    config: Mapping[str, Scalar],
+    counted: Sequence[Entry] = (),
+) -> None:
+    """Write a policy that allows exactly these settings, with figures of these prompts, and rewards
+    of files as they are.
 
     Parameters
     ----------
@@ -26,8 +35,10 @@ def write_proposal(file: Path, settings: Settings, prompts: str) -> None:
         To write.
     settings:
         What was agreed.
-    prompts:
-        File or folder.
+    config:
+        What the node's own is to be: ``prompts``, and where models and rewards lie.
+    counted:
+        What the site's account has already: the new limits are beyond it.
 
     Raises
     ------
@@ -35,27 +46,33 @@ def write_proposal(file: Path, settings: Settings, prompts: str) -> None:
         What keeps the site from taking part, with a cure.
     """
     anything = Policy(prompts_declared=10**9, longest_prompt_tokens=10**9)
-    found = prompt_check.find(prompts, settings, anything)
+    found = prompt_check.find(config, settings, anything)
     _refuse(prompt_check.problems(found, anything))
     with tempfile.TemporaryDirectory(prefix="fedgrpo-") as scratch:
         trial = Path(scratch) / "policy.toml"
-        own = OwnFigures(found.units, found.longest, 0.0)
+        hashes = _reward_hashes(settings, config)
+        own = OwnFigures(found.units, found.longest, 0.0, hashes, tuple(counted))
         trial.write_text(propose(settings, own, answer_s=TRIAL_S), "utf-8")
-        order_s = prompt_check.order_seconds(trial, prompts, settings)
-    own = OwnFigures(found.units, found.longest, work_seconds(order_s))
+        order_s = prompt_check.order_seconds({**config, "policy": str(trial)}, settings)
+    own = replace(own, work_s=work_seconds(order_s))
     replace_file(file, propose(settings, own).encode(), mode=0o600)
 
 
-def stale(file: Path, settings: Settings) -> bool:
-    """Whether a policy that was proposed before would refuse these settings, or cannot be read."""
+def stale(
+    file: Path, settings: Settings, config: Mapping[str, Scalar], *, whole_run: bool = True
+) -> bool:
+    """Whether a policy would refuse these settings, or the rewards' files as they are, or cannot be
+    read; parameters are those of :func:`accept`.
+    """
     try:
-        policy = Policy.from_toml(file)
+        return bool(_refusals(Site.open(file), settings, config, whole_run=whole_run))
     except PolicyError:
         return True
-    return bool([*broken_limits(policy, settings), *broken_declarations(policy, settings)])
 
 
-def accept(file: Path, settings: Settings, prompts: str, state: Path) -> None:
+def accept(
+    file: Path, settings: Settings, config: Mapping[str, Scalar], *, whole_run: bool = True
+) -> None:
     """Hold a policy against a run and the prompts, and let the node answer with them.
 
     Parameters
@@ -64,10 +81,11 @@ def accept(file: Path, settings: Settings, prompts: str, state: Path) -> None:
         The policy.
     settings:
         Of the run.
-    prompts:
-        File or folder.
-    state:
-        The node's folder, which gets the stamp.
+    config:
+        What the node's own is to be: ``prompts``, where models and rewards lie, and ``state``, the
+        folder that gets the stamp.
+    whole_run:
+        Whether the account must pay for all rounds: not of a run that may be under way.
 
     Raises
     ------
@@ -75,13 +93,34 @@ def accept(file: Path, settings: Settings, prompts: str, state: Path) -> None:
         Everything that would keep the node from answering.
     """
     site = Site.open(file)
-    policy, counted = site.policy, site.spending.read().counted
-    found = prompt_check.find(prompts, settings, policy)
-    _refuse(prompt_check.problems(found, policy))
-    broken = (*broken_limits(policy, settings), *broken_declarations(policy, settings))
+    found = prompt_check.find(config, settings, site.policy)
+    _refuse(prompt_check.problems(found, site.policy))
+    broken = _refusals(site, settings, config, whole_run=whole_run)
     all_at_once([partial(_refuse_run, code, problem, file) for code, problem in broken])
-    check_spending(policy, [*counted, *[round_entry(settings)] * settings.rounds])
-    prompt_check.leave_stamp(prompts, found, state)
+    prompt_check.leave_stamp(config, found)
+
+
+def _refusals(
+    site: Site, settings: Settings, config: Mapping[str, Scalar], *, whole_run: bool
+) -> list[tuple[Refusal, str]]:
+    policy, counted = site.policy, site.spending.read().counted
+    found = [
+        *broken_limits(policy, settings),
+        *broken_declarations(policy, settings),
+        *broken_files(policy, settings, config),
+    ]
+    try:
+        if whole_run:
+            check_spending(policy, [*counted, *[round_entry(settings)] * settings.rounds])
+    except PolicyError as error:
+        found.append((Refusal(error.code), error.problem))
+    return found
+
+
+def _reward_hashes(settings: Settings, config: Mapping[str, Scalar]) -> dict[str, str]:
+    """SHA-256 (hex) of the files of the run's rewards, by their names without options."""
+    files = {reward_key(name): reward_file(name, config) for name in settings.reward.functions}
+    return {key: found for key, file in files.items() if file and (found := file_hash(file))}
 
 
 def _refuse(problems: Iterable[str]) -> None:

@@ -16,9 +16,17 @@ from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy, Refusal, declared_by
-from fedgrpo.site.checked import Checked, files_stamp, keep_checked, looked_at, proposed
+from fedgrpo.site.checked import (
+    Checked,
+    files_stamp,
+    keep_checked,
+    looked_at,
+    proposed,
+    with_columns,
+)
 from fedgrpo.site.declared import FINISH_S, declared_in
-from fedgrpo.site.node_folder import folder_beside
+from fedgrpo.site.node_folder import STATE, folder_beside
+from fedgrpo.site.places import at_home
 
 _ANY_LENGTH = 10**9
 _SLOW = "takes the model's template or tokenizer longer than a node waits"
@@ -56,13 +64,14 @@ class Found:
     unusable: Mapping[str, int]
 
 
-def find(prompts: str, settings: Settings, policy: Policy) -> Found:
+def find(config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> Found:
     """Look at every row.
 
     Parameters
     ----------
-    prompts:
-        File or folder.
+    config:
+        The node's own: ``prompts``, a file or folder, and what it calls columns and where it has
+        the model, if it says so.
     settings:
         Name the model whose tokens count, and the column that makes units.
     policy:
@@ -76,8 +85,10 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
     ModelError
         If the model cannot be loaded.
     """
+    prompts = str(config["prompts"])
+    settings = with_columns(settings, str(config.get("columns", "")))
     stamp = files_stamp(prompts)
-    survey = surveyed(prompts, settings, policy)
+    survey = surveyed(prompts, at_home(settings, config), policy)
     if files_stamp(prompts) != stamp:
         raise DataError(f"{prompts} changed while it was looked at", cure="check it again")
     limit = policy.longest_prompt_tokens or _ANY_LENGTH
@@ -94,7 +105,9 @@ def find(prompts: str, settings: Settings, policy: Policy) -> Found:
 
 
 def surveyed(prompts: str, settings: Settings, policy: Policy) -> Survey:
-    """Look at every row and keep those that can be used, with their lengths; see :func:`find`."""
+    """Look at every row and keep those that can be used, with their lengths; see :func:`find`. The
+    settings are at home here.
+    """
     longest = min(policy.longest_prompt_tokens or _ANY_LENGTH, settings.grpo.max_prompt_length)
     rows = survey_source(Source.of(settings.data, prompts), _one, _ANY_LENGTH, RowLimit(longest))
     survey = _measured(rows, settings, policy)
@@ -177,9 +190,16 @@ def words(found: Found, prompts: str, model: str) -> Iterator[str]:
         yield f"{found.too_long} rows are above longest_prompt_tokens and will contribute nothing"
 
 
-def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
+def order_seconds(config: Mapping[str, Scalar], settings: Settings) -> float:
     """Most seconds that an order of this run can take here, as a node works it out before it
     charges for one; 0 where nothing is sized.
+
+    Parameters
+    ----------
+    config:
+        The node's own, with its policy.
+    settings:
+        Of the run.
 
     Raises
     ------
@@ -190,10 +210,10 @@ def order_seconds(file: Path, prompts: str, settings: Settings) -> float:
     from fedgrpo.federation.node.clients.resident import resident
     from fedgrpo.model.quiet import quiet_loading
 
-    config: dict[str, Scalar] = {"policy": str(file), "prompts": prompts}
     declared = declared_by(config, settings)
     with quiet_loading():
-        start = resident(settings, any_weights=declared.any_weights).state()
+        home = at_home(settings, config)
+        start = resident(home, any_weights=declared.any_weights).state()
         return LocalClients().prepare(settings, config, start, declared)
 
 
@@ -207,22 +227,21 @@ def time_problems(seconds: float, policy: Policy) -> Iterator[str]:
         )
 
 
-def leave_stamp(prompts: str, found: Found, state: Path | None) -> None:
+def leave_stamp(config: Mapping[str, Scalar], found: Found) -> None:
     """Let the node answer with these prompts, as they were when they were looked at.
 
     Parameters
     ----------
-    prompts:
-        As the node's own configuration names them.
+    config:
+        The node's own: ``prompts``, and ``state`` if it names a folder.
     found:
         In them.
-    state:
-        The node's folder, where its configuration names one.
 
     Raises
     ------
     DataError, RunError, OSError
         If the stamp cannot be kept.
     """
-    folder = state.expanduser() if state else folder_beside(Path(prompts))
+    folder = Path(str(config[STATE])).expanduser() if STATE in config else None
+    folder = folder or folder_beside(Path(str(config["prompts"])))
     keep_checked(folder, Checked(found.stamp, {found.looked_at: found.units}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fedgrpo.ground.errors import PolicyError
 from fedgrpo.privacy.adaptive import RANGE
@@ -13,6 +13,7 @@ from fedgrpo.settings import Settings
 from fedgrpo.settings.protocols import protocol_of
 from fedgrpo.settings.protocols.committee.members import keys_of
 from fedgrpo.site.account.costs import round_entry, spent_epsilon
+from fedgrpo.site.account.spending import Entry
 from fedgrpo.site.checked import proposed
 from fedgrpo.site.declared import FINISH_S
 from fedgrpo.site.limits import named_code
@@ -42,11 +43,17 @@ class OwnFigures:
         Of the longest prompt that takes part.
     work_s:
         Most seconds of an order on this machine, without the shares for encoding and judging.
+    reward_hashes:
+        SHA-256 (hex) of files of rewards, by the names of these without options.
+    counted:
+        What its account has already.
     """
 
     units: int
     longest_tokens: int
     work_s: float
+    reward_hashes: Mapping[str, str] = field(default_factory=dict)
+    counted: tuple[Entry, ...] = ()
 
 
 def propose(settings: Settings, own: OwnFigures, *, answer_s: float = 0.0) -> str:
@@ -69,9 +76,10 @@ def propose(settings: Settings, own: OwnFigures, *, answer_s: float = 0.0) -> st
         *_public(settings, own, answer_s or answer_after_s(own, settings)),
         "",
         "# What was agreed.",
-        *(f"{key} = {_toml(value)}" for key, value in _agreed(settings).items()),
+        *(f"{key} = {_toml(value)}" for key, value in _agreed(settings, own.counted).items()),
         "",
-        *_limits(settings),
+        *_limits(settings, own.counted),
+        *_hashes(own),
     ]
     return "\n".join(lines) + "\n"
 
@@ -103,7 +111,7 @@ def _public(settings: Settings, own: OwnFigures, answer_s: float) -> Iterator[st
     yield f"answer_after_s = {answer_s}"
 
 
-def _agreed(settings: Settings) -> dict[str, object]:
+def _agreed(settings: Settings, counted: Sequence[Entry]) -> dict[str, object]:
     privacy, protocol = settings.privacy, protocol_of(settings)
     model = settings.model
     noised = privacy.unit != "none" and protocol.noise_place(settings) != "server"
@@ -120,24 +128,30 @@ def _agreed(settings: Settings) -> dict[str, object]:
         "metrics_without_noise": bool(privacy.metrics) and not noised,
         "without_privacy": privacy.unit == "none",
         "delta": privacy.delta,
-        "rounds": math.ceil(settings.rounds * SPARE),
+        "rounds": len(counted) + math.ceil(settings.rounds * SPARE),
     }
 
 
-def _limits(settings: Settings) -> Iterator[str]:
+def _limits(settings: Settings, counted: Sequence[Entry]) -> Iterator[str]:
     unit, one = settings.privacy.unit, round_entry(settings)
     if unit == "none":
         return
     yield f"[{unit}]"
     yield f"least_noise = {one.noise_multiplier!r}"
-    yield f"largest_epsilon = {float(f'{run_epsilon(settings) * SPARE:.3g}')!r}"
+    yield f"largest_epsilon = {float(f'{run_epsilon(settings, counted) * SPARE:.3g}')!r}"
 
 
-def run_epsilon(settings: Settings) -> float:
-    """Epsilon of all rounds of a run, in a site's account; raises PolicyError if there is no end to
-    it.
+def _hashes(own: OwnFigures) -> Iterator[str]:
+    if own.reward_hashes:
+        yield from ("", "[reward_hashes]    # SHA-256 of the files, as they were read.")
+    yield from (f"{_toml(name)} = {_toml(found)}" for name, found in own.reward_hashes.items())
+
+
+def run_epsilon(settings: Settings, counted: Sequence[Entry] = ()) -> float:
+    """Epsilon of all rounds of a run, in a site's account that has so much already; raises
+    PolicyError if there is no end to it.
     """
-    entries = [round_entry(settings)] * settings.rounds
+    entries = [*counted, *[round_entry(settings)] * settings.rounds]
     found = spent_epsilon(entries, settings.privacy.unit, settings.privacy.delta)
     if not math.isfinite(found):
         raise PolicyError(

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +36,7 @@ from fedgrpo.rewards.composite import check_columns
 from fedgrpo.rewards.sandboxed.isolated import IsolatedMixture, isolated_mixture
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy
-from fedgrpo.site.checked import with_columns
+from fedgrpo.site.checked import broken_files, with_columns
 from fedgrpo.site.declared import declared_in
 from fedgrpo.site.limits import allowed, named_code
 from fedgrpo.site.look import (
@@ -47,6 +48,7 @@ from fedgrpo.site.look import (
     SeenReward,
     SeenRound,
 )
+from fedgrpo.site.places import DEVICE, at_home, own_names
 from fedgrpo.site.site import find_policy
 
 TRIED = 10
@@ -89,27 +91,56 @@ def look_at_site(settings: Settings, config: Mapping[str, Scalar], *, rehearse: 
     file = find_policy(config)
     policy = _policy(file)
     use_cores(settings, config)
-    if isinstance(device := _tried(lambda: choose_device(settings.model.device)), Fault):
-        return Look(device=device)
-    survey = _tried(lambda: prompt_check.surveyed(str(config["prompts"]), settings, policy))
-    adapter = _tried(lambda: Adapter.from_settings(settings, any_weights=policy.any_weights))
+    settings = with_columns(settings, str(config.get("columns", "")))
+    home = at_home(settings, config)
+    if isinstance(device := _tried(lambda: choose_device(home.model.device)), Fault):
+        return Look(device=_of_the_site(device) if DEVICE in config else device)
+    survey = _tried(lambda: prompt_check.surveyed(str(config["prompts"]), home, policy))
+    adapter = _tried(lambda: Adapter.from_settings(home, any_weights=policy.any_weights))
     if isinstance(survey, Fault) or isinstance(adapter, Fault):
         return Look(
             prompts=survey if isinstance(survey, Fault) else _prompts(survey, settings, policy),
             model=adapter if isinstance(adapter, Fault) else _model(adapter),
         )
-    unread = list(_unread(settings, policy))
+    unread = list(_unread(settings, policy, config))
     whole = bool(survey.rows)
+    rewards = Rewards(home, own_names(policy.stateless_rewards, config))
     return Look(
         prompts=_prompts(survey, settings, policy),
-        columns=_lacking(settings, policy, survey.rows) if whole and not unread else [],
+        columns=_lacking(rewards, survey.rows) if whole and not unread else [],
         model=_model(adapter),
-        reward=_tried(lambda: _reward(settings, policy, adapter, survey.rows, unread)),
+        reward=_tried(lambda: _reward(settings, rewards, adapter, survey.rows, unread)),
         memory=_tried(lambda: _memory(settings, policy, adapter, survey)) if whole else None,
         round=_tried(lambda: _round(settings, config, file))
         if whole and rehearse and not unread
         else None,
     )
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Rewards of a run where they lie here.
+
+    Attributes
+    ----------
+    home:
+        Settings, at home on this machine.
+    stateless:
+        Those that the site's people vouch for, likewise.
+    """
+
+    home: Settings
+    stateless: tuple[str, ...]
+
+    def alone(self, name: str) -> IsolatedMixture:
+        """One of them, where no prompt is seen beside another one, and nothing is kept."""
+        alone = self.home.reward.model_copy(update={"functions": (name,), "weights": ()})
+        return isolated_mixture(alone, stateless=self.stateless)
+
+
+def _of_the_site(fault: Fault) -> Fault:
+    """A device that is not there, where the site's own file asks for it."""
+    return replace(fault, cure="write device = 'auto' in site.toml, or the number of another GPU")
 
 
 def _policy(file: Path | None) -> Policy:
@@ -146,35 +177,32 @@ def _model(adapter: Adapter) -> SeenModel:
     return SeenModel(fingerprint=adapter.base.fingerprint, device=str(adapter.base.device))
 
 
-def _unread(settings: Settings, policy: Policy) -> Iterator[str]:
-    """Code that the settings name and nobody at the site has allowed."""
+def _unread(settings: Settings, policy: Policy, config: Mapping[str, Scalar]) -> Iterator[str]:
+    """Code that the settings name and nobody at the site has allowed, or that has changed since."""
+    if any(broken_files(policy, settings, config)):
+        yield from filter(brings_code, settings.reward.functions)
+        return
     for name in settings.reward.functions:
         if brings_code(name) and not allowed(name, policy.rewards):
             yield name
     yield from (name for _, name in named_code(settings) if not allowed(name, policy.code))
 
 
-def _lacking(settings: Settings, policy: Policy, rows: Sequence[PromptRow]) -> list[Fault]:
+def _lacking(rewards: Rewards, rows: Sequence[PromptRow]) -> list[Fault]:
     """Columns that rewards cannot do without."""
     columns = collate_columns(rows)
 
     def check(name: str) -> None:
-        with closing(_mixture(name, settings, policy)) as mixture:
+        with closing(rewards.alone(name)) as mixture:
             check_columns(mixture, columns)
 
-    found = [_tried(partial(check, name)) for name in settings.reward.functions]
+    found = [_tried(partial(check, name)) for name in rewards.home.reward.functions]
     return [fault for fault in found if fault and fault.kind == MissingColumnError.__name__]
-
-
-def _mixture(name: str, settings: Settings, policy: Policy) -> IsolatedMixture:
-    """One of the functions, where no prompt is seen beside another one, and nothing is kept."""
-    alone = settings.reward.model_copy(update={"functions": (name,), "weights": ()})
-    return isolated_mixture(alone, stateless=policy.stateless_rewards)
 
 
 def _reward(
     settings: Settings,
-    policy: Policy,
+    rewards: Rewards,
     adapter: Adapter,
     rows: Sequence[PromptRow],
     unread: list[str],
@@ -182,9 +210,10 @@ def _reward(
     """Judge two made-up completions of each of a few prompts by each function that may run."""
     chosen = rows[:TRIED]
     seconds = {}
-    for name in settings.reward.functions:
+    own = rewards.home.reward.functions
+    for name, here in zip(settings.reward.functions, own, strict=True):
         if name not in unread:
-            with closing(_mixture(name, settings, policy)) as mixture:
+            with closing(rewards.alone(here)) as mixture:
                 mixture.bind(adapter)
                 began = time.monotonic()
                 for row in chosen:
@@ -202,9 +231,9 @@ def _memory(settings: Settings, policy: Policy, adapter: Adapter, survey: Survey
 
 
 def _round(settings: Settings, config: Mapping[str, Scalar], file: Path | None) -> SeenRound:
-    prompts = str(config["prompts"])
-    figures = rehearsed(settings, prompts, REHEARSED)
-    order_s = prompt_check.order_seconds(file, prompts, settings) if file else 0.0
+    figures = rehearsed(at_home(settings, config), str(config["prompts"]), REHEARSED)
+    own = {**config, "policy": str(file)}
+    order_s = prompt_check.order_seconds(own, settings) if file else 0.0
     return SeenRound(
         reward=figures.reward,
         zero_signal=figures.zero_signal,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedgrpo.federation.protocols.openings import FILE as OPENED
 from fedgrpo.federation.protocols.openings import Openings
 from fedgrpo.federation.server.checkpoint import (
     Pending,
@@ -34,6 +33,7 @@ from fedgrpo.ground.crypto import derive_key
 from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ground.files import sweep_drafts
 from fedgrpo.ground.records import from_json, to_json
+from fedgrpo.ground.run_files import OPENED
 from fedgrpo.ledger import End, Entry, Head, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.report.records import RoundRow

@@ -25,6 +25,7 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import (
     invited,
     revoked,
 )
+from fedgrpo.federation.deployment.gateway.enrolment.joining import Enrolling
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
@@ -84,6 +85,10 @@ def invite(book, site, token=TOKEN, *, days=7, again=False):
 
 def new_key():
     return ec.generate_private_key(ec.SECP384R1())
+
+
+def text(key):
+    return public_bytes(key).decode()
 
 
 def mark(key):
@@ -395,6 +400,25 @@ def test_the_log_tells_of_so_many_refusals_of_an_address_and_of_no_more(door, ca
     assert 100 <= len(told(caplog)) <= 110
 
 
+def test_a_site_says_what_it_runs_and_only_of_itself(book):
+    enrolling, right, other = Enrolling(book), new_key(), new_key()
+    book.change("hospital-a", lambda before: before.model_copy(update={"key": text(right)}))
+
+    def say(key, version):
+        headers = {b"fedgrpo-version": version}
+        asyncio.run(enrolling.hear_version(public_bytes(key).decode(), headers))
+        return book.sites()["hospital-a"].version
+
+    assert say(right, b"0.0.1") == "0.0.1"
+    assert say(other, b"6.6.6") == "0.0.1"
+    for nonsense in (b"", b"x" * 41, b"1\n2", b"<script>", b"\xff"):
+        assert say(right, nonsense) == "0.0.1"
+    assert say(right, VERSION.encode()) == VERSION
+    for number in range(20):
+        say(right, b"%d" % number)
+    assert int(book.sites()["hospital-a"].version) < 19, "it may have the book written for ever"
+
+
 @pytest.mark.flower
 def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(server):
     book, key = Book(server.state), new_key()
@@ -410,9 +434,25 @@ def test_a_running_server_lets_in_who_is_confirmed_and_shuts_out_who_is_revoked(
         assert joined.status_code == 200, joined.text
         assert hello() == 423
         confirm(book, key, "hospital-z")
-        said = []
-        until(lambda: said.append(hello()) or 200 in said, "the server's look into its book")
-        assert set(said) <= {423, 200}
+        heard = []
+        until(lambda: heard.append(hello()) or 200 in heard, "the server's look into its book")
+        assert set(heard) <= {423, 200}
+        told = signed(key) | {"fedgrpo-version": "0.0.1"}
+        assert client.get(f"{door}/hello", headers=told).status_code == 200
+        assert book.sites()["hospital-z"].version == "0.0.1"
+        invite(book, "late", "l" * 43, days=-1)
+        for changed, status in (
+            ({}, 409),
+            ({"token": "u" * 43}, 403),
+            ({"site": "nobody"}, 403),
+            ({"site": "late", "token": "l" * 43}, 410),
+            ({"fedgrpo": "0.0.1"}, 409),
+            ({"token": 7}, 400),
+        ):
+            content = json.dumps(said | changed).encode()
+            refused = client.post(f"{door}/join", headers=signed(new_key()), content=content)
+            assert (refused.status_code, bool(words(refused))) == (status, True), changed
+        assert hello() == 200, "the server is unharmed"
         left = client.post(f"{door}/leave", headers=signed(key), content=b"{}")
         assert left.status_code == 200, left.text
         assert hello() == 401

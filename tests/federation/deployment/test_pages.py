@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from contextlib import ExitStack
 
 import pytest
@@ -12,13 +10,15 @@ import typer
 
 from fedgrpo.cli.app import app
 from fedgrpo.federation.simulation.ports import free_ports
+from fedgrpo.ledger import FILE, RoundEntry, replay
 from fedgrpo.report.reader import read_rows
 from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import read_scenario
-from fedgrpo.site import SpendingFile
+from fedgrpo.site import Policy, SpendingFile
 from tests.federation.deployed import PATIENCE_S, write_prompts
 from tests.federation.deployment import pages
-from tests.federation.deployment.operated import end, environment, until
+from tests.federation.deployment.operated import until
+from tests.federation.deployment.terminal import Terminal, after
 
 SITES = ("hospital-a", "hospital-b", "hospital-c")
 SMALL = """
@@ -65,41 +65,6 @@ def test_the_settings_of_the_page_are_for_three_sites(tmp_path):
     assert isinstance(read_scenario(file, {}, tmp_path), Settings)
 
 
-class Terminal:
-    """Where somebody types commands."""
-
-    def __init__(self, folder, **env):
-        folder.mkdir(exist_ok=True)
-        self.folder, self.env = folder, environment() | env
-
-    def run(self, *words, code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
-
-    def start(self, stack, *words, typed=""):
-        log = self.folder / f"{words[0]}.log"
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
-                stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
-        stack.callback(end, process)
-        process.stdin.write(typed.encode())
-        process.stdin.flush()
-        return process, log
-
-
-def after(text, words):
-    """What follows some words, as soon as they are in a log."""
-    found = re.search(rf"{words}\s+(\S+)", text.read_text())
-    return found and found.group(1)
-
-
 @pytest.mark.flower
 @pytest.mark.soak
 @pytest.mark.timeout(3 * PATIENCE_S)
@@ -124,6 +89,7 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         assert "Held-out accuracy" in output, output + log.read_text()
         check_outcome(operator, tmp_path)
         operator.run(*pages.command(pages.OPERATOR, "run"), code=2)
+        check_backup(operator)
         terminal = Terminal(tmp_path / SITES[0])
         for words in pages.commands(pages.SITE):
             if words[0] != "join":
@@ -131,18 +97,30 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         until(lambda: "revoked" in operator.run("sites"), "the book")
 
 
-def joined(stack, operator, folder, site):
+def check_backup(operator):
+    """A backup that is made while the server runs has all that the run came to."""
+    operator.run(*pages.command(pages.OPERATOR, "backup"))
+    words = pages.command(pages.OPERATOR, "restore")
+    operator.run(*words[:-1], "elsewhere")
+    made, kept = operator.folder / "elsewhere", operator.folder / "federation"
+    assert "fits" in operator.run("ledger", "verify", str(made / "runs" / "spring"))
+    for name in ("sites.json", "ca.key", "server.key", "runs/spring/run.secret"):
+        assert (made / name).read_bytes() == (kept / name).read_bytes(), name
+
+
+def joined(stack, operator, folder, site, *more):
     """A site that types what its page says, with the invitation that came by mail."""
-    words = pages.command(pages.OPERATOR, "invite", site)
+    words = pages.command(pages.OPERATOR, "invite", site if site in SITES else SITES[1])
+    words[1] = site
     fingerprint = re.search(r"over the telephone:\s+(\S+)", operator.run(*words)).group(1)
     terminal = Terminal(folder / site)
     name = f"{site}.invitation"
     mail = operator.folder / "federation" / "invitations" / name
     (terminal.folder / name).write_bytes(mail.read_bytes())
-    write_prompts(terminal.folder / "prompts.jsonl", seed=SITES.index(site))
+    write_prompts(terminal.folder / "prompts.jsonl", seed=ord(site[-1]))
     words = pages.command(pages.SITE, "join")
     words[1] = name
-    process, log = terminal.start(stack, *words, typed="y\ny\n")
+    process, log = terminal.start(stack, *words, *more, typed="y\ny\n")
     until(lambda: after(log, "its fingerprint:") == fingerprint, log.read_text(), PATIENCE_S)
     return process, log
 
@@ -153,6 +131,59 @@ def confirm(operator, log, site):
     heard = until(lambda: after(log, "the key of this machine:"), log.read_text(), PATIENCE_S)
     words[2:] = [site, heard.lower()]
     assert f"{site} takes part" in operator.run(*words)
+
+
+COMMITTEE = """
+[aggregation]
+protocol = "committee"
+committee = [{members}]
+[robust]
+rule = "trimmed_mean"
+trim = 0
+[federation]
+min_clients = 4
+"""
+
+
+@pytest.mark.flower
+@pytest.mark.soak
+@pytest.mark.timeout(3 * PATIENCE_S)
+def test_from_nothing_to_a_round_over_a_committee(tmp_path):
+    """Each site makes its line before it is invited, and joins as a member."""
+    operator = Terminal(tmp_path / "operator", FEDGRPO_SERVER="federation")
+    sites, (port, *ports) = (*SITES, "hospital-d"), free_ports(5)
+    lines = [member_line(tmp_path / site, site) for site in sites]
+    members = [f'"{line}@127.0.0.1:{at}"' for line, at in zip(lines, ports, strict=True)]
+    small = SMALL.replace("max_epsilon = 1e6", 'max_epsilon = 1e6\nnoise = "server"')
+    (operator.folder / "agreed.toml").write_text(
+        f"rounds = 1\n{COMMITTEE.format(members=', '.join(members))}{small}"
+    )
+    with ExitStack() as stack:
+        operator.run("server", "init", "federation", "--host", "localhost", "--port", str(port))
+        _, log = operator.start(stack, "server", "federation")
+        said = [joined(stack, operator, tmp_path, site, "--member")[1] for site in sites]
+        for text, site in zip(said, sites, strict=True):
+            confirm(operator, text, site)
+        for text in said:
+            until(lambda text=text: "joined as" in text.read_text(), text.read_text(), PATIENCE_S)
+        output = operator.run(*pages.command(pages.OPERATOR, "run"))
+        assert "Held-out accuracy" in output, output + log.read_text()
+    run_dir = operator.folder / "federation" / "runs" / "spring"
+    (_, row) = read_rows(run_dir)
+    assert (row.applied, row.finished) == (True, 4), row.reason
+    (entry,) = (e for e in replay((run_dir / FILE).read_bytes()).entries if type(e) is RoundEntry)
+    assert entry.committee == tuple(line[:64] for line in lines), "they sat and signed"
+    for site, line in zip(sites, lines, strict=True):
+        policy = Policy.from_toml(tmp_path / site / site / "policy.toml")
+        assert (policy.protocols, set(policy.committee)) == (("committee",), set(lines)), "pinned"
+        assert line in policy.committee
+
+
+def member_line(folder, site):
+    """What a site hands to its operator before it is invited."""
+    words = pages.command(pages.SITE, "committee-key")
+    words[-1] = f"{site}/member.key"
+    return Terminal(folder).run(*words).split()[0]
 
 
 def check_outcome(operator, folder):

@@ -16,6 +16,7 @@ from fedgrpo.federation.wire.app_bundle import to_toml
 from fedgrpo.ground.errors import DataError, PolicyError, RunError
 from fedgrpo.settings import Settings
 from fedgrpo.site import checked as site
+from fedgrpo.site.places import at_home
 from tests.federation.deployed import CONFIG, POLICY, check_prompts, write_prompts
 
 
@@ -142,6 +143,23 @@ def test_columns_that_are_not_there_stop_the_start_with_those_that_are(folder):
     assert "correct columns in site.toml" in done.output
 
 
+def test_places_of_a_site_are_beside_its_file_and_read_by_its_node(folder):
+    file = site_file(
+        folder, models={"lab/model": "model"}, rewards={"r.py:f": "own.py"}, device="cuda:1"
+    )
+    read = SiteFile.read(file)
+    assert read.models == {"lab/model": str(folder / "model")}
+    assert read.rewards == {"r.py:f": str(folder / "own.py")}
+    settings = Settings.from_mapping(
+        {"model": {"name": "lab/model"}, "reward": {"functions": ["r.py:f"]}}
+    )
+    home = at_home(settings, read.node_config)
+    assert (home.model.name, home.model.device) == (str(folder / "model"), "cuda:1")
+    assert home.reward.functions == (f"{folder / 'own.py'}:f",)
+    (folder / "again.toml").write_text(read.written())
+    assert SiteFile.read(folder / "again.toml") == read
+
+
 # The command -------------------------------------------------------------------------------------
 
 
@@ -155,7 +173,8 @@ def site_file(folder, **keys):
 def toml(value):
     if not isinstance(value, dict):
         return json.dumps(value)
-    return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    inner = (f"{json.dumps(key)} = {toml(each)}" for key, each in value.items())
+    return "{" + ", ".join(inner) + "}"
 
 
 def start(file, *words):
@@ -175,6 +194,13 @@ def start(file, *words):
         ({"threads": "four"}, "threads"),
         ({"columns": "question"}, "columns"),
         ({"columns": {"prompt": 1}}, "columns.prompt"),
+        ({"device": "gpu"}, "device"),
+        ({"hours": "20:00-06:00"}, "write them into its policy.toml"),
+        ({"models": {"tiny": "/no/where"}}, "/no/where, for 'tiny', does not exist"),
+        ({"rewards": {"rewards.py:f": "/no/where.py"}}, "cannot be read"),
+        ({"rewards": {"rewards.py:f": "/no/where"}}, "is no .py file"),
+        ({"rewards": {"rewards.py:f(x=1)": "/x.py"}}, "is no FILE.py:FUNCTION without options"),
+        ({"rewards": {"exact_match": "/x.py"}}, "is no FILE.py:FUNCTION without options"),
         ({"app": "nothing"}, "names no app"),
         ({"app": "no.such.module:app"}, "cannot be loaded"),
         ({"app": "fedgrpo.federation.server.app:make_server_app"}, "no ClientApp"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from fedgrpo.federation.rehearsal import accepting
 from fedgrpo.federation.rehearsal.proposal import (
     TRIAL_S,
     OwnFigures,
@@ -15,7 +16,7 @@ from fedgrpo.federation.rehearsal.proposal import (
 )
 from fedgrpo.ground.errors import PolicyError
 from fedgrpo.settings import Settings
-from fedgrpo.site import Policy, broken_limits, check_spending
+from fedgrpo.site import Policy, Site, broken_limits, check_spending
 from fedgrpo.site.account.costs import round_entry
 from fedgrpo.site.declared import broken_declarations
 
@@ -93,3 +94,41 @@ def test_an_answer_waits_for_four_times_the_work_where_the_run_waits_as_long():
     slow = replace(OWN, work_s=1400.0)
     assert answer_after_s(slow, settings) == settings.federation.round_timeout_s * 0.9
     assert work_seconds(TRIAL_S * 3 / 8 + 5.0) == 5.0
+
+
+def test_what_was_spent_before_is_counted_beside_the_run(tmp_path):
+    """Who agrees on a second run with the same prompts is asked for the sum of both."""
+    first, second = run("prompts"), run("prompts", rounds=7)
+    counted = [round_entry(first)] * first.rounds
+    file = tmp_path / "policy.toml"
+    file.write_text(propose(second, replace(OWN, counted=tuple(counted))))
+    policy = Policy.from_toml(file)
+    check_spending(policy, [*counted, *[round_entry(second)] * second.rounds])
+    with pytest.raises(PolicyError):
+        check_spending(policy, [*counted, *[round_entry(second)] * 2 * second.rounds])
+
+
+def test_rewards_of_files_are_proposed_as_they_are(tmp_path):
+    settings = run("prompts", **{"reward.functions": "rewards.py:correct"})
+    own = replace(OWN, reward_hashes={"rewards.py:correct": "a" * 64})
+    file = tmp_path / "policy.toml"
+    file.write_text(propose(settings, own))
+    assert Policy.from_toml(file).reward_hashes == {"rewards.py:correct": "a" * 64}
+
+
+def charged(policy, settings, rounds):
+    spending = Site.open(policy).spending
+    for number in range(1, rounds + 1):
+        made = round_entry(settings, at="now", run=1, round=number, plan=f"p{number}")
+        spending.charge(made, lambda entries: None)
+
+
+def test_a_policy_is_stale_for_another_run_and_not_for_the_one_that_is_half_paid_for(tmp_path):
+    settings, file = run("prompts", rounds=4), tmp_path / "policy.toml"
+    file.write_text(propose(settings, OWN))
+    assert not accepting.stale(file, settings, {})
+    charged(file, settings, 2)
+    assert not accepting.stale(file, settings, {}, whole_run=False)
+    assert accepting.stale(file, settings, {}), "it pays for no second run"
+    assert accepting.stale(file, run("pinned"), {}, whole_run=False)
+    assert accepting.stale(tmp_path / "none.toml", settings, {})

@@ -59,8 +59,8 @@ class Surroundings:
     given:
         A site's own file, or an invitation where it has not joined yet; the error of one that
         cannot be used.
-    prompts:
-        File or folder that takes the place of the site's; empty for those that it names.
+    own:
+        What takes the place of the site's own configuration, or is to be one: ``prompts``, say.
     settings:
         That were agreed; None where nothing here says which.
     clock:
@@ -70,7 +70,7 @@ class Surroundings:
     """
 
     given: SiteFile | Invitation | FedGRPOError
-    prompts: str = ""
+    own: Mapping[str, Scalar] = field(default_factory=dict)
     settings: Settings | None = None
     moment: Moment = Moment.ASKED
     clock: Callable[[], float] = time.time
@@ -90,7 +90,7 @@ class Surroundings:
         prompts, settings:
             Files that take the place of those that it names, or an empty text.
         """
-        prompts = str(Path(prompts).expanduser().absolute()) if prompts else ""
+        own = {"prompts": str(Path(prompts).expanduser().absolute())} if prompts else {}
         try:
             given = SiteFile.read(Path(source)) if _of_a_site(source) else Invitation.read(source)
             agreed = given.agreed() if isinstance(given, Invitation) else None
@@ -98,9 +98,9 @@ class Surroundings:
             file = Path(settings) if settings else SiteFolder(Path(source).parent).agreed
             if settings or (agreed is None and file.exists()):
                 agreed = load_scenario(file, {}, Path.cwd())
-            return cls(given, prompts, agreed, rehearse=rehearse)
+            return cls(given, own, agreed, rehearse=rehearse)
         except FedGRPOError as error:
-            return cls(error, prompts)
+            return cls(error, own)
 
     @property
     def site(self) -> SiteFile | None:
@@ -124,8 +124,7 @@ class Surroundings:
     @property
     def config(self) -> Mapping[str, Scalar]:
         """The node's own configuration, or what it would be."""
-        own = {"prompts": self.prompts} if self.prompts else {}
-        return {**(self.site.node_config if self.site else {}), **own}
+        return {**(self.site.node_config if self.site else {}), **self.own}
 
     @property
     def policy(self) -> Path | None:

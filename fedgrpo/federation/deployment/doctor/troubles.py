@@ -66,6 +66,11 @@ _TELEPHONE = (
     "ask your network's people to let {host} through unopened"
 )
 
+_MOVED = (
+    "If the server has moved, have this site invited again (fedgrpo invite SITE --again): 'fedgrpo "
+    "join' with that invitation mends it, and keeps key, policy and account"
+)
+
 _Group = dict[str, Trouble]
 
 _ANY: _Group = {
@@ -104,13 +109,13 @@ _NAME: _Group = {
     "name-unknown": _red(
         "the server's name {host} has no address here: {why}",
         "see whether the name is the operator's (a typing error?); if it is, ask your network's "
-        "people for DNS ('getent hosts {host}' must print an address)",
+        "people for DNS ('getent hosts {host}' must print an address). " + _MOVED,
     ),
 }
 _PORT: _Group = {
     "port-refused": _red(
         "nobody listens at {address}, port {port}: {why}",
-        "ask the operator whether the server is up, and whether its port is {port}",
+        "ask the operator whether the server is up, and whether its port is {port}. " + _MOVED,
     ),
     "port-blocked": _red(
         "{address}, port {port}, does not answer: {why}",
@@ -126,7 +131,8 @@ _CERTIFICATE: _Group = {
     ),
     "certificate-name": _red(
         "the server's certificate is for {names}, not for {host}",
-        "reach it by a name that the certificate has, or ask the operator for one with {host}",
+        "reach it by a name that the certificate has, or ask the operator for one with {host}. "
+        + _MOVED,
     ),
     "certificate-expired": _red(
         "the server's certificate ended at {when}",
@@ -393,8 +399,8 @@ _PROXY: _Group = {
 _SERVICE: _Group = {
     "address-moved": _red(
         "{host} is {addresses} now, and the service may only speak to {allowed}",
-        "write the new address into IPAddressAllow= of {unit}, then: systemctl daemon-reload, and "
-        "systemctl restart {unit}",
+        "run 'fedgrpo join' again, which writes the unit anew, or write the new address into "
+        "IPAddressAllow= of {unit}; then: systemctl daemon-reload, and systemctl restart {unit}",
     ),
     "service-none": _yellow(
         "nothing starts this node again when the machine restarts or it ends",

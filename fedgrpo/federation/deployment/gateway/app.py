@@ -125,8 +125,9 @@ class Gateway:
         if credentials.KEY in headers:
             self._roster.doubt()
             await self._node(scope, headers)
-            key = credentials.shown(headers).key
-            heard = {"believed_s": self._roster.believed_s(key, time.time())}
+            shown = credentials.shown(headers)
+            await self._enrolling.hear_version(shown.text, headers)
+            heard = {"believed_s": self._roster.believed_s(shown.key, time.time())}
         said = {"time": time.time(), "fedgrpo": VERSION, "protocol": PROTOCOL, **heard}
         return Response(json.dumps(said), media_type="application/json")
 

@@ -84,6 +84,21 @@ def found(folder: Path, host: str, port: int, *, public: tuple[Path, Path] | Non
         ca=json.dumps(SYSTEM if public else "ca.crt"),
     )
     replace_file(folder / FILE, written.encode(), mode=0o600)
-    here, file = folder.absolute(), folder.absolute() / SERVICE
+    write_service(folder, host)
+
+
+def write_service(folder: Path, host: str, *, at: Path | None = None) -> None:
+    """Write the unit by which systemd keeps a server running.
+
+    Parameters
+    ----------
+    folder:
+        To write to.
+    host:
+        Of the server, for people.
+    at:
+        The server's folder, if it is to be another one.
+    """
+    here = (at or folder).absolute()
     service = Service(f"fedgrpo server {host}", ["server", str(here)], here, [here])
-    replace_file(file, unit(service, file).encode())
+    replace_file(folder / SERVICE, unit(service, here / SERVICE).encode())

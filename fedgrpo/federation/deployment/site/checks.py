@@ -16,7 +16,8 @@ from fedgrpo.ground.errors import DataError, RunError
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.sections.table import read_table, to_text
 from fedgrpo.site import Policy, Site
-from fedgrpo.site.checked import check_unchanged, files_stamp
+from fedgrpo.site.checked import check_reward_files, check_unchanged, files_stamp
+from fedgrpo.site.places import check_model_places
 from fedgrpo.site.site import find_policy
 
 
@@ -34,10 +35,12 @@ def check_site(config: Mapping[str, Scalar], *, no_policy: bool, own_app: bool) 
 
     Raises
     ------
-    PolicyError, DataError, RunError
+    PolicyError, DataError, ModelError, RewardError, RunError
         With a cure.
     """
     policy = _policy(config, no_policy=no_policy)
+    check_model_places(config)
+    check_reward_files(config, policy)
     if "prompts" in config and "columns" in config:
         _check_columns(str(config["prompts"]), str(config["columns"]))
     if "prompts" not in config:

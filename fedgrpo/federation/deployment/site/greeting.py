@@ -20,6 +20,8 @@ from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import RunError, VersionError
 
 PATIENCE_S = 15.0
+TOLD_VERSION = "fedgrpo-version"
+"""Header by which a node says what it runs, whenever it greets the server."""
 MOST_FAST_S, MOST_SLOW_S = -AGE_S[0], AGE_S[1]
 """How far a node's clock may be ahead of the server's, and behind it with its request's way."""
 
@@ -29,7 +31,7 @@ class WaitingError(RunError):
 
 
 def greet(server: str, root: Path, key: Path) -> None:
-    """Ask a server for its version with this node's credentials.
+    """Ask a server for its version with this node's credentials, and tell it this node's.
 
     Parameters
     ----------
@@ -45,7 +47,8 @@ def greet(server: str, root: Path, key: Path) -> None:
     RunError, VersionError
         With what is wrong, and a cure.
     """
-    answer = asked(server, root, credentials(read_key(key)))
+    told = {TOLD_VERSION: VERSION}
+    answer = asked(server, root, credentials(read_key(key)) | told)
     if answer.status_code != httpx.codes.OK:
         raise refused(server, answer)
     try:

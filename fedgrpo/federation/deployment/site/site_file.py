@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import ssl
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import certifi
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedgrpo.federation.deployment.executor.apps import CLIENT
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
@@ -17,6 +18,7 @@ from fedgrpo.ground.files import toml_of
 from fedgrpo.settings import Scalar
 from fedgrpo.settings.reading import faults
 from fedgrpo.settings.sections.table import to_text
+from fedgrpo.site.places import DEVICE, MODELS, REWARDS, reward_key
 
 
 def known_authorities() -> str:
@@ -46,8 +48,17 @@ class SiteFile(BaseModel):
         This site's; ``policy.toml`` beside the prompts where it is empty.
     state:
         Folder of the node's secret and releases; beside the prompts where it is empty.
+    models:
+        Folders, or GGUF files, of base models on this machine, by the names that the run's settings
+        give them: ``name``, or ``name@revision``.
+    rewards:
+        Files of rewards on this machine, by the names that the run's settings give them, without
+        options: ``{"rewards.py:correct" = "/opt/fedgrpo/rewards.py"}``.
     threads:
         Cores to train on; 0 takes all that this machine, or the container, gives.
+    device:
+        Where to compute here: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``; as the run's settings say
+        where it is empty.
     idle_unload_min:
         Minutes without an order after which model and adapter are unloaded; 0 loads them for each
         order anew.
@@ -68,12 +79,25 @@ class SiteFile(BaseModel):
     columns: dict[str, str] = {}
     policy: str = ""
     state: str = ""
+    models: dict[str, str] = {}
+    rewards: dict[str, str] = {}
     threads: int = Field(default=0, ge=0)
+    device: str = Field(default="", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)?$")
     idle_unload_min: float = Field(default=15.0, ge=0)
     committee_key: str = ""
     committee_listen: str = ""
     app: str = CLIENT
     config: dict[str, Scalar] = {}
+
+    @field_validator("rewards")
+    @classmethod
+    def _are_files(cls, rewards: dict[str, str]) -> dict[str, str]:
+        for name, place in rewards.items():
+            if reward_key(name) != name:
+                raise ValueError(f"{name!r} is no FILE.py:FUNCTION without options")
+            if not place.endswith(".py"):
+                raise ValueError(f"{place!r}, for {name!r}, is no .py file")
+        return rewards
 
     @classmethod
     def read(cls, path: Path) -> SiteFile:
@@ -87,28 +111,36 @@ class SiteFile(BaseModel):
         try:
             found = cls.model_validate(toml_of(path))
         except ValidationError as error:
-            problem = faults(error)
+            raise _unusable(f"site file {path}", error) from None
         except OSError as error:
             problem = f"cannot be read ({type(error).__name__})"
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             problem = f"not valid TOML: {error}"
         else:
             return found._beside(path.expanduser().absolute().parent)
-        raise SettingsError(
-            f"site file {path}: {problem}", cure="docs/deployment.md shows one with every key"
-        )
+        raise SettingsError(f"site file {path}: {problem}", cure=_EVERY_KEY)
+
+    @classmethod
+    def made(cls, keys: Mapping[str, object]) -> SiteFile:
+        """Make one of its keys; raises SettingsError if one cannot be used."""
+        try:
+            return cls.model_validate(keys)
+        except ValidationError as error:
+            raise _unusable("the site's file", error) from None
 
     def _beside(self, folder: Path) -> SiteFile:
         named = ("ca", "key", "prompts", "policy", "state", "committee_key")
         paths = {name: str(folder / Path(getattr(self, name)).expanduser()) for name in named}
         if self.ca == SYSTEM:
             paths["ca"] = known_authorities()
-        return self.model_copy(update={n: p for n, p in paths.items() if getattr(self, n)})
+        places = {name: _absolute(getattr(self, name), folder) for name in ("models", "rewards")}
+        changed = {n: p for n, p in paths.items() if getattr(self, n)}
+        return self.model_copy(update=changed | places)
 
     def written(self) -> str:
-        """The file's text: what is not as it comes."""
-        own = self.model_dump(exclude_defaults=True, exclude={"config"})
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in own.items())
+        """The file's text: what is not as it comes. Whatever people write behind it is a key."""
+        own = self.model_dump(exclude_defaults=True)
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in own.items())
 
     @property
     def own_app(self) -> bool:
@@ -123,8 +155,30 @@ class SiteFile(BaseModel):
             "columns": str(to_text(self.columns)),
             "policy": self.policy,
             "state": self.state,
+            MODELS: str(to_text(self.models)),
+            REWARDS: str(to_text(self.rewards)),
             "threads": self.threads,
+            DEVICE: self.device,
             "committee-key": self.committee_key,
             "committee-listen": self.committee_listen,
         }
         return {**self.config, **{name: value for name, value in named.items() if value}}
+
+
+_EVERY_KEY = "docs/deployment.md shows one with every key"
+
+
+def _unusable(what: str, error: ValidationError) -> SettingsError:
+    names = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+    its = "hours are what the site allows: write them into its policy.toml"
+    return SettingsError(f"{what}: {faults(error)}", cure=its if "hours" in names else _EVERY_KEY)
+
+
+def _toml(value: object) -> str:
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(v)}' for key, v in value.items())} }}"
+
+
+def _absolute(table: dict[str, str], folder: Path) -> dict[str, str]:
+    return {name: str(folder / Path(place).expanduser()) for name, place in table.items()}

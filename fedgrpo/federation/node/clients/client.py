@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -35,6 +36,7 @@ from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.release import ReleasePlan, release_update, zero_release
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import declared_by
+from fedgrpo.site.places import own_names
 
 Floats = NDArray[np.float64]
 LOG = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ def local_client(
     Parameters
     ----------
     settings, node_config:
-        Those of the run and of the node.
+        Those of the run, at home on this machine, and of the node.
     given:
         Prompts and reward that this process has already.
 
@@ -156,6 +158,8 @@ def _client(
 
 def _prompt_client(settings: Settings, config: Mapping[str, Scalar], given: Given) -> PromptClient:
     declared = declared_by(config, settings)
+    own = own_names(declared.stateless_rewards, config)
+    declared = replace(declared, stateless_rewards=own)
     if declared.units:
         # Shapes are tried before a prompt is read.
         own_shapes(settings, declared.longest_prompt_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given
 from fedgrpo.federation.node.clients.interfaces import Client
@@ -10,6 +11,7 @@ from fedgrpo.ground.errors import DataError
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import Declared
+from fedgrpo.site.places import at_home, own_names
 from fedgrpo.site.site import is_simulated
 
 
@@ -30,7 +32,7 @@ class LocalClients:
         """See :data:`fedgrpo.federation.node.clients.interfaces.ClientFactory`."""
         from fedgrpo.federation.node.clients.client import local_client
 
-        return local_client(settings, node_config, self.given)
+        return local_client(at_home(settings, node_config), node_config, self.given)
 
     def prepare(
         self,
@@ -60,6 +62,9 @@ class LocalClients:
                 "this node names no prompts",
                 cure="name them in site.toml: prompts = 'prompts.jsonl'",
             )
+        settings = at_home(settings, node_config)
+        own = own_names(declared.stateless_rewards, node_config)
+        declared = replace(declared, stateless_rewards=own)
         use_cores(settings, node_config)
         model = resident(settings, any_weights=declared.any_weights)
         model.load(adapter)

@@ -15,6 +15,7 @@ from fedgrpo.ground.parts.names import PartName, split_names
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.checked import files_stamp
 from fedgrpo.site.declared import Declared
+from fedgrpo.site.places import at_home
 
 
 def identity_of(settings: Settings, node_config: Mapping[str, Scalar], declared: Declared) -> str:
@@ -24,12 +25,13 @@ def identity_of(settings: Settings, node_config: Mapping[str, Scalar], declared:
     A process that holds anything else ends, and the next one loads what there is now. So an order
     finds what it would find in a process of its own.
     """
+    home = at_home(settings, node_config)
     known = [
         settings.fingerprint(),
         sorted((key, str(value)) for key, value in node_config.items()),
         asdict(declared),
-        [*map(_files, (str(node_config.get("prompts", "")), settings.model.name))],
-        [*_code(settings)],
+        [*map(_files, (str(node_config.get("prompts", "")), home.model.name))],
+        [*_code(home)],
     ]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 

@@ -214,7 +214,8 @@ def _mean(
             raise ProtocolError(f"{len(bucket.survivors)} survivors", cure="leave it out")
         if not bucket.admitted:
             raise ProtocolError(
-                "another sum with some of its members was opened before the round was interrupted",
+                "another sum with some of its members was opened before the round was interrupted, "
+                "or may have been since the backup that this run is from",
                 cure="leave it out",
             )
         answers = {n: r for n, r in revealed.values.items() if n in bucket.masked}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
 from fedgrpo.federation.rehearsal.site_look import look_at_site
+from fedgrpo.model.base import TINY
 from fedgrpo.settings import Settings
 from fedgrpo.site.look import Look
 from tests.federation.deployment.doctor.surrounded import (
@@ -116,6 +119,35 @@ def test_a_model_that_brings_code(folder, tmp_path):
     said = found(seen(folder, **{"model.name": str(tmp_path / "model")}), 12)["model-unusable"]
     assert "auto_map" in said
     assert "code of a model is never run" in said
+
+
+def test_a_gpu_that_the_sites_own_file_asks_for_and_that_is_not_there(folder):
+    site_folder(folder, device="cuda:99")
+    assert "device = 'auto' in site.toml" in found(seen(folder), 14)["gpu-missing"]
+
+
+def test_model_and_reward_that_lie_at_the_site_alone(folder, tmp_path):
+    """The run's names lead nowhere here; what the policy allows is named as the run names it."""
+    file = site_folder(folder)
+    shutil.copytree(TINY, tmp_path / "model")
+    own = tmp_path / "own.py"
+    own.write_text("def right(completions, **_):\n    return [1.0] * len(completions)\n")
+    with file.open("a") as more:
+        more.write(f'models = {{ "lab/model" = {json.dumps(str(tmp_path / "model"))} }}\n')
+        more.write(f'rewards = {{ "theirs.py:right" = {json.dumps(str(own))} }}\n')
+    known = hashlib.sha256(own.read_bytes()).hexdigest()
+    policy = (folder / "policy.toml").read_text().replace('["tiny"]', '["lab/model"]')
+    policy = policy.replace('["exact_match"]', '["theirs.py:right"]')
+    policy += f'[reward_hashes]\n"theirs.py:right" = "{known}"\n'
+    (folder / "policy.toml").write_text(policy)
+    theirs = {"model.name": "lab/model", "reward.functions": "theirs.py:right"}
+    here = seen(folder, **theirs)
+    assert [list(found(here, number)) for number in (10, 12, 13, 14)] == [[""]] * 4
+    assert "numbers for 8 prompts" in found(here, 13)[""]
+    own.write_text(own.read_text() + "# changed\n")
+    here = seen(folder, **theirs)
+    assert "has SHA-256" in found(here, 10)["policy-forbids"]
+    assert list(found(here, 13)) == ["reward-unread"], "it was not run"
 
 
 REWARDS = """

@@ -318,6 +318,18 @@ def test_a_key_that_the_settings_do_not_list(folder):
     assert "fedgrpo committee-key" in found(place, 18)["member-unlisted"]
 
 
+def test_a_key_where_the_settings_are_of_no_committee_is_none_too_many(folder):
+    place = member(folder, addresses())
+    place = replace(place, settings=Settings())
+    assert "the settings are of no committee" in found(place, 18)[""]
+
+
+def test_an_invited_site_is_looked_at_as_the_member_that_it_is_to_be(folder):
+    place = member(folder, addresses())
+    joining = replace(place, given=invitation(), own={"committee-key": str(folder / "member.key")})
+    assert "listed" in found(joining, 18)[""]
+
+
 def test_a_member_that_cannot_be_reached(folder):
     listed = [*addresses()[:3], "no.such.host.invalid:7443"]
     said = found(member(folder, listed), 18)["member-unreached"]

@@ -14,6 +14,7 @@ from fedgrpo.federation.deployment.operator.keeping import LONGEST_WAIT_S, is_le
 from fedgrpo.federation.deployment.operator.runs.asking import (
     ask,
     check_sites,
+    check_versions,
     fitting,
     goes_on,
     wish_for,
@@ -26,7 +27,9 @@ from fedgrpo.federation.deployment.operator.runs.present import (
     waiting_line,
 )
 from fedgrpo.federation.deployment.operator.wish import Submitted, Wish
-from fedgrpo.ground.errors import RunError, SettingsError
+from fedgrpo.federation.server.checks import check_measuring
+from fedgrpo.federation.wire.versions import VERSION
+from fedgrpo.ground.errors import RewardError, RunError, SettingsError, VersionError
 from fedgrpo.report.reader import read_dropped
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
@@ -200,3 +203,28 @@ def test_what_is_kept_of_a_wish_is_its_owners_alone_and_is_read_strictly(tmp_pat
     file.write_text(json.dumps({"run": "spring"}))
     with pytest.raises(RunError, match=r"wish\.json cannot be read"):
         Wish.read(tmp_path)
+
+
+def test_a_run_is_refused_while_sites_run_another_version_and_they_are_listed():
+    def running(name, version, state="takes part"):
+        return SeenSite(name, state, node=1, version=version)
+
+    same = (running("a", VERSION), running("b", ""), running("c", "0.0.1", state="revoked"))
+    check_versions(same)
+    with pytest.raises(VersionError, match=r"not so d \(0\.0\.1\), e \(9\.9\)") as refused:
+        check_versions((*same, running("d", "0.0.1"), running("e", "9.9")))
+    assert VERSION in refused.value.problem
+    assert "fedgrpo revoke" in refused.value.cure
+
+
+def test_what_the_server_measures_by_is_loaded_before_a_run_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    theirs = Settings.from_mapping({"reward": {"functions": ["theirs.py:correct"]}})
+    with pytest.raises(RewardError, match="the server cannot measure held-out prompts") as refused:
+        check_measuring(theirs)
+    assert "reward.evaluation" in refused.value.cure
+    check_measuring(
+        Settings.from_mapping(
+            {"reward": {"functions": ["theirs.py:correct"], "evaluation": ["exact_match"]}}
+        )
+    )

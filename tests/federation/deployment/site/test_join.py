@@ -42,6 +42,10 @@ def prompts(tmp_path, monkeypatch):
     return tmp_path / "prompts.jsonl"
 
 
+def write(folder, made, told):
+    return folder.write_site_file(made, folder.planned(made, told))
+
+
 def join(made, prompts, *words, typed=""):
     command = ["join", made.line, "--prompts", str(prompts), *words]
     result = CliRunner().invoke(app, command, input=typed)
@@ -82,15 +86,49 @@ def test_prompts_that_are_not_there_are_named_before_anything_is_made(prompts):
     assert not (prompts.parent / "hospital-a").exists()
 
 
-def test_a_ready_policy_that_refuses_the_run_is_told_of(prompts):
+def test_an_invitation_that_has_ended_since_is_good_enough_for_a_machine_that_has_joined(prompts):
+    """Whether this key used it in time is the server's to say."""
+    SiteFolder.of(prompts.parent / "hospital-a").kept_node_key()
+    made = invitation(expires=1)
+    code, said = join(made, prompts, typed="n\n")
+    assert code == 2
+    assert "Is this what the operator reads to you?" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--policy", "none.toml"), "none.toml does not exist"),
+        (("--reward", "r.py:f=x.py"), "is no NAME=FILE of a reward of the settings"),
+        (("--columns", "question"), "is no table"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_made(prompts, words, problem):
     made = invitation()
+    code, said = join(made, prompts, "--accept", made.fingerprint, *words)
+    assert (code, problem in said) == (2, True), said
+    assert not (prompts.parent / "hospital-a").exists()
+
+
+DESPITE = ("--despite", "ca-unreadable", "--despite", "folder-volatile")
+"""The invitation's certificate is none, so that nothing is ever sent; and tests may run in memory.
+"""
+
+
+@pytest.mark.slow
+def test_what_the_doctor_finds_red_stops_a_site_before_anything_is_made(prompts):
+    made = invitation()
+    prompts.write_text('{"prompt": "sort 321="}\n' * 40)
     (prompts.parent / "policy.toml").write_text(
         "prompts_declared = 40\nlongest_prompt_tokens = 16\n"
     )
     code, said = join(made, prompts, "--accept", made.fingerprint)
     assert code == 2
-    assert "would refuse the agreed run" in said
-    assert "cure:" in said
+    assert "cannot take part yet, see above: ca-unreadable, column-lacking, policy-forbids" in said
+    assert "the policy would refuse the federation's settings" in said
+    assert "yellow: 39 rows are exact copies of others" in said
+    assert said.count("cure:") >= 4
+    assert not (prompts.parent / "hospital-a").exists()
 
 
 def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path):
@@ -111,22 +149,21 @@ def test_the_site_file_is_whole_and_keeps_what_people_added(tmp_path):
     folder = SiteFolder.of(tmp_path / "hospital-a")
     folder.write_root(invitation())
     prompts, policy = tmp_path / "prompts.jsonl", folder.policy
-    written = folder.write_site_file(invitation(), prompts, policy, member=True, listen="")
+    told = {"prompts": str(prompts), "policy": str(policy), "models": {"lab/model": "/models/lab"}}
+    written = write(folder, invitation(), told)
     assert written.prompts == str(prompts)
-    assert written.committee_key == str(folder.member_key)
     with folder.site_file.open("a") as file:
         file.write("threads = 3\n")
-    moved = invitation(server="fed.example:1")
-    again = folder.write_site_file(moved, prompts, policy, member=False, listen="")
+    again = write(folder, invitation(server="fed.example:1"), {})
     assert (again.threads, again.server) == (3, "fed.example:1")
-    assert again.committee_key == written.committee_key
+    assert (again.prompts, again.models) == (written.prompts, {"lab/model": "/models/lab"})
     assert again == SiteFile.read(folder.site_file)
 
 
 def test_with_a_public_authority_the_machines_own_list_is_used(tmp_path):
     folder, made = SiteFolder.of(tmp_path / "a"), invitation(ca=SYSTEM)
     root = folder.write_root(made)
-    read = folder.write_site_file(made, tmp_path, folder.policy, member=False, listen="")
+    read = write(folder, made, {"prompts": str(tmp_path)})
     assert root.exists()
     assert read.ca == str(root)
     assert not folder.ca.exists()
@@ -149,14 +186,19 @@ def test_an_old_account_is_taken_over_once_and_whole(tmp_path):
 @pytest.mark.slow
 def test_the_proposal_is_read_before_it_is_accepted_and_lets_the_prompts_be_used(prompts):
     made = invitation(settings=invitation().settings + "data.min_prompts = 40\n")
-    code, said = join(made, prompts, "--accept", made.fingerprint)
+    code, said = join(made, prompts, "--accept", made.fingerprint, *DESPITE)
     assert code == 2
     assert "WHAT LEAVES THIS MACHINE" in said
     assert "the policy is not accepted; nothing was sent" in said
     folder = prompts.parent / "hospital-a"
     assert sorted(path.name for path in folder.iterdir()) == ["policy.proposed.toml"]
     mark = said.rpartition("--accept ")[2].split(")")[0]
-    code, said = join(made, prompts, "--accept", made.fingerprint, "--accept", mark)
-    assert "127.0.0.1:9" in said, "it asked nobody"
+    words = ("--accept", made.fingerprint, "--accept", mark, *DESPITE)
+    code, said = join(made, prompts, *words)
+    assert f"root certificate {folder / 'ca.crt'} cannot be read" in said, "it asked nobody"
     assert (folder / "policy.toml").exists()
     assert (folder / "state").is_dir(), "no stamp: the node would not start"
+    key = (folder / "node.key").read_bytes()
+    code, said = join(made, prompts, *words)
+    assert f"policy {folder / 'policy.toml'} is taken as it is" in said
+    assert (folder / "node.key").read_bytes() == key, "a second key"

@@ -45,15 +45,16 @@ class Membership:
 
 def membership(here: Surroundings) -> Membership | None:
     """None of a site that is no member; raises ProtocolError if its key cannot be used."""
-    if not here.site or not here.site.committee_key:
+    if not (file := here.config.get("committee-key")):
         return None
-    public = Identity.read(Path(here.site.committee_key)).public
+    public = Identity.read(Path(str(file))).public
     named = here.settings.aggregation.committee if here.settings else ()
     pairs = (name.partition("@") for name in named)
     found = Membership(
         (public.signing + public.agreement).hex(), tuple((k, a) for k, _, a in pairs), ""
     )
-    return Membership(found.keys, found.listed, here.site.committee_listen or found.own or "")
+    own = str(here.config.get("committee-listen", ""))
+    return Membership(found.keys, found.listed, own or found.own or "")
 
 
 @check(17, "own port")
@@ -96,8 +97,10 @@ def committee(here: Surroundings) -> Findings:
         yield fine("this site is no member")
     elif not here.settings:
         yield fine(f"its key is {fingerprint(member.keys)}; the settings are not known here")
+    elif not member.listed:
+        yield fine(f"its key is {fingerprint(member.keys)}; the settings are of no committee")
     elif member.own is None:
-        file = here.site.committee_key if here.site else ""
+        file = here.config["committee-key"]
         yield trouble("member-unlisted", fingerprint=fingerprint(member.keys), file=file)
     elif not member.own:
         yield fine("listed; the server relays what members say")

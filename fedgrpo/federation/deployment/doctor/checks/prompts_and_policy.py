@@ -13,7 +13,7 @@ from fedgrpo.ground.errors import DataError, FedGRPOError, PolicyError, RunError
 from fedgrpo.settings import Settings
 from fedgrpo.site import CURES, Entry, Policy, Site, broken_limits, check_spending, rounds_left
 from fedgrpo.site.account.costs import round_entry
-from fedgrpo.site.checked import check_unchanged, files_stamp, proposed
+from fedgrpo.site.checked import broken_files, check_unchanged, files_stamp, proposed
 from fedgrpo.site.declared import broken_declarations
 from fedgrpo.site.look import Fault, Look, SeenPrompts
 
@@ -110,14 +110,20 @@ def policy(here: Surroundings) -> Findings:
     if not site.policy.open_at(now):
         yield trouble("hours-closed", hours=site.policy.hours, now=f"{now:%H:%M}")
     if here.settings:
-        yield from _agreed(site.policy, here.settings, entries)
+        yield from _agreed(here, site.policy, here.settings, entries)
     else:
         yield fine(f"can be read; {len(entries)} of {site.policy.rounds} releases are spent")
 
 
-def _agreed(policy: Policy, settings: Settings, entries: Sequence[Entry]) -> Findings:
+def _agreed(
+    here: Surroundings, policy: Policy, settings: Settings, entries: Sequence[Entry]
+) -> Findings:
     """Hold the policy and its account against the settings."""
-    broken = [*broken_limits(policy, settings), *broken_declarations(policy, settings)]
+    broken = [
+        *broken_limits(policy, settings),
+        *broken_declarations(policy, settings),
+        *broken_files(policy, settings, here.config),
+    ]
     for refusal, problem in broken:
         yield trouble("policy-forbids", refusal=refusal, problem=problem, theirs=CURES[refusal])
     left, rounds, why = rounds_left(policy, entries, settings), settings.rounds, ""

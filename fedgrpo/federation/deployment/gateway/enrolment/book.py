@@ -222,6 +222,22 @@ def confirmed(before: Enrolled | None, name: str, heard: str, now: int) -> Enrol
     )
 
 
+def told_version(before: Enrolled | None, key: str, version: str) -> Enrolled:
+    """A site whose node has said what it runs; a key that takes part no more says nothing.
+
+    Parameters
+    ----------
+    before:
+        What the book has.
+    key:
+        That has signed it.
+    version:
+        Of fedgrpo.
+    """
+    assert before, "the caller has found it"
+    return before.model_copy(update={"version": version}) if before.key == key else before
+
+
 def revoked(before: Enrolled | None, name: str) -> Enrolled:
     """A site that takes no part any more, and whose invitation is void; raises RunError if there
     is none.

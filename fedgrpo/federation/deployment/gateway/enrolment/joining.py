@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
@@ -20,7 +22,12 @@ from fedgrpo.federation.deployment.gateway.enrolment.admission import (
     check_open,
     leave,
 )
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Sites, departed
+from fedgrpo.federation.deployment.gateway.enrolment.book import (
+    Book,
+    Sites,
+    departed,
+    told_version,
+)
 from fedgrpo.federation.deployment.gateway.rates import Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.ground.errors import RunError
@@ -29,6 +36,10 @@ LOG = logging.getLogger(__name__)
 
 ATTEMPTS = Rate(0.5, 20)
 """How often an address may try to join."""
+VERSIONS = Rate(0.01, 5)
+"""How often a site may say that it runs another version: each time is a write of the book."""
+TOLD_VERSION, A_VERSION = b"fedgrpo-version", re.compile(rb"[0-9A-Za-z.+!-]{1,40}")
+"""Header in which a node says it, and what can be one."""
 WAITS = 423
 """HTTP's ``locked``: of a key that the operator has yet to confirm."""
 
@@ -46,7 +57,7 @@ class Enrolling:
     """
 
     def __init__(self, book: Book) -> None:
-        self._book, self._attempts = book, Rates(ATTEMPTS)
+        self._book, self._attempts, self._versions = book, Rates(ATTEMPTS), Rates(VERSIONS)
 
     def count(self, sender: str, now: float) -> None:
         """Count an attempt to join; raises RefusedError if there were too many."""
@@ -88,6 +99,21 @@ class Enrolling:
         name = await asyncio.to_thread(_read, leave, self._book, key)
         LOG.warning("%s has left", name)
         return _said(site=name)
+
+    async def hear_version(self, key: str, headers: Mapping[bytes, bytes]) -> None:
+        """Keep what a site's node says that it runs, if that is news. Nothing is refused for it."""
+        said, sites = headers.get(TOLD_VERSION, b""), self.sites()
+        name = next((name for name, site in sites.items() if site.key == key), "")
+        if not name or not A_VERSION.fullmatch(said):
+            return
+        version = said.decode("ascii")
+        if sites[name].version == version:
+            return
+        with contextlib.suppress(RefusedError, RunError, OSError):
+            self._versions.take(name, time.monotonic())
+            await asyncio.to_thread(
+                self._book.change, name, lambda site: told_version(site, key, version)
+            )
 
 
 def refuse_departed(key: str, sites: Sites) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from fedgrpo.federation.deployment.operator.folder import StateFolder
 from fedgrpo.federation.deployment.operator.runs.overview import SeenRun, seen_run
-from fedgrpo.federation.deployment.operator.runs.present import SeenSite
+from fedgrpo.federation.deployment.operator.runs.present import SeenSite, of_other_versions
 from fedgrpo.federation.deployment.operator.wish import Wish
-from fedgrpo.ground.errors import RunError, SettingsError
+from fedgrpo.federation.wire.versions import VERSION
+from fedgrpo.ground.errors import RunError, SettingsError, VersionError
 from fedgrpo.report.run_directory import choose
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.scenario import absolute_source
@@ -41,6 +42,22 @@ def check_sites(settings: Settings, sites: tuple[SeenSite, ...]) -> None:
         f"federation.min_clients = {needed}, and {part} sites take part",
         cure=f"invite and confirm {needed - part} more; or set: {fitting}",
     )
+
+
+def check_versions(sites: tuple[SeenSite, ...]) -> None:
+    """Refuse a run while sites run another version than this server.
+
+    Raises
+    ------
+    VersionError
+        With the list of them.
+    """
+    if others := ", ".join(of_other_versions(sites)):
+        raise VersionError(
+            f"this server runs fedgrpo {VERSION}, and not so {others}",
+            cure=f"have them install {VERSION}, from the wheel that you name, and start their nodes"
+            " again, which tells it here; 'fedgrpo revoke SITE' shuts out who does not come along",
+        )
 
 
 def words_for(settings: Settings, sites: int) -> str:

@@ -16,8 +16,15 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.invitation.invitation import when
 from fedgrpo.federation.deployment.operator.certificates import SOON_DAYS, days_left
 from fedgrpo.federation.deployment.operator.federation_file import FederationFile
-from fedgrpo.federation.deployment.operator.runs.present import SeenSite, ago, nodes, seen_sites
+from fedgrpo.federation.deployment.operator.runs.present import (
+    SeenSite,
+    ago,
+    nodes,
+    of_other_versions,
+    seen_sites,
+)
 from fedgrpo.federation.deployment.operator.wish import Submitted, Wish
+from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.records import Guarantee
 from fedgrpo.privacy.accounting.guarantees import guarantees
@@ -144,7 +151,7 @@ def look(folder: Path) -> Overview:
     days = days_left(Path(federation.certificate), datetime.fromtimestamp(now, UTC))
     free = shutil.disk_usage(folder).free
     run = _with_epsilon(folder, seen_run(folder))
-    problems = (*_dropped(run, sites), *_of_the_machine(days, free))[-PROBLEMS:]
+    problems = (*_dropped(run, sites), *_versions(sites), *_of_the_machine(days, free))[-PROBLEMS:]
     return Overview(known is not None, sites, run, problems, days, free, now)
 
 
@@ -208,6 +215,14 @@ def _dropped(run: SeenRun | None, sites: tuple[SeenSite, ...]) -> Iterator[str]:
         yield by_name(dropped, named)
     if run.problem:
         yield f"run {run.name}: {run.problem}" + (f" (cure: {run.cure})" if run.cure else "")
+
+
+def _versions(sites: tuple[SeenSite, ...]) -> Iterator[str]:
+    if others := ", ".join(of_other_versions(sites)):
+        yield (
+            f"this server runs fedgrpo {VERSION}, and not so {others} (cure: end the run if there "
+            f"is one, then install {VERSION} there, or the older version here)"
+        )
 
 
 def _of_the_machine(days: float, free: int) -> Iterator[str]:

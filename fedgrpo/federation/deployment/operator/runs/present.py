@@ -12,8 +12,12 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Enrolled,
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.operator.folder import StateFolder
+from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import RunError
 from fedgrpo.report.wording import duration
+
+TAKES_PART, BY_HAND = "takes part", "registered by hand"
+"""States of sites that answer orders."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class SeenSite:
     seen:
         Unix time, in seconds, until which it was there; 0 if it never was.
     version:
-        Of fedgrpo, when it joined.
+        Of fedgrpo, as the site said last; empty if it never did.
     expires:
         Unix time, in seconds, at which an unused invitation ends; 0 without one.
     """
@@ -108,7 +112,7 @@ def seen_sites(
     return named + tuple(
         SeenSite(
             str(node.number),
-            "registered by hand",
+            BY_HAND,
             node=node.number,
             online=node.online,
             seen=node.until,
@@ -146,7 +150,7 @@ def waiting_line(sites: Sequence[SeenSite], needed: int, now: float) -> str:
     now:
         Unix time, in seconds.
     """
-    part = [site for site in sites if site.state in ("takes part", "registered by hand")]
+    part = [site for site in sites if site.state in (TAKES_PART, BY_HAND)]
     here = [site.name for site in part if site.online]
     away = [
         f"{s.name} ({s.whereabouts(now) or 'not registered yet'})" for s in part if not s.online
@@ -158,6 +162,15 @@ def waiting_line(sites: Sequence[SeenSite], needed: int, now: float) -> str:
     if len(part) < needed:
         line += f"; a round needs {needed}, and {len(part)} take part: invite more"
     return line
+
+
+def of_other_versions(sites: Sequence[SeenSite]) -> list[str]:
+    """Name the sites that take part and run another version than this server, each with its own."""
+    return [
+        f"{site.name} ({site.version})"
+        for site in sites
+        if site.state == TAKES_PART and site.version not in ("", VERSION)
+    ]
 
 
 def present(folder: Path, now: float) -> tuple[SeenSite, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,16 @@ class SiteFolder:
     def proposal(self) -> Path:
         """A policy that nobody has accepted yet."""
         return self.path / "policy.proposed.toml"
+
+    @property
+    def former_policy(self) -> Path:
+        """The policy that was in force before the last one was accepted."""
+        return self.path / "policy.before.toml"
+
+    @property
+    def account(self) -> Path:
+        """What was spent, where the policy names no other file."""
+        return self.path / SPENT
 
     @property
     def agreed(self) -> Path:
@@ -116,7 +127,7 @@ class SiteFolder:
                 f"there is no account {account}",
                 cure="name the spent.jsonl of the old machine, or leave --account out",
             )
-        if not make_file(self.path / SPENT, account.read_bytes()):
+        if not make_file(self.account, account.read_bytes()):
             raise RunError(
                 f"there is an account in {self.path} already",
                 cure="leave --account out: it is gone on with",
@@ -129,35 +140,47 @@ class SiteFolder:
         replace_file(self.ca, invitation.ca.encode(), mode=0o644)
         return self.ca
 
-    def write_site_file(
-        self, invitation: Invitation, prompts: Path, policy: Path, *, member: bool, listen: str
-    ) -> SiteFile:
-        """Write ``site.toml`` and a unit for systemd, and return the former as it is read. What
-        people have added to one that is there stays.
+    def site_file_before(self) -> SiteFile | None:
+        """The site's file as it is; None before it has joined. Raises SettingsError if it cannot be
+        read.
+        """
+        return SiteFile.read(self.site_file) if self.site_file.exists() else None
+
+    def planned(self, invitation: Invitation, told: Mapping[str, object]) -> SiteFile:
+        """What ``site.toml`` is to be. What people have added to one that is there stays.
 
         Parameters
         ----------
         invitation:
             Names the server.
-        prompts, policy:
-            Of the site.
-        member, listen:
-            Whether the site has a committee member's keys, and where that one listens, if not at
-            the settings' address.
+        told:
+            Keys of the file that were told anew.
+
+        Raises
+        ------
+        SettingsError
+            If the file that is there, or what was told, cannot be used.
         """
-        before = SiteFile.read(self.site_file) if self.site_file.exists() else None
-        made = (before or SiteFile(server="", ca="", key="")).model_copy(
-            update={
-                "server": invitation.server,
-                "ca": SYSTEM if invitation.ca == SYSTEM else str(self.ca),
-                "key": str(self.key),
-                "prompts": str(prompts),
-                "policy": str(policy),
-                "state": str(self.state),
-                **({"committee_key": str(self.member_key)} if member else {}),
-                **({"committee_listen": listen} if listen else {}),
-            }
-        )
+        before = self.site_file_before()
+        own = before.model_dump() if before else {}
+        found = {
+            "server": invitation.server,
+            "ca": SYSTEM if invitation.ca == SYSTEM else str(self.ca),
+            "key": str(self.key),
+            "state": own.get("state") or str(self.state),
+        }
+        return SiteFile.made({**own, **found, **told})
+
+    def write_site_file(self, invitation: Invitation, made: SiteFile) -> SiteFile:
+        """Write ``site.toml`` and a unit for systemd, and return the former as it is read.
+
+        Parameters
+        ----------
+        invitation:
+            Names the site.
+        made:
+            What :meth:`planned` has found.
+        """
         here = Path.cwd()
         about = f"fedgrpo site {invitation.site}"
         service = Service(about, ["node", str(self.site_file)], here, [self.path])

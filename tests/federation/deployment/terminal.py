@@ -1,0 +1,45 @@
+"""Where an operator or a site's people type commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from tests.federation.deployed import PATIENCE_S
+from tests.federation.deployment.operated import end, environment
+
+
+class Terminal:
+    """Where somebody types commands."""
+
+    def __init__(self, folder, **env):
+        folder.mkdir(exist_ok=True)
+        self.folder, self.env = folder, environment() | env
+
+    def run(self, *words, code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S,
+            check=False,
+        )  # fmt: skip
+        assert code in (done.returncode, None), done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, stack, *words, typed=""):
+        log = self.folder / f"{words[0]}.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
+                stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        stack.callback(end, process)
+        process.stdin.write(typed.encode())
+        process.stdin.flush()
+        return process, log
+
+
+def after(text, words):
+    """What follows some words, as soon as they are in a log."""
+    found = re.search(rf"{words}\s+(\S+)", text.read_text())
+    return found and found.group(1)
