@@ -22,9 +22,10 @@ def usable_cores() -> int:
     A thread beyond a quota makes all of them wait: half a core too few costs less.
     """
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = (_GROUP / "cpu.max").read_text("ascii").split()
-        allowed = min(allowed, int(quota) // int(period))
+    for group in _groups():
+        with suppress(OSError, ValueError):
+            quota, period = (group / "cpu.max").read_text("ascii").split()
+            allowed = min(allowed, int(quota) // int(period))
     return max(allowed, 1)
 
 
@@ -36,12 +37,25 @@ def computing_threads() -> int:
 
 def free_memory() -> int:
     """Bytes that can still be had."""
-    return min(_meminfo("MemAvailable"), max(0, _of_group("max") - _of_group("current", 0)))
+    left = [_said(group, "max") - _said(group, "current", 0) for group in _groups()]
+    return min(_meminfo("MemAvailable"), *(max(0, most) for most in left))
 
 
 def whole_memory() -> int:
     """Bytes that there are."""
-    return min(_meminfo("MemTotal"), _of_group("max"))
+    return min(_meminfo("MemTotal"), *(_said(group, "max") for group in _groups()))
+
+
+def be_killed_first(score: int) -> None:
+    """Where memory runs out, let the kernel end this process, and what it starts, before others.
+
+    Parameters
+    ----------
+    score:
+        From 1 to 1000, which comes before everything else.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score), "ascii")
 
 
 def _meminfo(name: str) -> int:
@@ -52,8 +66,19 @@ def _meminfo(name: str) -> int:
         return _UNKNOWN
 
 
-def _of_group(name: str, otherwise: int = _NO_LIMIT) -> int:
+def _groups() -> list[Path]:
+    """Control groups that this process is in: a service's own, and those around it."""
     try:
-        return int((_GROUP / f"memory.{name}").read_text("ascii"))
+        lines = Path("/proc/self/cgroup").read_text("ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    inner = _GROUP / own.lstrip("/")
+    return [inner, *(group for group in inner.parents if group.is_relative_to(_GROUP))]
+
+
+def _said(group: Path, name: str, otherwise: int = _NO_LIMIT) -> int:
+    try:
+        return int((group / f"memory.{name}").read_text("ascii"))
     except (OSError, ValueError):
         return otherwise

@@ -93,12 +93,23 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
             _member(folder)
         folder.agreed.write_text(read.settings)
         _enrol(folder, read)
+        from fedgrpo.federation.rehearsal import accepting
+
         site = folder.write_site_file(
-            read, prompts.absolute(), chosen, member=member, listen=listen
+            read,
+            prompts.absolute(),
+            chosen,
+            member=member,
+            listen=listen,
+            memory=accepting.most_memory(chosen, settings),
         )
         typer.echo(f"joined as {read.site}; the next round will ask this machine")
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
         typer.echo(f"or as a service, by root: systemctl enable --now {folder.service}")
+        typer.echo(
+            "or without root: loginctl enable-linger; systemctl --user enable --now "
+            f"{folder.user_service}"
+        )
         if start:
             from fedgrpo.federation.deployment.doctor.visit import before_start
             from fedgrpo.federation.deployment.site.node import run_node

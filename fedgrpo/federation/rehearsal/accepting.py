@@ -14,7 +14,11 @@ from fedgrpo.ground.files import replace_file
 from fedgrpo.settings import Settings
 from fedgrpo.site import CURES, Policy, Refusal, Site, broken_limits, check_spending
 from fedgrpo.site.account.costs import round_entry
-from fedgrpo.site.declared import broken_declarations
+from fedgrpo.site.declared import broken_declarations, declared_in
+
+
+AROUND_BYTES = 10**9
+"""Of a node's processes besides the model's, with room."""
 
 
 def write_proposal(file: Path, settings: Settings, prompts: str) -> None:
@@ -82,6 +86,26 @@ def accept(file: Path, settings: Settings, prompts: str, state: Path) -> None:
     all_at_once([partial(_refuse_run, code, problem, file) for code, problem in broken])
     check_spending(policy, [*counted, *[round_entry(settings)] * settings.rounds])
     prompt_check.leave_stamp(prompts, found, state)
+
+
+def most_memory(file: Path, settings: Settings) -> int:
+    """Bytes that a node with this policy may take before something is wrong: twice what a round is
+    foretold to take, beside what is loaded, a worker's limit, and the processes around it.
+
+    Called by a process that has loaded the model.
+    """
+    from fedgrpo.federation.node.clients.resident import resident
+    from fedgrpo.federation.rehearsal.dry_run import foretold_round
+    from fedgrpo.grpo.forecast import TIMES
+    from fedgrpo.model.memory import peak_memory
+    from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
+
+    declared = declared_in(Policy.from_toml(file), settings)
+    adapter = resident(settings, any_weights=declared.any_weights)
+    longest = declared.longest_prompt_tokens or settings.grpo.max_prompt_length
+    round_ = foretold_round(settings, adapter, longest, longest).peak
+    worker = WorkerLimits().memory_mb * 10**6
+    return peak_memory() + int(TIMES * round_) + worker + AROUND_BYTES
 
 
 def _refuse(problems: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.federation.deployment.operator.certificates import write_authority, write_outer
-from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
+from fedgrpo.federation.deployment.operator.federation_file import FILE, KEY, FederationFile
 from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import replace_file
@@ -85,5 +85,8 @@ def found(folder: Path, host: str, port: int, *, public: tuple[Path, Path] | Non
     )
     replace_file(folder / FILE, written.encode(), mode=0o600)
     here, file = folder.absolute(), folder.absolute() / SERVICE
-    service = Service(f"fedgrpo server {host}", ["server", str(here)], here, [here])
+    service = Service(
+        f"fedgrpo server {host}", ["server", str(here)], here, [here],
+        keys={KEY: here / key},
+    )  # fmt: skip
     replace_file(file, unit(service, file).encode())

@@ -28,6 +28,7 @@ from fedgrpo.federation.deployment.flower_internals.tasks import Runtime
 from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
+from fedgrpo.federation.deployment.units import keep_telling
 from fedgrpo.ground.errors import FedGRPOError
 from fedgrpo.ground.run_files import alone
 from fedgrpo.settings import Settings
@@ -128,6 +129,7 @@ async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> Non
                     "the executor", lambda: start(EXECUTOR, executor, keep=(door.fileno(),))
                 )
             ),
+            group.create_task(keep_telling()),
             group.create_task(
                 start_every(VISIT_EVERY_S, lambda: start(VISIT, site.model_dump()), LONGEST_VISIT_S)
             ),

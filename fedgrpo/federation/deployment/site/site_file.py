@@ -13,10 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedgrpo.federation.deployment.executor.apps import CLIENT
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.files import toml_of
+from fedgrpo.ground.files import own_copy, toml_of
 from fedgrpo.settings import Scalar
 from fedgrpo.settings.reading import faults
 from fedgrpo.settings.sections.table import to_text
+
+
+KEYS = ("key", "committee_key")
+"""What of the file are private keys, also the names of their copies in a service."""
 
 
 def known_authorities() -> str:
@@ -103,6 +107,8 @@ class SiteFile(BaseModel):
         paths = {name: str(folder / Path(getattr(self, name)).expanduser()) for name in named}
         if self.ca == SYSTEM:
             paths["ca"] = known_authorities()
+        for name in KEYS:
+            paths[name] = str(own_copy(name, Path(paths[name])))
         return self.model_copy(update={n: p for n, p in paths.items() if getattr(self, n)})
 
     def written(self) -> str:
