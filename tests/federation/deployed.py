@@ -10,6 +10,7 @@ import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
@@ -145,6 +146,28 @@ class Federation:
         named = [self.server.log, *(site.log for site in self.sites)]
         found = [(log.parent.name, log.read_text()) for log in named if log.exists()]
         return "\n".join(f"--- {name}\n{text[-3000:]}" for name, text in found)
+
+
+def computed(federation):
+    """CPU seconds so far of the server and of all sites, processes that have ended included."""
+    sites = [site.process.pid for site in federation.sites]
+    return {
+        "server": sum(map(_computed, tree(federation.server.process.pid))),
+        "sites": sum(_computed(process) for pid in sites for process in tree(pid)),
+    }
+
+
+def tree(pid):
+    """A process and all that it has started."""
+    first = psutil.Process(pid)
+    return [first, *first.children(recursive=True)]
+
+
+def _computed(process):
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.Error:
+        return 0.0
 
 
 def write_prompts(path, seed):

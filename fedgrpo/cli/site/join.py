@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,7 +77,6 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
     with explained():
         from fedgrpo.federation.deployment.invitation.fingerprint import heard
         from fedgrpo.federation.deployment.invitation.invitation import Invitation
-        from fedgrpo.federation.deployment.log import log_to_stderr
         from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
 
         accepted = tuple(map(heard, accept or ()))
@@ -95,7 +95,7 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
         _enrol(folder, read)
         from fedgrpo.federation.rehearsal import accepting
 
-        site = folder.write_site_file(
+        folder.write_site_file(
             read,
             prompts.absolute(),
             chosen,
@@ -111,11 +111,10 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
             f"{folder.user_service}"
         )
         if start:
-            from fedgrpo.federation.deployment.doctor.visit import before_start
-            from fedgrpo.federation.deployment.site.node import run_node
-
-            log_to_stderr()
-            run_node(site, before_start, no_policy=False)
+            # In the place of this process, which has loaded a model to try it.
+            command = [sys.executable, "-m", "fedgrpo.cli.app", "node", str(folder.site_file)]
+            sys.stdout.flush()
+            os.execv(command[0], command)
 
 
 def _checked(invitation: Invitation) -> Settings:

@@ -16,7 +16,6 @@ from fedgrpo.site import CURES, Policy, Refusal, Site, broken_limits, check_spen
 from fedgrpo.site.account.costs import round_entry
 from fedgrpo.site.declared import broken_declarations, declared_in
 
-
 AROUND_BYTES = 10**9
 """Of a node's processes besides the model's, with room."""
 

@@ -6,14 +6,15 @@ import contextlib
 import logging
 import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.serverapp import ServerApp
+
+from fedgrpo.federation.deployment.flower_internals.objects import see_soon
+from fedgrpo.federation.deployment.flower_internals.packing import pack_all, packed, unpacked
 
 LOG = logging.getLogger(__name__)
 
@@ -21,75 +22,12 @@ APP_FAILED = "the app that this site runs raised an exception: see the site's ow
 """All that leaves a node about an exception."""
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """Where tasks come from.
-
-    Attributes
-    ----------
-    address:
-        ``host:port`` of a SuperLink; of a SuperNode, the path of its socket.
-    root:
-        File of the certificate that a SuperLink must have; empty for a SuperNode.
-    bearer:
-        Opens a SuperLink; empty for a SuperNode.
-    secret:
-        Signs requests for tasks.
-    """
-
-    address: str
-    root: str
-    bearer: str
-    secret: str
-
-    def client(self, component: str, token: str = "") -> Any:
-        """Client of one task, by its token, or without one, for asking for tasks."""
-        from flwr.supercore.interceptors import (
-            RuntimeTokenHttpInterceptor,
-            RuntimeVersionHttpInterceptor,
-            SuperExecAuthHttpInterceptor,
-        )
-        from flwr.supercore.retry import make_simple_http_retry_invoker
-        from flwr.supercore.runtime import RuntimeHttpClient
-
-        secret, asks = self.secret.encode(), frozenset({"/flwr.proto.Runtime/AcquireTask"})
-        retries = make_simple_http_retry_invoker()
-        if not token:
-            # Else whoever asks would hear nothing else while nobody answers, not even its own end.
-            retries.max_tries = 1
-        client = RuntimeHttpClient.from_server_address(
-            server_address=self.address if self.root else "node",
-            insecure=not self.root,
-            root_certificates=self.root or None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name=component),
-                RuntimeTokenHttpInterceptor(token)
-                if token
-                else SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=asks),
-            ],
-            retry_invoker=retries,
-        )
-        client._client.close()
-        client._client = self._transport()
-        return client
-
-    def _transport(self) -> httpx.Client:
-        """Neither proxies nor redirects: what is meant for this machine stays there."""
-        if not self.root:
-            transport = httpx.HTTPTransport(uds=self.address)
-            return httpx.Client(transport=transport, timeout=30.0, trust_env=False)
-        import ssl
-
-        headers = {"authorization": f"Bearer {self.bearer}"}
-        trust = ssl.create_default_context(cafile=self.root)
-        return httpx.Client(verify=trust, headers=headers, timeout=30.0, trust_env=False)
-
-
 def import_for_tasks(kind: str) -> None:
     """Import what a task of that kind takes of Flower."""
     import flwr.supercore.heartbeat
     import flwr.supernode.runtime.run_clientapp
 
+    see_soon()
     if kind == "flwr-serverapp":
         import flwr.superlink.grid  # noqa: F401
 
@@ -139,7 +77,7 @@ def answer_message(
     with _beating(client):
         message, context, _, _ = pull_task_input(client)
         try:
-            reply = app()(message=message, context=context)
+            reply = packed(app()(message=unpacked(message), context=context))
         except Exception as error:
             failed(error)
             reply = Message(Error(code=0, reason=APP_FAILED), reply_to=message)
@@ -162,6 +100,7 @@ def serve_run(client: Any, app: Callable[[], ServerApp]) -> None:
         TaskIdentity.node_id = context.node_id
         grid = HttpGrid("", token="unused")
         grid._client = client
+        pack_all(grid)
         grid.set_run(run)
         with _logs_of(client, run.run_id), _outcome_of(client):
             fab = fab_from_proto(given.fab)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.federation.deployment.children import keep_running, start
-from fedgrpo.federation.deployment.flower_internals.tasks import Runtime
+from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
 from fedgrpo.federation.deployment.gateway.app import Gateway
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.inner import Inner

@@ -16,12 +16,12 @@ from fedgrpo.federation.deployment.operator.guard import Guard
 def main() -> None:
     """Serve at the socket that this process inherited."""
     said = told()
-    # It would tell of each question that it is asked.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     listening = socket.socket(fileno=said["socket"])
     certificate, key = Path(said["certificate"]), Path(said["key"])
     port = listening.getsockname()[1]
     app = superlink(Path(said["database"]), certificate, key, port, said["secret"])
+    # It would tell of each question that it is asked. Its import sets a level of its own.
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     config = uvicorn.Config(
         Guard(app, said["bearer"]),
         ssl_certfile=certificate,

@@ -18,7 +18,6 @@ from fedgrpo.settings import Scalar
 from fedgrpo.settings.reading import faults
 from fedgrpo.settings.sections.table import to_text
 
-
 KEYS = ("key", "committee_key")
 """What of the file are private keys, also the names of their copies in a service."""
 
