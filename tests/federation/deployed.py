@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.data.tasks import generate
+from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.wire.app_bundle import to_toml
 from tests.federation.deployment.operated import Server, end, environment, fedgrpo, until
 
@@ -115,6 +116,10 @@ class Federation:
         bundle = bundle or self.server.state / "fedgrpo-app"
         return self.flwr("run", bundle, "server", "-c", settings)["run-id"]
 
+    def wish(self, config, run_dir):
+        """Want a run, which the server submits by itself, and again whatever happens to it."""
+        Wish.new("run", run_dir, config | {"run.directory": str(run_dir)}).write(self.server.state)
+
     def end_of(self, run_id):
         """Wait for the end of a run, and return how it ended."""
 
@@ -177,8 +182,9 @@ def write_prompts(path, seed):
     )
 
 
-def check_prompts(prompts):
+def check_prompts(prompts, state=None):
     """Do what a site's own people do before a node answers with its prompts."""
     command = ["policy", "check", prompts.with_name("policy.toml"), "--prompts", prompts]
+    command += ["--state", state] if state else []
     result = CliRunner().invoke(app, [*map(str, command)])
     assert result.exit_code == 0, result.output
