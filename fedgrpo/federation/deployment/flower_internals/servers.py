@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from fedgrpo.federation.deployment.flower_internals.layers import straighten
 from fedgrpo.federation.deployment.flower_internals.objects import see_soon
 from fedgrpo.federation.deployment.pace import Pace
 
@@ -69,7 +70,9 @@ def superlink(database: Path, certificate: Path, key: Path, port: int, secret: s
         isolation="process",
         runtime_dependency_install=False,
     )
-    return create_app(config, SuperLinkLifespan)
+    app = create_app(config, SuperLinkLifespan)
+    straighten(app)
+    return app
 
 
 @dataclass(frozen=True)

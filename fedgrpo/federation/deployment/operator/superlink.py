@@ -12,6 +12,9 @@ from fedgrpo.federation.deployment.children import told
 from fedgrpo.federation.deployment.flower_internals.servers import superlink
 from fedgrpo.federation.deployment.operator.guard import Guard
 
+KEEP_ALIVE_S = 75
+"""Longer than the gateway keeps a connection: whoever ends one first must be who asks."""
+
 
 def main() -> None:
     """Serve at the socket that this process inherited."""
@@ -28,6 +31,7 @@ def main() -> None:
         ssl_keyfile=key,
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     uvicorn.Server(config).run(sockets=[listening])
 
