@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -27,11 +28,11 @@ from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.simulation.ports import free_ports
 from fedgrpo.report.reader import read_rows
 from fedgrpo.site import SpendingFile
-from tests.federation.deployed import CONFIG, Federation, check_prompts
+from tests.federation.deployed import CONFIG, Federation, Site, check_prompts, tree
 from tests.federation.deployment.operated import end, until
 from tests.federation.test_deployed_kills import OPEN
 
-ROUND_S, LONG_S = 600, 900
+ROUND_S = 900
 SMALL_DISK = "2m"
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 MOUNTS = os.geteuid() == 0 and shutil.which("mount")
@@ -44,7 +45,7 @@ class Line:
 
     def __init__(self, port):
         (self.port,) = free_ports(1)
-        self._there, self._loop = port, asyncio.new_event_loop()
+        self.there, self._loop = port, asyncio.new_event_loop()
         self._open = True
         self._ways = set()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -58,7 +59,7 @@ class Line:
             writer.close()
             return
         with contextlib.suppress(OSError):
-            there = await asyncio.open_connection("127.0.0.1", self._there)
+            there = await asyncio.open_connection("127.0.0.1", self.there)
             self._ways |= {writer, there[1]}
             await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
 
@@ -141,100 +142,168 @@ def says(log, words, what, since=0):
     until(lambda: words in log.read_text("utf-8", "replace")[since:], f"{what}: {words}", ROUND_S)
 
 
+@dataclass
+class Scene:
+    """A federation of three sites with a run beneath what goes wrong.
+
+    The first site's state, the second one's log and the runs lie on disks of their own; the third
+    one has a line that can be cut, and a clock that a file tells.
+    """
+
+    federation: Federation
+    run: Run
+    sites: list[Site]
+    state: Path
+    log: Path
+    line: Line
+
+    def tell_clock(self, ahead):
+        (self.sites[2].folder / "clock").write_text(ahead)
+
+
+def state_on_a_full_disk(scene):
+    with full(scene.state):
+        scene.run.short("a site whose disk is full")
+        says(scene.sites[0].log, "disk", "the site")
+
+
+def log_on_a_full_disk(scene):
+    with full(scene.log):
+        scene.run.rounds("a site that cannot write its log")
+
+
+def operator_on_a_full_disk(scene):
+    with full(scene.run.folder.parent):
+        says(scene.federation.server.log, "No space left", "the operator")
+
+
+def no_network(scene):
+    scene.line.cut()
+    scene.run.short("a site without network")
+    time.sleep(AWAY_S)
+    scene.line.mend()
+
+
+def a_clock_an_hour_fast(scene, ahead="+3600"):
+    log = scene.sites[2].log
+    before = len(log.read_text("utf-8", "replace"))
+    scene.tell_clock(ahead)
+    says(log, "s fast", "the site's clock", before)
+    says(log, "timedatectl", "the site's clock", before)
+    scene.tell_clock("+0")
+
+
+def a_clock_ten_seconds_fast(scene):
+    a_clock_an_hour_fast(scene, "+10")
+
+
+def a_machine_that_sleeps(scene):
+    asleep = tree(scene.sites[2].process.pid)
+    for process in asleep:
+        process.send_signal(signal.SIGSTOP)
+    scene.run.short("a site that sleeps")
+    for process in asleep:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGCONT)
+
+
+def a_server_that_moves(scene):
+    """One site's line leads to it still; the others' people do what 'fedgrpo join' does again."""
+    server, (first, second, _) = scene.federation.server, scene.sites
+    end(server.process)
+    before = server.port
+    (server.port,) = free_ports(1)
+    scene.line.there = server.port
+    server.__enter__()
+    says(first.log, "cannot be reached", "a site whose server has moved")
+    for site in (first, second):
+        end(site.process)
+        _rewrite(site, f":{before}", f":{server.port}")
+        site.start()
+
+
+FAULTS = (
+    state_on_a_full_disk,
+    log_on_a_full_disk,
+    operator_on_a_full_disk,
+    no_network,
+    a_clock_an_hour_fast,
+    a_clock_ten_seconds_fast,
+    a_machine_that_sleeps,
+    a_server_that_moves,
+)
+
+
 @pytest.mark.flower
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not MOUNTS, reason="full disks are small ones, which root mounts")
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
 def test_a_federation_gets_over_disks_networks_clocks_and_sleep(tmp_path, monkeypatch):
+    with staged(tmp_path, monkeypatch) as scene:
+        scene.run.rounds("a first round")
+        for site in scene.sites:
+            assert "[certificate-ends]" in site.log.read_text("utf-8", "replace")
+        for fault in FAULTS:
+            began = time.monotonic()
+            fault(scene)
+            scene.run.rounds(f"after {fault.__name__}")
+            print(fault.__name__, round(time.monotonic() - began), "s")
+        wish = Wish.read(scene.federation.server.state)
+        wish.model_copy(update={"stopped": True}).write(scene.federation.server.state)
+        until(lambda: _verified(scene.run.folder) == 3, "the ledger of a run that was stopped")
+        for site in scene.sites:
+            spent = SpendingFile(site.folder / "spent.jsonl").read().entries
+            assert max(Counter(entry.round for entry in spent).values()) == 1
+
+
+@contextlib.contextmanager
+def staged(folder, monkeypatch):
+    """Everything before the first round."""
     with contextlib.ExitStack() as stack:
-        federation = stack.enter_context(Federation(tmp_path))
-        run = Run(federation, tmp_path / "runs" / "run")
-        stack.enter_context(small_disk(tmp_path / "runs"))
-        first, second, third = (federation.site(OPEN) for _ in range(3))
+        federation = stack.enter_context(Federation(folder))
+        run = Run(federation, stack.enter_context(small_disk(folder / "runs")) / "run")
+        sites = [federation.site(OPEN) for _ in range(3)]
+        first, second, third = sites
+        line = Line(federation.server.port)
         state = stack.enter_context(small_disk(first.folder / "state"))
         log = stack.enter_context(small_disk(second.folder / "log"))
-        line = Line(federation.server.port)
-        _rewrite(first, 'prompts = "prompts.jsonl"', 'prompts = "prompts.jsonl"\nstate = "state"')
         second.log = log / "node.log"
+        with (first.folder / "site.toml").open("a") as file:
+            file.write('state = "state"\n')
         _rewrite(third, f":{federation.server.port}", f":{line.port}")
-        for site in (first, second, third):
-            check_prompts(site.prompts, site.folder / "state" if site is first else None)
+        for site in sites:
+            check_prompts(site.prompts, state if site is first else None)
         first.start()
         second.start()
         _start_with_a_clock(third, monkeypatch)
-        config = CONFIG | {
-            "rounds": 500, "privacy.unit": "none", "federation.min_clients": 2,
-            "secure.bucket_size": 2, "evaluation.every": 500,
-        }  # fmt: skip
-        federation.wish(config, run.folder)
-        run.rounds("a first round")
-        for site in (first, third):
-            assert "[certificate-ends]" in site.log.read_text()
+        federation.wish(CONFIG | ENDLESS, run.folder)
+        try:
+            yield Scene(federation, run, sites, state, log, line)
+        finally:
+            for site in sites:
+                end(site.process)
+            end(federation.server.process)
 
-        with full(state):
-            run.short("a site whose disk is full")
-            says(first.log, "disk", "the site")
-        run.rounds("the disk has room again")
 
-        with full(log):
-            run.rounds("a site that cannot write its log")
+ENDLESS = {
+    "rounds": 500,
+    "privacy.unit": "none",
+    "federation.min_clients": 2,
+    "secure.bucket_size": 2,
+    "evaluation.every": 500,
+}
+"""Two sites are enough for a round, while one is away."""
 
-        with full(tmp_path / "runs"):
-            until(lambda: _failed(federation), f"the operator's disk: {federation.logs()}", LONG_S)
-        run.rounds("the operator's disk has room again")
 
-        line.cut()
-        run.short("a site without network")
-        time.sleep(AWAY_S)
-        line.mend()
-        run.rounds("the network is there again")
-
-        before = len(third.log.read_text())
-        for ahead in ("+3600", "+10"):
-            (third.folder / "clock").write_text(ahead)
-            says(third.log, "s fast", "the site's clock", before)
-            says(third.log, "timedatectl", "the site's clock", before)
-            (third.folder / "clock").write_text("+0")
-            run.rounds(f"the clock is right again after {ahead} s")
-
-        asleep = [psutil.Process(third.process.pid)]
-        asleep += asleep[0].children(recursive=True)
-        for process in asleep:
-            process.send_signal(signal.SIGSTOP)
-        run.short("a site that sleeps")
-        for process in asleep:
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGCONT)
-        run.rounds("it is awake again")
-
-        _move(federation, line)
-        says(first.log, "cannot be reached", "a site whose server has moved")
-        for site in (first, second):
-            end(site.process)
-            _rewrite_server(site, federation.server.port)
-            site.start()
-        run.rounds("the server is where the sites look for it")
-
-        _stop(federation)
-        verified = CliRunner().invoke(app, ["ledger", "verify", str(run.folder)])
-        assert verified.exit_code == 3, verified.output
-        for site in federation.sites:
-            spent = SpendingFile(site.folder / "spent.jsonl").read().entries
-            assert max(Counter(entry.round for entry in spent).values()) == 1
+def _verified(run_dir):
+    return CliRunner().invoke(app, ["ledger", "verify", str(run_dir)]).exit_code
 
 
 def _rewrite(site, before, after):
     file = site.folder / "site.toml"
     assert before in file.read_text()
     file.write_text(file.read_text().replace(before, after))
-
-
-def _rewrite_server(site, port):
-    """What 'fedgrpo join' writes when it is asked again."""
-    file = site.folder / "site.toml"
-    _, _, rest = file.read_text().partition("\n")
-    file.write_text(f'server = "localhost:{port}"\n{rest}')
 
 
 def _start_with_a_clock(site, monkeypatch):
@@ -246,21 +315,3 @@ def _start_with_a_clock(site, monkeypatch):
         around.setenv("FAKETIME_NO_CACHE", "1")
         around.setenv("DONT_FAKE_MONOTONIC", "1")
         site.start()
-
-
-def _failed(federation):
-    return "No space left" in federation.server.log.read_text("utf-8", "replace")
-
-
-def _move(federation, line):
-    """The server comes up at another address; one site is led there by its line."""
-    end(federation.server.process)
-    (federation.server.port,) = free_ports(1)
-    line._there = federation.server.port
-    federation.server.__enter__()
-
-
-def _stop(federation):
-    wish = Wish.read(federation.server.state)
-    wish.model_copy(update={"stopped": True}).write(federation.server.state)
-    time.sleep(10)
