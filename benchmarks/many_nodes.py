@@ -34,6 +34,7 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_object
 from flwr.supernode.fleet_http_connection import http_request_response
 
 from fedgrpo.federation.deployment.flower_internals.control import list_nodes, nodes_by_key
+from fedgrpo.federation.deployment.flower_internals.packing import packed
 from fedgrpo.federation.deployment.flower_internals.servers import LOOK
 from fedgrpo.federation.deployment.pace import Pace
 from fedgrpo.federation.wire.exchange import round_trip, wait_for_nodes
@@ -97,7 +98,7 @@ class Node:
         run = message.metadata.run_id
         pull_objects([each.object_id for each in _each(tree)], lambda o: pull_object(run, o))
         confirm(run, message.metadata.message_id)
-        reply = Message(content(), reply_to=message)
+        reply = packed(Message(content(), reply_to=message))
         reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
         reply.metadata.__dict__["_message_id"] = reply.object_id
         with no_object_id_recompute():

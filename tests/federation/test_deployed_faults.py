@@ -289,11 +289,9 @@ def staged(folder, monkeypatch):
 ENDLESS = {
     "rounds": 500,
     "privacy.unit": "none",
-    "federation.min_clients": 2,
-    "secure.bucket_size": 2,
+    "federation.wait_s": 600.0,
     "evaluation.every": 500,
 }
-"""Two sites are enough for a round, while one is away."""
 
 
 def _verified(run_dir):
