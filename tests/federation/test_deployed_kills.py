@@ -165,8 +165,8 @@ def test_twenty_kills_in_ten_rounds_end_as_a_run_without_and_are_paid_once(tmp_p
             rows = len(read_rows(run_dir))
             took.append((kind, round(killing.kill(kind), 1)))
             # A site that was away costs a round, and three in a row would end the run.
-            wanted = rows + 1 if kind in AWAY else number * ROUNDS // len(kinds) + 1
-            until(partial(_has, run_dir, min(wanted, ROUNDS)), f"{took}", PATIENCE_S)
+            wanted = rows if kind in AWAY else number * ROUNDS // len(kinds)
+            until(partial(_has, run_dir, min(wanted, ROUNDS - 1)), f"{took}", PATIENCE_S)
         until((run_dir / "summary.json").exists, f"the end: {federation.logs()}", 2400)
         logs = federation.logs()
     print(took)
