@@ -23,9 +23,9 @@ def see_soon() -> bool:
     """
     from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
-    defaults = pull_objects.__kwdefaults__ or {}
-    if _NAMED not in defaults:
+    defaults = pull_objects.__kwdefaults__
+    if defaults is None or _NAMED not in defaults:
         LOG.warning("this Flower waits for objects in another way than 1.41: rounds take longer")
         return False
-    pull_objects.__kwdefaults__[_NAMED] = SOON_S
+    defaults[_NAMED] = SOON_S
     return True
