@@ -144,22 +144,29 @@ def measured(count: int, arguments: argparse.Namespace) -> dict[str, Any]:
         before, began = computed(federation)["server"], time.monotonic()
         time.sleep(arguments.idle_s)
         idle = (computed(federation)["server"] - before) / (time.monotonic() - began)
-        config = {"rounds": arguments.rounds, "federation.min_clients": count}
-        run = federation.submit(config | {"run.directory": str(folder)})
-        # The first round is not counted: it has the start of the run in it.
-        until((folder / "0").exists, "a round", PATIENCE_S)
-        before, began = computed(federation)["server"], time.monotonic()
-        until((folder / str(arguments.rounds)).exists, "the rounds", PATIENCE_S)
-        spent = (computed(federation)["server"] - before) / arguments.rounds
-        rounds_s = (time.monotonic() - began) / arguments.rounds
-        assert federation.end_of(run) == "finished:completed", federation.logs()
+        rounds = measured_rounds(federation, folder, count, arguments.rounds)
     return {
         "nodes": count,
         "idle_share_of_a_core": round(idle, 4),
-        "cpu_s_a_node_and_round": round(spent / count, 3),
-        "round_s": round(rounds_s, 1),
+        **rounds,
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def measured_rounds(federation: Federation, folder: Path, count: int, often: int) -> dict[str, Any]:
+    """Figures of so many rounds; none of no round."""
+    if not often:
+        return {}
+    config = {"rounds": often, "federation.min_clients": count}
+    run = federation.submit(config | {"run.directory": str(folder)})
+    # The first round is not counted: it has the start of the run in it.
+    until((folder / "0").exists, "a round", PATIENCE_S)
+    before, began = computed(federation)["server"], time.monotonic()
+    until((folder / str(often)).exists, "the rounds", PATIENCE_S)
+    spent = (computed(federation)["server"] - before) / often
+    round_s = (time.monotonic() - began) / often
+    assert federation.end_of(run) == "finished:completed", federation.logs()
+    return {"cpu_s_a_node_and_round": round(spent / count, 3), "round_s": round(round_s, 1)}
 
 
 def online(federation: Federation) -> int:
