@@ -23,8 +23,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import psutil
-
 from fedgrpo.federation.node.clients.local_clients import LocalClients
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.server.evaluator import initial_adapter
@@ -32,7 +30,15 @@ from fedgrpo.federation.wire.plans import release_plan
 from fedgrpo.report.reader import read_rows
 from fedgrpo.settings import Settings
 from fedgrpo.site import declared_by
-from tests.federation.deployed import CONFIG, PATIENCE_S, Federation, Site, check_prompts
+from tests.federation.deployed import (
+    CONFIG,
+    PATIENCE_S,
+    Federation,
+    Site,
+    check_prompts,
+    computed,
+    tree,
+)
 from tests.federation.deployment.operated import until
 
 POLICY = (
@@ -90,31 +96,10 @@ def run(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     }
 
 
-def computed(federation: Federation) -> dict[str, float]:
-    """CPU seconds so far of the server and of all sites, processes that have ended included."""
-    sites = [site.process.pid for site in federation.sites]
-    return {
-        "server": sum(map(_computed, _tree(federation.server.process.pid))),
-        "sites": sum(_computed(process) for pid in sites for process in _tree(pid)),
-    }
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    first = psutil.Process(pid)
-    return [first, *first.children(recursive=True)]
-
-
-def _computed(process: psutil.Process) -> float:
-    try:
-        return sum(process.cpu_times()[:4])
-    except psutil.Error:
-        return 0.0
-
-
 def idle_memory(site: Site) -> dict[str, int]:
     """Proportional set sizes of a site's processes, MB: what is shared counts once."""
     found: dict[str, int] = {}
-    for process in _tree(site.process.pid):
+    for process in tree(site.process.pid):
         name = process.cmdline()[2].rpartition(".")[2] if len(process.cmdline()) > 2 else "other"
         name = "supervisor" if process.pid == site.process.pid else name
         found[name] = found.get(name, 0) + round(process.memory_full_info().pss / 1e6)

@@ -104,6 +104,7 @@ LAYERS = """
     federation.simulation.sweep
     federation.deployment
     federation.deployment.flower_internals
+    federation.deployment.units
     federation.deployment.invitation
     federation.deployment.executor
     federation.deployment.gateway.refused

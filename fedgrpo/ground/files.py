@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Variable in which systemd names a folder of copies of secrets for a service."""
 _DRAFT = ".tmp"
 
 
@@ -36,6 +38,22 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666, durable: bool
         draft.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether other users may read or write a secret. What systemd has copied for this process
+    alone it guards by the folder, whatever the copy's mode. Raises OSError if there is no file.
+    """
+    own = os.environ.get(CREDENTIALS, "")
+    return bool(path.stat().st_mode & 0o077) and not (own and path.is_relative_to(own))
+
+
+def own_copy(name: str, path: Path) -> Path:
+    """The copy of a secret that systemd has made for this process by a name, or the file itself,
+    which a process with such a copy need not see.
+    """
+    copy = Path(os.environ.get(CREDENTIALS, "")) / name
+    return copy if CREDENTIALS in os.environ and copy.exists() else path
 
 
 def make_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:

@@ -7,10 +7,11 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 GROUP = Path("/sys/fs/cgroup")
-"""Folder of the control group that this process is in, as it sees itself."""
+"""Folder of all control groups that this process sees."""
 _UNKNOWN = 8 * 2**30
 """Bytes that are taken to be there on another system than Linux, which says nothing without a
 library.
@@ -29,12 +30,8 @@ def usable_cores(group: Path = GROUP) -> int:
 
 
 def paid_cores(group: Path = GROUP) -> float:
-    """Cores that a control group pays for; infinite where it has no limit."""
-    try:
-        quota, period = (group / "cpu.max").read_text("ascii").split()
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf
+    """Cores that control groups pay for; infinite where none has a limit."""
+    return min(_quota(each) for each in _groups(group))
 
 
 def computing_threads() -> int:
@@ -45,12 +42,25 @@ def computing_threads() -> int:
 
 def free_memory() -> int:
     """Bytes that can still be had."""
-    return min(_meminfo("MemAvailable"), max(0, _of_group("max") - _of_group("current", 0)))
+    left = [_said(group, "max") - _said(group, "current", 0) for group in _groups()]
+    return min(_meminfo("MemAvailable"), *(max(0, most) for most in left))
 
 
 def whole_memory() -> int:
     """Bytes that there are."""
-    return min(_meminfo("MemTotal"), _of_group("max"))
+    return min(_meminfo("MemTotal"), *(_said(group, "max") for group in _groups()))
+
+
+def be_killed_first(score: int) -> None:
+    """Where memory runs out, let the kernel end this process, and what it starts, before others.
+
+    Parameters
+    ----------
+    score:
+        From 1 to 1000, which comes before everything else.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score), "ascii")
 
 
 def is_own(connection: socket.socket) -> bool:
@@ -75,8 +85,27 @@ def _meminfo(name: str) -> int:
         return _UNKNOWN
 
 
-def _of_group(name: str, otherwise: int = _NO_LIMIT) -> int:
+def _groups(top: Path = GROUP) -> list[Path]:
+    """Control groups that this process is in: a service's own, and those around it."""
     try:
-        return int((GROUP / f"memory.{name}").read_text("ascii"))
+        lines = Path("/proc/self/cgroup").read_text("ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    inner = top / own.lstrip("/")
+    return [inner, *(group for group in inner.parents if group.is_relative_to(top))]
+
+
+def _quota(group: Path) -> float:
+    try:
+        quota, period = (group / "cpu.max").read_text("ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def _said(group: Path, name: str, otherwise: int = _NO_LIMIT) -> int:
+    try:
+        return int((group / f"memory.{name}").read_text("ascii"))
     except (OSError, ValueError):
         return otherwise

@@ -10,11 +10,13 @@ import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.data.tasks import generate
+from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.wire.app_bundle import to_toml
 from tests.federation.deployment.operated import Server, end, environment, fedgrpo, until
 
@@ -114,6 +116,10 @@ class Federation:
         bundle = bundle or self.server.state / "fedgrpo-app"
         return self.flwr("run", bundle, "server", "-c", settings)["run-id"]
 
+    def wish(self, config, run_dir):
+        """Want a run, which the server submits by itself, and again whatever happens to it."""
+        Wish.new("run", run_dir, config | {"run.directory": str(run_dir)}).write(self.server.state)
+
     def end_of(self, run_id):
         """Wait for the end of a run, and return how it ended."""
 
@@ -147,6 +153,28 @@ class Federation:
         return "\n".join(f"--- {name}\n{text[-3000:]}" for name, text in found)
 
 
+def computed(federation):
+    """CPU seconds so far of the server and of all sites, processes that have ended included."""
+    sites = [site.process.pid for site in federation.sites]
+    return {
+        "server": sum(map(_computed, tree(federation.server.process.pid))),
+        "sites": sum(_computed(process) for pid in sites for process in tree(pid)),
+    }
+
+
+def tree(pid):
+    """A process and all that it has started."""
+    first = psutil.Process(pid)
+    return [first, *first.children(recursive=True)]
+
+
+def _computed(process):
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.Error:
+        return 0.0
+
+
 def write_prompts(path, seed):
     rows = generate(["add", "reverse"], 40, [1.0, 1.0], seed, held_out=False)
     path.write_text(
@@ -154,8 +182,9 @@ def write_prompts(path, seed):
     )
 
 
-def check_prompts(prompts):
+def check_prompts(prompts, state=None):
     """Do what a site's own people do before a node answers with its prompts."""
     command = ["policy", "check", prompts.with_name("policy.toml"), "--prompts", prompts]
+    command += ["--state", state] if state else []
     result = CliRunner().invoke(app, [*map(str, command)])
     assert result.exit_code == 0, result.output

@@ -1,16 +1,39 @@
-"""Sites whose processes are killed take part in every round, and pay for each once."""
+"""Whatever process is killed, a run comes to its end by itself, and each site pays for each round
+once.
+"""
 
 from __future__ import annotations
 
+import random
+import time
+from collections import Counter
+from functools import partial
+
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from fedgrpo.cli.app import app
 from fedgrpo.report.reader import read_rows
 from fedgrpo.site import SpendingFile
-from tests.federation.deployed import CONFIG, PATIENCE_S, Federation, check_prompts
-from tests.federation.deployment.operated import until
+from tests.federation.deployed import (
+    CONFIG,
+    PATIENCE_S,
+    Federation,
+    check_prompts,
+)
+from tests.federation.deployed_processes import (
+    EXECUTOR,
+    MODEL,
+    SUPERLINK,
+    SUPERNODE,
+    known_until,
+    running,
+    until_back,
+)
+from tests.federation.deployment.operated import end, until
 
-POLICY = """
+OPEN = """
 prompts_declared = 40
 longest_prompt_tokens = 16
 models = ["tiny"]
@@ -19,8 +42,6 @@ without_privacy = true
 metrics_without_noise = true
 """
 """Of sites with public prompts: answers leave as soon as they are there."""
-ROOM = "fedgrpo.federation.deployment"
-EXECUTOR, MODEL = "executor.tasks", "executor.model_process"
 
 
 @pytest.mark.flower
@@ -32,19 +53,19 @@ def test_a_run_loses_no_site_to_kills_of_executors_and_model_processes(tmp_path)
     """
     run_dir = tmp_path / "run"
     with Federation(tmp_path) as federation:
-        sites = [federation.site(POLICY) for _ in range(3)]
+        sites = [federation.site(OPEN) for _ in range(3)]
         for site in sites:
             check_prompts(site.prompts)
             site.start()
-        first = until(lambda: running(sites[0], EXECUTOR), "an executor")
+        first = until(lambda: running(sites[0].process, EXECUTOR), "an executor")
         first.kill()
-        until(lambda: running(sites[0], EXECUTOR, but=first), "another executor")
-        assert not any(running(site, MODEL) for site in sites)
+        until(lambda: running(sites[0].process, EXECUTOR, but=first), "another executor")
+        assert not any(running(site.process, MODEL) for site in sites)
         config = CONFIG | {"privacy.unit": "none", "rounds": 2, "run.directory": str(run_dir)}
         run_id = federation.submit(config)
-        until(lambda: running(sites[1], MODEL), "a model process").kill()
+        until(lambda: running(sites[1].process, MODEL), "a model process").kill()
         until(lambda: run_dir.exists() and len(read_rows(run_dir)) > 1, "the first round")
-        if idle := running(sites[2], MODEL):
+        if idle := running(sites[2].process, MODEL):
             idle.kill()
         assert federation.end_of(run_id) == "finished:completed", federation.logs()
         logs = federation.logs()
@@ -55,13 +76,111 @@ def test_a_run_loses_no_site_to_kills_of_executors_and_model_processes(tmp_path)
         assert [entry.round for entry in spent] == [1, 2], logs
 
 
-def running(site, module, but=None):
-    """A site's process that runs a module, or None."""
-    node = psutil.Process(site.process.pid)
-    for process in node.children(recursive=True):
-        try:
-            if process != but and process.cmdline()[2:] == [f"{ROOM}.{module}"]:
-                return process
-        except psutil.Error:
-            continue
-    return None
+KILLS = {
+    "SuperNode": 2,
+    "executor": 3,
+    "message's process": 3,
+    "model process": 3,
+    "site's supervisor": 2,
+    "SuperLink": 2,
+    "server's executor": 1,
+    "ServerApp": 2,
+    "gateway": 2,
+}
+"""Twenty of them, each kind at least once."""
+AWAY = ("SuperNode", "site's supervisor")
+"""After which the server still believes in the process that is gone."""
+BACK_S, BACK_AT_ONCE_S = 75.0, 5.0
+ROUNDS = 10
+
+
+class Killing:
+    """Kills of one kind at a time, and what whoever starts the services does then."""
+
+    def __init__(self, federation, seed):
+        self._federation, self._chance = federation, random.Random(seed)
+
+    def kill(self, kind):
+        """Kill a process of that kind; returns the seconds after which its site was back."""
+        site = self._chance.choice(self._federation.sites)
+        server, before = self._federation.server, known_until(self._federation, site)
+        started = site.process if kind in SITE else server.process
+        module, forked = {**SITE, **SERVER}[kind]
+        if module:
+            found = until(lambda: running(started, module, forked=forked), f"a {kind}")
+            victim = psutil.Process(found.pid)
+        else:
+            victim = psutil.Process(started.pid)
+        victim.kill()
+        if kind == "site's supervisor":
+            end(site.process)
+            site.start()
+        if kind == "gateway":
+            end(server.process)
+            server.__enter__()
+        if kind in AWAY:
+            return until_back(self._federation, site, before, 4 * BACK_S)
+        began = time.monotonic()
+        if module and not forked and kind != "model process":
+            until(lambda: running(started, module, but=victim), f"another {kind}")
+        return time.monotonic() - began
+
+
+SITE = {
+    "SuperNode": (SUPERNODE, False),
+    "executor": (EXECUTOR, False),
+    "message's process": (EXECUTOR, True),
+    "model process": (MODEL, False),
+    "site's supervisor": ("", False),
+}
+SERVER = {
+    "SuperLink": (SUPERLINK, False),
+    "server's executor": (EXECUTOR, False),
+    "ServerApp": (EXECUTOR, True),
+    "gateway": ("", False),
+}
+
+
+def _has(run_dir, rows):
+    return len(read_rows(run_dir)) > rows
+
+
+@pytest.mark.flower
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_twenty_kills_in_ten_rounds_end_as_a_run_without_and_are_paid_once(tmp_path):
+    kinds = [kind for kind, often in KILLS.items() for _ in range(often)]
+    random.Random(0).shuffle(kinds)
+    run_dir, took = tmp_path / "run", []
+    with Federation(tmp_path) as federation:
+        for _ in range(3):
+            site = federation.site(OPEN)
+            check_prompts(site.prompts)
+            site.start()
+        config = CONFIG | {"rounds": ROUNDS, "privacy.unit": "none", "federation.wait_s": 600.0}
+        federation.wish(config, run_dir)
+        until(lambda: run_dir.exists() and read_rows(run_dir), "the run", PATIENCE_S)
+        killing = Killing(federation, seed=0)
+        for number, kind in enumerate(kinds):
+            rows = len(read_rows(run_dir))
+            took.append((kind, round(killing.kill(kind), 1)))
+            # A site that was away costs a round, and three in a row would end the run.
+            wanted = rows if kind in AWAY else number * ROUNDS // len(kinds)
+            until(partial(_has, run_dir, min(wanted, ROUNDS - 1)), f"{took}", PATIENCE_S)
+        until((run_dir / "summary.json").exists, f"the end: {federation.logs()}", 2400)
+        logs = federation.logs()
+    print(took)
+    (_, *rows) = read_rows(run_dir)
+    assert [row.round for row in rows] == [*range(1, ROUNDS + 1)], logs
+    assert sum(row.applied for row in rows) >= ROUNDS // 2, logs
+    verified = CliRunner().invoke(app, ["ledger", "verify", str(run_dir)])
+    assert verified.exit_code == 0, verified.output
+    for site in federation.sites:
+        spent = SpendingFile(site.folder / "spent.jsonl").read().entries
+        assert max(Counter(entry.round for entry in spent).values()) == 1, logs
+        assert len(spent) <= ROUNDS
+    finished = sum(row.finished for row in rows)
+    paid = sum(len(SpendingFile(s.folder / "spent.jsonl").read().entries) for s in federation.sites)
+    assert finished <= paid
+    assert max(seconds for kind, seconds in took if kind in AWAY) <= BACK_S, took
+    assert max(seconds for kind, seconds in took if kind == "executor") <= BACK_AT_ONCE_S, took

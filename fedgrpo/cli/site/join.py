@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,12 +115,10 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
     """
     with explained():
         from fedgrpo.cli.site.first_look import look_first
-        from fedgrpo.federation.deployment.doctor.visit import before_start
         from fedgrpo.federation.deployment.invitation.fingerprint import heard
         from fedgrpo.federation.deployment.invitation.invitation import Invitation
-        from fedgrpo.federation.deployment.log import log_to_stderr
         from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
-        from fedgrpo.federation.deployment.site.node import run_node
+        from fedgrpo.federation.rehearsal import accepting
 
         accepted = tuple(map(heard, accept or ()))
         read = Invitation.read(invitation)
@@ -138,15 +137,20 @@ def join(  # noqa: PLR0913 - Typer makes an option of each argument.
         made = _policy(folder, settings, made, read, accepted)
         folder.agreed.write_text(read.settings)
         _enrol(folder, read)
-        site = folder.write_site_file(read, made)
+        memory = accepting.most_memory(Path(made.policy), settings, made.node_config)
+        folder.write_site_file(read, made, memory=memory)
         typer.echo(f"joined as {read.site}; the next round will ask this machine")
         typer.echo(f"its node is started by: fedgrpo node {folder.site_file}")
         typer.echo(f"or as a service, by root: systemctl enable --now {folder.service}")
-        log_to_stderr()
+        typer.echo(
+            "or without root: loginctl enable-linger; systemctl --user enable --now "
+            f"{folder.user_service}"
+        )
         if start:
-            run_node(site, before_start, no_policy=False)
-        else:
-            before_start(site)
+            # In the place of this process, which has loaded a model to try it.
+            command = [sys.executable, "-m", "fedgrpo.cli.app", "node", str(folder.site_file)]
+            sys.stdout.flush()
+            os.execv(command[0], command)
 
 
 def _told(

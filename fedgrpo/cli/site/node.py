@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +27,9 @@ def node(
     listens at no port, and does not start while something is wrong with policy or prompts.
     """
     with explained():
-        from fedgrpo.federation.deployment.doctor.visit import before_start
         from fedgrpo.federation.deployment.log import log_to_stderr
         from fedgrpo.federation.deployment.site.node import run_node
         from fedgrpo.federation.deployment.site.site_file import SiteFile
 
         log_to_stderr()
-        doctor = partial(before_start, no_policy=no_policy)
-        run_node(SiteFile.read(file), doctor, no_policy=no_policy)
+        run_node(SiteFile.read(file), no_policy=no_policy)

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedgrpo.ground.errors import RunError
+
 LOG = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S, SETTLED_S = 1.0, 30.0, 60.0
@@ -33,7 +35,11 @@ ENVIRONMENT = {
 
 
 def start(
-    module: str, told: Mapping[str, Any], *, keep: tuple[int, ...] = ()
+    module: str,
+    told: Mapping[str, Any],
+    *,
+    keep: tuple[int, ...] = (),
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a module of this package as a process.
 
@@ -45,10 +51,13 @@ def start(
         What it is to know.
     keep:
         Descriptors that it inherits.
+    stdout:
+        Where it writes, as ``subprocess`` has it; None where this process does.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
+        stdout=stdout,
         pass_fds=keep,
         env=os.environ | ENVIRONMENT,
     )
@@ -56,6 +65,24 @@ def start(
     process.stdin.write(json.dumps(told).encode() + b"\n")
     process.stdin.flush()
     return process
+
+
+def answered(module: str, told: Mapping[str, Any], longest_s: float) -> dict[str, str]:
+    """Have a module run as a process, and read the line of JSON that it says when it ends; raises
+    RunError if it says none.
+    """
+    process = start(module, told, stdout=subprocess.PIPE)
+    try:
+        said, _ = process.communicate(timeout=longest_s)
+        found: dict[str, str] = json.loads(said)
+        return found
+    except (ValueError, subprocess.TimeoutExpired):
+        raise RunError(
+            f"{module} gave no answer (code {process.poll()})",
+            cure="see the lines above; is there enough memory?",
+        ) from None
+    finally:
+        end(process)
 
 
 def told() -> dict[str, Any]:

@@ -16,8 +16,11 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import CURES, Entry, Policy, Refusal, Site, broken_limits, check_spending
 from fedgrpo.site.account.costs import round_entry
 from fedgrpo.site.checked import broken_files
-from fedgrpo.site.declared import broken_declarations
-from fedgrpo.site.places import file_hash, reward_file, reward_key
+from fedgrpo.site.declared import broken_declarations, declared_in
+from fedgrpo.site.places import at_home, file_hash, reward_file, reward_key
+
+AROUND_BYTES = 10**9
+"""Of a node's processes besides the model's, with room."""
 
 
 def write_proposal(
@@ -121,6 +124,26 @@ def _reward_hashes(settings: Settings, config: Mapping[str, Scalar]) -> dict[str
     """SHA-256 (hex) of the files of the run's rewards, by their names without options."""
     files = {reward_key(name): reward_file(name, config) for name in settings.reward.functions}
     return {key: found for key, file in files.items() if file and (found := file_hash(file))}
+
+
+def most_memory(file: Path, settings: Settings, config: Mapping[str, Scalar]) -> int:
+    """Bytes that a node with this policy may take before something is wrong: twice what a round is
+    foretold to take, beside what is loaded, a worker's limit, and the processes around it.
+
+    Called by a process that has loaded the model.
+    """
+    from fedgrpo.federation.node.clients.resident import resident
+    from fedgrpo.federation.rehearsal.dry_run import foretold_round
+    from fedgrpo.grpo.forecast import TIMES
+    from fedgrpo.model.memory import peak_memory
+    from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
+
+    declared = declared_in(Policy.from_toml(file), settings)
+    adapter = resident(at_home(settings, config), any_weights=declared.any_weights)
+    longest = declared.longest_prompt_tokens or settings.grpo.max_prompt_length
+    round_ = foretold_round(settings, adapter, longest, longest).peak
+    worker = WorkerLimits().memory_mb * 10**6
+    return peak_memory() + int(TIMES * round_) + worker + AROUND_BYTES
 
 
 def _refuse(problems: Iterable[str]) -> None:

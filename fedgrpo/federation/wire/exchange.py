@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from fedgrpo.ground.errors import CohortError
 
-POLL_S = 0.1
+POLL_S = 0.2
 """Most seconds between two looks for replies. Flower's own ``send_and_receive`` looks every 3 s."""
 _PATIENCE = 0.1
 """Share of the time waited so far after which to look again: short stages are seen at once."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.ground.machine import be_killed_first
 from fedgrpo.rewards.apart.frames import Order, receive, send
 from fedgrpo.rewards.apart.limits import leave_network, limit_cpu, limit_memory
 from fedgrpo.rewards.calling.context import Notes, TrainerState
@@ -35,8 +36,7 @@ def main(text: str) -> None:
     """Load, say what there is or why not, and judge until the other side hangs up."""
     order = Order.from_json(text)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # Where memory runs out, let the kernel take this process.
+    be_killed_first(1000)
     with socket.socket(fileno=order.control) as link, suppress(BrokenPipeError):
         # A child that outlives this process would keep the other side waiting.
         os.register_at_fork(after_in_child=partial(os.close, order.control))

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fedgrpo.ground.machine import be_killed_first
 from fedgrpo.rewards.sandboxed.protocol import (
     ENDED,
     FAILED,
@@ -50,7 +51,7 @@ _OPEN = [
 def main(text: str) -> None:
     """Start a template, say what it has or why not, and judge until the other side hangs up."""
     order = WorkerOrder.from_json(text)
-    _be_killed_first()
+    be_killed_first(1000)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     # A template that is gone is told by an error, as is the other side.
     with socket.socket(fileno=order.control) as control, suppress(OSError):
@@ -64,12 +65,6 @@ def main(text: str) -> None:
             control.send(hello)
         if hello.startswith(b"{"):
             _serve(control, order, template)
-
-
-def _be_killed_first() -> None:
-    """Where memory runs out, let the kernel take a reward's process and not the node's."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
 
 
 @dataclass(frozen=True)

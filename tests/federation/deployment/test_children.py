@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from fedgrpo.federation.deployment import children
+from fedgrpo.ground.errors import RunError
 from tests.federation.deployment.operated import environment, until
 
 CHILD = """
@@ -25,6 +26,7 @@ time.sleep(600)
 PARENT = """
 import sys, time
 from fedgrpo.federation.deployment import children
+from fedgrpo.ground.errors import RunError
 children.start(sys.argv[1], {"file": sys.argv[2], "secret": "whisper"})
 time.sleep(600)
 """
@@ -124,3 +126,21 @@ def test_what_comes_every_hour_comes_at_hours_after_its_start_however_long_it_ta
     passed_s, wait_s
 ):
     assert children.until_next(passed_s, 3600.0) == wait_s
+
+
+LOOK = """
+import json, sys
+said = json.loads(sys.stdin.readline())
+if said["answers"]:
+    print(json.dumps({"problem": said["secret"]}))
+"""
+
+
+def test_what_a_process_says_at_its_end_is_read_and_silence_is_an_error(tmp_path, monkeypatch):
+    for name, value in modules(tmp_path, look_of_a_test=LOOK).items():
+        monkeypatch.setenv(name, value)
+    told = {"answers": True, "secret": "the disk is full"}
+    assert children.answered("look_of_a_test", told, 60.0) == {"problem": "the disk is full"}
+    with pytest.raises(RunError, match="gave no answer") as silent:
+        children.answered("look_of_a_test", told | {"answers": False}, 60.0)
+    assert "disk" not in str(silent.value)

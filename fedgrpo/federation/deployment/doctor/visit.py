@@ -1,4 +1,5 @@
-"""The doctor's visits to a node: before it starts, and every hour while it runs.
+"""The doctor's visits to a node: before it starts, and every hour while it runs. As a
+process, it makes one visit.
 
 What is yellow or red goes to the site's log. What does not follow from prompts is kept in the
 node's own folder besides, for the site's ``fedgrpo status``. Nothing is ever said to a server, and
@@ -12,14 +13,17 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fedgrpo.federation.deployment.doctor.examine import Examined, examine
 from fedgrpo.federation.deployment.doctor.finding import Finding
 from fedgrpo.federation.deployment.doctor.registry import as_json
 from fedgrpo.federation.deployment.doctor.surroundings import Moment, Surroundings
 from fedgrpo.federation.deployment.log import log_to_stderr
+from fedgrpo.federation.deployment.site.checks import check_app, check_site
+from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import FedGRPOError, RunError
 from fedgrpo.ground.files import replace_file
 
 LOG = logging.getLogger(__name__)
@@ -45,10 +49,30 @@ def before_start(site: SiteFile, *, no_policy: bool = False) -> None:
 
 
 def main() -> None:
-    """Have a look at a node that runs, whose file comes on standard input as a line of JSON."""
-    site = SiteFile(**json.loads(sys.stdin.readline()))
+    """Do what came on standard input as a line of JSON: look at a node before its ``start``,
+    ``greet`` its server, or look ``hourly``. What must not be is said as a line of JSON.
+    """
+    said = json.loads(sys.stdin.readline())
+    site = SiteFile(**said["site"])
     log_to_stderr()
-    visit(Surroundings(site, moment=Moment.HOURLY))
+    if said["what"] == Moment.HOURLY:
+        visit(Surroundings(site, moment=Moment.HOURLY))
+        return
+    try:
+        if said["what"] == Moment.START:
+            _check(site, no_policy=said["no_policy"])
+        greet(site.server, Path(site.ca), Path(site.key))
+        problem, cure = "", ""
+    except FedGRPOError as error:
+        problem, cure = error.problem, error.cure
+    print(json.dumps({"problem": problem, "cure": cure} if problem else {}))
+
+
+def _check(site: SiteFile, *, no_policy: bool) -> None:
+    """Everything that must be right here; raises FedGRPOError if it is not."""
+    check_site(site.node_config, no_policy=no_policy, own_app=site.own_app)
+    check_app(site.app)
+    before_start(site, no_policy=no_policy)
 
 
 def visit(here: Surroundings) -> list[Finding]:

@@ -17,7 +17,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedgrpo.federation.deployment.executor.apps import load_app
-from fedgrpo.federation.deployment.flower_internals.tasks import Runtime, answer_message, serve_run
+from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
+from fedgrpo.federation.deployment.flower_internals.tasks import answer_message, serve_run
 from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.ground.errors import FedGRPOError
 

@@ -22,11 +22,8 @@ from typing import Any
 from fedgrpo.federation.deployment.children import PATIENCE_S, told_once
 from fedgrpo.federation.deployment.executor import task
 from fedgrpo.federation.deployment.executor.door import Door
-from fedgrpo.federation.deployment.flower_internals.tasks import (
-    Runtime,
-    import_for_tasks,
-    next_task,
-)
+from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
+from fedgrpo.federation.deployment.flower_internals.tasks import import_for_tasks, next_task
 from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.federation.deployment.pace import Pace
 from fedgrpo.ground.mishaps import pass_on_interrupt

@@ -18,6 +18,8 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from fedgrpo.federation.deployment.flower_internals.layers import straighten
+from fedgrpo.federation.deployment.flower_internals.objects import see_soon
 from fedgrpo.federation.deployment.pace import Pace
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +70,9 @@ def superlink(database: Path, certificate: Path, key: Path, port: int, secret: s
         isolation="process",
         runtime_dependency_install=False,
     )
-    return create_app(config, SuperLinkLifespan)
+    app = create_app(config, SuperLinkLifespan)
+    straighten(app)
+    return app
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
 
     node_loop.get_fused_config_from_fab = settings_of  # type: ignore[attr-defined, assignment]
     quicken(node_loop, LOOK)
+    see_soon()
     key = load_ssh_private_key(Path(start.key).read_bytes(), None)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     app = create_app(state_factory=states, superexec_auth_secret=start.secret.encode())

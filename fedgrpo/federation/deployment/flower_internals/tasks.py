@@ -4,107 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import httpcore
-import httpx
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.serverapp import ServerApp
 
-from fedgrpo.ground.machine import is_own
+from fedgrpo.federation.deployment.flower_internals.objects import see_soon
+from fedgrpo.federation.deployment.flower_internals.packing import pack_all, packed, unpacked
 
 APP_FAILED = "the app that this site runs raised an exception: see the site's own log"
 """All that leaves a node about an exception."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where tasks come from.
-
-    Attributes
-    ----------
-    address:
-        ``host:port`` of a SuperLink; of a SuperNode, the path of its socket.
-    root:
-        File of the certificate that a SuperLink must have; empty for a SuperNode.
-    bearer:
-        Opens a SuperLink; empty for a SuperNode.
-    secret:
-        Signs requests for tasks.
-    """
-
-    address: str
-    root: str
-    bearer: str
-    secret: str
-
-    def client(self, component: str, token: str = "") -> Any:
-        """Client of one task, by its token, or without one, for asking for tasks."""
-        from flwr.supercore.interceptors import (
-            RuntimeTokenHttpInterceptor,
-            RuntimeVersionHttpInterceptor,
-            SuperExecAuthHttpInterceptor,
-        )
-        from flwr.supercore.retry import make_simple_http_retry_invoker
-        from flwr.supercore.runtime import RuntimeHttpClient
-
-        secret, asks = self.secret.encode(), frozenset({"/flwr.proto.Runtime/AcquireTask"})
-        retries = make_simple_http_retry_invoker()
-        if not token:
-            # Else whoever asks would hear nothing else while nobody answers, not even its own end.
-            retries.max_tries = 1
-        client = RuntimeHttpClient.from_server_address(
-            server_address=self.address if self.root else "node",
-            insecure=not self.root,
-            root_certificates=self.root or None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name=component),
-                RuntimeTokenHttpInterceptor(token)
-                if token
-                else SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=asks),
-            ],
-            retry_invoker=retries,
-        )
-        client._client.close()
-        client._client = self._transport()
-        return client
-
-    def _transport(self) -> httpx.Client:
-        """Neither proxies nor redirects: what is meant for this machine stays there."""
-        if not self.root:
-            return httpx.Client(transport=_OwnSocket(self.address), timeout=30.0, trust_env=False)
-        import ssl
-
-        headers = {"authorization": f"Bearer {self.bearer}"}
-        trust = ssl.create_default_context(cafile=self.root)
-        return httpx.Client(verify=trust, headers=headers, timeout=30.0, trust_env=False)
-
-
-class _OwnSocket(httpx.HTTPTransport):
-    """To a Unix socket at which this user's own process listens."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._pool = httpcore.ConnectionPool(uds=path, network_backend=_OwnPeers())
-
-
-class _OwnPeers(httpcore.NetworkBackend):
-    """Connects to no other user, who could hand in orders and a configuration of his own."""
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Any = None
-    ) -> httpcore.NetworkStream:
-        stream = httpcore.SyncBackend().connect_unix_socket(path, timeout, socket_options)
-        connection = stream.get_extra_info("socket")
-        if isinstance(connection, socket.socket) and is_own(connection):
-            return stream
-        stream.close()
-        raise httpcore.ConnectError(f"another user listens at {path}")
 
 
 def import_for_tasks(kind: str) -> None:
@@ -112,6 +24,7 @@ def import_for_tasks(kind: str) -> None:
     import flwr.supercore.heartbeat
     import flwr.supernode.runtime.run_clientapp
 
+    see_soon()
     if kind == "flwr-serverapp":
         import flwr.superlink.grid  # noqa: F401
 
@@ -161,7 +74,7 @@ def answer_message(
     with _beating(client):
         message, context, _, _ = pull_task_input(client)
         try:
-            reply = app()(message=message, context=context)
+            reply = packed(app()(message=unpacked(message), context=context))
         except Exception as error:
             failed(error)
             reply = Message(Error(code=0, reason=APP_FAILED), reply_to=message)
@@ -184,6 +97,7 @@ def serve_run(client: Any, app: Callable[[], ServerApp]) -> None:
         TaskIdentity.node_id = context.node_id
         grid = HttpGrid("", token="unused")
         grid._client = client
+        pack_all(grid)
         grid.set_run(run)
         with _logs_of(client, run.run_id), _outcome_of(client):
             fab = fab_from_proto(given.fab)

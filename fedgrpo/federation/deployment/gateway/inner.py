@@ -17,6 +17,8 @@ from fedgrpo.federation.deployment.flower_internals.control import (
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 PROTOBUF = "application/protobuf"
+_KEPT_S = 60.0
+"""Shorter than the SuperLink keeps a connection that is not used."""
 _TIMES = httpx.Timeout(120.0, connect=5.0)
 
 
@@ -39,7 +41,9 @@ class Inner:
             verify=ssl.create_default_context(cafile=root),
             headers={"authorization": f"Bearer {bearer}", "accept-encoding": "identity"},
             timeout=_TIMES,
-            limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
+            limits=httpx.Limits(
+                max_connections=256, max_keepalive_connections=64, keepalive_expiry=_KEPT_S
+            ),
             trust_env=False,
         )
 

@@ -128,7 +128,10 @@ def restore(file: Path, folder: Path) -> Restored:
         (Path(name) / RUNS).mkdir(exist_ok=True)
         unfinished = tuple(_mark_unfinished(Path(name) / RUNS))
         _point_at(staged, runs)
-        write_service(staged, FederationFile.read(staged).host, at=folder)
+        made = FederationFile.read(staged)
+        key = Path(made.key)
+        key = key.relative_to(staged) if key.is_relative_to(staged) else key
+        write_service(staged, made.host, key, at=folder)
         inside = runs.is_relative_to(folder)
         target = staged / runs.relative_to(folder) if inside else runs
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.files import own_copy
 from fedgrpo.settings.reading import faults
 
 FILE = "federation.toml"
+KEY = "key"
+"""What of the file is a private key, also the name of its copy in a service."""
 
 
 class FederationFile(BaseModel):
@@ -76,6 +79,7 @@ class FederationFile(BaseModel):
     def _beside(self, folder: Path) -> FederationFile:
         names = ["certificate", "key", "runs", *(["ca"] if self.ca != SYSTEM else [])]
         paths = {name: str(folder / Path(getattr(self, name)).expanduser()) for name in names}
+        paths[KEY] = str(own_copy(KEY, Path(paths[KEY])))
         return self.model_copy(update=paths)
 
     @property

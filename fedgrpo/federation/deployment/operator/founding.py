@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.federation.deployment.operator.certificates import write_authority, write_outer
-from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
+from fedgrpo.federation.deployment.operator.federation_file import FILE, KEY, FederationFile
 from fedgrpo.federation.deployment.units import Service, unit
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.files import replace_file
@@ -84,10 +84,10 @@ def found(folder: Path, host: str, port: int, *, public: tuple[Path, Path] | Non
         ca=json.dumps(SYSTEM if public else "ca.crt"),
     )
     replace_file(folder / FILE, written.encode(), mode=0o600)
-    write_service(folder, host)
+    write_service(folder, host, key)
 
 
-def write_service(folder: Path, host: str, *, at: Path | None = None) -> None:
+def write_service(folder: Path, host: str, key: Path, *, at: Path | None = None) -> None:
     """Write the unit by which systemd keeps a server running.
 
     Parameters
@@ -96,9 +96,12 @@ def write_service(folder: Path, host: str, *, at: Path | None = None) -> None:
         To write to.
     host:
         Of the server, for people.
+    key:
+        Its private key, which the service gets a copy of; relative to its folder.
     at:
         The server's folder, if it is to be another one.
     """
     here = (at or folder).absolute()
-    service = Service(f"fedgrpo server {host}", ["server", str(here)], here, [here])
+    words, keys = ["server", str(here)], {KEY: here / key}
+    service = Service(f"fedgrpo server {host}", words, here, [here], keys=keys)
     replace_file(folder / SERVICE, unit(service, here / SERVICE).encode())

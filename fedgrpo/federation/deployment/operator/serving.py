@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgrpo.federation.deployment.children import keep_running, start
-from fedgrpo.federation.deployment.flower_internals.tasks import Runtime
+from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
 from fedgrpo.federation.deployment.gateway.app import Gateway
 from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.gateway.inner import Inner
@@ -24,6 +24,7 @@ from fedgrpo.federation.deployment.operator.federation_file import FILE
 from fedgrpo.federation.deployment.operator.folder import NAME, StateFolder
 from fedgrpo.federation.deployment.operator.keeping import Keeper
 from fedgrpo.federation.deployment.operator.registering import keep_registered
+from fedgrpo.federation.deployment.units import keep_telling
 from fedgrpo.federation.wire.app_bundle import deployed_app
 from fedgrpo.ground.run_files import SERVER_LOCK, alone
 
@@ -97,6 +98,7 @@ async def _serve(
         ]
         kept.append(group.create_task(keep_registered(inner, book)))
         kept.append(group.create_task(Keeper(folder, inner).keep()))
+        kept.append(group.create_task(keep_telling()))
         try:
             await gateway.serve(sockets=[outside])
         finally:

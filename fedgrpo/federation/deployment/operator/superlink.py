@@ -12,22 +12,26 @@ from fedgrpo.federation.deployment.children import told
 from fedgrpo.federation.deployment.flower_internals.servers import superlink
 from fedgrpo.federation.deployment.operator.guard import Guard
 
+KEEP_ALIVE_S = 75
+"""Longer than the gateway keeps a connection: whoever ends one first must be who asks."""
+
 
 def main() -> None:
     """Serve at the socket that this process inherited."""
     said = told()
-    # It would tell of each question that it is asked.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     listening = socket.socket(fileno=said["socket"])
     certificate, key = Path(said["certificate"]), Path(said["key"])
     port = listening.getsockname()[1]
     app = superlink(Path(said["database"]), certificate, key, port, said["secret"])
+    # It would tell of each question that it is asked. Its import sets a level of its own.
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     config = uvicorn.Config(
         Guard(app, said["bearer"]),
         ssl_certfile=certificate,
         ssl_keyfile=key,
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     uvicorn.Server(config).run(sockets=[listening])
 

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flwr.clientapp import ClientApp
+
 from fedgrpo.data.row_limits import OTHER_BYTES
 from fedgrpo.data.sources import Source, columns_of, raw_rows
+from fedgrpo.federation.deployment.executor.apps import load_app
 from fedgrpo.ground.errors import DataError, RunError
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.sections.table import read_table, to_text
@@ -50,6 +53,11 @@ def check_site(config: Mapping[str, Scalar], *, no_policy: bool, own_app: bool) 
         check_unchanged(config, Settings(), policy)
     else:
         files_stamp(str(config["prompts"]))
+
+
+def check_app(reference: str) -> None:
+    """Load the app that is to run; raises RunError if it cannot be loaded."""
+    load_app(reference, ClientApp)
 
 
 def _check_columns(prompts: str, columns: str) -> None:

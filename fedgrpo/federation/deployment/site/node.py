@@ -12,23 +12,22 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flwr.clientapp import ClientApp
-
-from fedgrpo.federation.deployment.children import keep_running, start, start_every
-from fedgrpo.federation.deployment.executor.apps import RESIDENT, load_app
+from fedgrpo.federation.deployment.children import answered, keep_running, start, start_every
+from fedgrpo.federation.deployment.executor.apps import RESIDENT
+from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
 from fedgrpo.federation.deployment.flower_internals.servers import NodeStart
-from fedgrpo.federation.deployment.flower_internals.tasks import Runtime
-from fedgrpo.federation.deployment.site.checks import check_site
-from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
-from fedgrpo.ground.errors import FedGRPOError
+from fedgrpo.federation.deployment.units import keep_telling
+from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.run_files import alone
 from fedgrpo.settings import Settings
 from fedgrpo.site.node_folder import RUNNING, STATE, node_folder, owned_folder
@@ -41,15 +40,15 @@ VISIT = "fedgrpo.federation.deployment.doctor.visit"
 VISIT_EVERY_S, LONGEST_VISIT_S = 3600.0, 600.0
 
 
-def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: bool) -> None:
-    """Check what is here, greet the server, and answer until a signal ends it.
+def run_node(site: SiteFile, *, no_policy: bool) -> None:
+    """Have what is here checked, and the server greeted, and answer until a signal ends it.
+
+    This process stays for as long as the node does, so it keeps nothing that checks need.
 
     Parameters
     ----------
     site:
         What the site's people have written down.
-    doctor:
-        Has a last look, and raises if the node must not start.
     no_policy:
         Whether to start without a policy.
 
@@ -59,10 +58,8 @@ def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: b
         If it cannot start, with a cure.
     """
     os.umask(0o077)
-    check_site(site.node_config, no_policy=no_policy, own_app=site.own_app)
-    load_app(site.app, ClientApp)
-    doctor(site)
-    greet(site.server, Path(site.ca), Path(site.key))
+    if said := _asked(site, "start", no_policy=no_policy):
+        raise RunError(said["problem"], cure=said["cure"])
     if no_policy:
         LOG.warning("no policy is asked for: without one this node refuses every order")
     with (
@@ -128,19 +125,29 @@ async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> Non
                     "the executor", lambda: start(EXECUTOR, executor, keep=(door.fileno(),))
                 )
             ),
-            group.create_task(
-                start_every(VISIT_EVERY_S, lambda: start(VISIT, site.model_dump()), LONGEST_VISIT_S)
-            ),
+            group.create_task(keep_telling()),
+            group.create_task(start_every(VISIT_EVERY_S, partial(_visit, site), LONGEST_VISIT_S)),
         ]
         await ended.wait()
         for child in kept:
             child.cancel()
 
 
+def _visit(site: SiteFile) -> subprocess.Popen[bytes]:
+    return start(VISIT, {"site": site.model_dump(), "what": "hourly"})
+
+
+def _asked(site: SiteFile, what: str, *, no_policy: bool = False) -> dict[str, str]:
+    """What a process says that has a look and ends: problem and cure, or nothing."""
+    told = {"site": site.model_dump(), "what": what, "no_policy": no_policy}
+    try:
+        return answered(VISIT, told, LONGEST_VISIT_S)
+    except RunError as error:
+        return {"problem": error.problem, "cure": error.cure}
+
+
 def _what_is_wrong(site: SiteFile) -> str:
     """Why a SuperNode may have ended: Flower's own says little."""
-    try:
-        greet(site.server, Path(site.ca), Path(site.key))
-    except FedGRPOError as error:
-        return str(error)
+    if said := _asked(site, "greet"):
+        return f"{said['problem']}\n  cure: {said['cure']}"
     return "the server may count on its last process for a minute still"

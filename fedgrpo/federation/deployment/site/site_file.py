@@ -14,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedgrpo.federation.deployment.executor.apps import CLIENT
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.files import toml_of
+from fedgrpo.ground.files import own_copy, toml_of
 from fedgrpo.settings import Scalar
 from fedgrpo.settings.reading import faults
 from fedgrpo.settings.sections.table import to_text
 from fedgrpo.site.places import DEVICE, MODELS, REWARDS, reward_key
+
+KEYS = ("key", "committee_key")
+"""What of the file are private keys, also the names of their copies in a service."""
 
 
 def known_authorities() -> str:
@@ -133,6 +136,8 @@ class SiteFile(BaseModel):
         paths = {name: str(folder / Path(getattr(self, name)).expanduser()) for name in named}
         if self.ca == SYSTEM:
             paths["ca"] = known_authorities()
+        for name in KEYS:
+            paths[name] = str(own_copy(name, Path(paths[name])))
         places = {name: _absolute(getattr(self, name), folder) for name in ("models", "rewards")}
         changed = {n: p for n, p in paths.items() if getattr(self, n)}
         return self.model_copy(update=changed | places)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedgrpo.ground.codec import Key
 from fedgrpo.ground.crypto import KEY_BYTES, commit, derive, new_private_key, public_key
 from fedgrpo.ground.errors import ProtocolError
+from fedgrpo.ground.files import is_open_to_others
 from fedgrpo.secure.committee.steps import MEMBERS, Member, Step
 
 _PROTOCOL = b"fedgrpo committee v1"
@@ -83,7 +84,7 @@ class Identity:
     def read(cls, path: Path) -> Identity:
         """Read a member's file; raises ProtocolError if it cannot be read, or others may."""
         try:
-            if path.stat().st_mode & 0o077:
+            if is_open_to_others(path):
                 raise ProtocolError(
                     f"others than its owner may read {path}", cure=f"run chmod 600 {path}"
                 )

@@ -160,7 +160,7 @@ def test_prompts_that_have_changed_are_told_to_the_log_alone(door, tmp_path, cap
 def test_a_visit_to_a_running_node_is_a_process_that_ends_by_itself(door, tmp_path):
     """As the node starts it: what it is to look at comes on its standard input."""
     site = SiteFile.read(site_folder(tmp_path / "site", door.port, door.ca, threads=10_000))
-    process = start(visit.__name__, site.model_dump())
+    process = start(visit.__name__, {"site": site.model_dump(), "what": "hourly"})
     assert process.wait(120) == 0
     end(process)
     kept = json.loads((folder_beside(tmp_path / "site" / "prompts.jsonl") / FINDINGS).read_text())

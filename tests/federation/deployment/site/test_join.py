@@ -12,8 +12,10 @@ from fedgrpo.federation.deployment.invitation.invitation import SYSTEM, Invitati
 from fedgrpo.federation.deployment.site.joining.asking import key_fingerprint
 from fedgrpo.federation.deployment.site.joining.site_folder import SiteFolder
 from fedgrpo.federation.deployment.site.site_file import SiteFile
+from fedgrpo.federation.rehearsal import accepting
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import PolicyError, RunError
+from fedgrpo.rewards.sandboxed.sandbox import WorkerLimits
 from fedgrpo.settings import Settings
 from fedgrpo.site import SpendingFile
 from fedgrpo.site.account.costs import round_entry
@@ -160,6 +162,25 @@ def test_the_site_file_is_whole_and_keeps_what_people_added(tmp_path):
     assert again == SiteFile.read(folder.site_file)
 
 
+def test_the_unit_lets_the_node_reach_its_federation_and_write_its_account(tmp_path):
+    folder, beside = SiteFolder.of(tmp_path / "a"), tmp_path / "data" / "policy.toml"
+    members = [f"{f'{number:02x}' * 64}@127.0.0.{number}:7443" for number in range(2, 6)]
+    settings = ["privacy.noise = 'server'", "aggregation.protocol = 'committee'"]
+    settings.append(f"aggregation.committee = {members}")
+    made = invitation(settings="\n".join(settings))
+    prompts = beside.with_name("prompts.jsonl")
+    folder.write_site_file(made, prompts, beside, member=False, listen="", memory=2**31)
+    lines = folder.service.read_text().splitlines()
+    (allowed,) = (line for line in lines if line.startswith("IPAddressAllow="))
+    for address in ["127.0.0.1", *(f"127.0.0.{number}" for number in range(2, 6))]:
+        assert address in allowed.partition("=")[2].split()
+    assert f'ReadWritePaths="{folder.path}" "{beside.parent}"' in lines
+    assert f'ReadOnlyPaths="-{prompts}"' in lines
+    assert f"LoadCredential=key:{folder.key}" in lines
+    assert "MemoryMax=2048M" in lines
+    assert "MemoryMax=2048M" in folder.user_service.read_text()
+
+
 def test_with_a_public_authority_the_machines_own_list_is_used(tmp_path):
     folder, made = SiteFolder.of(tmp_path / "a"), invitation(ca=SYSTEM)
     root = folder.write_root(made)
@@ -197,8 +218,10 @@ def test_the_proposal_is_read_before_it_is_accepted_and_lets_the_prompts_be_used
     code, said = join(made, prompts, *words)
     assert f"root certificate {folder / 'ca.crt'} cannot be read" in said, "it asked nobody"
     assert (folder / "policy.toml").exists()
-    assert (folder / "state").is_dir(), "no stamp: the node would not start"
+    assert (folder / "state").is_dir(), said
     key = (folder / "node.key").read_bytes()
     code, said = join(made, prompts, *words)
     assert f"policy {folder / 'policy.toml'} is taken as it is" in said
     assert (folder / "node.key").read_bytes() == key, "a second key"
+    needed = accepting.most_memory(folder / "policy.toml", made.agreed(), {})
+    assert WorkerLimits().memory_mb * 10**6 + accepting.AROUND_BYTES < needed < 2**33

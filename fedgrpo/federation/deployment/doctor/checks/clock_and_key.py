@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import httpx
@@ -27,13 +26,13 @@ from fedgrpo.federation.deployment.site.greeting import (
 )
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import is_open_to_others
 from fedgrpo.site.node_folder import running
 
 FAST_S, SLOW_S = MOST_FAST_S - 1, MOST_SLOW_S - 5
 """What is left when a request has had some time for its way."""
 DRIFT_S = 1.5
 """A clock that is synchronised is nearer."""
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @check(6, "clock")
@@ -67,7 +66,7 @@ def key(here: Surroundings) -> Findings:
     except RunError as error:
         yield said("key-unusable", error)
         return
-    if file.stat().st_mode & OTHERS:
+    if is_open_to_others(file):
         yield trouble("key-mode", file=file)
     yield from _known(here, site, private)
 

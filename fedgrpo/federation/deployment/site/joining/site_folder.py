@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM, Invitation
 from fedgrpo.federation.deployment.site.greeting import read_key
-from fedgrpo.federation.deployment.site.site_file import SiteFile, known_authorities
-from fedgrpo.federation.deployment.units import Service, unit
+from fedgrpo.federation.deployment.site.site_file import KEYS, SiteFile, known_authorities
+from fedgrpo.federation.deployment.units import (
+    Service,
+    addresses_of,
+    resolvers,
+    unit,
+    user_unit,
+)
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.files import make_file, replace_file
+from fedgrpo.ground.files import is_open_to_others, make_file, replace_file
 from fedgrpo.site import SpendingFile
 from fedgrpo.site.node_folder import chosen_folder
 
@@ -91,6 +96,11 @@ class SiteFolder:
         return self.path / "fedgrpo-node.service"
 
     @property
+    def user_service(self) -> Path:
+        """The same for a user's own systemd, where there is no root."""
+        return self.path / "user" / self.service.name
+
+    @property
     def site_file(self) -> Path:
         """What the node is started with."""
         return self.path / SITE_FILE
@@ -105,7 +115,7 @@ class SiteFolder:
             serialization.NoEncryption(),
         )
         make_file(self.key, drawn)
-        if stat.S_IMODE(self.key.stat().st_mode) & 0o077:
+        if is_open_to_others(self.key):
             raise RunError(
                 f"others can read the node's key {self.key}",
                 cure=f"chmod 600 {self.key}; if somebody may have read it, move it away and ask "
@@ -171,8 +181,10 @@ class SiteFolder:
         }
         return SiteFile.made({**own, **found, **told})
 
-    def write_site_file(self, invitation: Invitation, made: SiteFile) -> SiteFile:
-        """Write ``site.toml`` and a unit for systemd, and return the former as it is read.
+    def write_site_file(
+        self, invitation: Invitation, made: SiteFile, *, memory: int = 0
+    ) -> SiteFile:
+        """Write ``site.toml`` and units for systemd, and return the former as it is read.
 
         Parameters
         ----------
@@ -180,11 +192,28 @@ class SiteFolder:
             Names the site.
         made:
             What :meth:`planned` has found.
+        memory:
+            Most bytes that the node may take; 0 for no limit.
         """
-        here = Path.cwd()
-        about = f"fedgrpo site {invitation.site}"
-        service = Service(about, ["node", str(self.site_file)], here, [self.path])
+        service = self._service(invitation, made, memory)
         replace_file(self.service, unit(service, self.service).encode())
+        replace_file(self.user_service, user_unit(service, self.user_service).encode())
         head = f"# Site {invitation.site}. Start its node: fedgrpo node {self.site_file}\n"
         replace_file(self.site_file, (head + made.written()).encode(), mode=0o600)
         return SiteFile.read(self.site_file)
+
+    def _service(self, invitation: Invitation, site: SiteFile, memory: int) -> Service:
+        keys = {name: Path(path) for name in KEYS if (path := getattr(site, name))}
+        members = invitation.agreed().aggregation.committee
+        places = [invitation.server, *(name.partition("@")[2] for name in members)]
+        return Service(
+            about=f"fedgrpo site {invitation.site}",
+            words=["node", str(self.site_file)],
+            here=Path.cwd(),
+            # The account lies beside the policy, wherever that is.
+            writes=[*dict.fromkeys([self.path, Path(site.policy).parent])],
+            reads=[Path(site.prompts)],
+            keys=keys,
+            reach=[*addresses_of(filter(None, places)), *resolvers()],
+            memory=memory,
+        )
