@@ -122,10 +122,11 @@ def wait_for_ray() -> None:
     """
     patience = {"agent_register_timeout_ms": 1000, "worker_register_timeout_seconds": 1}
     os.environ.update({f"RAY_{key}": str(x * RAY_PATIENCE_S) for key, x in patience.items()})
-    import ray._raylet as names
+    from ray import _raylet
     from ray._private import services
 
     private: Any = services
+    names: Any = _raylet
     start, node_of = private.start_raylet, private.get_node
     unused = (
         names.METRICS_AGENT_PORT_NAME,
