@@ -15,6 +15,7 @@ from fedgrpo.settings.checks import check_together
 from fedgrpo.settings.reading import explain, read_toml
 from fedgrpo.settings.sections.grpo import MAY_BE_UNSET
 from fedgrpo.settings.sections.tree import Tree
+from fedgrpo.settings.starts import with_start
 
 Scalar = bool | int | float | str
 """What Flower's run configuration carries."""
@@ -49,7 +50,7 @@ class Settings(Tree):
         """Read a scenario file; raises SettingsError if the file is missing, is not TOML, or a key
         or value is not valid.
         """
-        return cls.from_mapping(read_toml(Path(path)))
+        return cls.from_mapping(with_start(read_toml(Path(path))))
 
     @classmethod
     def from_run_config(cls, flat: Mapping[str, Scalar]) -> Settings:

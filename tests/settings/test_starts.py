@@ -11,12 +11,11 @@ from fedgrpo.settings import Settings
 from fedgrpo.settings.scenario import load_scenario, settings_from
 from fedgrpo.settings.starts import STARTS
 
-UNITS = ["none", "prompt", "client"]
+EACH = [(name, unit) for name, units in STARTS.items() for unit in units]
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("name", STARTS)
-def test_every_starting_point_is_settings_for_every_unit(name: str, unit: str) -> None:
+@pytest.mark.parametrize(("name", "unit"), EACH)
+def test_every_starting_point_is_settings_that_can_be_read(name: str, unit: str) -> None:
     made = settings_from({"start": name, "privacy.unit": unit, "privacy.max_epsilon": 1e6}, Path())
     flat = made.to_run_config()
     for section, values in STARTS[name][unit].items():
@@ -33,6 +32,17 @@ def test_what_a_scenario_or_an_override_sets_goes_before_the_starting_point(
     assert made.adapter.rank == 3
     assert made.server.learning_rate == 0.5
     assert made.adapter.kind == STARTS["language_model"]["none"]["adapter"]["kind"]
+
+
+def test_a_scenario_that_names_a_starting_point_is_read_as_settings_too(tmp_path: Path) -> None:
+    scenario = tmp_path / "mine.toml"
+    scenario.write_text('start = "language_model"\n[privacy]\nunit = "none"')
+    assert Settings.from_toml(scenario) == load_scenario(scenario, {}, tmp_path)
+
+
+def test_a_unit_that_nothing_was_measured_for_is_refused() -> None:
+    with pytest.raises(SettingsError, match="none and prompt, not client"):
+        settings_from({"start": "language_model", "privacy.unit": "client"}, Path())
 
 
 def test_what_travels_names_no_starting_point() -> None:

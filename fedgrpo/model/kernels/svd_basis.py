@@ -58,12 +58,12 @@ def kept_basis(name: str, values: int) -> Iterator[None]:
             known[f"{key}.A"] = layer.tinylora_A[adapter]
             known[f"{key}.B"] = layer.tinylora_B[adapter]
 
-    plain = TinyLoraLayer._init_svd
-    TinyLoraLayer._init_svd = svd
+    made: Any = TinyLoraLayer  # PEFT has no other place to put a basis into.
+    plain, made._init_svd = made._init_svd, svd
     try:
         yield
     finally:
-        TinyLoraLayer._init_svd = plain
+        made._init_svd = plain
     if len(known) > before:
         # A home that is not there, not ours or full costs time, and no run.
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def _key(weight: Tensor) -> str:
     """Hash of a weight's shape, precision and bytes."""
     plain = weight.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{tuple(plain.shape)} {plain.dtype}".encode())
-    digest.update(plain.view(torch.uint8).numpy())
+    digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
