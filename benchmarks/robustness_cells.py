@@ -256,8 +256,8 @@ def lasting() -> Iterator[Cell]:
 
 def few() -> Iterator[Cell]:
     """One attacker of twelve, where noise comes after the rule."""
-    for seed in (0, 1, 2):
-        for rule, attack in (("norm_checked", limited("ipm_own")), ("trimmed_mean", "fang_own")):
+    for rule, attack in (("norm_checked", limited("ipm_own")), ("trimmed_mean", "fang_own")):
+        for seed in (0, 1, 2):
             yield Cell("after 0.8", rule, attack, attackers=1, seed=seed)
 
 

@@ -74,8 +74,8 @@ def loss(values: list[float]) -> str:
         return "-"
     mean = 100 * statistics.fmean(values)
     if len(values) < ENOUGH:
-        return f"~{mean:.0f} % ({len(values)})"
-    return f"**{mean:.0f}** ± {100 * error(values):.0f} % ({len(values)})"
+        return f"~{round(mean)} % ({len(values)})"
+    return f"**{round(mean)}** ± {100 * error(values):.0f} % ({len(values)})"
 
 
 def error(values: list[float]) -> float:
