@@ -45,6 +45,8 @@ STAGES = ("share", "mask", "unmask", "train")
 VALUES = 4_000
 """Of an adapter that is sent and of a release that comes back: those of the shipped model."""
 PATIENCE_S = 900.0
+APART_S = 1.0
+"""Between the starts of two nodes: many handshakes at once are another question."""
 
 
 def content() -> RecordDict:
@@ -125,6 +127,7 @@ def nodes(federation: Federation, count: int) -> Iterator[None]:
     made = [Node(federation, over) for _ in range(count)]
     for node in made:
         node.thread.start()
+        time.sleep(APART_S)
     try:
         yield
     finally:

@@ -305,11 +305,10 @@ def _rewrite(site, before, after):
 
 
 def _start_with_a_clock(site, monkeypatch):
-    """Start a node whose clock is told by a file; timers are not."""
+    """Start a node whose clocks are told by a file, timers too: this library cannot leave those."""
     (site.folder / "clock").write_text("+0")
     with monkeypatch.context() as around:
         around.setenv("LD_PRELOAD", str(FAKETIME))
         around.setenv("FAKETIME_TIMESTAMP_FILE", str(site.folder / "clock"))
         around.setenv("FAKETIME_NO_CACHE", "1")
-        around.setenv("DONT_FAKE_MONOTONIC", "1")
         site.start()

@@ -30,8 +30,10 @@ from fedgrpo.ground.mishaps import pass_on_interrupt
 
 LOG = logging.getLogger(__name__)
 
-QUIET_S, BUSY_S = 0.5, 0.05
-"""Between two looks for a task."""
+LOOKS_S = {"flwr-clientapp": (0.5, 0.05), "flwr-serverapp": (2.0, 2.0)}
+"""Between two looks for a task, while nothing runs and while something does, by its kind: for
+messages, of which the next one of a round comes soon, or for runs. A SuperLink pays for each look.
+"""
 AFTER_FAILURE_S = 2.0
 MOST_AT_ONCE = {"flwr-clientapp": 1, "flwr-serverapp": 8}
 """Processes by kind of task."""
@@ -56,7 +58,7 @@ def main() -> None:
     _preload(kind, said["app"])
     door = Door(said["door"], said["idle_s"]) if "door" in said else None
     running: list[Any] = []
-    client, pace = runtime.client("SuperExec"), Pace(QUIET_S, BUSY_S)
+    client, pace = runtime.client("SuperExec"), Pace(*LOOKS_S[kind])
     forks = multiprocessing.get_context("fork")
     try:
         while not _is_over(door, pace.wait_s):

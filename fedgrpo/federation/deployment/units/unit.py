@@ -60,7 +60,7 @@ ProtectProc=invisible
 """What a user's own systemd may not do."""
 _OFFLINE = """\
 # The kernel lets it speak to nobody but the server, the committee and who knows their addresses.
-# Moved? 'fedgrpo join' again writes this anew.
+# Has one moved? Write its new address here, or let 'fedgrpo join' do so, with a good invitation.
 IPAddressDeny=any
 IPAddressAllow={reach}
 Environment=HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
