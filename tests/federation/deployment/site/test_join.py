@@ -112,7 +112,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(prompts, wor
     assert not (prompts.parent / "hospital-a").exists()
 
 
-DESPITE = ("--despite", "ca-unreadable", "--despite", "folder-volatile")
+DESPITE = ("--despite", "port-refused", "--despite", "folder-volatile")
 """The invitation's certificate is none, so that nothing is ever sent; and tests may run in memory.
 """
 
@@ -126,7 +126,7 @@ def test_what_the_doctor_finds_red_stops_a_site_before_anything_is_made(prompts)
     )
     code, said = join(made, prompts, "--accept", made.fingerprint)
     assert code == 2
-    assert "cannot take part yet, see above: ca-unreadable, column-lacking, policy-forbids" in said
+    assert "cannot take part yet, see above: column-lacking, policy-forbids, port-refused" in said
     assert "the policy would refuse the federation's settings" in said
     assert "yellow: 39 rows are exact copies of others" in said
     assert said.count("cure:") >= 4
@@ -169,7 +169,8 @@ def test_the_unit_lets_the_node_reach_its_federation_and_write_its_account(tmp_p
     settings.append(f"aggregation.committee = {members}")
     made = invitation(settings="\n".join(settings))
     prompts = beside.with_name("prompts.jsonl")
-    folder.write_site_file(made, prompts, beside, member=False, listen="", memory=2**31)
+    told = {"prompts": str(prompts), "policy": str(beside)}
+    folder.write_site_file(made, folder.planned(made, told), memory=2**31)
     lines = folder.service.read_text().splitlines()
     (allowed,) = (line for line in lines if line.startswith("IPAddressAllow="))
     for address in ["127.0.0.1", *(f"127.0.0.{number}" for number in range(2, 6))]:
