@@ -80,5 +80,8 @@ def test_objects_on_their_way_are_looked_for_soon(monkeypatch):
     monkeypatch.setitem(pull_objects.__kwdefaults__, "initial_backoff", 1)
     assert objects.see_soon(), "this Flower is another one than the pin"
     assert pull_objects.__kwdefaults__["initial_backoff"] == objects.SOON_S < 0.1
+    monkeypatch.setitem(pull_objects.__kwdefaults__, "max_time", 7200)
+    assert objects.see_soon(give_up=True)
+    assert pull_objects.__kwdefaults__["max_time"] == objects.GIVE_UP_S
     monkeypatch.delitem(pull_objects.__kwdefaults__, "initial_backoff")
     assert not objects.see_soon()
