@@ -31,13 +31,16 @@ def see_soon(*, give_up: bool = False) -> bool:
     bool
         False, and nothing is changed, where Flower is not the one that this was written for.
     """
-    from flwr.supercore.inflatable.inflatable_utils import pull_objects
+    from flwr.supercore.inflatable import inflatable_utils as utils
 
-    defaults = pull_objects.__kwdefaults__
-    if defaults is None or not {_NAMED, _LONGEST} <= defaults.keys():
+    # The second one hands its own defaults to the first.
+    pulling = (utils.pull_objects, utils.pull_and_inflate_object_from_tree)
+    defaults = [function.__kwdefaults__ or {} for function in pulling]
+    if not all({_NAMED, _LONGEST} <= each.keys() for each in defaults):
         LOG.warning("this Flower waits for objects in another way than 1.41: rounds take longer")
         return False
-    defaults[_NAMED] = SOON_S
-    if give_up:
-        defaults[_LONGEST] = GIVE_UP_S
+    for each in defaults:
+        each[_NAMED] = SOON_S
+        if give_up:
+            each[_LONGEST] = GIVE_UP_S
     return True
