@@ -142,7 +142,7 @@ def measured(count: int, arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         federation = stack.enter_context(Federation(folder, "--app", "many_nodes:make_app"))
         stack.enter_context(nodes(federation, count))
-        until(lambda: online(federation) == count, f"{count} nodes")
+        until(lambda: online(federation) == count, f"{count} nodes", PATIENCE_S)
         time.sleep(10)  # What begins is not what goes on.
         before, began = computed(federation)["server"], time.monotonic()
         time.sleep(arguments.idle_s)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedgrpo.federation.deployment.flower_internals import objects
@@ -76,9 +79,15 @@ def test_a_grid_packs_what_it_sends_and_unpacks_what_comes():
     assert grid.pull_messages(["1"])[0].content == own.content
 
 
-def test_objects_on_their_way_are_looked_for_soon(monkeypatch):
-    monkeypatch.setitem(pull_objects.__kwdefaults__, "initial_backoff", 1)
+@pytest.mark.parametrize("pulling", [pull_objects, pull_and_inflate_object_from_tree])
+def test_objects_on_their_way_are_looked_for_soon_and_not_for_ever(monkeypatch, pulling):
+    for function in (pull_objects, pull_and_inflate_object_from_tree):
+        monkeypatch.setitem(function.__kwdefaults__, "initial_backoff", 1)
+        monkeypatch.setitem(function.__kwdefaults__, "max_time", 7200)
     assert objects.see_soon(), "this Flower is another one than the pin"
-    assert pull_objects.__kwdefaults__["initial_backoff"] == objects.SOON_S < 0.1
-    monkeypatch.delitem(pull_objects.__kwdefaults__, "initial_backoff")
+    assert pulling.__kwdefaults__["initial_backoff"] == objects.SOON_S < 0.1
+    assert pulling.__kwdefaults__["max_time"] == 7200
+    assert objects.see_soon(give_up=True)
+    assert pulling.__kwdefaults__["max_time"] == objects.GIVE_UP_S
+    monkeypatch.delitem(pulling.__kwdefaults__, "initial_backoff")
     assert not objects.see_soon()

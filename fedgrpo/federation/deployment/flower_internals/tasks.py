@@ -24,7 +24,7 @@ def import_for_tasks(kind: str) -> None:
     import flwr.supercore.heartbeat
     import flwr.supernode.runtime.run_clientapp
 
-    see_soon()
+    see_soon(give_up=kind == "flwr-clientapp")
     if kind == "flwr-serverapp":
         import flwr.superlink.grid  # noqa: F401
 
