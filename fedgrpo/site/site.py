@@ -11,6 +11,7 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.account.costs import check_spending, round_entry
 from fedgrpo.site.account.mishaps import MishapFile
 from fedgrpo.site.account.spending import Entry, SpendingFile
+from fedgrpo.site.account.standing import Standing
 from fedgrpo.site.checks import check_round
 from fedgrpo.site.limits import Policy
 
@@ -87,6 +88,10 @@ class Site:
         """
         entry = request.entry(now)
         return any(made.is_release_of(entry) for made in self.spending.read().entries)
+
+    def standing(self) -> Standing:
+        """How the account stands; raises PolicyError if it cannot be read."""
+        return Standing.of(self.policy, self.spending.read())
 
     @property
     def mishaps(self) -> MishapFile:

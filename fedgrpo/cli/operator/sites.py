@@ -53,12 +53,12 @@ def sites(
 ) -> None:
     """List the sites: who was invited, who has joined and waits, who takes part and is there."""
     with explained():
-        from fedgrpo.federation.deployment.operator.runs.overview import look
+        from fedgrpo.federation.deployment.operator.runs.watch.looking import look
+        from fedgrpo.federation.deployment.operator.runs.watch.telling import site_lines
 
         if confirm:
             _confirm(server, *confirm)
-        overview = look(server)
-        for line in overview.site_lines():
+        for line in site_lines(look(server)):
             typer.echo(line)
 
 

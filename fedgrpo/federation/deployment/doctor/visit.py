@@ -21,11 +21,10 @@ from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
+from fedgrpo.site.node_folder import FINDINGS
 
 LOG = logging.getLogger(__name__)
 
-FINDINGS = "doctor.json"
-"""File in the node's folder: when the doctor came last, and what it found."""
 _WAITS = "after-others"
 
 
@@ -57,8 +56,8 @@ def visit(here: Surroundings) -> list[Finding]:
     found = [finding for each in examined for finding in each.findings]
     for finding in found:
         if not finding.is_good and finding.code != _WAITS:
-            line, cure = finding.line, finding.cure
-            LOG.warning("%s: %s [%s]; cure: %s", finding.light, line, finding.code, cure)
+            told = {"code": finding.code, "cure": finding.cure}
+            LOG.warning("%s: %s", finding.light, finding.line, extra=told)
     _keep(here, examined)
     return found
 
@@ -68,12 +67,18 @@ def _keep(here: Surroundings, examined: Sequence[Examined]) -> None:
     if not folder or not folder.is_dir():
         return
     told = [as_json(e.check, f) for e in examined if not e.check.private for f in e.findings]
-    at = datetime.now(UTC).isoformat(timespec="seconds")
+    hello = here.line.hello if here.line else None
+    said = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "drift_s": round(hello.drift_s, 3) if hello else None,
+        "findings": told,
+    }
     try:
-        content = json.dumps({"at": at, "findings": told}, indent=1).encode()
+        content = json.dumps(said, indent=1).encode()
         replace_file(folder / FINDINGS, content, mode=0o600)
     except OSError as error:
-        LOG.warning("the doctor's findings cannot be kept: %s", type(error).__name__)
+        told, kind = {"code": "visit-unkept"}, type(error).__name__
+        LOG.warning("the doctor's findings cannot be kept: %s", kind, extra=told)
 
 
 if __name__ == "__main__":

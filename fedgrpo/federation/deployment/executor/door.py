@@ -55,7 +55,7 @@ class Door:
         if (code := self._process.poll()) is None:
             return True
         if code:
-            LOG.warning("the model process died (code %d)", code)
+            LOG.warning("the model process died (code %d)", code, extra={"code": "model-died"})
         end(self._process)
         self._process = None
         return False

@@ -6,13 +6,11 @@ import socket
 
 from fedgrpo.federation.deployment.children import told
 from fedgrpo.federation.deployment.executor.apps import MODEL, load
-from fedgrpo.federation.deployment.log import log_to_stderr
 
 
 def main() -> None:
     """Answer orders until there are none."""
     said = told()
-    log_to_stderr()
     with socket.socket(fileno=said["door"]) as door:
         door.set_inheritable(False)
         load(MODEL)(door, said["idle_s"])

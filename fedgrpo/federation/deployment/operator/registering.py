@@ -42,7 +42,7 @@ async def keep_registered(inner: Inner, book: Book) -> None:
                 failed = ""
         except (RefusedError, RunError) as error:
             if str(error) != failed and time.monotonic() - began > PATIENCE_S:
-                LOG.warning("changes of the book wait: %s", error)
+                LOG.warning("changes of the book wait: %s", error, extra={"code": "book-waits"})
                 failed = str(error)
         await asyncio.sleep(LOOK_S)
 
@@ -55,8 +55,8 @@ async def bring(inner: Inner, sites: Sites) -> None:
     for name, site in sites.items():
         if site.key and site.key.encode() not in known:
             await inner.told(REGISTER_NODE, register_node(site.key.encode()))
-            LOG.warning("%s takes part from now on", name)
+            LOG.info("%s takes part from now on", name)
         for key in site.former:
             if node := known.get(key.encode()):
                 await inner.told(UNREGISTER_NODE, unregister_node(node.number))
-                LOG.warning("a key of %s takes part no more", name)
+                LOG.info("a key of %s takes part no more", name)

@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,20 +26,26 @@ from fedgrpo.federation.deployment.children import keep_running, start, start_ev
 from fedgrpo.federation.deployment.executor.apps import RESIDENT, load_app
 from fedgrpo.federation.deployment.flower_internals.servers import NodeStart
 from fedgrpo.federation.deployment.flower_internals.tasks import Runtime
+from fedgrpo.federation.deployment.log import log_here
 from fedgrpo.federation.deployment.site.checks import check_site
 from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
-from fedgrpo.ground.errors import FedGRPOError
+from fedgrpo.ground.errors import FedGRPOError, RunError, SettingsError
 from fedgrpo.ground.run_files import alone
+from fedgrpo.report.watch.place import PASSWORD, Place, kept_password
 from fedgrpo.settings import Settings
-from fedgrpo.site.node_folder import RUNNING, STATE, node_folder, owned_folder
+from fedgrpo.site.node_folder import CONTACT, RUNNING, STATE, node_folder, owned_folder
 
 LOG = logging.getLogger(__name__)
 
 SUPERNODE = "fedgrpo.federation.deployment.site.supernode"
 EXECUTOR = "fedgrpo.federation.deployment.executor.tasks"
+WATCHED = "fedgrpo.federation.deployment.site.watch.watched"
 VISIT = "fedgrpo.federation.deployment.doctor.visit"
 VISIT_EVERY_S, LONGEST_VISIT_S = 3600.0, 600.0
+
+Begin = Callable[[], subprocess.Popen[bytes]]
+"""Starts a process."""
 
 
 def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: bool) -> None:
@@ -59,31 +66,74 @@ def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: b
         If it cannot start, with a cure.
     """
     os.umask(0o077)
+    folder = _folder(site)
+    log_here(folder / "logs" / "node.log" if folder else None)
     check_site(site.node_config, no_policy=no_policy, own_app=site.own_app)
     load_app(site.app, ClientApp)
     doctor(site)
     greet(site.server, Path(site.ca), Path(site.key))
     if no_policy:
-        LOG.warning("no policy is asked for: without one this node refuses every order")
+        LOG.warning("without a policy this node refuses every order", extra={"code": "policy-none"})
     with (
-        _alone(site),
-        tempfile.TemporaryDirectory(prefix="fedgrpo-") as folder,
-        _socket(Path(folder) / "node") as tasks,
-        _socket(Path(folder) / "model") as door,
+        _alone(folder),
+        _watched(site, folder) as watched,
+        tempfile.TemporaryDirectory(prefix="fedgrpo-") as sockets,
+        _socket(Path(sockets) / "node") as tasks,
+        _socket(Path(sockets) / "model") as door,
     ):
-        asyncio.run(_run(site, tasks, door))
+        asyncio.run(_run(site, tasks, door, watched))
+
+
+def _folder(site: SiteFile) -> Path | None:
+    """Where the node keeps its state. An app of the site's own may have no such place."""
+    if "prompts" not in site.node_config and STATE not in site.node_config:
+        return None
+    return node_folder(site.node_config, Settings())
 
 
 @contextmanager
-def _alone(site: SiteFile) -> Iterator[None]:
-    """Keep a second node from the folder of this one. An app of the site's own may have none."""
-    if "prompts" not in site.node_config and STATE not in site.node_config:
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Keep a second node from the folder of this one."""
+    if folder is None:
         yield
         return
-    folder = node_folder(site.node_config, Settings())
-    assert folder
     with alone(owned_folder(folder), RUNNING, cure="end that node: one node a folder"):
         yield
+
+
+@contextmanager
+def _watched(site: SiteFile, folder: Path | None) -> Iterator[Begin | None]:
+    """What starts the process of the site's status page; None where there is none.
+
+    Raises
+    ------
+    SettingsError
+        If other machines could reach it: a site has no certificate to show them.
+    """
+    if not (site.status_bind and folder):
+        yield None
+        return
+    place = Place.of(site.status_bind)
+    if not place.on_loopback:
+        raise SettingsError(
+            f"status_bind = {site.status_bind!r} is not on loopback",
+            cure='write "127.0.0.1:8450", and come from elsewhere by ssh: ssh -L 8450:127.0.0.1:'
+            "8450 HOST",
+        )
+    try:
+        listening = place.listen()
+    except RunError as error:
+        LOG.warning("%s", error.problem, extra={"code": "status-unbound"})
+        yield None
+        return
+    with listening:
+        told = {
+            "socket": listening.fileno(),
+            "site": site.model_dump(),
+            "password": kept_password(owned_folder(folder)),
+        }
+        LOG.info("status page: %s (password: %s)", place.address, folder / PASSWORD)
+        yield lambda: start(WATCHED, told, keep=(listening.fileno(),))
 
 
 @contextmanager
@@ -105,9 +155,12 @@ def _executor(site: SiteFile, runtime: Runtime, door: socket.socket) -> dict[str
     return told | opened | {"app": RESIDENT, "made_of": [door.getsockname()]}
 
 
-async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> None:
-    secret = secrets.token_urlsafe(32)
-    begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret)
+async def _run(
+    site: SiteFile, tasks: socket.socket, door: socket.socket, watched: Begin | None
+) -> None:
+    secret, folder = secrets.token_urlsafe(32), _folder(site)
+    contact = str(folder / CONTACT) if folder else ""
+    begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret, contact)
     descriptor = tasks.fileno()
     told = asdict(begins) | {"socket": descriptor}
     executor = _executor(site, Runtime(tasks.getsockname(), "", "", secret), door)
@@ -132,6 +185,8 @@ async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> Non
                 start_every(VISIT_EVERY_S, lambda: start(VISIT, site.model_dump()), LONGEST_VISIT_S)
             ),
         ]
+        if watched:
+            kept.append(group.create_task(keep_running("the status page", watched)))
         await ended.wait()
         for child in kept:
             child.cancel()

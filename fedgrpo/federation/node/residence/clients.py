@@ -114,7 +114,7 @@ class ResidentClients:
                 return self._contributed(order, watch)
             except GoneError:
                 watch.mishaps[_DIED] += 1
-                LOG.warning("%s in round %d", _DIED, round)
+                LOG.warning("%s in round %d", _DIED, round, extra={"code": "model-died"})
             self.close()
             if self._prepared() > watch.left():
                 raise LateError
@@ -134,7 +134,8 @@ class ResidentClients:
                 self._meet(identity)
                 return float(self._ask(order, Sized).seconds)
             except GoneError:
-                LOG.warning("%s before it had loaded everything", _DIED)
+                told = {"code": "model-died"}
+                LOG.warning("%s before it had loaded everything", _DIED, extra=told)
                 self.close()
         raise ModelError(
             f"{_DIED} {_PREPARATIONS} times before it had loaded everything",

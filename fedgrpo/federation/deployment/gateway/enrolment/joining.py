@@ -78,7 +78,8 @@ class Enrolling:
         except (RunError, OSError):
             raise _UNREADABLE from None
         if site.waiting:
-            LOG.warning("%s has come, and waits for its confirmation: fedgrpo sites", asking.site)
+            told = {"code": "site-waits"}
+            LOG.warning("%s has come, and waits for its confirmation", asking.site, extra=told)
         said = {"confirmed": not site.waiting, "before": site.had_another_key}
         return Response(json.dumps(said), media_type="application/json")
 
@@ -113,7 +114,7 @@ class Enrolling:
             await asyncio.to_thread(self._book.change, name, lambda site: revoked(site, name))
         except (RunError, OSError):
             raise _UNREADABLE from None
-        LOG.warning("%s has left", name)
+        LOG.info("%s has left", name)
         return Response(json.dumps({"site": name}), media_type="application/json")
 
     def refuse_departed(self, key: bytes) -> None:

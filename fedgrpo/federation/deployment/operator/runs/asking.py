@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedgrpo.federation.deployment.operator.folder import StateFolder
-from fedgrpo.federation.deployment.operator.runs.overview import SeenRun, seen_run
 from fedgrpo.federation.deployment.operator.runs.present import SeenSite
+from fedgrpo.federation.deployment.operator.runs.seen import SeenRun, seen_run
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.report.run_directory import choose

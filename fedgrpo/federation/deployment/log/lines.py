@@ -1,0 +1,58 @@
+"""A line of the log, for people and for programs. Times are UTC, to the second."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+from fedgrpo.federation.deployment.log.codes import LOGGED
+
+
+class Lines(logging.Formatter):
+    """``2026-11-27T13:02:18Z warning the model process died (code -9) [model-died]; cure: ...``."""
+
+    converter = time.gmtime
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)sZ %(level)s %(message)s%(ending)s", "%Y-%m-%dT%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
+        """Write the line without a traceback."""
+        record.level = record.levelname.lower()
+        code, cure = code_of(record), cure_of(record)
+        record.ending = (f" [{code}]" if code else "") + (f"; cure: {cure}" if cure else "")
+        return super().formatMessage(record)
+
+
+class JsonLines(Lines):
+    """The same as an object a line: time, level, logger, message, and what else there is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the object."""
+        traced = self.formatException(record.exc_info) if record.exc_info else ""
+        more = {
+            "code": code_of(record),
+            "cure": cure_of(record),
+            "figures": getattr(record, "figures", None),
+            "traceback": traced,
+        }
+        said = {
+            "time": f"{self.formatTime(record, self.datefmt)}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in more.items() if value},
+        }
+        return json.dumps(said, default=str)
+
+
+def code_of(record: logging.LogRecord) -> str:
+    """Code of docs/troubleshooting.md that a line carries; empty if nobody need act on it."""
+    return str(getattr(record, "code", ""))
+
+
+def cure_of(record: logging.LogRecord) -> str:
+    """What to do: as who said it knows, or as the table has it."""
+    known = LOGGED.get(code_of(record))
+    return str(getattr(record, "cure", "")) or (known.cure if known else "")
