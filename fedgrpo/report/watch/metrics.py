@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-
-NO_LABELS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Sample:
 
     name: str
     value: float
-    labels: Mapping[str, str] = NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def exposition(kinds: Iterable[Kind], samples: Iterable[Sample]) -> bytes:

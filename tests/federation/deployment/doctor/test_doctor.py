@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from fedgrpo.cli.app import app
 from fedgrpo.federation.deployment.children import end, start
 from fedgrpo.federation.deployment.doctor import visit
-from fedgrpo.federation.deployment.doctor.visit import FINDINGS, before_start
+from fedgrpo.federation.deployment.doctor.visit import before_start
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import RunError
-from fedgrpo.site.node_folder import folder_beside
+from fedgrpo.site.node_folder import FINDINGS, folder_beside
 from tests.federation.deployment.doctor.surrounded import (
     SECRET,
     TOKEN,
