@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.account.costs import check_spending, round_entry
 from fedgrpo.site.account.mishaps import MishapFile
 from fedgrpo.site.account.spending import Entry, SpendingFile
-from fedgrpo.site.account.standing import Standing
+from fedgrpo.site.account.standing import Spent, Standing
 from fedgrpo.site.checks import check_round
 from fedgrpo.site.limits import Policy
 
@@ -90,8 +91,35 @@ class Site:
         return any(made.is_release_of(entry) for made in self.spending.read().entries)
 
     def standing(self) -> Standing:
-        """How the account stands; raises PolicyError if it cannot be read."""
-        return Standing.of(self.policy, self.spending.read())
+        """How the account stands, which is kept beside it for :meth:`seen_standing`.
+
+        Raises
+        ------
+        PolicyError
+            If the account cannot be read.
+        """
+        history = self.spending.read()
+        spent = Spent.read(self._spent, self.policy, history)
+        if spent is None:
+            spent = Spent.of(self.policy, history)
+            with contextlib.suppress(OSError):
+                spent.keep(self._spent)
+        return Standing.of(self.policy, history, spent)
+
+    def seen_standing(self) -> tuple[Standing, Entry | None]:
+        """How the account stands, by a look alone, and its last release; epsilon is left out where
+        nobody has added it up. Raises PolicyError if the account cannot be read.
+        """
+        history = self.spending.read()
+        spent = Spent.read(self._spent, self.policy, history)
+        known = spent or Spent(head="", delta=self.policy.delta, epsilon={})
+        last = next((each for each in reversed(history.entries) if not each.torn), None)
+        return Standing.of(self.policy, history, known), last
+
+    @property
+    def _spent(self) -> Path:
+        path = self.spending.path
+        return path.with_name(f"{path.stem}.epsilon.json")
 
     @property
     def mishaps(self) -> MishapFile:

@@ -55,7 +55,7 @@ def _looking(place: Path) -> Callable[[bool], Iterator[str]]:
         site = SiteFile.read(file)
 
         def look_at_site(as_json: bool) -> Iterator[str]:
-            seen = overview.look(site)
+            seen = overview.look(site, add_up=True)
             yield from [json.dumps(seen.to_json())] if as_json else telling.lines(seen)
 
         return look_at_site

@@ -56,7 +56,7 @@ def test_for_programs_a_line_is_an_object():
 def test_a_file_is_put_aside_when_it_is_long_and_ten_are_kept(tmp_path):
     """Two handlers take turns, as two processes do: no line is lost or torn."""
     file = tmp_path / "logs" / "node.log"
-    writers = [RotatedFile(file, most_bytes=1000) for _ in range(2)]
+    writers = [RotatedFile(file, most_bytes=200) for _ in range(2)]
     for number in range(400):
         writers[number % 2].handle(record(f"line {number:04}"))
     kept = sorted(file.parent.glob("node.log*"), key=lambda path: path.suffix)
@@ -66,7 +66,7 @@ def test_a_file_is_put_aside_when_it_is_long_and_ten_are_kept(tmp_path):
     numbers = [int(found) for path in kept for found in re.findall(r"line (\d+)", path.read_text())]
     newest = sorted(numbers)
     assert newest == list(range(newest[0], 400)), "the oldest alone are gone"
-    assert max(path.stat().st_size for path in kept) < 1100
+    assert max(path.stat().st_size for path in kept) < 300
 
 
 def test_a_file_that_cannot_be_written_fails_nothing(tmp_path):

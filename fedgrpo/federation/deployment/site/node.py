@@ -68,6 +68,7 @@ def run_node(site: SiteFile, doctor: Callable[[SiteFile], None], *, no_policy: b
     os.umask(0o077)
     folder = _folder(site)
     log_here(folder / "logs" / "node.log" if folder else None)
+    _check_page(site.status_bind)
     check_site(site.node_config, no_policy=no_policy, own_app=site.own_app)
     load_app(site.app, ClientApp)
     doctor(site)
@@ -101,25 +102,23 @@ def _alone(folder: Path | None) -> Iterator[None]:
         yield
 
 
+def _check_page(bind: str) -> None:
+    """Refuse a page that other machines could reach: a site has no certificate to show them."""
+    if bind and not Place.of(bind).on_loopback:
+        raise SettingsError(
+            f"status_bind = {bind!r} is not on loopback",
+            cure='write "127.0.0.1:8450", and come from elsewhere by ssh: ssh -L 8450:127.0.0.1:'
+            "8450 HOST",
+        )
+
+
 @contextmanager
 def _watched(site: SiteFile, folder: Path | None) -> Iterator[Begin | None]:
-    """What starts the process of the site's status page; None where there is none.
-
-    Raises
-    ------
-    SettingsError
-        If other machines could reach it: a site has no certificate to show them.
-    """
+    """What starts the process of the site's status page; None where there is none."""
     if not (site.status_bind and folder):
         yield None
         return
     place = Place.of(site.status_bind)
-    if not place.on_loopback:
-        raise SettingsError(
-            f"status_bind = {site.status_bind!r} is not on loopback",
-            cure='write "127.0.0.1:8450", and come from elsewhere by ssh: ssh -L 8450:127.0.0.1:'
-            "8450 HOST",
-        )
     try:
         listening = place.listen()
     except RunError as error:

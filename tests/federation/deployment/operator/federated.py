@@ -15,6 +15,7 @@ from fedgrpo.federation.deployment.operator.runs.watch.todo import todo
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 from fedgrpo.site.refusals import CURES, Refusal
+from tests.ledger.runs import head, round_entry, write_run
 from tests.report.runs import run
 
 THREE = Settings.from_run_config(
@@ -40,6 +41,7 @@ def federation(folder: Path) -> Path:
     writer = RunWriter(Path(wish.directory))
     for row in run(4):
         writer.row(replace(row, applied=False, reason="two sites") if row.round == 2 else row)
+    write_run(Path(wish.directory), head(THREE), *(round_entry(n, THREE) for n in range(1, 5)))
     writer.dropped(3, {22: HOURS, 33: "no reply in time"})
     writer.dropped(4, {22: HOURS})
     writer.phase(5, 24, "train")

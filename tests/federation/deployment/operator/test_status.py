@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,11 +16,12 @@ from fedgrpo.federation.deployment.operator.runs.watch.shown import KINDS, page,
 from fedgrpo.federation.deployment.operator.runs.watch.telling import lines
 from fedgrpo.federation.deployment.operator.runs.watch.todo import PROBLEMS, todo
 from fedgrpo.federation.deployment.operator.serving import WATCHED
+from fedgrpo.privacy import guarantees
 from fedgrpo.report.watch.metrics import exposition
 from fedgrpo.report.watch.page import render
 from fedgrpo.site.refusals import CURES, Refusal
-from tests.federation.deployment.operated import until
-from tests.federation.deployment.operator.federated import federation, seen
+from tests.federation.deployment.operated import libraries, until
+from tests.federation.deployment.operator.federated import THREE, federation, seen
 
 
 @pytest.fixture
@@ -107,6 +109,17 @@ def test_console_json_page_and_metrics_are_of_one_dictionary(overview):
     assert "http://127.0.0.1:8450/" in console
 
 
+def test_what_is_spent_is_what_the_ledger_says_however_it_ends(folder, overview):
+    assert overview.run.epsilon == guarantees(THREE, 4)
+    ledger = Path(overview.run.directory) / "ledger.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole + b'{"entry": {"kind"')
+    assert look(folder).run.epsilon == guarantees(THREE, 4), "a torn line is no line yet"
+    for content in (b"", b"{}\n", b"[]\n", b"x\n", whole.splitlines(keepends=True)[0]):
+        ledger.write_bytes(content)
+        assert look(folder).run.epsilon == ()
+
+
 def test_a_round_without_effect_is_seen(overview):
     assert overview.run.skipped == 1
     assert "without effect: two sites" in render(page(overview))
@@ -134,6 +147,6 @@ def test_the_page_is_a_process_that_serves_run_and_picture(folder):
                 assert client.get("/picture.png", timeout=60).content.startswith(b"\x89PNG")
                 assert client.get("/status.json").json()["run"]["name"] == "spring"
                 assert "fedgrpo_run_rounds" in client.get("/metrics").text
-                assert process.poll() is None
+                assert not libraries(process, "torch")
             finally:
                 end(process)

@@ -27,11 +27,11 @@ from fedgrpo.ground.run_files import alone
 from fedgrpo.report.watch.metrics import exposition
 from fedgrpo.report.watch.page import render
 from fedgrpo.settings import Settings
-from fedgrpo.site import Site
+from fedgrpo.site import Site, site_of, spent_epsilon
 from fedgrpo.site.account.costs import round_entry
 from fedgrpo.site.node_folder import CONTACT, RUNNING, folder_beside, owned_folder
 from tests.federation.deployment.doctor.surrounded import SECRET, site_folder, write_prompts
-from tests.federation.deployment.operated import until
+from tests.federation.deployment.operated import libraries, until
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def every_form(seen):
 
 
 def test_the_account_is_told_with_its_limits(site):
-    seen = look(site)
+    seen = look(site, add_up=True)
     assert seen.account.releases == 3
     assert (seen.last.run, seen.last.round) == (7, 3)
     said, console, html, told = every_form(seen)
@@ -74,6 +74,33 @@ def test_the_account_is_told_with_its_limits(site):
     assert f'fedgrpo_account_epsilon{{unit="prompt"}} {unit["epsilon"]}' in told
     assert "fedgrpo_account_releases 3.0" in told
     assert "3 of 1000 releases" in console
+
+
+def test_who_only_looks_adds_nothing_up(site):
+    """That takes seconds and torch; the node does so when it charges, and the doctor every hour."""
+    assert look(site).account.units == ()
+    assert "epsilon" not in exposition(KINDS, samples(look(site))).decode()
+    kept = site_of(site.node_config).standing()
+    assert look(site).account == kept == look(site, add_up=True).account
+    assert kept.units[0].epsilon == spent_epsilon(
+        [round_entry(Settings())] * 3, "prompt", kept.delta
+    )
+
+
+def test_what_was_added_up_is_of_this_account_and_this_delta(site, file):
+    own = site_of(site.node_config)
+    before = own.standing()
+    policy = file.parent / "policy.toml"
+    policy.write_text(f"delta = 1e-6\n{policy.read_text()}")
+    assert look(site).account.units == ()
+    assert look(site, add_up=True).account.units[0].epsilon > before.units[0].epsilon
+    own = site_of(site.node_config)
+    own.spending.charge(round_entry(Settings(), plan="9" * 64), lambda _: None)
+    assert look(site).account.units == ()
+    kept = file.parent / "spent.epsilon.json"
+    assert kept.stat().st_mode & 0o077 == 0
+    kept.write_text("{}")
+    assert look(site, add_up=True).account.releases == 4
 
 
 def test_a_node_that_does_not_run_is_the_first_thing_to_do(site, folder):
@@ -97,7 +124,7 @@ def test_a_server_that_has_been_silent_for_longer_than_an_answer_takes_is_told(s
         os.utime(mark, (now, now - SILENT_S - answer_s - 30))
         (problem,) = look(site).problems
     assert problem.code == "server-silent"
-    assert "13 minutes" in problem.line
+    assert "for 14 minutes" in problem.line
 
 
 def test_nothing_that_is_told_follows_from_prompts(site, folder):
@@ -108,7 +135,7 @@ def test_nothing_that_is_told_follows_from_prompts(site, folder):
     (folder / "units.json").write_text('{"seconds": 73.51}')
     seen = look(site)
     assert seen.visit.time == pytest.approx(datetime.now().timestamp(), abs=60)
-    assert {problem.code for problem in seen.visit.problems} >= {"port-refused"}
+    assert {problem.code for problem in seen.visit.problems} >= {"ca-unreadable"}
     for said in every_form(seen):
         for private in ("prompts-", "7351", "zero", "73.51", SECRET, "peak", "memory"):
             assert private not in said
@@ -195,6 +222,7 @@ def test_the_page_is_a_process_behind_a_password(site):
                 assert "fedgrpo_account_releases 3.0" in client.get("/metrics").text
                 assert "no node runs here" in client.get("/").text
                 assert client.get("/picture.png").status_code == 404
+                assert not libraries(process, "torch"), "who looks takes no memory for it"
                 assert client.get("/", headers={"host": "evil.example"}).status_code == 421
             finally:
                 end(process)

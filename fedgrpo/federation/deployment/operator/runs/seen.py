@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 from fedgrpo.federation.deployment.operator.runs.present import LastDrop, SeenSite
 from fedgrpo.federation.deployment.operator.wish import Submitted, Wish
+from fedgrpo.ground.errors import LedgerError
 from fedgrpo.ground.records import Guarantee
-from fedgrpo.privacy.accounting.guarantees import guarantees
+from fedgrpo.ledger import FILE as LEDGER
+from fedgrpo.ledger import RoundEntry
+from fedgrpo.ledger.entries import from_tree
 from fedgrpo.report.reader import read_dropped, read_rows, read_status
 from fedgrpo.report.records import DroppedNode, RoundRow
 from fedgrpo.report.wording import PHASE_WORDS, time_left
-from fedgrpo.settings import Settings
 
 LATEST = 20
 """Rounds that are shown, the newest."""
+_TAIL = 1 << 20
+"""Bytes of a ledger's end that are read: the last entry is there, and the one before it."""
 _REFUSED = re.compile(r"refused, ([a-z-]+): (.*)", re.DOTALL)
 
 
@@ -90,7 +96,7 @@ class SeenRun:
     latest:
         Rounds, the newest last.
     epsilon:
-        Spent so far, against each adversary; only where it was asked for, since it takes a while.
+        Spent so far, against each adversary; only where it was asked for.
     """
 
     name: str
@@ -146,18 +152,21 @@ def seen_run(folder: Path) -> SeenRun | None:
     )
 
 
-def with_epsilon(folder: Path, run: SeenRun | None) -> SeenRun | None:
-    """The same with what is spent against each adversary."""
-    wish = Wish.read(folder)
-    if run is None or wish is None or not run.latest or run.latest[-1].epsilon is None:
-        return run
-    settings = Settings.from_run_config(wish.config)
-    return replace(run, epsilon=_guarantees(settings, run.latest[-1].round))
+def with_epsilon(run: SeenRun | None) -> SeenRun | None:
+    """The same with what is spent against each adversary, as the run's ledger has it."""
+    return replace(run, epsilon=_spent(Path(run.directory) / LEDGER)) if run else None
 
 
-@lru_cache(maxsize=4)
-def _guarantees(settings: Settings, rounds: int) -> tuple[Guarantee, ...]:
-    return guarantees(settings, rounds)
+def _spent(ledger: Path) -> tuple[Guarantee, ...]:
+    """What the last round's entry says. Nothing is computed: that would take seconds, and torch."""
+    unread = (OSError, ValueError, KeyError, TypeError, LedgerError)
+    with contextlib.suppress(*unread), ledger.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+        for line in reversed(file.read().split(b"\n")[:-1]):
+            entry = from_tree(json.loads(line)["entry"])
+            if isinstance(entry, RoundEntry):
+                return entry.epsilon
+    return ()
 
 
 # Nodes that rounds were closed without -----------------------------------------------------------
@@ -196,4 +205,4 @@ def _refusal(reason: str) -> tuple[str, str]:
 
 def _refusals(dropped: Sequence[DroppedNode]) -> Mapping[str, int]:
     codes = (_refusal(each.reason)[0] for each in dropped)
-    return Counter(code for code in codes if code)
+    return dict(Counter(code for code in codes if code))

@@ -22,7 +22,6 @@ from fedgrpo.ground.errors import PolicyError
 from fedgrpo.report.watch.place import Place
 from fedgrpo.report.watch.problem import Problem
 from fedgrpo.settings import Settings
-from fedgrpo.site.account.spending import Entry
 from fedgrpo.site.account.standing import Standing
 from fedgrpo.site.node_folder import CONTACT, FINDINGS, node_folder, running
 from fedgrpo.site.site import site_of
@@ -124,8 +123,15 @@ class SiteOverview:
         return asdict(self)
 
 
-def look(site: SiteFile) -> SiteOverview:
-    """Look at a site by its folder. Nothing is changed, and nobody is asked.
+def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
+    """Look at a site by its folder. Nobody is asked.
+
+    Parameters
+    ----------
+    site:
+        Its file.
+    add_up:
+        Whether to add up what the account comes to, where nobody has yet: seconds, and torch.
 
     Raises
     ------
@@ -134,7 +140,7 @@ def look(site: SiteFile) -> SiteOverview:
     """
     folder = node_folder(site.node_config, Settings())
     assert folder, "no node of a simulation"
-    account, last, broken = _account(site)
+    account, last, broken = _account(site, add_up=add_up)
     process, visit = running(folder), _visit(folder / FINDINGS)
     seen = SiteOverview(
         server=site.server,
@@ -178,20 +184,18 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def _account(site: SiteFile) -> tuple[Standing | None, LastRelease | None, tuple[Problem, ...]]:
+def _account(
+    site: SiteFile, *, add_up: bool
+) -> tuple[Standing | None, LastRelease | None, tuple[Problem, ...]]:
     try:
-        own = site_of(site.node_config)
-        history = own.spending.read() if own else None
+        if own := site_of(site.node_config):
+            if add_up:
+                own.standing()
+            standing, made = own.seen_standing()
+            return standing, LastRelease(made.at, made.run, made.round) if made else None, ()
     except PolicyError as error:
         return None, None, (Problem("account-broken", error.problem, error.cure),)
-    if own is None or history is None:
-        return None, None, ()
-    return Standing.of(own.policy, history), _last(history.entries), ()
-
-
-def _last(entries: tuple[Entry, ...]) -> LastRelease | None:
-    made = next((each for each in reversed(entries) if not each.torn), None)
-    return LastRelease(made.at, made.run, made.round) if made else None
+    return None, None, ()
 
 
 def _answer_s(site: SiteFile) -> float:

@@ -40,7 +40,7 @@ def look(folder: Path) -> Overview:
     known: Mapping[bytes, KnownNode] | None = None
     with contextlib.suppress(RunError):
         known = nodes(folder)
-    run = with_epsilon(folder, seen_run(folder))
+    run = with_epsilon(seen_run(folder))
     sites = _with_drops(seen_sites(Book(folder).sites(), known, now), run)
     seen = Overview(
         server=federation.server,
