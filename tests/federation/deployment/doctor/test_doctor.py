@@ -138,9 +138,7 @@ def test_what_does_not_stop_a_node_is_logged_and_kept_without_what_follows_from_
     before_start(SiteFile.read(file))
     assert "red: threads = 10000 in site.toml" in caplog.text
     (line,) = (each for each in caplog.records if getattr(each, "code", "") == "threads-many")
-    assert (
-        Lines().format(line).partition(" [threads-many]; cure: ")[2].startswith("write threads = ")
-    )
+    assert " [threads-many]; cure: write threads = " in Lines().format(line)
     kept = folder_beside(tmp_path / "site" / "prompts.jsonl") / FINDINGS
     assert kept.stat().st_mode & 0o777 == 0o600
     listed = json.loads(kept.read_text())["findings"]

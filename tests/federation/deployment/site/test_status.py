@@ -192,13 +192,17 @@ def test_a_model_process_is_seen_while_it_lives(tmp_path):
     assert not _has_model(str(os.getpid()))
 
 
-def test_the_command_takes_a_folder_or_its_file(file, site):
+def test_the_command_takes_a_folder_or_its_file_and_its_code_says_whether_the_node_runs(
+    file, folder
+):
     for place in (file, file.parent):
         done = CliRunner().invoke(app, ["status", str(place)])
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == 1, done.output
         assert "3 of 1000 releases" in done.output
         assert "to do: no node runs here [node-down]; cure: " in done.output
-    as_json = CliRunner().invoke(app, ["status", "--json", str(file.parent)])
+    with alone(folder, RUNNING, cure=""):
+        as_json = CliRunner().invoke(app, ["status", "--json", str(file.parent)])
+    assert as_json.exit_code == 0
     assert json.loads(as_json.output)["account"]["releases"] == 3
 
 
