@@ -19,6 +19,7 @@ from fedgrpo.site import SpendingFile
 from tests.federation.deployed import PATIENCE_S, write_prompts
 from tests.federation.deployment import pages
 from tests.federation.deployment.operated import end, environment, until
+from tests.federation.deployment.watching import charges, check_log, page_of
 
 SITES = ("hospital-a", "hospital-b", "hospital-c")
 SMALL = """
@@ -113,6 +114,8 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         init = pages.command(pages.OPERATOR, "server", "init")
         init[init.index("fed.example")] = "localhost"
         operator.run(*init, "--port", str(port))
+        (watched,) = free_ports(1)
+        change(operator.folder / "federation" / "federation.toml", "8450", str(watched))
         _, log = operator.start(stack, *pages.command(pages.OPERATOR, "server", "federation"))
         sites = [joined(stack, operator, tmp_path, site) for site in SITES]
         for (_, said), site in zip(sites, SITES, strict=True):
@@ -123,6 +126,7 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         output = operator.run(*pages.command(pages.OPERATOR, "run"))
         assert "Held-out accuracy" in output, output + log.read_text()
         check_outcome(operator, tmp_path)
+        check_watched(operator, tmp_path, watched)
         operator.run(*pages.command(pages.OPERATOR, "run"), code=2)
         terminal = Terminal(tmp_path / SITES[0])
         for words in pages.commands(pages.SITE):
@@ -153,6 +157,21 @@ def confirm(operator, log, site):
     heard = until(lambda: after(log, "the key of this machine:"), log.read_text(), PATIENCE_S)
     words[2:] = [site, heard.lower()]
     assert f"{site} takes part" in operator.run(*words)
+
+
+def change(file, old, new):
+    file.write_text(file.read_text().replace(old, new))
+
+
+def check_watched(operator, folder, port):
+    """Page and logs say the same as the run's directory and the accounts."""
+    page, told = page_of(operator.folder / "federation", port)
+    assert "run spring: finished" in page
+    assert 'fedgrpo_run_round{run="spring"} 1.0' in told
+    assert "fedgrpo_sites_online 3.0" in told
+    check_log(operator.folder / "federation" / "logs" / "server.log")
+    for site in SITES:
+        assert charges(check_log(folder / site / site / "state" / "logs" / "node.log")) == [1]
 
 
 def check_outcome(operator, folder):
