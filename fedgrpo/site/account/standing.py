@@ -44,7 +44,9 @@ class Spent(BaseModel):
         By unit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants"
+    )
 
     head: str
     delta: float

@@ -99,6 +99,8 @@ import flwr.supercore.logger, uvicorn
 from flwr.supercore.logger import log
 log(logging.DEBUG, "Will push output")
 log(logging.INFO, "")
+log(logging.INFO, "%d too few")
+log(logging.INFO, "%d", "not a number")
 log(logging.INFO, "Received: train")
 uvicorn.Config(None, log_level="warning")
 logging.getLogger("uvicorn.error").error("port taken")

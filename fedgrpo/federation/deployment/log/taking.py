@@ -90,9 +90,10 @@ class _Taken(logging.Filter):
         self._handlers, self._level = handlers, level
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= self._level and record.getMessage().strip():
-            for handler in self._handlers:
-                handler.handle(record)
+        with contextlib.suppress(Exception):
+            if record.levelno >= self._level and record.getMessage().strip():
+                for handler in self._handlers:
+                    handler.handle(record)
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fedgrpo.federation.deployment.operator.runs.watch.looking import look
 from fedgrpo.federation.deployment.operator.runs.watch.shown import KINDS, page, samples
 from fedgrpo.federation.deployment.operator.runs.watch.telling import lines
 from fedgrpo.federation.deployment.operator.runs.watch.todo import PROBLEMS, todo
-from fedgrpo.federation.deployment.operator.serving import WATCHED
+from fedgrpo.federation.deployment.operator.serving import WATCHED, Operator, _page
 from fedgrpo.privacy import guarantees
 from fedgrpo.report.watch.metrics import exposition
 from fedgrpo.report.watch.page import render
@@ -130,21 +131,34 @@ def test_every_kind_of_metric_is_told_of_a_run_under_way(overview):
     assert told == {kind.name for kind in KINDS}
 
 
+def test_a_port_that_is_taken_keeps_no_server_from_its_work(tmp_path, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        operator = Operator(tmp_path, tmp_path, tmp_path, "", 0, "", bind)
+        assert _page(operator) is None
+    assert [record.code for record in caplog.records] == ["status-unbound"]
+    assert _page(replace(operator, status_bind="")) is None
+
+
 @pytest.mark.slow
-def test_the_page_is_a_process_that_serves_run_and_picture(folder):
+def test_elsewhere_than_on_loopback_the_page_has_the_servers_own_tls(folder):
+    """It answers to the server's name, and takes no memory for torch."""
+    trust = ssl.create_default_context(cafile=str(folder / "ca.crt"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        place = listening.getsockname()
         told = {
-            "socket": listening.fileno(), "folder": str(folder), "password": "word", "hosts": [],
-            "tls": [],
+            "socket": listening.fileno(), "folder": str(folder), "password": "word",
+            "hosts": ["fed.example"],
+            "tls": [str(folder / "server.pem"), str(folder / "server.key")],
         }  # fmt: skip
         process = start(WATCHED, told, keep=(listening.fileno(),))
-        with httpx.Client(base_url=f"http://127.0.0.1:{place[1]}", trust_env=False) as client:
+        base = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=base, trust_env=False, verify=trust, timeout=60) as client:
             try:
-                until(lambda: client.get("/style.css", timeout=60).status_code == 401)
+                until(lambda: client.get("/style.css").status_code == 401)
                 client.auth = ("me", "word")
-                assert "spring" in client.get("/", timeout=60).text
-                assert client.get("/picture.png", timeout=60).content.startswith(b"\x89PNG")
+                assert "spring" in client.get("/", headers={"host": "fed.example:8450"}).text
+                assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+                assert client.get("/picture.png").content.startswith(b"\x89PNG")
                 assert client.get("/status.json").json()["run"]["name"] == "spring"
                 assert "fedgrpo_run_rounds" in client.get("/metrics").text
                 assert not libraries(process, "torch")
