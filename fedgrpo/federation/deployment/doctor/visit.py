@@ -87,8 +87,8 @@ def _keep(here: Surroundings, examined: Sequence[Examined]) -> None:
         content = json.dumps(said, indent=1).encode()
         replace_file(folder / FINDINGS, content, mode=0o600)
     except OSError as error:
-        told, kind = {"code": "visit-unkept"}, type(error).__name__
-        LOG.warning("the doctor's findings cannot be kept: %s", kind, extra=told)
+        code, kind = {"code": "visit-unkept"}, type(error).__name__
+        LOG.warning("the doctor's findings cannot be kept: %s", kind, extra=code)
 
 
 if __name__ == "__main__":

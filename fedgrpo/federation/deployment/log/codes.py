@@ -136,9 +136,14 @@ ANYWHERE: Mapping[str, Logged] = {
         "nothing, if it ends within a minute; else start the node or the server again",
     ),
     "app-failed": Logged(
-        "the app that runs here raised an exception",
-        "read the traceback; of fedgrpo's own app it is a bug: report it, once you have looked "
-        "that it quotes nothing private",
+        "the app that runs here, a tracker or a callback of yours raised an exception",
+        "read the traceback; if it is of fedgrpo's own code it is a bug: report it, once you have "
+        "looked that it quotes nothing private",
+    ),
+    "model-odd": Logged(
+        "the model is used in a way that it may not be made for: longer texts than it knows, parts "
+        "without an adapter, weights that nothing has a place for",
+        "read which; agree on other settings or another model if that is not meant",
     ),
     "flower-unknown": Logged(
         "this version of Flower is not the one that fedgrpo was written for",

@@ -12,10 +12,12 @@ from fedgrpo.federation.deployment.log.codes import LOGGED
 class Lines(logging.Formatter):
     """``2026-11-27T13:02:18Z warning the model process died (code -9) [model-died]; cure: ...``."""
 
-    converter = time.gmtime
-
     def __init__(self) -> None:
-        super().__init__("%(asctime)sZ %(level)s %(message)s%(ending)s", "%Y-%m-%dT%H:%M:%S")
+        super().__init__("%(asctime)s %(level)s %(message)s%(ending)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """Write the time, in UTC."""
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
         """Write the line without a traceback."""
@@ -38,7 +40,7 @@ class JsonLines(Lines):
             "traceback": traced,
         }
         said = {
-            "time": f"{self.formatTime(record, self.datefmt)}Z",
+            "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -14,6 +14,7 @@ from fedgrpo.federation.deployment.site.watch.telling import (
 )
 from fedgrpo.report.watch.metrics import Kind, Sample
 from fedgrpo.report.watch.page import Cell, Facts, Page, Table
+from fedgrpo.site.account.standing import Standing
 
 
 def page(seen: SiteOverview) -> Page:
@@ -29,16 +30,16 @@ def page(seen: SiteOverview) -> Page:
 
 
 def _account(seen: SiteOverview) -> Table:
-    account = seen.account
-    rows = [
-        (Cell(f"epsilon of a {u.unit}, delta {account.delta:g}"), *_of(u.epsilon, u.limit, 2))
-        for u in (account.units if account else ())
-    ]
-    if account:
-        rows.append((Cell("releases"), *_of(account.releases, account.most_releases, 0)))
-    return Table(
-        "Account", ("What", "Spent", "Limit", "Left"), rows, "There is none that can be read."
-    )
+    rows = _account_rows(seen.account) if seen.account else ()
+    columns = ("What", "Spent", "Limit", "Left")
+    return Table("Account", columns, [*rows], "There is none that can be read.")
+
+
+def _account_rows(account: Standing) -> Iterator[tuple[Cell, ...]]:
+    for each in account.units:
+        what = f"epsilon of a {each.unit}, delta {account.delta:g}"
+        yield Cell(what), *_of(each.epsilon, each.limit, 2)
+    yield Cell("releases"), *_of(account.releases, account.most_releases, 0)
 
 
 def _of(spent: float, limit: float, digits: int) -> tuple[Cell, Cell, Cell]:
