@@ -71,15 +71,20 @@ class Site:
         """
         check_round(self.policy, request.settings, request.clipping_norm, now)
 
-    def charge(self, request: Request, now: datetime) -> None:
+    def charge(self, request: Request, now: datetime) -> bool:
         """Spend what a release costs, or refuse it, before it is computed.
 
         Adversary: a server that asks for any number of runs and rounds. Every plan is charged once,
         before any prompt is read, whatever becomes of the round; only a plan that is the same in
         everything that decides the release is not charged again. Raises PolicyError if the site's
         largest epsilon or number of rounds would be passed, or the account cannot be kept.
+
+        Returns
+        -------
+        bool
+            False if it was charged before.
         """
-        self.spending.charge(
+        return self.spending.charge(
             request.entry(now), lambda entries: check_spending(self.policy, entries)
         )
 

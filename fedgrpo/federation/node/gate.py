@@ -91,10 +91,10 @@ class Gate:
 
     def charge(self) -> None:
         """Spend what the release costs, durably, or refuse it; raises PolicyError."""
-        if self.site:
-            self.site.charge(self.request, self.now)
-            if not is_simulated(self.node_config):
-                self._tell(self.site)
+        if not self.site or not self.site.charge(self.request, self.now):
+            return
+        if not is_simulated(self.node_config):
+            self._tell(self.site)
 
     def _tell(self, site: Site) -> None:
         """Say in the node's own log what was asked, what it costs, and what is left."""

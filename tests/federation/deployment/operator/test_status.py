@@ -25,12 +25,12 @@ from tests.federation.deployment.operated import libraries, until
 from tests.federation.deployment.operator.federated import THREE, federation, seen
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return federation(tmp_path / "fed")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return federation(tmp_path_factory.mktemp("operator") / "fed")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def overview(folder):
     return seen(folder)
 
@@ -119,6 +119,7 @@ def test_what_is_spent_is_what_the_ledger_says_however_it_ends(folder, overview)
     for content in (b"", b"{}\n", b"[]\n", b"x\n", whole.splitlines(keepends=True)[0]):
         ledger.write_bytes(content)
         assert look(folder).run.epsilon == ()
+    ledger.write_bytes(whole)
 
 
 def test_a_round_without_effect_is_seen(overview):
