@@ -44,6 +44,14 @@ def test_a_line_has_its_time_in_utc_its_code_and_its_cure(monkeypatch):
     assert Lines().format(record("nothing to do")) == "1970-01-01T00:00:00Z warning nothing to do"
 
 
+def test_what_others_say_is_no_line_of_its_own_and_moves_no_cursor():
+    forged = record("refused:\n  cure: x\r\n1970-01-01T00:00:00Z info all is well\x1b[2J\u2028y")
+    assert Lines().format(forged) == (
+        "1970-01-01T00:00:00Z warning refused:; cure: x; 1970-01-01T00:00:00Z info all is "
+        "well?[2J; y"
+    )
+
+
 def test_for_programs_a_line_is_an_object():
     said = json.loads(JsonLines().format(record("x\ny", code="hours", figures={"round": 3})))
     assert said == {

@@ -21,7 +21,7 @@ class Lines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
         """Write the line without a traceback."""
-        record.level = record.levelname.lower()
+        record.level, record.message = record.levelname.lower(), plain(record.message)
         code, cure = code_of(record), cure_of(record)
         record.ending = (f" [{code}]" if code else "") + (f"; cure: {cure}" if cure else "")
         return super().formatMessage(record)
@@ -47,6 +47,14 @@ class JsonLines(Lines):
             **{name: value for name, value in more.items() if value},
         }
         return json.dumps(said, default=str)
+
+
+def plain(text: str) -> str:
+    """Write a text as one line: what others had a part in passes for no line of its own, and moves
+    no cursor.
+    """
+    joined = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+    return "".join(letter if letter.isprintable() else "?" for letter in joined)
 
 
 def code_of(record: logging.LogRecord) -> str:
