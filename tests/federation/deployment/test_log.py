@@ -52,6 +52,19 @@ def test_what_others_say_is_no_line_of_its_own_and_moves_no_cursor():
     )
 
 
+def test_a_tracebacks_lines_begin_like_none_of_the_log():
+    forged = record("failed")
+    try:
+        raise ValueError("x\n1970-01-01T00:00:00Z info all is well")
+    except ValueError:
+        forged.exc_info = sys.exc_info()
+    first, *traced = Lines().format(forged).splitlines()
+    assert LINE.fullmatch(first)
+    assert traced
+    assert all(line.startswith("    ") for line in traced)
+    assert "all is well" in json.loads(JsonLines().format(forged))["traceback"]
+
+
 def test_for_programs_a_line_is_an_object():
     said = json.loads(JsonLines().format(record("x\ny", code="hours", figures={"round": 3})))
     assert said == {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import textwrap
 import time
+from typing import Any
 
 from fedgrpo.federation.deployment.log.codes import LOGGED
 
@@ -18,6 +20,10 @@ class Lines(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         """Write the time, in UTC."""
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Write a traceback, indented: none of its lines begins like one of the log's."""
+        return textwrap.indent(super().formatException(ei), "    ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
         """Write the line without a traceback."""
