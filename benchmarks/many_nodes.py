@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fedgrpo.federation.deployment.pace import Pace
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_object import (
@@ -36,7 +37,6 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from fedgrpo.federation.deployment.flower_internals.control import list_nodes, nodes_by_key
 from fedgrpo.federation.deployment.flower_internals.packing import packed
 from fedgrpo.federation.deployment.flower_internals.servers import LOOK
-from fedgrpo.federation.deployment.pace import Pace
 from fedgrpo.federation.wire.exchange import round_trip, wait_for_nodes
 from tests.federation.deployed import Federation, computed
 from tests.federation.deployment.operated import until

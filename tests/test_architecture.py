@@ -47,6 +47,7 @@ LAYERS = """
     report.plots
     report.console
     report.page
+    report.watch
     report
     privacy.accounting
     site.refusals
@@ -102,6 +103,7 @@ LAYERS = """
     federation.simulation.batched
     federation.simulation
     federation.simulation.sweep
+    federation.deployment.log
     federation.deployment
     federation.deployment.flower_internals
     federation.deployment.units
@@ -114,8 +116,10 @@ LAYERS = """
     federation.deployment.gateway
     federation.deployment.operator
     federation.deployment.operator.runs
+    federation.deployment.operator.runs.watch
     federation.deployment.site.site_file
     federation.deployment.site.greeting
+    federation.deployment.site.watch
     federation.deployment.site.joining
     federation.deployment.site
     federation.deployment.doctor.troubles

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from fedgrpo.federation.deployment.doctor import examine  # noqa: F401 - makes all checks known
 from fedgrpo.federation.deployment.doctor.registry import CHECKS
 from fedgrpo.federation.deployment.doctor.troubles import FLOWER_SAYS, TROUBLES_OF, Trouble
+from fedgrpo.federation.deployment.log.codes import ANYWHERE, AT_A_SITE, ON_THE_SERVER
 from fedgrpo.site import CURES
 from tests.errors_page import classes
 
@@ -44,6 +45,15 @@ the causes it is.
 |---|---|---|
 """
 
+LOGS = """## Logs and status
+
+What `fedgrpo status`, the status page and the logs of server and node say besides, with their
+codes: [monitoring.md](monitoring.md).
+
+| code | where | what it is | cure |
+|---|---|---|---|
+"""
+
 REFUSALS = """## Refusals
 
 A node refuses an order by one of these codes: all that the server learns. What is wrong exactly is
@@ -60,6 +70,10 @@ Commands end with an error that says its cure. [errors.md](errors.md) has every 
 | class | what it means |
 |---|---|
 """
+
+
+WHERE = {"server": ON_THE_SERVER, "site": AT_A_SITE, "both": ANYWHERE}
+"""Groups of codes, by whose log has them."""
 
 
 def main() -> None:
@@ -101,6 +115,11 @@ def lists() -> Iterator[str]:
     yield FLOWER + "".join(
         f"| `{words}` | {meaning} | {', '.join(f'`{code}`' for code in codes)} |\n"
         for words, (meaning, codes) in FLOWER_SAYS.items()
+    )
+    yield LOGS + "".join(
+        f"| `{code}` | {where} | {shown(each.about)} | {shown(each.cure)} |\n"
+        for where, group in WHERE.items()
+        for code, each in group.items()
     )
     yield REFUSALS + "".join(f"| `{code}` | {shown(cure)} |\n" for code, cure in CURES.items())
     yield ERRORS + "".join(

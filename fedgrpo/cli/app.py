@@ -11,8 +11,9 @@ from fedgrpo.cli import ledger, policy
 from fedgrpo.cli.doctor import doctor
 from fedgrpo.cli.operator import server
 from fedgrpo.cli.operator.backup import backup, restore
-from fedgrpo.cli.operator.run import run, status, stop
+from fedgrpo.cli.operator.run import run, stop
 from fedgrpo.cli.operator.sites import invite, revoke, sites
+from fedgrpo.cli.operator.status import status
 from fedgrpo.cli.planning.budget import budget
 from fedgrpo.cli.planning.calibrate import calibrate
 from fedgrpo.cli.planning.dry_run import dry_run

@@ -162,22 +162,20 @@ def spent(
 ) -> None:
     """Show what this site has spent, over all runs, and what went wrong in them."""
     with explained():
-        from fedgrpo.site import Site, spent_epsilon
-        from fedgrpo.site.account.costs import UNITS
+        from fedgrpo.site import Site
 
         site = Site.open(file)
-        history, policy = site.spending.read(), site.policy
+        standing = site.standing()
         figures: dict[str, object] = {
-            "releases": len(history.counted),
-            "most_releases": policy.rounds,
-            "delta": policy.delta,
-            "without_noise": sum(e.noise_multiplier == 0 for e in history.counted),
-            "torn": bool(history.torn),
+            "releases": standing.releases,
+            "most_releases": standing.most_releases,
+            "delta": standing.delta,
+            "without_noise": standing.without_noise,
+            "torn": standing.torn,
         }
-        for unit in UNITS:
-            if limits := policy.limits(unit):
-                figures[f"{unit}_epsilon"] = spent_epsilon(history.counted, unit, policy.delta)
-                figures[f"{unit}_largest_epsilon"] = limits.largest_epsilon
+        for each in standing.units:
+            figures[f"{each.unit}_epsilon"] = each.epsilon
+            figures[f"{each.unit}_largest_epsilon"] = each.limit
         mishaps = dict(sorted(site.mishaps.read().items()))
         if as_json:
             typer.echo(json.dumps(figures | {"mishaps": mishaps}, indent=2))

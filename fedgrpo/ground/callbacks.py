@@ -45,4 +45,5 @@ def tell(callbacks: Iterable[object], event: Literal["on_round", "on_step"], wha
         try:
             listen(what)
         except Exception:
-            LOG.exception("callback %s failed in %s", type(callback).__name__, event)
+            kind, code = type(callback).__name__, {"code": "app-failed"}
+            LOG.exception("callback %s failed in %s", kind, event, extra=code)

@@ -175,7 +175,7 @@ def check_context(base: BaseModel, settings: GRPOSettings) -> None:
     if longest > positions:
         if any(name.endswith(_LEARNED) for name, _ in model.named_modules()):
             raise ModelError(told, cure=f"lower them to {positions} together, or use another model")
-        LOG.warning("%s: it may do worse beyond them", told)
+        LOG.warning("%s: it may do worse beyond them", told, extra={"code": "model-odd"})
     if takes_any_mask(model) and not attends_everywhere(model, longest):
         raise ModelError(
             f"the model was loaded for rows of fewer tokens than grpo.max_prompt_length + "

@@ -74,7 +74,8 @@ def load_model(
     _refuse_parameters(source, "are not in its checkpoint", missing)
     _refuse_parameters(source, "are not finite in its checkpoint", set(_not_finite(model)))
     if unexpected := found["unexpected_keys"]:
-        LOG.warning("model %r: no place for %s of its checkpoint", source, _few(unexpected))
+        few, code = _few(unexpected), {"code": "model-odd"}
+        LOG.warning("model %r: no place for %s of its checkpoint", source, few, extra=code)
     loaded: PreTrainedModel = model
     return loaded
 

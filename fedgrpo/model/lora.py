@@ -272,7 +272,8 @@ class Adapter:
 
 def _tell_left_out(model: PreTrainedModel, settings: AdapterSettings) -> None:
     if told := adapter_targets(model, settings.target_modules).told():
-        LOG.warning("a model of type %r: no adapter on its %s", model.config.model_type, told)
+        kind, code = model.config.model_type, {"code": "model-odd"}
+        LOG.warning("a model of type %r: no adapter on its %s", kind, told, extra=code)
 
 
 def with_adapter(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel:

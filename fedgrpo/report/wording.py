@@ -56,6 +56,15 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
 
 
+def ago(seconds: float) -> str:
+    """Write how long ago something was: ``5 s ago``, ``2 h ago``, ``3 days ago``."""
+    if seconds >= 2 * 86_400:
+        return f"{seconds / 86_400:.0f} days ago"
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.0f} h ago"
+    return f"{duration(max(0.0, seconds))} ago"
+
+
 def time_left(rows: Sequence[RoundRow], rounds: int, elapsed: float = 0.0) -> float | None:
     """Estimate the seconds to the end from the mean of the last rounds.
 

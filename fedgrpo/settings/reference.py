@@ -26,7 +26,8 @@ are refused before anything starts, by the site of each client too.
 
 `start = "language_model"` at the top of a scenario fills what it does not set with values for
 models of 0.1 to 8 B parameters, with prompt-level privacy and without; `fedgrpo/settings/starts.py`
-has them. It is used up when a command of fedgrpo reads the scenario: `flwr run -c` does not know it.
+has them. It is used up when a command of fedgrpo reads the scenario: `flwr run -c` does not know
+it.
 """
 
 

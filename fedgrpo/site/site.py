@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,6 +12,7 @@ from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.account.costs import check_spending, round_entry
 from fedgrpo.site.account.mishaps import MishapFile
 from fedgrpo.site.account.spending import Entry, SpendingFile
+from fedgrpo.site.account.standing import Spent, Standing
 from fedgrpo.site.checks import check_round
 from fedgrpo.site.limits import Policy
 
@@ -69,15 +71,20 @@ class Site:
         """
         check_round(self.policy, request.settings, request.clipping_norm, now)
 
-    def charge(self, request: Request, now: datetime) -> None:
+    def charge(self, request: Request, now: datetime) -> bool:
         """Spend what a release costs, or refuse it, before it is computed.
 
         Adversary: a server that asks for any number of runs and rounds. Every plan is charged once,
         before any prompt is read, whatever becomes of the round; only a plan that is the same in
         everything that decides the release is not charged again. Raises PolicyError if the site's
         largest epsilon or number of rounds would be passed, or the account cannot be kept.
+
+        Returns
+        -------
+        bool
+            False if it was charged before.
         """
-        self.spending.charge(
+        return self.spending.charge(
             request.entry(now), lambda entries: check_spending(self.policy, entries)
         )
 
@@ -87,6 +94,37 @@ class Site:
         """
         entry = request.entry(now)
         return any(made.is_release_of(entry) for made in self.spending.read().entries)
+
+    def standing(self) -> Standing:
+        """How the account stands, which is kept beside it for :meth:`seen_standing`.
+
+        Raises
+        ------
+        PolicyError
+            If the account cannot be read.
+        """
+        history = self.spending.read()
+        spent = Spent.read(self._spent, self.policy, history)
+        if spent is None:
+            spent = Spent.of(self.policy, history)
+            with contextlib.suppress(OSError):
+                spent.keep(self._spent)
+        return Standing.of(self.policy, history, spent)
+
+    def seen_standing(self) -> tuple[Standing, Entry | None]:
+        """How the account stands, by a look alone, and its last release; epsilon is left out where
+        nobody has added it up. Raises PolicyError if the account cannot be read.
+        """
+        history = self.spending.read()
+        spent = Spent.read(self._spent, self.policy, history)
+        known = spent or Spent(head="", delta=self.policy.delta, epsilon={})
+        last = next((each for each in reversed(history.entries) if not each.torn), None)
+        return Standing.of(self.policy, history, known), last
+
+    @property
+    def _spent(self) -> Path:
+        path = self.spending.path
+        return path.with_name(f"{path.stem}.epsilon.json")
 
     @property
     def mishaps(self) -> MishapFile:

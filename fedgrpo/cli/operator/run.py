@@ -1,8 +1,7 @@
-"""``fedgrpo run``, ``stop`` and ``status``: runs of a federation whose server is this machine."""
+"""``fedgrpo run`` and ``stop``: runs of a federation whose server is this machine."""
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -36,8 +35,8 @@ def run(
         from fedgrpo.federation.deployment.operator.federation_file import FederationFile
         from fedgrpo.federation.deployment.operator.runs import asking
         from fedgrpo.federation.deployment.operator.runs.following import follow_run
-        from fedgrpo.federation.deployment.operator.runs.overview import seen_run
         from fedgrpo.federation.deployment.operator.runs.present import present
+        from fedgrpo.federation.deployment.operator.runs.seen import seen_run
         from fedgrpo.federation.deployment.operator.wish import Wish
         from fedgrpo.federation.server.checks import check_measuring, server_checks
         from fedgrpo.ground.errors import all_at_once
@@ -87,24 +86,3 @@ def stop(server: ServerFolder = HERE) -> None:
             raise RunError("no run was asked for", cure="fedgrpo status says how things stand")
         wish.model_copy(update={"stopped": True}).write(folder)
         typer.echo(f"{wish.run} is stopped; 'fedgrpo run' with its name goes on with it")
-
-
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every few seconds.")] = False,
-    server: ServerFolder = HERE,
-) -> None:
-    """Show how server, sites and run stand, and what somebody should do."""
-    with explained():
-        from fedgrpo.federation.deployment.operator.runs.overview import look
-
-        folder = folder_of(server)
-        while True:
-            overview = look(folder)
-            if watch and not as_json:
-                typer.clear()
-            for line in [json.dumps(overview.to_json())] if as_json else overview.lines():
-                typer.echo(line)
-            if not watch:
-                return
-            time.sleep(5)

@@ -102,6 +102,16 @@ def start(
             show_default=False,
         ),
     ] = "",
+    status_bind: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the status page and the metrics are served, behind a password; elsewhere "
+            "than on loopback by TLS.  [default: federation.toml's]",
+            show_default=False,
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Log as JSON, an object a line.")] = False,
 ) -> None:
     """Run a federation's server: a gateway for its sites, and a SuperLink that only it can reach.
 
@@ -109,11 +119,11 @@ def start(
     """
     with explained():
         from fedgrpo.federation.deployment.executor import apps
-        from fedgrpo.federation.deployment.log import log_to_stderr
+        from fedgrpo.federation.deployment.log import log_here
         from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
         from fedgrpo.federation.deployment.operator.serving import Operator, serve
 
-        log_to_stderr()
+        log_here(state.expanduser().absolute() / "logs" / "server.log", as_json=as_json)
         read = FederationFile.read(state) if (state / FILE).exists() else None
         serve(
             Operator(
@@ -123,5 +133,6 @@ def start(
                 host or (read.listen if read else "0.0.0.0"),
                 port if port is not None else (read.port if read else 8443),
                 app or (read.app if read else "") or apps.SERVER,
+                (status_bind or read.status_bind) if read else "",
             )
         )

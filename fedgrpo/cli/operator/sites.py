@@ -54,13 +54,13 @@ def sites(
 ) -> None:
     """List the sites: who was invited, who has joined and waits, who takes part and is there."""
     with explained():
-        from fedgrpo.federation.deployment.operator.runs.overview import look
+        from fedgrpo.federation.deployment.operator.runs.watch.looking import look
+        from fedgrpo.federation.deployment.operator.runs.watch.telling import site_lines
 
         folder = folder_of(server)
         if confirm:
             _confirm(folder, *confirm)
-        overview = look(folder)
-        for line in overview.site_lines():
+        for line in site_lines(look(folder)):
             typer.echo(line)
 
 

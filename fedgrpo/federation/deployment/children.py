@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.ground.errors import RunError
 
 LOG = logging.getLogger(__name__)
@@ -30,8 +31,15 @@ ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore",
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
 }
-"""Flower's programs call nobody."""
+"""Flower's programs call nobody, and no library draws or warns into the log."""
 
 
 def start(
@@ -100,6 +108,7 @@ def told_once() -> dict[str, Any]:
         if not piece:
             raise SystemExit("this is started by fedgrpo itself")
         line += piece
+    log_to_stderr()
     said: dict[str, Any] = json.loads(line)
     return said
 
@@ -152,7 +161,10 @@ async def keep_running(
         end(process)
         wait_s = FIRST_WAIT_S if loop.time() - began > SETTLED_S else wait_s
         reason = await asyncio.to_thread(why)
-        LOG.warning("%s ended (code %d); again in %.0f s. %s", name, code, wait_s, reason)
+        told = {"code": "process-ended"}
+        LOG.warning(
+            "%s ended (code %d); again in %.0f s. %s", name, code, wait_s, reason, extra=told
+        )
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
@@ -182,7 +194,8 @@ async def start_every(
             async with asyncio.timeout(longest_s):
                 await _ended(process)
         except TimeoutError:
-            LOG.warning("%s took more than %.0f s", process.args, longest_s)
+            told = {"code": "process-slow"}
+            LOG.warning("%s took more than %.0f s", process.args, longest_s, extra=told)
         finally:
             end(process)
 

@@ -73,19 +73,21 @@ def answering(handler: Handler) -> Callable[[Message, Context], Message]:
         except BaseException as error:
             pass_on_interrupt(error)
             code = refusal_of(error)
-            log_failure(f"{message.metadata.message_type} refused, {code}", error)
+            log_failure(f"{message.metadata.message_type} refused, {code}", error, code)
             content = encode(_header_of(message, context), Refused(code))
         return Message(content, reply_to=message)
 
     return answer
 
 
-def log_failure(what: str, error: BaseException) -> None:
-    """Tell the node's own log; an error of foreign code with its traceback."""
+def log_failure(what: str, error: BaseException, code: str) -> None:
+    """Tell the node's own log, by a code of docs/troubleshooting.md; an error of foreign code with
+    its traceback.
+    """
     ours = isinstance(error, FedGRPOError)
     said = str(error) if ours else type(error).__name__
     traced = not ours or error.__cause__ is not None
-    LOG.warning("%s: %s", what, said, exc_info=error if traced else None)
+    LOG.warning("%s: %s", what, said, exc_info=error if traced else None, extra={"code": code})
 
 
 def _header_of(message: Message, context: Context) -> Header:

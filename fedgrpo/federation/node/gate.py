@@ -94,19 +94,39 @@ class Gate:
 
     def charge(self) -> None:
         """Spend what the release costs, durably, or refuse it; raises PolicyError."""
-        if self.site:
-            self.site.charge(self.request, self.now)
+        if not self.site or not self.site.charge(self.request, self.now):
+            return
+        if not is_simulated(self.node_config):
+            self._tell(self.site)
+
+    def _tell(self, site: Site) -> None:
+        """Say in the node's own log what was asked, what it costs, and what is left."""
+        try:
+            entry, standing = self.request.entry(self.now), site.standing()
+            LOG.info(
+                "run %d, round %d: a release of unit %s is asked for and charged, noise multiplier "
+                "%.3g, sampled at %.3g; the account: %s",
+                *(entry.run, entry.round, entry.unit, entry.noise_multiplier, entry.sample_rate),
+                standing.words,
+                extra={"figures": {"release": asdict(entry), "account": asdict(standing)}},
+            )
+        except BaseException as error:  # Nothing that is told decides whether a release leaves.
+            pass_on_interrupt(error)
+            told, kind = {"code": "counts-lost"}, type(error).__name__
+            LOG.error("the account cannot be told: %s", kind, extra=told)
 
     def count(self, mishaps: Mapping[str, int]) -> None:
         """Keep what went wrong for the site's own people: in the log, and on disk."""
         for cause, times in mishaps.items():
-            LOG.warning("round %d, %d x %s", self.request.round, times, cause)
+            told = {"code": "contribution-lost"}
+            LOG.warning("round %d, %d x %s", self.request.round, times, cause, extra=told)
         try:
             if self.site:
                 self.site.mishaps.add(mishaps)
         except BaseException as error:  # A release must leave whatever becomes of this.
             pass_on_interrupt(error)
-            LOG.error("what went wrong could not be counted: %s", type(error).__name__)
+            told, kind = {"code": "counts-lost"}, type(error).__name__
+            LOG.error("what went wrong could not be counted: %s", kind, extra=told)
 
 
 def source_of(node_config: Mapping[str, Scalar], declared: Declared) -> str:

@@ -328,7 +328,7 @@ def _in_time(task: Task, node: Node, mishaps: Counter[str]) -> Release | None:
         mishaps[f"{_ALL_ZERO}: it came too late"] += 1
     except BaseException as error:
         pass_on_interrupt(error)
-        log_failure("contribution failed", error)
+        log_failure("contribution failed", error, "contribution-lost")
         kind = error.kind if isinstance(error, ElsewhereError) else type(error).__name__
         mishaps[f"{_ALL_ZERO}: {kind}"] += 1
     else:

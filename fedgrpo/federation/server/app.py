@@ -253,7 +253,8 @@ def _draw(run_dir: Path) -> None:
 
         plot_run(run_dir)
     except Exception:
-        LOG.exception("the picture of %s could not be drawn", run_dir)
+        told = {"code": "picture-undrawn"}
+        LOG.exception("the picture of %s could not be drawn", run_dir, extra=told)
 
 
 def _explain(error: BaseException) -> tuple[str, str]:

@@ -327,10 +327,12 @@ class FedGRPO(Strategy):
         if outcome.aggregate is None:
             nodes = f" ({reasons})" if reasons else ""
             current.outcome = replace(outcome, reason=outcome.reason + nodes, dropped=len(failures))
-            LOG.warning(f"round skipped: {current.outcome.reason}")
+            told = f"round skipped: {current.outcome.reason}"
+            LOG.warning(told, extra={"code": "round-skipped"})
             return None, None
         if dropped := arrived.asked - outcome.finished:
-            LOG.warning(f"{dropped} of {arrived.asked} nodes dropped: {reasons}")
+            told = f"{dropped} of {arrived.asked} nodes dropped: {reasons}"
+            LOG.warning(told, extra={"code": "node-dropped"})
         current.outcome = replace(outcome, dropped=dropped)
         with current.phase("aggregate"):
             self.state = apply_aggregate(

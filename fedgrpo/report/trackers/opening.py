@@ -60,7 +60,8 @@ def _close(tracker: Tracker) -> None:
     try:
         tracker.close()
     except Exception:  # A run is finished without its tracker.
-        LOG.exception("tracker %s could not be closed", type(tracker).__name__)
+        kind, code = type(tracker).__name__, {"code": "app-failed"}
+        LOG.exception("tracker %s could not be closed", kind, extra=code)
 
 
 def _opened(name: str, run: Tracked) -> Tracker:

@@ -68,6 +68,12 @@ def until(reached, what="it", patience_s=PATIENCE_S):
     return found
 
 
+def libraries(process, word):
+    """Files of a living process's memory with a word in their names."""
+    maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    return {line.split()[-1] for line in maps if word in line}
+
+
 class Server:
     """A server on loopback, with what belongs to its operator and what lies at strangers' hands."""
 

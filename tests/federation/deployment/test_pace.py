@@ -9,8 +9,8 @@ import pytest
 from flwr.supernode import start_client_internal
 
 from fedgrpo.federation.deployment.flower_internals import servers
+from fedgrpo.federation.deployment.flower_internals.pace import LINGER_S, MARK_S, Mark, Pace
 from fedgrpo.federation.deployment.flower_internals.servers import quicken
-from fedgrpo.federation.deployment.pace import LINGER_S, Pace
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def loop(monkeypatch):
 
 
 def test_a_supernode_is_quick_from_a_rounds_first_message_until_a_while_after_the_last(loop, slept):
-    assert quicken(loop, Pace(3.0, 0.2)), "this Flower is another one than the pin"
+    assert quicken(loop, Pace(3.0, 0.2), Mark(None)), "this Flower is another one than the pin"
     for pause in (3, 3, 0.5, 0.5, *[3] * 200):
         loop.time.sleep(pause)
     assert slept[:4] == [3.0, 3.0, 0.05, 0.05]
@@ -45,13 +45,34 @@ def test_a_supernode_is_quick_from_a_rounds_first_message_until_a_while_after_th
     assert set(slept[4 + quick :]) == {3.0}
 
 
+def test_a_file_says_when_the_server_answered_last_and_not_when_a_message_was_here(
+    loop, slept, tmp_path
+):
+    mark = tmp_path / "contact"
+    assert quicken(loop, Pace(3.0, 0.2), Mark(mark))
+    loop.time.sleep(0.5)
+    assert not mark.exists()
+    loop.time.sleep(3)
+    assert mark.stat().st_mode & 0o077 == 0
+    mark.unlink()
+    loop.time.sleep(3)
+    assert not mark.exists(), "a mark costs a write, and so is made now and then"
+    for _ in range(int(MARK_S / 0.2) + 1):
+        loop.time.sleep(3)
+    assert mark.exists()
+
+
+def test_a_mark_that_cannot_be_made_fails_nothing(tmp_path):
+    Mark(tmp_path / "nowhere" / "contact").now()
+
+
 def test_a_loop_that_pauses_in_another_way_is_left_as_it_is(monkeypatch, caplog):
     other = ModuleType("other")
     monkeypatch.setattr(servers.inspect, "getsource", lambda _: "time.sleep(4)")
     monkeypatch.setattr(
         "fedgrpo.federation.deployment.flower_internals.servers.LOG.propagate", True
     )
-    assert not quicken(other, Pace(3.0, 0.2))
+    assert not quicken(other, Pace(3.0, 0.2), Mark(None))
     assert not hasattr(other, "time")
     assert "rounds take longer" in caplog.text
 

@@ -19,6 +19,7 @@ from tests.federation.deployed import PATIENCE_S, write_prompts
 from tests.federation.deployment import pages
 from tests.federation.deployment.operated import until
 from tests.federation.deployment.terminal import Terminal, after
+from tests.federation.deployment.watching import charges, check_log, page_of
 
 SITES = ("hospital-a", "hospital-b", "hospital-c")
 SMALL = """
@@ -78,6 +79,8 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         init = pages.command(pages.OPERATOR, "server", "init")
         init[init.index("fed.example")] = "localhost"
         operator.run(*init, "--port", str(port))
+        (watched,) = free_ports(1)
+        change(operator.folder / "federation" / "federation.toml", "8450", str(watched))
         _, log = operator.start(stack, *pages.command(pages.OPERATOR, "server", "federation"))
         sites = [joined(stack, operator, tmp_path, site) for site in SITES]
         for (_, said), site in zip(sites, SITES, strict=True):
@@ -88,6 +91,7 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         output = operator.run(*pages.command(pages.OPERATOR, "run"))
         assert "Held-out accuracy" in output, output + log.read_text()
         check_outcome(operator, tmp_path)
+        check_watched(operator, tmp_path, watched)
         operator.run(*pages.command(pages.OPERATOR, "run"), code=2)
         check_backup(operator)
         terminal = Terminal(tmp_path / SITES[0])
@@ -184,6 +188,21 @@ def member_line(folder, site):
     words = pages.command(pages.SITE, "committee-key")
     words[-1] = f"{site}/member.key"
     return Terminal(folder).run(*words).split()[0]
+
+
+def change(file, old, new):
+    file.write_text(file.read_text().replace(old, new))
+
+
+def check_watched(operator, folder, port):
+    """Page and logs say the same as the run's directory and the accounts."""
+    page, told = page_of(operator.folder / "federation", port)
+    assert "run spring: finished" in page
+    assert 'fedgrpo_run_round{run="spring"} 1.0' in told
+    assert "fedgrpo_sites_online 3.0" in told
+    check_log(operator.folder / "federation" / "logs" / "server.log")
+    for site in SITES:
+        assert charges(check_log(folder / site / site / "state" / "logs" / "node.log")) == [1]
 
 
 def check_outcome(operator, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import shutil
@@ -612,3 +613,38 @@ def test_a_policy_names_the_code_that_may_run(tmp_path: Path) -> None:
     policy = (PUBLIC + EVERYTHING).replace('rewards = ["*"]', 'rewards = ["exact_match"]')
     node = Deployed(tmp_path, policy, reward__functions="this:s")
     assert code_of(node.ask()) is Refusal.REWARD
+
+
+# What the site's own people are told ------------------------------------------------------------
+
+
+def test_a_node_says_once_a_round_what_was_asked_what_it_cost_and_what_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Deployed(tmp_path / "site")
+    with caplog.at_level(logging.INFO):
+        for round in (1, 1, 2):
+            node.release(round)
+    told = [record for record in caplog.records if hasattr(record, "figures")]
+    assert [record.figures["release"]["round"] for record in told] == [1, 2]
+    assert "a release of unit client is asked for and charged" in told[0].getMessage()
+    assert "2 of 1000 releases, epsilon " in told[1].getMessage()
+    assert told[1].figures["account"]["releases"] == 2
+    assert json.loads(json.dumps(told[1].figures))
+    standing, last = Site.open(tmp_path / "site" / "policy.toml").seen_standing()
+    assert standing.units, "who looks finds it added up"
+    assert (last.round if last else 0) == 2
+
+
+def test_what_cannot_be_told_keeps_no_release_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Site) -> None:
+        raise OSError("no space left on device")
+
+    node = Deployed(tmp_path / "site")
+    with monkeypatch.context() as full:
+        full.setattr(Site, "standing", broken)
+        release, seconds = node.release()
+    assert (seconds, node.charged) == (AFTER_S, 1)
+    np.testing.assert_array_equal(release, node.release()[0])

@@ -8,6 +8,7 @@ no answer of the node depends on it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -23,13 +24,13 @@ from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.federation.deployment.site.checks import check_app, check_site
 from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
-from fedgrpo.ground.errors import FedGRPOError, RunError
+from fedgrpo.ground.errors import FedGRPOError, PolicyError, RunError
 from fedgrpo.ground.files import replace_file
+from fedgrpo.site.node_folder import FINDINGS
+from fedgrpo.site.site import site_of
 
 LOG = logging.getLogger(__name__)
 
-FINDINGS = "doctor.json"
-"""File in the node's folder: when the doctor came last, and what it found."""
 _WAITS = "after-others"
 
 
@@ -57,6 +58,7 @@ def main() -> None:
     log_to_stderr()
     if said["what"] == Moment.HOURLY:
         visit(Surroundings(site, moment=Moment.HOURLY))
+        _add_up(site)
         return
     try:
         if said["what"] == Moment.START:
@@ -75,14 +77,21 @@ def _check(site: SiteFile, *, no_policy: bool) -> None:
     before_start(site, no_policy=no_policy)
 
 
+def _add_up(site: SiteFile) -> None:
+    """Have the account's epsilon at hand for who only looks; this process ends soon."""
+    with contextlib.suppress(PolicyError):
+        if own := site_of(site.node_config):
+            own.standing()
+
+
 def visit(here: Surroundings) -> list[Finding]:
     """Make all checks that take no time, tell the site's log, and keep what may be kept."""
     examined = list(examine(here))
     found = [finding for each in examined for finding in each.findings]
     for finding in found:
         if not finding.is_good and finding.code != _WAITS:
-            line, cure = finding.line, finding.cure
-            LOG.warning("%s: %s [%s]; cure: %s", finding.light, line, finding.code, cure)
+            told = {"code": finding.code, "cure": finding.cure}
+            LOG.warning("%s: %s", finding.light, finding.line, extra=told)
     _keep(here, examined)
     return found
 
@@ -92,12 +101,18 @@ def _keep(here: Surroundings, examined: Sequence[Examined]) -> None:
     if not folder or not folder.is_dir():
         return
     told = [as_json(e.check, f) for e in examined if not e.check.private for f in e.findings]
-    at = datetime.now(UTC).isoformat(timespec="seconds")
+    hello = here.line.hello if here.line else None
+    said = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "drift_s": round(hello.drift_s, 3) if hello else None,
+        "findings": told,
+    }
     try:
-        content = json.dumps({"at": at, "findings": told}, indent=1).encode()
+        content = json.dumps(said, indent=1).encode()
         replace_file(folder / FINDINGS, content, mode=0o600)
     except OSError as error:
-        LOG.warning("the doctor's findings cannot be kept: %s", type(error).__name__)
+        code, kind = {"code": "visit-unkept"}, type(error).__name__
+        LOG.warning("the doctor's findings cannot be kept: %s", kind, extra=code)
 
 
 if __name__ == "__main__":

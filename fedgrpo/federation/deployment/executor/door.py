@@ -67,7 +67,7 @@ class Door:
         if (code := self._process.poll()) is None:
             return True
         if code:
-            LOG.warning("the model process died (code %d)", code)
+            LOG.warning("the model process died (code %d)", code, extra={"code": "model-died"})
             self._turn_away()
         end(self._process)
         self._process = None

@@ -6,14 +6,12 @@ import socket
 
 from fedgrpo.federation.deployment.children import told
 from fedgrpo.federation.deployment.executor.apps import MODEL, load
-from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.ground.machine import be_killed_first
 
 
 def main() -> None:
     """Answer orders until there are none."""
     said = told()
-    log_to_stderr()
     # A site without this process still answers, with zero under the noise.
     be_killed_first(500)
     with socket.socket(fileno=said["door"]) as door:

@@ -19,7 +19,6 @@ from flwr.serverapp import ServerApp
 from fedgrpo.federation.deployment.executor.apps import load_app
 from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
 from fedgrpo.federation.deployment.flower_internals.tasks import answer_message, serve_run
-from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.ground.errors import FedGRPOError
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +36,6 @@ def work(said: Mapping[str, Any], token: str) -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    log_to_stderr()
     kind, app = said["kind"], said["app"]
     client = Runtime(**said["runtime"]).client(kind, token)
     try:
@@ -63,4 +61,4 @@ def _end_with_parent() -> None:
 
 
 def _told_here(error: BaseException) -> None:
-    LOG.error("the app raised an exception", exc_info=error)
+    LOG.error("the app raised an exception", exc_info=error, extra={"code": "app-failed"})

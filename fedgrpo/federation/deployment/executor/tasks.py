@@ -22,10 +22,9 @@ from typing import Any
 from fedgrpo.federation.deployment.children import PATIENCE_S, told_once
 from fedgrpo.federation.deployment.executor import task
 from fedgrpo.federation.deployment.executor.door import Door
+from fedgrpo.federation.deployment.flower_internals.pace import Pace
 from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
 from fedgrpo.federation.deployment.flower_internals.tasks import import_for_tasks, next_task
-from fedgrpo.federation.deployment.log import log_to_stderr
-from fedgrpo.federation.deployment.pace import Pace
 from fedgrpo.ground.mishaps import pass_on_interrupt
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +52,6 @@ PRELOADED = {
 def main() -> None:
     """Work until who started this process ends."""
     said = told_once()
-    log_to_stderr()
     runtime, kind = Runtime(**said["runtime"]), said["kind"]
     _preload(kind, said["app"])
     door = Door(said["door"], said["idle_s"]) if "door" in said else None
@@ -112,7 +110,8 @@ def _token(client: object, kind: str) -> str:
         return next_task(client, kind)
     except BaseException as error:
         pass_on_interrupt(error)
-        LOG.warning("no answer about tasks: %s", type(error).__name__)
+        told = {"code": "tasks-unanswered"}
+        LOG.warning("no answer about tasks: %s", type(error).__name__, extra=told)
         time.sleep(AFTER_FAILURE_S)
         return ""
 

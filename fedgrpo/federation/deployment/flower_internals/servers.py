@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from fedgrpo.federation.deployment.flower_internals.layers import straighten
 from fedgrpo.federation.deployment.flower_internals.objects import see_soon
-from fedgrpo.federation.deployment.pace import Pace
+from fedgrpo.federation.deployment.flower_internals.pace import Mark, Pace
 
 LOG = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ class NodeStart:
         The node's own configuration.
     secret:
         Of whoever asks it for tasks.
+    contact:
+        File that is touched whenever the server has answered; empty for none.
     """
 
     server: str
@@ -98,6 +100,7 @@ class NodeStart:
     key: str
     config: Mapping[str, Any]
     secret: str
+    contact: str = ""
 
 
 MOST_SETTINGS = 1 << 18
@@ -115,7 +118,8 @@ def settings_of(bundle: bytes, run: Any) -> dict[str, Any]:
     try:
         return dict(get_fused_config_from_fab(_settings_alone(bundle), run))
     except Exception as error:
-        LOG.warning("the settings in a run's bundle cannot be read: %s", type(error).__name__)
+        told, kind = {"code": "bundle-unreadable"}, type(error).__name__
+        LOG.warning("the settings in a run's bundle cannot be read: %s", kind, extra=told)
         return dict(run.override_config)
 
 
@@ -149,18 +153,20 @@ _ANSWERED_S = 0.05
 class _Pauses:
     """Takes the place of the module ``time`` in the loop of a SuperNode."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, pace: Pace, contact: Mark) -> None:
+        self._pace, self._contact = pace, contact
 
     def sleep(self, seconds: float) -> None:
         """Pause for as long as the pace says. Short pauses are those in which a message is here."""
         if seconds < _FLOWERS_LOOK_S:
             self._pace.came()
+        else:  # The server was asked just now, and had nothing.
+            self._contact.now()
         time.sleep(_ANSWERED_S if seconds < _FLOWERS_LOOK_S else self._pace.wait_s)
 
 
-def quicken(node_loop: ModuleType, pace: Pace) -> bool:
-    """Have a SuperNode's loop look for messages by a pace.
+def quicken(node_loop: ModuleType, pace: Pace, contact: Mark) -> bool:
+    """Have a SuperNode's loop look for messages by a pace, and mark when the server answered.
 
     Returns
     -------
@@ -172,10 +178,11 @@ def quicken(node_loop: ModuleType, pace: Pace) -> bool:
     if set(pauses) != {("sleep", "3"), ("sleep", "0.5")}:
         LOG.warning(
             "this Flower's SuperNode pauses in another way than 1.41: messages are looked for "
-            "every few seconds, and rounds take longer"
+            "every few seconds, and rounds take longer",
+            extra={"code": "flower-unknown"},
         )
         return False
-    node_loop.time = _Pauses(pace)  # type: ignore[attr-defined]
+    node_loop.time = _Pauses(pace, contact)  # type: ignore[attr-defined]
     return True
 
 
@@ -189,7 +196,7 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
     from flwr.supernode.nodestate import NodeStateFactory
 
     node_loop.get_fused_config_from_fab = settings_of  # type: ignore[attr-defined, assignment]
-    quicken(node_loop, LOOK)
+    quicken(node_loop, LOOK, Mark(Path(start.contact) if start.contact else None))
     see_soon()
     key = load_ssh_private_key(Path(start.key).read_bytes(), None)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
 from fedgrpo.ground.files import own_copy
+from fedgrpo.report.watch.place import Place
 from fedgrpo.settings.reading import faults
 
 FILE = "federation.toml"
@@ -34,6 +35,8 @@ class FederationFile(BaseModel):
         Root certificate that sites are given, or ``system`` for a public authority's.
     runs:
         Folder of run directories.
+    status_bind:
+        ``HOST:PORT`` of the status page and the metrics; empty for none.
     app:
         The server app that runs, installed here: ``package.module:name``; empty for fedgrpo's own.
     """
@@ -47,6 +50,7 @@ class FederationFile(BaseModel):
     key: str = "server.key"
     ca: str = "ca.crt"
     runs: str = "runs"
+    status_bind: str = "127.0.0.1:8450"
     app: str = ""
 
     @classmethod
@@ -87,6 +91,11 @@ class FederationFile(BaseModel):
         """``HOST:PORT``, as sites dial it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def page(self) -> str:
+        """Address of the status page; empty where there is none. Raises SettingsError."""
+        return Place.of(self.status_bind).address if self.status_bind else ""
 
     def root(self) -> str:
         """What an invitation carries: the certificate as text, or ``system``."""

@@ -23,6 +23,7 @@ certificate = {certificate}
 key = {key}
 ca = {ca}    # root certificate for the sites; "system" for a public authority's
 runs = "runs"
+status_bind = "127.0.0.1:8450"    # status page and metrics; "" for none
 """
 
 

@@ -92,10 +92,11 @@ class Keeper:
 
     async def _submit(self, wish: Wish, times: int, now: float) -> None:
         words = "goes on with" if times else "begins"
-        LOG.warning("the server %s run %s in %s", words, wish.run, wish.directory)
+        LOG.info("the server %s run %s in %s", words, wish.run, wish.directory)
         number, problem = await asyncio.to_thread(submit, self._folder, wish)
         if problem:
-            LOG.error("run %s cannot be submitted: %s", wish.run, problem)
+            told = {"code": "run-unsubmitted"}
+            LOG.error("run %s cannot be submitted: %s", wish.run, problem, extra=told)
         Submitted(
             wish=wish.number, run=number, server=self._me, times=times + 1, since=now,
             problem=problem,

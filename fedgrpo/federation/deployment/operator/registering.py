@@ -44,7 +44,7 @@ async def keep_registered(inner: Inner, book: Book) -> None:
                 failed = ""
         except (RefusedError, RunError) as error:
             if str(error) != failed and time.monotonic() - began > PATIENCE_S:
-                LOG.warning("changes of the book wait: %s", error)
+                LOG.warning("changes of the book wait: %s", error, extra={"code": "book-waits"})
                 failed = str(error)
         await asyncio.sleep(LOOK_S)
 
@@ -59,14 +59,15 @@ async def bring(inner: Inner, sites: Sites) -> None:
         try:
             await _bring(inner, name, site, known)
         except RefusedError as error:
-            LOG.warning("what the book has of %s is not taken: %s", name, error)
+            told = {"code": "site-refused"}
+            LOG.warning("what the book has of %s is not taken: %s", name, error, extra=told)
 
 
 async def _bring(inner: Inner, name: str, site: Enrolled, known: Mapping[bytes, KnownNode]) -> None:
     if site.key and site.key.encode() not in known:
         await inner.told(REGISTER_NODE, register_node(site.key.encode()))
-        LOG.warning("%s takes part from now on", name)
+        LOG.info("%s takes part from now on", name)
     for key in site.former:
         if node := known.get(key.encode()):
             await inner.told(UNREGISTER_NODE, unregister_node(node.number))
-            LOG.warning("a key of %s takes part no more", name)
+            LOG.info("a key of %s takes part no more", name)

@@ -10,6 +10,7 @@ import uvicorn
 
 from fedgrpo.federation.deployment.children import told
 from fedgrpo.federation.deployment.flower_internals.servers import superlink
+from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.federation.deployment.operator.guard import Guard
 
 KEEP_ALIVE_S = 75
@@ -19,6 +20,8 @@ KEEP_ALIVE_S = 75
 def main() -> None:
     """Serve at the socket that this process inherited."""
     said = told()
+    # It would tell of each question that it is asked.
+    log_to_stderr(flower=logging.WARNING)
     listening = socket.socket(fileno=said["socket"])
     certificate, key = Path(said["certificate"]), Path(said["key"])
     port = listening.getsockname()[1]

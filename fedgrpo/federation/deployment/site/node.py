@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -25,19 +25,25 @@ from fedgrpo.federation.deployment.children import answered, keep_running, start
 from fedgrpo.federation.deployment.executor.apps import RESIDENT
 from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
 from fedgrpo.federation.deployment.flower_internals.servers import NodeStart
+from fedgrpo.federation.deployment.log import log_here
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.federation.deployment.units import keep_telling
-from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.run_files import alone
+from fedgrpo.report.watch.place import PASSWORD, Place, kept_password
 from fedgrpo.settings import Settings
-from fedgrpo.site.node_folder import RUNNING, STATE, node_folder, owned_folder
+from fedgrpo.site.node_folder import CONTACT, RUNNING, STATE, node_folder, owned_folder
 
 LOG = logging.getLogger(__name__)
 
 SUPERNODE = "fedgrpo.federation.deployment.site.supernode"
 EXECUTOR = "fedgrpo.federation.deployment.executor.tasks"
+WATCHED = "fedgrpo.federation.deployment.site.watch.watched"
 VISIT = "fedgrpo.federation.deployment.doctor.visit"
 VISIT_EVERY_S, LONGEST_VISIT_S = 3600.0, 600.0
+
+Begin = Callable[[], subprocess.Popen[bytes]]
+"""Starts a process."""
 
 
 def run_node(site: SiteFile, *, no_policy: bool) -> None:
@@ -58,29 +64,71 @@ def run_node(site: SiteFile, *, no_policy: bool) -> None:
         If it cannot start, with a cure.
     """
     os.umask(0o077)
+    folder = _folder(site)
+    log_here(folder / "logs" / "node.log" if folder else None)
+    _check_page(site.status_bind)
     if said := _asked(site, "start", no_policy=no_policy):
         raise RunError(said["problem"], cure=said["cure"])
     if no_policy:
-        LOG.warning("no policy is asked for: without one this node refuses every order")
+        LOG.warning("without a policy this node refuses every order", extra={"code": "policy-none"})
     with (
-        _alone(site),
-        tempfile.TemporaryDirectory(prefix="fedgrpo-") as folder,
-        _socket(Path(folder) / "node") as tasks,
-        _socket(Path(folder) / "model") as door,
+        _alone(folder),
+        _watched(site, folder) as watched,
+        tempfile.TemporaryDirectory(prefix="fedgrpo-") as sockets,
+        _socket(Path(sockets) / "node") as tasks,
+        _socket(Path(sockets) / "model") as door,
     ):
-        asyncio.run(_run(site, tasks, door))
+        asyncio.run(_run(site, tasks, door, watched))
+
+
+def _folder(site: SiteFile) -> Path | None:
+    """Where the node keeps its state. An app of the site's own may have no such place."""
+    if "prompts" not in site.node_config and STATE not in site.node_config:
+        return None
+    return node_folder(site.node_config, Settings())
 
 
 @contextmanager
-def _alone(site: SiteFile) -> Iterator[None]:
-    """Keep a second node from the folder of this one. An app of the site's own may have none."""
-    if "prompts" not in site.node_config and STATE not in site.node_config:
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Keep a second node from the folder of this one."""
+    if folder is None:
         yield
         return
-    folder = node_folder(site.node_config, Settings())
-    assert folder
     with alone(owned_folder(folder), RUNNING, cure="end that node: one node a folder"):
         yield
+
+
+def _check_page(bind: str) -> None:
+    """Refuse a page that other machines could reach: a site has no certificate to show them."""
+    if bind and not Place.of(bind).on_loopback:
+        raise SettingsError(
+            f"status_bind = {bind!r} is not on loopback",
+            cure='write "127.0.0.1:8450", and come from elsewhere by ssh: ssh -L 8450:127.0.0.1:'
+            "8450 HOST",
+        )
+
+
+@contextmanager
+def _watched(site: SiteFile, folder: Path | None) -> Iterator[Begin | None]:
+    """What starts the process of the site's status page; None where there is none."""
+    if not (site.status_bind and folder):
+        yield None
+        return
+    place = Place.of(site.status_bind)
+    try:
+        listening = place.listen()
+    except RunError as error:
+        LOG.warning("%s", error.problem, extra={"code": "status-unbound"})
+        yield None
+        return
+    with listening:
+        told = {
+            "socket": listening.fileno(),
+            "site": site.model_dump(),
+            "password": kept_password(owned_folder(folder)),
+        }
+        LOG.info("status page: %s (password: %s)", place.address, folder / PASSWORD)
+        yield lambda: start(WATCHED, told, keep=(listening.fileno(),))
 
 
 @contextmanager
@@ -102,9 +150,12 @@ def _executor(site: SiteFile, runtime: Runtime, door: socket.socket) -> dict[str
     return told | opened | {"app": RESIDENT, "made_of": [door.getsockname()]}
 
 
-async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> None:
-    secret = secrets.token_urlsafe(32)
-    begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret)
+async def _run(
+    site: SiteFile, tasks: socket.socket, door: socket.socket, watched: Begin | None
+) -> None:
+    secret, folder = secrets.token_urlsafe(32), _folder(site)
+    contact = str(folder / CONTACT) if folder else ""
+    begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret, contact)
     descriptor = tasks.fileno()
     told = asdict(begins) | {"socket": descriptor}
     executor = _executor(site, Runtime(tasks.getsockname(), "", "", secret), door)
@@ -128,6 +179,8 @@ async def _run(site: SiteFile, tasks: socket.socket, door: socket.socket) -> Non
             group.create_task(keep_telling()),
             group.create_task(start_every(VISIT_EVERY_S, partial(_visit, site), LONGEST_VISIT_S)),
         ]
+        if watched:
+            kept.append(group.create_task(keep_running("the status page", watched)))
         await ended.wait()
         for child in kept:
             child.cancel()

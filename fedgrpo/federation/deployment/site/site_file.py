@@ -67,6 +67,9 @@ class SiteFile(BaseModel):
         order anew.
     committee_key, committee_listen:
         A committee member's keys, and where it listens if not at the settings' address.
+    status_bind:
+        ``HOST:PORT`` on loopback where the site's own status page and metrics are served, behind a
+        password; none where it is empty.
     app:
         The client app that runs, installed here: ``package.module:name``.
     config:
@@ -89,6 +92,7 @@ class SiteFile(BaseModel):
     idle_unload_min: float = Field(default=15.0, ge=0)
     committee_key: str = ""
     committee_listen: str = ""
+    status_bind: str = ""
     app: str = CLIENT
     config: dict[str, Scalar] = {}
 

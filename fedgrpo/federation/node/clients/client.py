@@ -86,7 +86,8 @@ class LocalClient:
         except BaseException as error:
             pass_on_interrupt(error)
             # Rewards and tokenizers raise what they like, and may quote what they choke on.
-            LOG.error("local training failed: %s", type(error).__name__, exc_info=True)
+            told, kind = {"code": "contribution-lost"}, type(error).__name__
+            LOG.error("local training failed: %s", kind, exc_info=True, extra=told)
             watch.mishaps["whole contribution zero: local training failed"] += 1
             return zero_release(plan, key)
         told = told_metrics(of_steps(steps, plan.metrics), self.settings, self.spans)[0]

@@ -138,7 +138,7 @@ class ResidentClients:
                 return self._contributed(order, watch)
             except GoneError:
                 watch.mishaps[_DIED] += 1
-                LOG.warning("%s in round %d", _DIED, round)
+                LOG.warning("%s in round %d", _DIED, round, extra={"code": "model-died"})
             self.close()
             if self._prepared().seconds > watch.left():
                 raise LateError
@@ -165,7 +165,8 @@ class ResidentClients:
                 sized: Sized = self._ask(order, Sized)
                 return sized
             except GoneError:
-                LOG.warning("%s before it had loaded everything", _DIED)
+                told = {"code": "model-died"}
+                LOG.warning("%s before it had loaded everything", _DIED, extra=told)
                 self.close()
         raise ModelError(
             f"{_DIED} {_PREPARATIONS} times before it had loaded everything",

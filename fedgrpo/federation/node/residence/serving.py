@@ -100,7 +100,8 @@ def _next(door: socket.socket, idle_s: float) -> socket.socket | None:
                 return connection
             connection.close()
         if free_memory() < SHORT * whole_memory():
-            LOG.warning("memory is short: the model is unloaded until the next order")
+            told = {"code": "model-unloaded"}
+            LOG.warning("memory is short: the model is unloaded until the next order", extra=told)
             return None
     LOG.info("no order for %.0f minutes: the model is unloaded until the next one", idle_s / 60)
     return None
@@ -131,7 +132,7 @@ def _done(line: Line, work: Callable[[Mishaps], Sized | Contributed]) -> object:
             return work(mishaps)
     except BaseException as error:  # Code that reads prompts raises what it likes.
         pass_on_interrupt(error)
-        log_failure("the model process failed", error)
+        log_failure("the model process failed", error, refusal_of(error))
         return Failed(refusal_of(error), type(error).__name__, dict(mishaps))
 
 
@@ -174,7 +175,7 @@ def _ending_with(connection: socket.socket) -> Iterator[None]:
 def _look(connection: socket.socket, done: threading.Event) -> None:
     while not done.wait(_ABANDONED_S):
         if _is_closed(connection):
-            LOG.warning("nobody waits for the order that is computed: the model process ends")
+            LOG.info("nobody waits for the order that is computed: the model process ends")
             os._exit(1)
 
 

@@ -96,7 +96,8 @@ class Cosigning:
             contents[node] = encode(link.header, Growth(start, tuple(lines[start:])))
         answers = link.ask(COSIGN, contents, lambda _, content: decode(Vouched, content))
         for node, reason in answers.failures.items():
-            LOG.warning(f"member {asked[node][:12]} does not vouch for the ledger: {reason}")
+            told = f"member {asked[node][:12]} does not vouch for the ledger: {reason}"
+            LOG.warning(told, extra={"code": "member-unsigned"})
         again = {}
         for node, vouched in answers.values.items():
             key = asked[node]

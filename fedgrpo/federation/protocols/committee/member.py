@@ -62,7 +62,7 @@ def work(content: RecordDict, context: Context, settings: Settings) -> RecordDic
     try:
         progress = _work(asked, header, context, settings)
     except OpenedError as error:
-        LOG.error("%s", error.problem)
+        LOG.error("%s", error.problem, extra={"code": "member-gave-up"})
         progress = Progress(done=False, gave_up=True, released=True)
     return encode(header, progress)
 
@@ -137,7 +137,7 @@ def _directly(job: Job, context: Context) -> Progress:
         _forget(context)
         if (loss := loss_behind(error)) is None:
             raise
-        LOG.warning("%s", loss.problem)
+        LOG.warning("%s", loss.problem, extra={"code": "member-lost"})
         released = loss.confirmed or isinstance(error, OpenedError)
         return Progress(done=False, lost=loss.member, released=released)
     return _finish(job, outcome, context, {})

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from fedgrpo.cli.app import app
 from fedgrpo.federation.deployment.children import end, start
 from fedgrpo.federation.deployment.doctor import visit
-from fedgrpo.federation.deployment.doctor.visit import FINDINGS, before_start
+from fedgrpo.federation.deployment.doctor.visit import before_start
+from fedgrpo.federation.deployment.log.lines import Lines
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.ground.errors import RunError
-from fedgrpo.site.node_folder import folder_beside
+from fedgrpo.site.node_folder import FINDINGS, folder_beside
 from tests.federation.deployment.doctor.surrounded import (
     SECRET,
     TOKEN,
@@ -136,7 +137,8 @@ def test_what_does_not_stop_a_node_is_logged_and_kept_without_what_follows_from_
     file = site_folder(tmp_path / "site", door.port, door.ca, threads=10_000)
     before_start(SiteFile.read(file))
     assert "red: threads = 10000 in site.toml" in caplog.text
-    assert "[threads-many]; cure: write threads = " in caplog.text
+    (line,) = (each for each in caplog.records if getattr(each, "code", "") == "threads-many")
+    assert " [threads-many]; cure: write threads = " in Lines().format(line)
     kept = folder_beside(tmp_path / "site" / "prompts.jsonl") / FINDINGS
     assert kept.stat().st_mode & 0o777 == 0o600
     listed = json.loads(kept.read_text())["findings"]

@@ -19,18 +19,18 @@ from fedgrpo.federation.deployment.operator.runs.asking import (
     goes_on,
     wish_for,
 )
-from fedgrpo.federation.deployment.operator.runs.overview import by_name, names, seen_run
 from fedgrpo.federation.deployment.operator.runs.present import (
     SeenSite,
-    ago,
     seen_sites,
     waiting_line,
 )
+from fedgrpo.federation.deployment.operator.runs.seen import by_name, names, seen_run
 from fedgrpo.federation.deployment.operator.wish import Submitted, Wish
 from fedgrpo.federation.server.checks import check_measuring
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import RewardError, RunError, SettingsError, VersionError
 from fedgrpo.report.reader import read_dropped
+from fedgrpo.report.wording import ago
 from fedgrpo.report.writer import RunWriter
 from fedgrpo.settings import Settings
 

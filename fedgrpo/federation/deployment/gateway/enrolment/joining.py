@@ -82,7 +82,8 @@ class Enrolling:
         asking = await _asking(headers, receive)
         site = await asyncio.to_thread(_read, admit, self._book, asking, key, time.time())
         if site.waiting:
-            LOG.warning("%s has come, and waits for its confirmation: fedgrpo sites", asking.site)
+            told = {"code": "site-waits"}
+            LOG.warning("%s has come, and waits for its confirmation", asking.site, extra=told)
         return _said(confirmed=not site.waiting, before=site.had_another_key)
 
     async def look(self, headers: Mapping[bytes, bytes], receive: Receive) -> Response:
@@ -97,7 +98,7 @@ class Enrolling:
         """
         await bodies.whole(receive, bodies.declared_size(headers, MOST_BYTES))
         name = await asyncio.to_thread(_read, leave, self._book, key)
-        LOG.warning("%s has left", name)
+        LOG.info("%s has left", name)
         return _said(site=name)
 
     async def hear_version(self, key: str, headers: Mapping[bytes, bytes]) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedgrpo.federation.deployment.operator.folder import StateFolder
-from fedgrpo.federation.deployment.operator.runs.overview import SeenRun, seen_run
 from fedgrpo.federation.deployment.operator.runs.present import SeenSite, of_other_versions
+from fedgrpo.federation.deployment.operator.runs.seen import SeenRun, seen_run
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import RunError, SettingsError, VersionError

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from fedgrpo.federation.deployment.operator.runs.overview import by_name, names, seen_run
 from fedgrpo.federation.deployment.operator.runs.present import SeenSite, present, waiting_line
+from fedgrpo.federation.deployment.operator.runs.seen import by_name, names, seen_run
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.ground.errors import RunError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.run_files import SUMMARY

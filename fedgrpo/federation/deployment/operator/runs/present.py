@@ -14,10 +14,36 @@ from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.operator.folder import StateFolder
 from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import RunError
-from fedgrpo.report.wording import duration
+from fedgrpo.report.wording import ago
 
 TAKES_PART, BY_HAND = "takes part", "registered by hand"
-"""States of sites that answer orders."""
+"""States of sites for which rounds wait."""
+
+
+@dataclass(frozen=True)
+class LastDrop:
+    """Why a round was closed without a site.
+
+    Attributes
+    ----------
+    round:
+        The last one that was.
+    reason, cure:
+        In words.
+    code:
+        Of the site's refusal; empty where it did not refuse.
+    times:
+        Rounds of the run that were closed without it for that reason.
+    time:
+        Unix time, in seconds, of the last.
+    """
+
+    round: int
+    reason: str
+    cure: str
+    code: str
+    times: int
+    time: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,8 @@ class SeenSite:
         Of fedgrpo, as the site said last; empty if it never did.
     expires:
         Unix time, in seconds, at which an unused invitation ends; 0 without one.
+    dropped:
+        Why the run's last round without it was; None if there was none.
     """
 
     name: str
@@ -52,6 +80,12 @@ class SeenSite:
     seen: float = 0.0
     version: str = ""
     expires: int = 0
+    dropped: LastDrop | None = None
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether rounds wait for it."""
+        return self.state in (TAKES_PART, BY_HAND)
 
     def whereabouts(self, now: float) -> str:
         """Whether it is there, in words; empty if nobody can say."""
@@ -60,15 +94,6 @@ class SeenSite:
         if self.online:
             return "online"
         return f"last seen {ago(now - self.seen)}" if self.seen else "never seen"
-
-
-def ago(seconds: float) -> str:
-    """Write how long ago something was: ``5 s ago``, ``2 h ago``, ``3 days ago``."""
-    if seconds >= 2 * 86_400:
-        return f"{seconds / 86_400:.0f} days ago"
-    if seconds >= 2 * 3600:
-        return f"{seconds / 3600:.0f} h ago"
-    return f"{duration(max(0.0, seconds))} ago"
 
 
 def nodes(folder: Path) -> Mapping[bytes, KnownNode]:
@@ -150,7 +175,7 @@ def waiting_line(sites: Sequence[SeenSite], needed: int, now: float) -> str:
     now:
         Unix time, in seconds.
     """
-    part = [site for site in sites if site.state in (TAKES_PART, BY_HAND)]
+    part = [site for site in sites if site.takes_part]
     here = [site.name for site in part if site.online]
     away = [
         f"{s.name} ({s.whereabouts(now) or 'not registered yet'})" for s in part if not s.online

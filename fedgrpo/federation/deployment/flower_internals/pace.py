@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 LINGER_S = 30.0
 """After a message in which the next one of its round may come."""
+MARK_S = 10.0
+"""Between two marks of the same."""
 
 
 @dataclass
@@ -29,3 +33,25 @@ class Pace:
     def wait_s(self) -> float:
         """Until the next look."""
         return self.busy_s if time.monotonic() < self._until else self.quiet_s
+
+
+@dataclass
+class Mark:
+    """A file whose time says when something was last so. One that cannot be written is left.
+
+    Attributes
+    ----------
+    file:
+        None marks nothing.
+    """
+
+    file: Path | None
+    _next: float = field(default=0.0, init=False)
+
+    def now(self) -> None:
+        """It is so now."""
+        if self.file is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + MARK_S
+        with contextlib.suppress(OSError):
+            self.file.touch(mode=0o600)
