@@ -137,6 +137,21 @@ def confirm(operator, log, site):
     assert f"{site} takes part" in operator.run(*words)
 
 
+def change(file, old, new):
+    file.write_text(file.read_text().replace(old, new))
+
+
+def check_watched(operator, folder, port):
+    """Page and logs say the same as the run's directory and the accounts."""
+    page, told = page_of(operator.folder / "federation", port)
+    assert "run spring: finished" in page
+    assert 'fedgrpo_run_round{run="spring"} 1.0' in told
+    assert "fedgrpo_sites_online 3.0" in told
+    check_log(operator.folder / "federation" / "logs" / "server.log")
+    for site in SITES:
+        assert charges(check_log(folder / site / site / "state" / "logs" / "node.log")) == [1]
+
+
 COMMITTEE = """
 [aggregation]
 protocol = "committee"
@@ -188,21 +203,6 @@ def member_line(folder, site):
     words = pages.command(pages.SITE, "committee-key")
     words[-1] = f"{site}/member.key"
     return Terminal(folder).run(*words).split()[0]
-
-
-def change(file, old, new):
-    file.write_text(file.read_text().replace(old, new))
-
-
-def check_watched(operator, folder, port):
-    """Page and logs say the same as the run's directory and the accounts."""
-    page, told = page_of(operator.folder / "federation", port)
-    assert "run spring: finished" in page
-    assert 'fedgrpo_run_round{run="spring"} 1.0' in told
-    assert "fedgrpo_sites_online 3.0" in told
-    check_log(operator.folder / "federation" / "logs" / "server.log")
-    for site in SITES:
-        assert charges(check_log(folder / site / site / "state" / "logs" / "node.log")) == [1]
 
 
 def check_outcome(operator, folder):

@@ -103,6 +103,11 @@ AT_A_SITE: Mapping[str, Logged] = {
         "others need this machine's memory, so the model is loaded again for each order",
         "give the node more memory, or others less",
     ),
+    "order-long": Logged(
+        "an order may take longer here than its answer may wait, and is refused",
+        "nothing, if the machine was busy with something else; else raise answer_after_s as "
+        "fedgrpo policy check proposes, or agree on less work a round",
+    ),
     "member-gave-up": Logged(
         "this committee member has left a round; the next one is not affected",
         "compare the clocks and logs of the members if it goes on",

@@ -59,8 +59,12 @@ async def bring(inner: Inner, sites: Sites) -> None:
         try:
             await _bring(inner, name, site, known)
         except RefusedError as error:
-            told = {"code": "site-refused"}
-            LOG.warning("what the book has of %s is not taken: %s", name, error, extra=told)
+            LOG.warning(
+                "what the book has of %s is not taken: %s",
+                name,
+                error,
+                extra={"code": "book-waits"},
+            )
 
 
 async def _bring(inner: Inner, name: str, site: Enrolled, known: Mapping[bytes, KnownNode]) -> None:

@@ -30,7 +30,6 @@ from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.federation.deployment.units import keep_telling
 from fedgrpo.ground.errors import RunError, SettingsError
 from fedgrpo.ground.run_files import alone
-from fedgrpo.report.watch.place import PASSWORD, Place, kept_password
 from fedgrpo.settings import Settings
 from fedgrpo.site.node_folder import CONTACT, RUNNING, STATE, node_folder, owned_folder
 
@@ -100,7 +99,11 @@ def _alone(folder: Path | None) -> Iterator[None]:
 
 def _check_page(bind: str) -> None:
     """Refuse a page that other machines could reach: a site has no certificate to show them."""
-    if bind and not Place.of(bind).on_loopback:
+    if not bind:
+        return
+    from fedgrpo.report.watch.place import Place  # A node without a page is the lighter for it.
+
+    if not Place.of(bind).on_loopback:
         raise SettingsError(
             f"status_bind = {bind!r} is not on loopback",
             cure='write "127.0.0.1:8450", and come from elsewhere by ssh: ssh -L 8450:127.0.0.1:'
@@ -114,6 +117,8 @@ def _watched(site: SiteFile, folder: Path | None) -> Iterator[Begin | None]:
     if not (site.status_bind and folder):
         yield None
         return
+    from fedgrpo.report.watch.place import PASSWORD, Place, kept_password
+
     place = Place.of(site.status_bind)
     try:
         listening = place.listen()

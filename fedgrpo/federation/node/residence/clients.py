@@ -111,7 +111,9 @@ class ResidentClients:
         seconds = sized.seconds + max(0.0, sized.loading_s - (now - began))
         if seconds > self._until - now:
             LOG.warning(
-                "an order can take %.0f s here, too long: the next one is timed anew", seconds
+                "an order can take %.0f s here, too long: the next one is timed anew",
+                seconds,
+                extra={"code": "order-long"},
             )
             self._end()
         return seconds

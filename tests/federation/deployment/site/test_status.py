@@ -210,7 +210,7 @@ def test_a_page_that_other_machines_could_reach_is_refused(file):
     with file.open("a") as more:
         more.write('status_bind = "0.0.0.0:8450"\n')
     with pytest.raises(SettingsError, match="not on loopback"):
-        run_node(SiteFile.read(file), lambda _: None, no_policy=False)
+        run_node(SiteFile.read(file), no_policy=False)
 
 
 @pytest.mark.slow
