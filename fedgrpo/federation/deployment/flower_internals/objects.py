@@ -37,7 +37,10 @@ def see_soon(*, give_up: bool = False) -> bool:
     pulling = (utils.pull_objects, utils.pull_and_inflate_object_from_tree)
     defaults = [function.__kwdefaults__ or {} for function in pulling]
     if not all({_NAMED, _LONGEST} <= each.keys() for each in defaults):
-        LOG.warning("this Flower waits for objects in another way than 1.41: rounds take longer")
+        LOG.warning(
+            "this Flower waits for objects in another way than 1.41: rounds take longer",
+            extra={"code": "flower-unknown"},
+        )
         return False
     for each in defaults:
         each[_NAMED] = SOON_S
