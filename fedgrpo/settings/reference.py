@@ -24,9 +24,10 @@ numbers outside the bounds that stand beside their type (all are finite, both en
 texts of more than {TEXT} characters, lists of more than {ITEMS} items and impossible combinations
 are refused before anything starts, by the site of each client too.
 
-`start = "language_model"` at the top of a scenario fills what it does not set with values for models
-of 0.1 to 8 B parameters, with prompt-level privacy and without; `fedgrpo/settings/starts.py` has
-them. It is used up when a command of fedgrpo reads the scenario: `flwr run -c` does not know it.
+`start = "language_model"` at the top of a scenario fills what it does not set with values for
+models of 0.1 to 8 B parameters, with prompt-level privacy and without;
+`fedgrpo/settings/starts.py` has them. It is used up when a command of fedgrpo reads the scenario:
+`flwr run -c` does not know it.
 """
 
 
