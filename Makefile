@@ -23,13 +23,13 @@ smollm2: $(INSTALLED) ## Fetch a real language model (93 MB) and write it to mod
 
 quick: $(TESTABLE) ## Lint and run what takes no time (two minutes).
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not flower and not soak" --durations=10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow and not flower and not soak" --durations=10
 
 test: $(TESTABLE) ## Lint, check types and run the tests, one example of each kind (minutes).
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak" --durations=10
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak" --durations=10
 
 coverage: $(TESTABLE) ## Run the quick tests and print which lines they do not reach.
 	$(BIN)/python -m coverage run --source=fedgrpo -m pytest -q -m "not slow and not flower and not soak"

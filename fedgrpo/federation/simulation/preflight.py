@@ -86,7 +86,8 @@ def _check_cohort(settings: Settings) -> None:
     protocol, asked = protocol_of(settings), federation.cohort or clients
     counts = range(asked, federation.min_clients - 1, -1)
     hardest = min(counts, key=partial(protocol.most_trim, settings))
-    named = "clients asked" if hardest == asked else "clients that do not drop out"
+    named = "federation.cohort" if federation.cohort else "simulation.clients"
+    named = named if hardest == asked else "clients that do not drop out"
     protocol.check_cohort(settings, hardest, named)
 
 

@@ -204,7 +204,7 @@ def start(file, *words):
         ({"app": "nothing"}, "names no app"),
         ({"app": "no.such.module:app"}, "cannot be loaded"),
         ({"app": "fedgrpo.federation.server.app:make_server_app"}, "no ClientApp"),
-        ({}, "cannot be used"),
+        ({}, "cannot be read"),
     ],
 )
 def test_a_site_file_that_is_wrong_is_refused_in_words(folder, keys, said):

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.federation.deployment.executor import door as executor_door
-from fedgrpo.federation.deployment.flower_internals.tasks import Runtime, next_task
+from fedgrpo.federation.deployment.flower_internals.runtime import Runtime
+from fedgrpo.federation.deployment.flower_internals.tasks import next_task
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError
 from fedgrpo.federation.node.residence.clients import ResidentClients, connected
