@@ -195,7 +195,7 @@ def test_a_member_whose_settings_change_between_two_messages_ends_the_round():
 
 
 def test_fewer_than_2k_plus_3_participants_deal_nothing():
-    with pytest.raises(SettingsError, match="set federation.min_clients >= 7"):
+    with pytest.raises(SettingsError, match=r"set federation\.min_clients >= 7"):
         make_settings(**COMMITTEE | {"federation__min_clients": 6})
     few = Federation(
         make_settings(**COMMITTEE),
