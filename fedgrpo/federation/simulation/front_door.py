@@ -85,9 +85,9 @@ def simulate(
         If the run began and failed.
     """
     read, given = _read(settings, clients, reward)
-    preflight(read, given)
-    check_attack(read, in_process=in_process)
     rows = _held_out(read, given, held_out)
+    preflight(read, given, rows)
+    check_attack(read, in_process=in_process)
     if not in_process:
         _check_portable(given, rows, strategy, directory)
     elif directory is not None and rows == ():

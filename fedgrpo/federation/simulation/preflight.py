@@ -24,7 +24,11 @@ from fedgrpo.settings import DataSettings, EvaluationSettings, Settings
 from fedgrpo.settings.protocols import protocol_of
 
 
-def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]:
+def preflight(
+    settings: Settings,
+    given: Given | None = None,
+    held_out: Sequence[PromptRow] | None = None,
+) -> tuple[str, ...]:
     """Refuse a simulation that cannot work on this machine, and warn of one that cannot learn.
 
     All faults are told at once. Reward files and prompt files are loaded for good, since nothing
@@ -36,6 +40,8 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
         Of the run.
     given:
         Prompts and reward that take the place of the settings' own.
+    held_out:
+        What takes the place of the settings' own held-out prompts.
 
     Returns
     -------
@@ -58,19 +64,25 @@ def preflight(settings: Settings, given: Given | None = None) -> tuple[str, ...]
     if not own_reward and rows is not None:
         checks.append(_load_rewards)
     if rows is None:
-        checks += [_check_prompts] if own_reward else [_check_prompts, _check_start]
+        checks.append(_check_prompts)
+        if not own_reward:
+            checks.append(lambda read: _check_start(read, held_out))
     else:
         checks.append(lambda read: _check_fewest(read, rows, "the smallest list in clients"))
     all_at_once([partial(check, settings) for check in checks])
-    return tuple(filter(None, [*_row_warnings(settings, rows), _noise_warning(settings)]))
+    return tuple(filter(None, [*_row_warnings(settings, rows, held_out), _noise_warning(settings)]))
 
 
-def _row_warnings(settings: Settings, given: Sequence[Sequence[PromptRow]] | None) -> Iterator[str]:
+def _row_warnings(
+    settings: Settings,
+    given: Sequence[Sequence[PromptRow]] | None,
+    held_out: Sequence[PromptRow] | None,
+) -> Iterator[str]:
     """What is odd about rows that are read from files here."""
     if given is not None or _on_the_hub(settings.data):
         return
     yield from failing_words(left_out(settings))
-    if not _on_the_hub(settings.evaluation):
+    if held_out is None and not _on_the_hub(settings.evaluation):
         yield held_out_and_trained_on(settings)
 
 
@@ -115,7 +127,7 @@ def _check_attack(settings: Settings) -> None:
     ATTACKS.check(settings.simulation.attack)
 
 
-def _check_start(settings: Settings) -> None:
+def _check_start(settings: Settings, held_out: Sequence[PromptRow] | None) -> None:
     """Hold prompts, rewards and tokenizer against each other. What is on the Hub is left to the
     run.
     """
@@ -124,8 +136,9 @@ def _check_start(settings: Settings) -> None:
     if _on_the_hub(settings.data) or _on_the_hub(settings.evaluation):
         _load_rewards(settings)
     else:
-        rows = partial(all_prompts, settings), partial(evaluation_prompts, settings)
-        all_at_once(check_start(settings, *rows))
+        own = partial(evaluation_prompts, settings)
+        measured = (lambda: held_out) if held_out else own
+        all_at_once(check_start(settings, partial(all_prompts, settings), measured))
 
 
 def _load_rewards(settings: Settings) -> None:

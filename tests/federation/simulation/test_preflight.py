@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedgrpo.data.ownership import held_out_and_trained_on
+from fedgrpo.data.prompts import PromptRow
 from fedgrpo.federation.simulation.preflight import preflight
 from fedgrpo.ground.errors import DataError, SettingsError
 from fedgrpo.settings import Settings
@@ -85,3 +86,11 @@ def test_a_column_to_report_by_is_looked_for_before_the_start(tmp_path: Path) ->
     preflight(measured_apart(tmp_path, {"by": "topic"}))
     with pytest.raises(DataError, match=r"evaluation\.by = 'topik' .* they have answer, topic"):
         preflight(measured_apart(tmp_path, {"by": "topik"}))
+
+
+def test_held_out_prompts_of_the_caller_are_the_ones_that_are_looked_at() -> None:
+    read = Settings.from_mapping({"privacy": {"unit": "none"}, "evaluation": {"by": "asked"}})
+    with pytest.raises(DataError, match=r"evaluation\.by = 'asked'"):
+        preflight(read)
+    measured = [PromptRow("sort 312=", {"answer": "123", "asked": "plainly"})]
+    assert preflight(read, None, measured) == ()
