@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
+
+MOVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+"""What moves a terminal's cursor or turns its direction, but for new lines and tabs."""
 
 
 class FedGRPOError(Exception):
@@ -14,9 +18,13 @@ class FedGRPOError(Exception):
         What is wrong, naming the thing and its value. Never contains prompt or completion text.
     cure:
         What the reader can do about it.
+
+    Both are shown on terminals, and servers, sites and files have a part in them: what would move a
+    cursor is a question mark.
     """
 
     def __init__(self, problem: str, *, cure: str = "") -> None:
+        problem, cure = MOVING.sub("?", problem), MOVING.sub("?", cure)
         super().__init__(f"{problem}\n  cure: {cure}" if cure else problem)
         self.problem = problem
         self.cure = cure

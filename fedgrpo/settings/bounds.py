@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.errors import MOVING, SettingsError
 
 Bounds = tuple[float, float]
 """Least and greatest value, both allowed, both finite."""
@@ -115,21 +115,26 @@ def shown(key: str) -> str:
 
 
 def check_bounds(key: str, value: object) -> None:
-    """Hold a setting's number, or the numbers of its list, against the table.
+    """Hold a setting's number, or the numbers of its list, against the table; and refuse a text
+    that moves a terminal's cursor, or turns its direction: policies are read there, and accepted.
 
     Parameters
     ----------
     key:
         ``section.name``.
     value:
-        The setting's. What is no number is passed over, and what has no bounds: a site's own policy
-        is made of sections too.
+        The setting's. Numbers without bounds are passed over: a site's own policy is made of
+        sections too.
 
     Raises
     ------
     SettingsError
-        Names the setting, the number outside its bounds, and the bounds.
+        Names the setting, the number outside its bounds, and the bounds; or the character.
     """
+    if moving := next(filter(None, map(MOVING.search, _texts(value))), None):
+        raise SettingsError(
+            f"{key} has {moving[0]!a} in it, which no text needs", cure=f"write {key} without it"
+        )
     for number in _numbers(value) if key in BOUNDS else ():
         if not _within(number, BOUNDS[key]):
             raise out_of_bounds(key, number)
@@ -141,6 +146,14 @@ def out_of_bounds(key: str, number: object) -> SettingsError:
         f"{key} = {number!r} is not in {shown(key)}",
         cure=f"correct {key}: take a number from {shown(key)}",
     )
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = (*value, *value.values())
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, str):
+            yield item
 
 
 def _numbers(value: object) -> Iterator[float]:

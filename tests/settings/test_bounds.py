@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.settings import GRPOSettings, Section, Settings
+from fedgrpo.settings import DataSettings, GRPOSettings, Section, Settings
 from fedgrpo.settings.bounds import BOUNDS, TEXT
 
 NUMERIC = (int, float, tuple[float, ...], tuple[int, ...])
@@ -81,6 +81,19 @@ def test_flowers_texts_are_held_to_the_same_bounds(text: str) -> None:
 def test_an_integer_beyond_all_floats_is_refused_like_any_other() -> None:
     with pytest.raises(SettingsError, match=r"grpo\.learning_rate"):
         Settings.from_mapping({"grpo": {"learning_rate": 10**400}})
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\x00", "\x08", "\x9b", "\u202e"])
+def test_a_text_that_would_move_what_a_terminal_shows_is_refused(letter: str) -> None:
+    """A site's people compare a fingerprint and accept a policy there."""
+    for config in (
+        {"model.name": f"lab/model{letter}[2A"},
+        {"reward.functions": f"exact_match, own.py:f(mark='{letter}')"},
+    ):
+        with pytest.raises(SettingsError, match=r"has .* in it") as refused:
+            Settings.from_run_config(config)
+        assert letter not in str(refused.value)
+    DataSettings(system_prompt="one\n\ttwo – שלום")
 
 
 def test_a_section_by_itself_is_held_to_them_too() -> None:

@@ -65,6 +65,7 @@ LOG = logging.getLogger(__name__)
 """The node's own log. Nothing here reaches the server."""
 
 _ALL_ZERO = "whole contribution zero"
+_MOMENTUM = "momentum-"
 
 Release = NDArray[np.float64]
 
@@ -288,10 +289,11 @@ def _steadied(task: Task, node: Node, release: Release) -> Release:
     decay = task.settings.robust.momentum
     if not decay or isinstance(node.factory, TellingFactory):  # Which does so for everybody.
         return release
-    name, cut = f"momentum-{task.ask.run}", task.plan.dimension
+    name, cut = f"{_MOMENTUM}{task.ask.run}", task.plan.dimension
     kept = task.store.read_note(Carried, name)
     now = carried(kept, task.ask.round, release[:cut], decay)
     task.store.write_note(name, now)
+    task.store.thin_notes(_MOMENTUM)
     return np.concatenate([now.mean, release[cut:]])
 
 

@@ -59,9 +59,10 @@ _BASIS = "basis-"
 
 SECRET = "node.secret"
 """Name of the secret in the node's folder."""
-MOST_BASES = 4
-"""Runs whose frozen tensors are kept: a server names as many runs as it likes. One that comes back
-after others is sent them again, by the code ``basis``."""
+MOST_RUNS = 4
+"""Runs whose frozen tensors, and whose mean over rounds, are kept: a server names as many runs as
+it likes. One that comes back after others is sent its tensors again, by the code ``basis``, and its
+mean begins anew."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ class NodeStore:
         """
         if self.basis(run, adapter.basis_hash) is None:
             self._shelf.write(f"{_BASIS}{run}", _Basis(adapter.basis_hash, adapter.basis))
-            self._shelf.thin(_BASIS, MOST_BASES)
+            self.thin_notes(_BASIS)
 
     def basis(self, run: str, wanted: str) -> Mapping[str, NDArray[np.generic]] | None:
         """Return a run's frozen tensors; None if none of that hash were kept."""
@@ -333,6 +334,10 @@ class NodeStore:
     def write_note(self, name: str, note: object, *, durable: bool = True) -> None:
         """Keep a dataclass in the place of the one before: see :class:`Shelf`."""
         self._shelf.write(name, note, durable=durable)
+
+    def thin_notes(self, prefix: str) -> None:
+        """Forget notes, named by a prefix and a run, of runs before the last few."""
+        self._shelf.thin(prefix, MOST_RUNS)
 
     def alone(self, name: str) -> AbstractContextManager[None]:
         """Keep this node's other processes away from a note, to read and write it as one."""

@@ -7,14 +7,17 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.machinery import PathFinder
+from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from fedgrpo.ground.errors import FedGRPOError
 
-Stamp = tuple[int, int] | None
-"""Time of writing (ns) and size (bytes) of a file; None where there is none."""
+Stamp = tuple[int, int, int] | None
+"""Of a file: time of writing (ns), which whoever writes it may set; size (bytes); and time of the
+last change of any kind (ns), which nobody sets. None where there is none.
+"""
 
 _FILES: dict[Path, tuple[Stamp, ModuleType]] = {}
 
@@ -27,7 +30,7 @@ def stamp_of(place: str | None) -> Stamp:
         status = Path(place if place.endswith(".py") else _file_of(place)).expanduser().stat()
     except (OSError, ImportError):
         return None
-    return status.st_mtime_ns, status.st_size
+    return status.st_mtime_ns, status.st_size, status.st_ctime_ns
 
 
 def _file_of(module: str) -> str:
@@ -91,6 +94,16 @@ def load_place(
         raise error(f"{what}: {problem}", cure=cure) from failure
 
 
+class _AsWritten(SourceFileLoader):
+    """Runs what a file says. A compiled copy beside it is believed by the file's size and second
+    alone, so another program could be in it than people have read, and allowed by its hash.
+    """
+
+    def path_stats(self, path: object) -> NoReturn:
+        """Know of no copy, and make none."""
+        raise OSError(f"no copy of {path} is looked for")
+
+
 def _run(path: Path, afresh: bool) -> ModuleType:
     """Run a file as a module, once as long as it does not change."""
     path = path.resolve()
@@ -100,7 +113,9 @@ def _run(path: Path, afresh: bool) -> ModuleType:
     # Named after the path, so that two files of one name do not meet in sys.modules, where
     # dataclasses and pickle look modules up.
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(f"_fedgrpo_part_{digest}", path)
+    name = f"_fedgrpo_part_{digest}"
+    loader = _AsWritten(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None, "a .py file always has a loader"
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

@@ -3,6 +3,10 @@
 For 135 M parameters it takes ten seconds, and each holder of a simulation and each command that
 loads an adapter would compute it again. It is kept in the user's own cache, by the bytes of the
 weights that it is of; whoever cannot write there computes it each time.
+
+Adversary: other users of the machine, where the cache was put into a folder that they may write to.
+A basis of theirs would be the start of a run, and nobody could tell it from the weights' own: such
+a folder is left alone.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +53,8 @@ def kept_basis(name: str, values: int) -> Iterator[None]:
         yield
         return
     path = cache_folder() / f"{name}.safetensors"
-    known = _read(path)
+    own = _own(path.parent)
+    known = _read(path) if own else {}
     before = len(known)
 
     def svd(layer: Any, adapter: str, rank: int, fan_in_fan_out: Any) -> None:
@@ -64,10 +70,23 @@ def kept_basis(name: str, values: int) -> Iterator[None]:
         yield
     finally:
         made._init_svd = plain
-    if len(known) > before:
+    if own and len(known) > before:
         # A home that is not there, not ours or full costs time, and no run.
         with contextlib.suppress(OSError):
             replace_file(path, save(known), durable=False)
+
+
+def _own(folder: Path) -> bool:
+    """Make the folder, and say whether nobody else may write to it."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+        return (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_uid == os.geteuid()
+            and not status.st_mode & 0o022
+        )
+    return False
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import pytest
 
 from fedgrpo.federation.deployment.doctor.troubles import TROUBLES
 from fedgrpo.federation.deployment.log.codes import ANYWHERE, AT_A_SITE, LOGGED, ON_THE_SERVER
-from fedgrpo.federation.deployment.log.lines import JsonLines, Lines
+from fedgrpo.federation.deployment.log.lines import LONGEST, JsonLines, Lines
 from fedgrpo.federation.deployment.log.rotated import FILES, RotatedFile
 from fedgrpo.site.refusals import Refusal
 
@@ -52,16 +52,34 @@ def test_what_others_say_is_no_line_of_its_own_and_moves_no_cursor():
     )
 
 
+def test_a_cure_that_a_server_has_said_is_no_line_of_its_own():
+    forged = record("refused", cure="wait\n1970-01-01T00:00:00Z info all is well\x1b[2J")
+    assert Lines().format(forged) == (
+        "1970-01-01T00:00:00Z warning refused; cure: wait; 1970-01-01T00:00:00Z info all is "
+        "well?[2J"
+    )
+
+
+def test_a_line_has_an_end_whatever_is_quoted():
+    try:
+        raise ValueError("x" * (3 * LONGEST))
+    except ValueError:
+        long = record("y" * (3 * LONGEST), cure="z" * (3 * LONGEST))
+        long.exc_info = sys.exc_info()
+    assert len(Lines().format(long)) < 4 * LONGEST
+    assert len(JsonLines().format(long)) < 4 * LONGEST
+
+
 def test_a_tracebacks_lines_begin_like_none_of_the_log():
     forged = record("failed")
     try:
-        raise ValueError("x\n1970-01-01T00:00:00Z info all is well")
+        raise ValueError("x\n1970-01-01T00:00:00Z info all is well\x1b[1A\x1b[2K\x9b1A")
     except ValueError:
         forged.exc_info = sys.exc_info()
     first, *traced = Lines().format(forged).splitlines()
     assert LINE.fullmatch(first)
     assert traced
-    assert all(line.startswith("    ") for line in traced)
+    assert all(line.startswith("    ") and line.isprintable() for line in traced)
     assert "all is well" in json.loads(JsonLines().format(forged))["traceback"]
 
 

@@ -20,7 +20,7 @@ from fedgrpo.federation import LocalGrid, make_client_app
 from fedgrpo.federation.node.clients.watch import Watch
 from fedgrpo.federation.node.clock import LateError, SystemClock
 from fedgrpo.federation.node.gate import source_of
-from fedgrpo.federation.state.node_store import MOST_BASES, Ask, FolderShelf, NodeStore, _Basis
+from fedgrpo.federation.state.node_store import MOST_RUNS, Ask, FolderShelf, NodeStore, _Basis
 from fedgrpo.federation.wire.codec import Header, encode
 from fedgrpo.federation.wire.messages import (
     TRAIN,
@@ -457,7 +457,7 @@ def test_frozen_tensors_of_an_order_that_is_refused_take_no_disk(
 def test_frozen_tensors_of_the_last_few_runs_alone_are_kept(tmp_path: Path) -> None:
     """A server names as many runs as it likes; what a run released is never forgotten."""
     node = Deployed(tmp_path)
-    runs = [f"{number:02x}" * 16 for number in range(MOST_BASES + 3)]
+    runs = [f"{number:02x}" * 16 for number in range(MOST_RUNS + 3)]
     for run in runs:
         node.run = run
         assert code_of(node.ask()) is None
@@ -466,6 +466,19 @@ def test_frozen_tensors_of_the_last_few_runs_alone_are_kept(tmp_path: Path) -> N
     assert len(list(folder.glob("release-*"))) == len(runs)
     node.run, node.write = runs[0], lambda order: write_order(order, kept=True)
     assert code_of(node.ask(2)) is Refusal.BASIS, "it is asked for again, and the run goes on"
+
+
+def test_means_over_rounds_of_the_last_few_runs_alone_are_kept(tmp_path: Path) -> None:
+    plain: dict[str, Scalar] = {"aggregation__protocol": "plain", "robust__rule": "mean"}
+    node = Deployed(tmp_path, **plain, robust__momentum=0.5)
+    runs = [f"{number:02x}" * 16 for number in range(MOST_RUNS + 3)]
+    for run in runs:
+        node.run = run
+        assert code_of(node.ask()) is None
+    kept = sorted(path.name for path in folder_beside(tmp_path / "prompts.jsonl").glob("momentum*"))
+    assert kept == [f"momentum-{run}.safetensors" for run in runs[3:]]
+    node.run = runs[0]
+    assert code_of(node.ask(2)) is None, "its mean begins anew"
 
 
 # One lock, and one charge -----------------------------------------------------------------------

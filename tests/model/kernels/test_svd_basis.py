@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from fedgrpo.model.base import load_base
 from fedgrpo.model.kernels import svd_basis
@@ -69,6 +70,21 @@ def test_a_damaged_file_or_a_home_that_cannot_be_written_costs_time_alone(
     kept.write_bytes(content)
     assert made().state().basis_hash == expected
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    assert made().state().basis_hash == expected
+
+
+def test_a_basis_from_where_others_may_write_is_not_believed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = made().state().basis_hash
+    (kept,) = cache.glob("*.safetensors")
+    forged = {name: torch.ones_like(t) for name, t in load(kept.read_bytes()).items()}
+    kept.write_bytes(save(forged))
+    assert made().state().basis_hash != expected, "in a folder of our own it would be taken"
+    cache.chmod(0o777)
+    assert made().state().basis_hash == expected
+    cache.rename(cache.with_name("another"))
+    cache.symlink_to(cache.with_name("another"))
     assert made().state().basis_hash == expected
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from fedgrpo.federation.deployment.log.codes import LOGGED
 
+LONGEST = 1 << 15
+"""Characters of a line, and of a traceback, that are kept: foreign errors quote what they like."""
+
 
 class Lines(logging.Formatter):
     """``2026-11-27T13:02:18Z warning the model process died (code -9) [model-died]; cure: ...``."""
@@ -23,12 +26,13 @@ class Lines(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Write a traceback, indented: none of its lines begins like one of the log's."""
-        return textwrap.indent(super().formatException(ei), "    ")
+        traced = super().formatException(ei)[-LONGEST:]  # What was raised stands at its end.
+        return textwrap.indent("\n".join(map(_unmoving, traced.splitlines())), "    ", bool)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
         """Write the line without a traceback."""
         record.level, record.message = record.levelname.lower(), plain(record.message)
-        code, cure = code_of(record), cure_of(record)
+        code, cure = code_of(record), plain(cure_of(record))
         record.ending = (f" [{code}]" if code else "") + (f"; cure: {cure}" if cure else "")
         return super().formatMessage(record)
 
@@ -41,7 +45,7 @@ class JsonLines(Lines):
         traced = self.formatException(record.exc_info) if record.exc_info else ""
         more = {
             "code": code_of(record),
-            "cure": cure_of(record),
+            "cure": cure_of(record)[:LONGEST],
             "figures": getattr(record, "figures", None),
             "traceback": traced,
         }
@@ -49,7 +53,7 @@ class JsonLines(Lines):
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.getMessage()[:LONGEST],
             **{name: value for name, value in more.items() if value},
         }
         return json.dumps(said, default=str)
@@ -59,8 +63,12 @@ def plain(text: str) -> str:
     """Write a text as one line: what others had a part in passes for no line of its own, and moves
     no cursor.
     """
-    joined = "; ".join(part.strip() for part in text.splitlines() if part.strip())
-    return "".join(letter if letter.isprintable() else "?" for letter in joined)
+    joined = "; ".join(part.strip() for part in text[:LONGEST].splitlines() if part.strip())
+    return _unmoving(joined)
+
+
+def _unmoving(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def code_of(record: logging.LogRecord) -> str:

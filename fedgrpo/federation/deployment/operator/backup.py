@@ -36,6 +36,11 @@ FOLDER, RUNS = "folder", "runs"
 _OF_A_PROCESS = ("flwr", "fedgrpo-app", "inner.pem", "inner.key", "run-config.toml")
 """What a server makes anew at its start."""
 _PIECE = 1 << 20
+_UNREAD = (
+    *(zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, AttributeError),
+    *(RecursionError, FileExistsError, NotADirectoryError),
+)
+"""What comes of a file that somebody else has made, or of two of its members at one place."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,7 @@ def _unpack(file: Path, into: Path) -> Mapping[str, object]:
     """Take a backup apart, and hold every file against what the backup says of it."""
     try:
         with zipfile.ZipFile(file) as packed:
+            _check_sizes(packed, file.stat().st_size)
             said = json.loads(packed.read(CONTENTS))
             if said["format"] != FORMAT:
                 raise _foreign(file, f"of format {said['format']}, and this fedgrpo reads {FORMAT}")
@@ -240,11 +246,19 @@ def _unpack(file: Path, into: Path) -> Mapping[str, object]:
                     raise _foreign(file, f"damaged: {name} was changed")
     except FileNotFoundError:
         raise RunError(f"there is no {file}", cure="name the backup's file") from None
-    except (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except _UNREAD:
         raise _foreign(file, "no backup of fedgrpo, or not all of one") from None
     if f"{FOLDER}/{FILE}" not in hashes:
         raise _foreign(file, f"no backup of a server: it has no {FILE}")
     return dict(said)
+
+
+def _check_sizes(packed: zipfile.ZipFile, size: int) -> None:
+    """Raise ValueError if it would take more room than itself: none of its files is compressed."""
+    members = packed.infolist()
+    plain = all(m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & 1 for m in members)
+    if not plain or sum(member.file_size for member in members) > size:
+        raise ValueError
 
 
 def _foreign(file: Path, what: str) -> RunError:

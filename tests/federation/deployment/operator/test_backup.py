@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -211,6 +212,40 @@ def test_no_member_is_written_outside_of_the_new_folder(folder, tmp_path, name):
 
     refused(rewritten(tmp_path / "kept.backup", tmp_path / "x.backup", change), tmp_path)
     assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("name", ["folder//ca.key", "folder/./ca.key", "folder/ca.key/x"])
+def test_two_members_at_one_place_are_refused(folder, tmp_path, name):
+    back_up(folder, tmp_path / "kept.backup")
+
+    def change(members):
+        said = json.loads(members[CONTENTS])
+        said["files"][name] = hashlib.sha256(b"evil").hexdigest()
+        return members | {name: b"evil", CONTENTS: json.dumps(said)}
+
+    refused(rewritten(tmp_path / "kept.backup", tmp_path / "x.backup", change), tmp_path)
+
+
+@pytest.mark.parametrize("name", [CONTENTS, "folder/federation.toml"])
+def test_a_file_that_would_grow_beyond_itself_is_refused_before_it_fills_the_disk(
+    tmp_path, name, monkeypatch
+):
+    """What is in a backup is not compressed, so nothing in it has to be taken apart to be told."""
+    with zipfile.ZipFile(tmp_path / "x.backup", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr(name, bytes(1 << 24))
+    assert (tmp_path / "x.backup").stat().st_size < 1 << 16
+    opened, plain = [], zipfile.ZipFile.open
+    monkeypatch.setattr(
+        zipfile.ZipFile, "open", lambda *given, **named: opened.append(1) or plain(*given, **named)
+    )
+    assert "no backup of fedgrpo" in refused(tmp_path / "x.backup", tmp_path)
+    assert not opened
+
+
+def test_what_is_no_tree_of_sums_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.backup", "w") as deep:
+        deep.writestr(CONTENTS, "[" * 200_000)
+    assert "no backup of fedgrpo" in refused(tmp_path / "x.backup", tmp_path)
 
 
 def test_a_copy_under_which_something_changes_is_made_again_or_refused(

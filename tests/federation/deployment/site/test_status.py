@@ -7,6 +7,7 @@ import os
 import socket
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from fedgrpo.federation.deployment.doctor.visit import visit
 from fedgrpo.federation.deployment.executor.door import MODEL_PROCESS
 from fedgrpo.federation.deployment.site.node import WATCHED, run_node
 from fedgrpo.federation.deployment.site.site_file import SiteFile
-from fedgrpo.federation.deployment.site.watch.overview import SILENT_S, _has_model, look
+from fedgrpo.federation.deployment.site.watch.overview import GRAIN, SILENT_S, look
 from fedgrpo.federation.deployment.site.watch.shown import KINDS, page, samples
 from fedgrpo.federation.deployment.site.watch.telling import lines
 from fedgrpo.ground.errors import SettingsError
@@ -109,7 +110,6 @@ def test_a_node_that_does_not_run_is_the_first_thing_to_do(site, folder):
         seen = look(site)
         assert seen.running == str(os.getpid())
         assert not seen.problems
-        assert not seen.model_resident
         assert "fedgrpo_node_up 1.0" in exposition(KINDS, samples(seen)).decode()
 
 
@@ -181,15 +181,27 @@ def test_the_clocks_drift_is_the_doctors(site, folder):
     assert "fedgrpo_clock_drift_seconds -2.5" in told
 
 
-def test_a_model_process_is_seen_while_it_lives(tmp_path):
-    assert not _has_model("?")
-    assert not _has_model("")
-    with socket.socket(socket.AF_UNIX) as door:
+def test_whether_a_model_process_lives_is_not_told(site, tmp_path):
+    """It may have died of a prompt."""
+    with (
+        alone(owned_folder(folder_beside(Path(site.prompts))), RUNNING, cure=""),
+        socket.socket(socket.AF_UNIX) as door,
+    ):
+        before = look(site)
         door.bind(str(tmp_path / "door"))
         process = start(MODEL_PROCESS, {"door": door.fileno(), "idle_s": 60}, keep=(door.fileno(),))
-        assert _has_model(str(os.getpid()))
-        end(process)
-    assert not _has_model(str(os.getpid()))
+        try:
+            assert replace(look(site), time=before.time) == before
+        finally:
+            end(process)
+
+
+def test_a_log_that_grows_shows_in_no_figure(site, folder):
+    """What went wrong with prompts is logged on the disk whose room is told."""
+    sizes = {look(site).free_bytes}
+    (folder / "more").write_bytes(os.urandom(1 << 16))
+    sizes.add(look(site).free_bytes)
+    assert all(size % GRAIN == 0 for size in sizes)
 
 
 def test_the_command_takes_a_folder_or_its_file_and_its_code_says_whether_the_node_runs(

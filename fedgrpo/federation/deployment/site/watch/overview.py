@@ -12,9 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from fedgrpo.federation.deployment.executor.door import MODEL_PROCESS
 from fedgrpo.federation.deployment.log.codes import LOGGED
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.federation.wire.versions import VERSION
@@ -26,6 +23,7 @@ from fedgrpo.site.account.standing import Standing
 from fedgrpo.site.node_folder import CONTACT, FINDINGS, node_folder, running
 from fedgrpo.site.site import site_of
 
+GRAIN = 10**8
 SILENT_S = 180.0
 """A node that runs hears of its server more often, but while it answers an order."""
 _SERVICE, _UNLOOKED = 20, "after-others"
@@ -87,8 +85,6 @@ class SiteOverview:
         Id of the process that runs the node; empty if there is none.
     contact:
         Unix time, in seconds, at which the server answered last; 0 if it never did.
-    model_resident:
-        Whether model and adapter are loaded.
     account:
         None where there is no policy, or it cannot be read.
     last:
@@ -98,7 +94,8 @@ class SiteOverview:
     problems:
         What somebody should act on.
     free_bytes:
-        Of the disk on which the node keeps its state.
+        Of the disk on which the node keeps its state, in steps of 100 MB: what is logged of
+        prompts takes room there, too.
     page:
         Address of the status page; empty where there is none.
     time:
@@ -109,7 +106,6 @@ class SiteOverview:
     version: str
     running: str
     contact: float
-    model_resident: bool
     account: Standing | None
     last: LastRelease | None
     visit: Visit
@@ -147,12 +143,11 @@ def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
         version=VERSION,
         running=process,
         contact=_changed(folder / CONTACT),
-        model_resident=_has_model(process),
         account=account,
         last=last,
         visit=visit,
         problems=(),
-        free_bytes=shutil.disk_usage(_there(folder)).free,
+        free_bytes=shutil.disk_usage(_there(folder)).free // GRAIN * GRAIN,
         page=Place.of(site.status_bind).address if site.status_bind else "",
         time=time.time(),
     )
@@ -167,21 +162,6 @@ def _changed(file: Path) -> float:
     with contextlib.suppress(OSError):
         return file.stat().st_mtime
     return 0.0
-
-
-def _has_model(process: str) -> bool:
-    """Whether the node's model process lives."""
-    with contextlib.suppress(ValueError, psutil.Error):
-        below = psutil.Process(int(process)).children(recursive=True)
-        return any(MODEL_PROCESS in _command(each) for each in below)
-    return False
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
 
 
 def _account(

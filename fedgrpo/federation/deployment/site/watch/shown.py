@@ -57,7 +57,6 @@ def _node(seen: SiteOverview) -> Facts:
         ("Process", Cell(seen.running or "none", "" if seen.running else "bad")),
         ("Server", Cell(contact_words(seen))),
         ("Last release", Cell(f"round {last.round}, {last.at}" if last else "none yet")),
-        ("Model", Cell("loaded" if seen.model_resident else "not loaded")),
         ("Clock", Cell(drift_words(seen))),
         ("Doctor", Cell(visit_words(seen))),
         ("Service", Cell(seen.visit.service or "not known")),
@@ -69,7 +68,6 @@ def _node(seen: SiteOverview) -> Facts:
 
 KINDS = (
     Kind("fedgrpo_node_up", "Whether the node runs (1 or 0)."),
-    Kind("fedgrpo_model_resident", "Whether model and adapter are loaded (1 or 0)."),
     Kind(
         "fedgrpo_last_contact_timestamp_seconds",
         "When the server answered last, Unix time; not while the node answers an order.",
@@ -81,7 +79,7 @@ KINDS = (
     Kind("fedgrpo_clock_drift_seconds", "How far the clock is ahead of the server's."),
     Kind("fedgrpo_doctor_findings", "What the doctor found last, but of prompts.", ("light",)),
     Kind("fedgrpo_doctor_timestamp_seconds", "When the doctor came last, Unix time."),
-    Kind("fedgrpo_disk_free_bytes", "Free on the disk of the node's folder."),
+    Kind("fedgrpo_disk_free_bytes", "Free on the disk of the node's folder, in steps of 100 MB."),
     Kind("fedgrpo_problems", "What somebody should act on, see the status page."),
 )
 """Of a site's metrics."""
@@ -90,7 +88,6 @@ KINDS = (
 def samples(seen: SiteOverview) -> Iterator[Sample]:
     """A site's metrics."""
     yield Sample("fedgrpo_node_up", bool(seen.running))
-    yield Sample("fedgrpo_model_resident", seen.model_resident)
     yield Sample("fedgrpo_disk_free_bytes", seen.free_bytes)
     yield Sample("fedgrpo_problems", len(seen.problems))
     if seen.contact:

@@ -43,7 +43,6 @@ def lines(seen: SiteOverview) -> Iterator[str]:
     yield f"account: {seen.account.words if seen.account else 'none that can be read'}"
     if seen.last:
         yield f"last release: round {seen.last.round} of run {seen.last.run}, at {seen.last.at}"
-    yield f"model: {'loaded' if seen.model_resident else 'not loaded'}"
     yield f"clock: {drift_words(seen)}; disk: {seen.free_bytes / 1e9:.1f} GB free"
     yield f"doctor: {visit_words(seen)}"
     if seen.visit.service:
