@@ -28,7 +28,8 @@ from fedgrpo.site.site import site_of
 
 SILENT_S = 180.0
 """A node that runs hears of its server more often, but while it answers an order."""
-_SERVICE, _UNLOOKED = 20, "after-others"
+_SERVICE = 20
+"""Number of the doctor's check of what starts the node."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _visit(file: Path) -> Visit:
     try:
         said = json.loads(file.read_bytes())
         found = list(said["findings"])
-        lights = [str(each["light"]) for each in found if each["code"] != _UNLOOKED]
+        lights = [str(each["light"]) for each in found]
         return Visit(
             time=datetime.fromisoformat(said["at"]).timestamp(),
             lights={light: lights.count(light) for light in ("green", "yellow", "red")},
@@ -228,7 +229,7 @@ def _visit(file: Path) -> Visit:
             problems=tuple(
                 Problem(each["code"], f"{each['light']}: {each['line']}", each["cure"])
                 for each in found
-                if each["light"] != "green" and each["code"] != _UNLOOKED
+                if each["light"] != "green"
             ),
         )
     except (OSError, ValueError, KeyError, TypeError):
