@@ -16,12 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from fedgrpo.federation.deployment.flower_internals.control import AGE_S, sign
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.federation.deployment.site.site_file import known_authorities
-from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
+from fedgrpo.federation.wire.versions import PROTOCOL, TOLD_VERSION, VERSION
 from fedgrpo.ground.errors import RunError, VersionError
 
 PATIENCE_S = 15.0
-TOLD_VERSION = "fedgrpo-version"
-"""Header by which a node says what it runs, whenever it greets the server."""
 MOST_FAST_S, MOST_SLOW_S = -AGE_S[0], AGE_S[1]
 """How far a node's clock may be ahead of the server's, and behind it with its request's way."""
 
