@@ -1,7 +1,8 @@
 """What ``fedgrpo node`` is: a SuperNode, and an executor that runs the installed app.
 
 Between the two is a Unix socket in a folder of mode 0700, and a secret: this node listens at no
-port, so other users of the machine have nothing to connect to.
+port but one for a status page where its people ask for it, so other users of the machine find
+nothing else to connect to.
 """
 
 from __future__ import annotations
