@@ -141,7 +141,7 @@ def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
     """
     folder = node_folder(site.node_config, Settings())
     assert folder, "no node of a simulation"
-    account, last, broken = _account(site, add_up=add_up)
+    account, last, answer_s, broken = _account(site, add_up=add_up)
     process, visit = running(folder), _visit(folder / FINDINGS)
     seen = SiteOverview(
         server=site.server,
@@ -157,7 +157,7 @@ def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
         page=Place.of(site.status_bind).address if site.status_bind else "",
         time=time.time(),
     )
-    return replace(seen, problems=(*_now(seen, _answer_s(site)), *broken, *visit.problems))
+    return replace(seen, problems=(*_now(seen, answer_s), *broken, *visit.problems))
 
 
 def _there(folder: Path) -> Path:
@@ -187,23 +187,20 @@ def _command(process: psutil.Process) -> list[str]:
 
 def _account(
     site: SiteFile, *, add_up: bool
-) -> tuple[Standing | None, LastRelease | None, tuple[Problem, ...]]:
+) -> tuple[Standing | None, LastRelease | None, float, tuple[Problem, ...]]:
+    """How it stands, its last release, seconds that an answer takes, and why it cannot be read."""
+    answer_s = 0.0
     try:
         if own := site_of(site.node_config):
+            answer_s = own.policy.answer_after_s
             if add_up:
                 own.standing()
             standing, made = own.seen_standing()
-            return standing, LastRelease(made.at, made.run, made.round) if made else None, ()
+            last = LastRelease(made.at, made.run, made.round) if made else None
+            return standing, last, answer_s, ()
     except PolicyError as error:
-        return None, None, (Problem("account-broken", error.problem, error.cure),)
-    return None, None, ()
-
-
-def _answer_s(site: SiteFile) -> float:
-    with contextlib.suppress(PolicyError):
-        if own := site_of(site.node_config):
-            return own.policy.answer_after_s
-    return 0.0
+        return None, None, answer_s, (Problem("account-broken", error.problem, error.cure),)
+    return None, None, answer_s, ()
 
 
 def _now(seen: SiteOverview, answer_s: float) -> Iterator[Problem]:

@@ -40,7 +40,7 @@ def page(seen: Overview) -> Page:
             _machine(seen),
         ],
         picture=f"rounds of {run.name} so far, drawn" if run and run.latest else "",
-        written=datetime.fromtimestamp(seen.time, UTC).strftime("%d %B %Y, %H:%M:%S UTC"),
+        time=seen.time,
     )
 
 
