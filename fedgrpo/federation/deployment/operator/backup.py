@@ -176,8 +176,8 @@ def _below(folder: Path, *but: Path) -> Iterator[Path]:
 
 
 def _stamps(named: Mapping[str, Path]) -> Mapping[str, tuple[int, int, int] | None]:
-    """Tell files from what they were. Those that are written at any moment, and tell of what goes on
-    only, are left out: where a run stands, and the log.
+    """Tell files from what they were. What is written at any moment, and only tells what goes on,
+    is left out: where a run stands, and the log.
     """
     return {
         name: _stamp(path)
