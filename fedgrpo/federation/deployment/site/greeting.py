@@ -53,9 +53,7 @@ def greet(server: str, root: Path, key: Path) -> None:
         said = answer.json()
         theirs = said["fedgrpo"], said["protocol"]
     except (ValueError, KeyError, TypeError):
-        raise RunError(
-            f"{server} is no fedgrpo server", cure="check server = ... in site.toml"
-        ) from None
+        raise foreign(server) from None
     if theirs != (VERSION, PROTOCOL):
         raise VersionError(
             f"the server runs fedgrpo {theirs[0]}, protocol {theirs[1]}; this node {VERSION}, "
@@ -177,4 +175,9 @@ def refused(server: str, answer: httpx.Response) -> RunError:
         kind = WaitingError if waits else RunError
         return kind(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
     except (ValueError, KeyError, TypeError):
-        return RunError(f"{server} is no fedgrpo server", cure="check server = ... in site.toml")
+        return foreign(server)
+
+
+def foreign(server: str) -> RunError:
+    """Whoever answers is none of ours."""
+    return RunError(f"{server} is no fedgrpo server", cure="check server = ... in site.toml")

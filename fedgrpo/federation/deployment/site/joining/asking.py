@@ -16,11 +16,11 @@ from fedgrpo.federation.deployment.site.greeting import (
     WaitingError,
     asked,
     credentials,
+    foreign,
     greet,
     read_key,
     refused,
 )
-from fedgrpo.ground.errors import RunError
 
 LOOK_S = 3.0
 """Between two questions whether the operator has confirmed the key."""
@@ -72,7 +72,7 @@ def ask_in(invitation: Invitation, root: Path, key: Path) -> Asked:
         said = answer.json()
         return Asked(bool(said["confirmed"]), bool(said["before"]))
     except (ValueError, KeyError, TypeError):
-        raise RunError(f"{invitation.server} is no fedgrpo server", cure="check it") from None
+        raise foreign(invitation.server) from None
 
 
 def leave(server: str, root: Path, key: Path) -> None:
