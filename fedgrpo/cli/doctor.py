@@ -75,7 +75,7 @@ def _tell(examined: Examined, console: Console) -> None:
         light = Text(f"{finding.light:7}", _COLOURS[finding.light])
         code = f" [{finding.code}]" if finding.code else ""
         console.print(light, Text(f"{name} {finding.line}{code}"))
-        if finding.cure and finding.code != "after-others":
+        if finding.cure and not finding.waits:
             console.print(Text(f"{'':33} cure: {finding.cure}"))
 
 

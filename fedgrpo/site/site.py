@@ -109,7 +109,7 @@ class Site:
             spent = Spent.of(self.policy, history)
             with contextlib.suppress(OSError):
                 spent.keep(self._spent)
-        return Standing.of(self.policy, history, spent)
+        return Standing.of(self.policy, history, spent.epsilon)
 
     def seen_standing(self) -> tuple[Standing, Entry | None]:
         """How the account stands, by a look alone, and its last release; epsilon is left out where
@@ -117,9 +117,8 @@ class Site:
         """
         history = self.spending.read()
         spent = Spent.read(self._spent, self.policy, history)
-        known = spent or Spent(head="", delta=self.policy.delta, epsilon={})
         last = next((each for each in reversed(history.entries) if not each.torn), None)
-        return Standing.of(self.policy, history, known), last
+        return Standing.of(self.policy, history, spent.epsilon if spent else {}), last
 
     @property
     def _spent(self) -> Path:

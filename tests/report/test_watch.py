@@ -39,7 +39,7 @@ def shown(text: str) -> Page:
             Table("", [], [], text),
         ],
         picture=text,
-        written=text,
+        time=0.0,
     )
 
 

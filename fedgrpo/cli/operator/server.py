@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from fedgrpo.cli.operator.options import HERE
 from fedgrpo.cli.outcome import explained
+from fedgrpo.ground.errors import SettingsError
 
 _START = "start"
 
@@ -121,10 +122,16 @@ def start(
         from fedgrpo.federation.deployment.executor import apps
         from fedgrpo.federation.deployment.log import log_here
         from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
+        from fedgrpo.federation.deployment.operator.folder import StateFolder
         from fedgrpo.federation.deployment.operator.serving import Operator, serve
 
-        log_here(state.expanduser().absolute() / "logs" / "server.log", as_json=as_json)
         read = FederationFile.read(state) if (state / FILE).exists() else None
+        if status_bind and not read:
+            raise SettingsError(
+                f"--status-bind {status_bind!r}: {state} has no {FILE} to show the status of",
+                cure="make the folder with 'fedgrpo server init', or leave --status-bind out",
+            )
+        log_here(StateFolder(state.expanduser().absolute()).log, as_json=as_json)
         serve(
             Operator(
                 state,
@@ -133,6 +140,6 @@ def start(
                 host or (read.listen if read else "0.0.0.0"),
                 port if port is not None else (read.port if read else 8443),
                 app or (read.app if read else "") or apps.SERVER,
-                (status_bind or read.status_bind) if read else "",
+                status_bind or (read.status_bind if read else ""),
             )
         )

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from fedgrpo.federation.deployment.invitation.invitation import Invitation
     from fedgrpo.settings import Scalar, Settings
 
-WAITS = "after-others"
 JOINED_BEFORE = frozenset({"invitation-used", "invitation-expired", "invitation-ends"})
 """What the server decides by the key of a site that has joined before."""
 ASKED_LATER = frozenset({"policy-forbids", "account-spent", "account-nearly"})
@@ -46,16 +45,17 @@ def look_first(
         If something is red.
     """
     from fedgrpo.federation.deployment.doctor.examine import examine
+    from fedgrpo.federation.deployment.doctor.registry import CHECKS
     from fedgrpo.federation.deployment.doctor.surroundings import Surroundings
 
-    typer.echo("looking at this machine: 21 checks ...")
+    typer.echo(f"looking at this machine: {len(CHECKS)} checks ...")
     found = [
         finding
         for each in examine(Surroundings(invitation, config, settings))
         for finding in each.findings
     ]
     for finding in found:
-        if not finding.is_good and finding.code not in {WAITS, *despite}:
+        if not (finding.is_good or finding.waits or finding.code in despite):
             typer.echo(
                 f"{finding.light}: {finding.line} [{finding.code}]\n    cure: {finding.cure}"
             )

@@ -10,6 +10,8 @@ PROTOCOL = 6
 
 VERSION = version("fedgrpo")
 """Version of the installed package: server and nodes must run the same."""
+TOLD_VERSION = "fedgrpo-version"
+"""Header by which a node says what it runs, whenever it greets the server."""
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -75,8 +76,8 @@ class Page:
         From the top.
     picture:
         What the picture shows; empty where there is none.
-    written:
-        When, in words.
+    time:
+        Unix time, in seconds, of the look.
     """
 
     title: str
@@ -84,7 +85,12 @@ class Page:
     problems: Sequence[Problem]
     parts: Sequence[Facts | Table]
     picture: str
-    written: str
+    time: float
+
+    @property
+    def written(self) -> str:
+        """When, in words."""
+        return datetime.fromtimestamp(self.time, UTC).strftime("%d %B %Y, %H:%M:%S UTC")
 
 
 def render(page: Page) -> str:

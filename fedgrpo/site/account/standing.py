@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,18 +104,17 @@ class Standing:
     units: tuple[UnitStanding, ...]
 
     @classmethod
-    def of(cls, policy: Policy, history: History, spent: Spent | None = None) -> Standing:
-        """Add up what the file holds.
+    def of(cls, policy: Policy, history: History, epsilon: Mapping[str, float]) -> Standing:
+        """Put together what the file holds.
 
         Parameters
         ----------
         policy, history:
             Of the site.
-        spent:
-            What it comes to, where it is known; else it is computed, which takes seconds.
+        epsilon:
+            What it comes to, by unit, as far as it is known.
         """
         counted = history.counted
-        known = spent or Spent.of(policy, history)
         return cls(
             releases=len(counted),
             most_releases=policy.rounds,
@@ -122,9 +122,9 @@ class Standing:
             delta=policy.delta,
             torn=bool(history.torn),
             units=tuple(
-                UnitStanding(unit, known.epsilon[unit], limits.largest_epsilon)
+                UnitStanding(unit, epsilon[unit], limits.largest_epsilon)
                 for unit in UNITS
-                if (limits := policy.limits(unit)) and unit in known.epsilon
+                if (limits := policy.limits(unit)) and unit in epsilon
             ),
         )
 

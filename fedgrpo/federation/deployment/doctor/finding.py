@@ -38,7 +38,13 @@ class Finding:
         """Whether a node does not start while it is so."""
         return bool(self.code) and TROUBLES[self.code].stops
 
+    @property
+    def waits(self) -> bool:
+        """Whether nothing was looked at, since something else is to be mended first."""
+        return self.code == _WAITS
 
+
+_WAITS = "after-others"
 Findings = Iterator[Finding]
 
 
@@ -69,4 +75,4 @@ def said(code: str, error: FedGRPOError) -> Finding:
 
 def waits(why: str) -> Finding:
     """A check that cannot be made while something else is wrong."""
-    return trouble("after-others", why=why)
+    return trouble(_WAITS, why=why)

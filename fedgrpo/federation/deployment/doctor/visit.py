@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedgrpo.federation.deployment.children import told_once
 from fedgrpo.federation.deployment.doctor.examine import Examined, examine
 from fedgrpo.federation.deployment.doctor.finding import Finding
 from fedgrpo.federation.deployment.doctor.registry import as_json
 from fedgrpo.federation.deployment.doctor.surroundings import Moment, Surroundings
-from fedgrpo.federation.deployment.log import log_to_stderr
 from fedgrpo.federation.deployment.site.checks import check_app, check_site
 from fedgrpo.federation.deployment.site.greeting import greet
 from fedgrpo.federation.deployment.site.site_file import SiteFile
@@ -30,8 +29,6 @@ from fedgrpo.site.node_folder import FINDINGS
 from fedgrpo.site.site import site_of
 
 LOG = logging.getLogger(__name__)
-
-_WAITS = "after-others"
 
 
 def before_start(site: SiteFile, *, no_policy: bool = False) -> None:
@@ -53,9 +50,8 @@ def main() -> None:
     """Do what came on standard input as a line of JSON: look at a node before its ``start``,
     ``greet`` its server, or look ``hourly``. What must not be is said as a line of JSON.
     """
-    said = json.loads(sys.stdin.readline())
+    said = told_once()
     site = SiteFile(**said["site"])
-    log_to_stderr()
     if said["what"] == Moment.HOURLY:
         visit(Surroundings(site, moment=Moment.HOURLY))
         _add_up(site)
@@ -89,7 +85,7 @@ def visit(here: Surroundings) -> list[Finding]:
     examined = list(examine(here))
     found = [finding for each in examined for finding in each.findings]
     for finding in found:
-        if not finding.is_good and finding.code != _WAITS:
+        if not (finding.is_good or finding.waits):
             told = {"code": finding.code, "cure": finding.cure}
             LOG.warning("%s: %s", finding.light, finding.line, extra=told)
     _keep(here, examined)
@@ -100,12 +96,12 @@ def _keep(here: Surroundings, examined: Sequence[Examined]) -> None:
     folder = here.folder
     if not folder or not folder.is_dir():
         return
-    told = [as_json(e.check, f) for e in examined if not e.check.private for f in e.findings]
+    public = [(e.check, f) for e in examined if not e.check.private for f in e.findings]
     hello = here.line.hello if here.line else None
     said = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "drift_s": round(hello.drift_s, 3) if hello else None,
-        "findings": told,
+        "findings": [as_json(check, f) for check, f in public if not f.waits],
     }
     try:
         content = json.dumps(said, indent=1).encode()

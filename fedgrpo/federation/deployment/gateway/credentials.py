@@ -19,7 +19,7 @@ from fedgrpo.federation.deployment.gateway.refused import RefusedError
 
 KEY, TIME, SIGNATURE = b"flwr-public-key", b"flwr-timestamp", b"flwr-signature"
 _LONGEST = 1024
-_CURE = "start the node with the key that the operator registered: fedgrpo node --key FILE"
+_CURE = "start the node with the key that the operator registered: key = ... in site.toml"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
+from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
 from fedgrpo.ground.errors import InvitationError, SettingsError
 from fedgrpo.settings import Settings
 from fedgrpo.settings.reading import faults
@@ -89,6 +90,12 @@ class Invitation(BaseModel):
     def fingerprint(self) -> str:
         """Of all of it, settings and token included, in four groups of four."""
         return fingerprint(_canonical(self.model_dump()))
+
+    @property
+    def question(self) -> bytes:
+        """What a site sends to ask whether it is open, or, signed, to join with it."""
+        said = {"site": self.site, "token": self.token, "fedgrpo": VERSION, "protocol": PROTOCOL}
+        return json.dumps(said).encode()
 
     @property
     def line(self) -> str:

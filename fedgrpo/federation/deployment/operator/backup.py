@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from fedgrpo.federation.deployment.operator.federation_file import FILE, FederationFile
+from fedgrpo.federation.deployment.operator.folder import StateFolder
 from fedgrpo.federation.deployment.operator.founding import write_service
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.wire.versions import VERSION
@@ -35,6 +36,7 @@ FOLDER, RUNS = "folder", "runs"
 """Members of the server's folder, and of the folder of run directories."""
 _OF_A_PROCESS = ("flwr", "fedgrpo-app", "inner.pem", "inner.key", "run-config.toml")
 """What a server makes anew at its start."""
+_LOGS = f"{FOLDER}/{StateFolder(Path()).log.parent}/"
 _PIECE = 1 << 20
 _UNREAD = (
     *(zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, AttributeError),
@@ -156,9 +158,9 @@ def _refuse_inside(file: Path, *folders: Path) -> None:
         raise RunError(f"{file.parent} is no folder", cure="make it, or name another one")
     if any(file.is_relative_to(folder) for folder in folders):
         raise RunError(
-            f"{file} would lie in what it is a copy of", cure="name a file elsewhere, at best on "
-            "another disk"
-        )  # fmt: skip
+            f"{file} would lie in what it is a copy of",
+            cure="name a file elsewhere, at best on another disk",
+        )
 
 
 def _files(folder: Path, runs: Path) -> Mapping[str, Path]:
@@ -179,8 +181,14 @@ def _below(folder: Path, *but: Path) -> Iterator[Path]:
 
 
 def _stamps(named: Mapping[str, Path]) -> Mapping[str, tuple[int, int, int] | None]:
-    """Tell files from what they were; where a run stands is written every moment, and is none."""
-    return {name: _stamp(path) for name, path in named.items() if path.name != STATUS}
+    """Tell files from what they were. What is written at any moment, and only tells what goes on,
+    is left out: where a run stands, and the log.
+    """
+    return {
+        name: _stamp(path)
+        for name, path in named.items()
+        if path.name != STATUS and not name.startswith(_LOGS)
+    }
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

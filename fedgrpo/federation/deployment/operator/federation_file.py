@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.ground.errors import SettingsError
-from fedgrpo.ground.files import own_copy
+from fedgrpo.ground.files import own_copy, toml_of
 from fedgrpo.report.watch.place import Place
 from fedgrpo.settings.reading import faults
 
@@ -64,8 +64,7 @@ class FederationFile(BaseModel):
         """
         path = folder.expanduser().absolute() / FILE
         try:
-            with path.open("rb") as file:
-                found = cls.model_validate(tomllib.load(file))
+            found = cls.model_validate(toml_of(path))
         except (FileNotFoundError, NotADirectoryError):
             raise SettingsError(
                 f"{folder} is no federation's folder: it has no {FILE}",

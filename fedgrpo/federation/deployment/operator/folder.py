@@ -36,6 +36,11 @@ class StateFolder:
         return cls(chosen_folder(path, "state folder", cure))
 
     @property
+    def log(self) -> Path:
+        """What the server's processes have said."""
+        return self.path / "logs" / "server.log"
+
+    @property
     def database(self) -> Path:
         """Of the SuperLink: registered nodes, runs, messages."""
         return self.path / "superlink.db"

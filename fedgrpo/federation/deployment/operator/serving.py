@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,9 @@ def serve(operator: Operator) -> None:
         alone(folder.path, SERVER_LOCK, cure="end that server, or name another folder"),
         listen(operator.host, operator.port) as outside,
         socket.create_server(("127.0.0.1", 0)) as inside,
-        ExitStack() as stack,
+        _page(operator) or nullcontext() as page,
     ):
-        page = _page(operator)
-        asyncio.run(
-            _serve(operator, folder, outside, inside, stack.enter_context(page) if page else None)
-        )
+        asyncio.run(_serve(operator, folder, outside, inside, page))
 
 
 def _page(operator: Operator) -> socket.socket | None:
@@ -116,7 +113,7 @@ async def _serve(
     book.sites()  # One that cannot be read is found out now.
     gateway = server(Gateway(inner, book), operator.certificate, operator.key)
     runtime = Runtime(address, str(folder.certificate), bearer, secret)
-    _say(operator, folder, outside)
+    _say(operator, folder, outside, page)
     async with asyncio.TaskGroup() as group:
         kept = [
             group.create_task(keep_running(name, begin))
@@ -178,10 +175,12 @@ def _watched(
     yield "the status page", lambda: start(WATCHED, told, keep=(descriptor,))
 
 
-def _say(operator: Operator, folder: StateFolder, outside: socket.socket) -> None:
+def _say(
+    operator: Operator, folder: StateFolder, outside: socket.socket, page: socket.socket | None
+) -> None:
     port = outside.getsockname()[1]
     LOG.info("sites reach this server at %s:%d", operator.host, port)
-    if operator.status_bind:
+    if page:
         shown = Place.of(operator.status_bind).address
         LOG.info("status page: %s (password: %s)", shown, folder.path / PASSWORD)
     if (folder.path / FILE).exists():

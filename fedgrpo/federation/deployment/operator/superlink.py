@@ -26,8 +26,6 @@ def main() -> None:
     certificate, key = Path(said["certificate"]), Path(said["key"])
     port = listening.getsockname()[1]
     app = superlink(Path(said["database"]), certificate, key, port, said["secret"])
-    # It would tell of each question that it is asked. Its import sets a level of its own.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     config = uvicorn.Config(
         Guard(app, said["bearer"]),
         ssl_certfile=certificate,

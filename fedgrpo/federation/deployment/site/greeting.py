@@ -16,12 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from fedgrpo.federation.deployment.flower_internals.control import AGE_S, sign
 from fedgrpo.federation.deployment.invitation.invitation import SYSTEM
 from fedgrpo.federation.deployment.site.site_file import known_authorities
-from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
+from fedgrpo.federation.wire.versions import PROTOCOL, TOLD_VERSION, VERSION
 from fedgrpo.ground.errors import RunError, VersionError
 
 PATIENCE_S = 15.0
-TOLD_VERSION = "fedgrpo-version"
-"""Header by which a node says what it runs, whenever it greets the server."""
 MOST_FAST_S, MOST_SLOW_S = -AGE_S[0], AGE_S[1]
 """How far a node's clock may be ahead of the server's, and behind it with its request's way."""
 
@@ -55,7 +53,7 @@ def greet(server: str, root: Path, key: Path) -> None:
         said = answer.json()
         theirs = said["fedgrpo"], said["protocol"]
     except (ValueError, KeyError, TypeError):
-        raise RunError(f"{server} is no fedgrpo server", cure="check --server") from None
+        raise foreign(server) from None
     if theirs != (VERSION, PROTOCOL):
         raise VersionError(
             f"the server runs fedgrpo {theirs[0]}, protocol {theirs[1]}; this node {VERSION}, "
@@ -116,14 +114,16 @@ def asked(
     except (OSError, ValueError):
         raise RunError(
             f"root certificate {root} cannot be read",
-            cure="name the file that the operator gave you with --ca",
+            cure="name the file that the operator gave you: ca = ... in site.toml",
         ) from None
     try:
         return request(server, trust, headers, path, body)
     except httpx.HTTPError as error:
         raise _unreachable(server, error) from None
     except httpx.InvalidURL:
-        raise RunError(f"--server {server!r} is no HOST:PORT", cure="fed.example:8443") from None
+        raise RunError(
+            f"server = {server!r} is no HOST:PORT", cure="write server = 'fed.example:8443'"
+        ) from None
 
 
 def trusting(root: str) -> ssl.SSLContext:
@@ -155,7 +155,7 @@ def _unreachable(server: str, error: httpx.HTTPError) -> RunError:
     said = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return RunError(
-            f"{server} shows a certificate that --ca does not vouch for: {said}",
+            f"{server} shows a certificate that the root certificate does not vouch for: {said}",
             cure="do not go on. Ask the operator, by telephone, for the right certificate: a proxy "
             "may stand in between, or an impostor",
         )
@@ -175,4 +175,9 @@ def refused(server: str, answer: httpx.Response) -> RunError:
         kind = WaitingError if waits else RunError
         return kind(f"{server} refuses this node: {said['detail']}", cure=said["extra"])
     except (ValueError, KeyError, TypeError):
-        return RunError(f"{server} is no fedgrpo server", cure="check --server")
+        return foreign(server)
+
+
+def foreign(server: str) -> RunError:
+    """Whoever answers is none of ours."""
+    return RunError(f"{server} is no fedgrpo server", cure="check server = ... in site.toml")

@@ -1,7 +1,8 @@
 """What ``fedgrpo node`` is: a SuperNode, and an executor that runs the installed app.
 
 Between the two is a Unix socket in a folder of mode 0700, and a secret: this node listens at no
-port, so other users of the machine have nothing to connect to.
+port but one for a status page where its people ask for it, so other users of the machine find
+nothing else to connect to.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def run_node(site: SiteFile, *, no_policy: bool) -> None:
         _socket(Path(sockets) / "node") as tasks,
         _socket(Path(sockets) / "model") as door,
     ):
-        asyncio.run(_run(site, tasks, door, watched))
+        asyncio.run(_run(site, folder, tasks, door, watched))
 
 
 def _folder(site: SiteFile) -> Path | None:
@@ -156,9 +157,13 @@ def _executor(site: SiteFile, runtime: Runtime, door: socket.socket) -> dict[str
 
 
 async def _run(
-    site: SiteFile, tasks: socket.socket, door: socket.socket, watched: Begin | None
+    site: SiteFile,
+    folder: Path | None,
+    tasks: socket.socket,
+    door: socket.socket,
+    watched: Begin | None,
 ) -> None:
-    secret, folder = secrets.token_urlsafe(32), _folder(site)
+    secret = secrets.token_urlsafe(32)
     contact = str(folder / CONTACT) if folder else ""
     begins = NodeStart(site.server, site.ca, site.key, site.node_config, secret, contact)
     descriptor = tasks.fileno()

@@ -16,6 +16,7 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import Book
 from fedgrpo.federation.deployment.operator import backup as backing
 from fedgrpo.federation.deployment.operator.backup import CONTENTS, back_up, restore
 from fedgrpo.federation.deployment.operator.federation_file import FederationFile
+from fedgrpo.federation.deployment.operator.folder import StateFolder
 from fedgrpo.federation.deployment.operator.keeping import is_left
 from fedgrpo.federation.deployment.operator.runs.asking import ask, wish_for
 from fedgrpo.federation.deployment.operator.wish import Wish
@@ -248,28 +249,46 @@ def test_what_is_no_tree_of_sums_is_refused(tmp_path):
     assert "no backup of fedgrpo" in refused(tmp_path / "x.backup", tmp_path)
 
 
-def test_a_copy_under_which_something_changes_is_made_again_or_refused(
-    folder, tmp_path, monkeypatch
-):
+def growing(monkeypatch, file, *, until):
+    """Let a file grow whenever a copy is made; returns what has one element a copy."""
     pack, calls = backing._pack, []
 
-    def changing(named, draft, *, until):
+    def changing(named, draft):
         calls.append(1)
         done = pack(named, draft)
         if len(calls) <= until:
-            with (folder / "runs" / "spring" / "ledger.jsonl").open("a") as file:
-                file.write("{}\n")
+            with file.open("a") as opened:
+                opened.write("{}\n")
         return done
 
-    monkeypatch.setattr(backing, "_pack", lambda n, d: changing(n, d, until=2))
+    monkeypatch.setattr(backing, "_pack", changing)
+    return calls
+
+
+def test_a_copy_under_which_something_changes_is_made_again_or_refused(
+    folder, tmp_path, monkeypatch
+):
+    ledger = folder / "runs" / "spring" / "ledger.jsonl"
+    calls = growing(monkeypatch, ledger, until=2)
     back_up(folder, tmp_path / "kept.backup")
     assert len(calls) == 3
-    monkeypatch.setattr(backing, "_pack", lambda n, d: changing(n, d, until=10**6))
+    growing(monkeypatch, ledger, until=10**6)
     with pytest.raises(RunError, match="would not be of one moment") as told:
         back_up(folder, tmp_path / "other.backup")
     assert "end the server" in told.value.cure
     assert not (tmp_path / "other.backup").exists()
     assert not list(tmp_path.glob(".backup-*"))
+
+
+def test_a_line_of_the_log_makes_no_copy_anew(folder, tmp_path, monkeypatch):
+    log = StateFolder(folder).log
+    log.parent.mkdir()
+    log.write_text("so far\n")
+    calls = growing(monkeypatch, log, until=10**6)
+    back_up(folder, tmp_path / "kept.backup")
+    assert len(calls) == 1
+    restore(tmp_path / "kept.backup", tmp_path / "again")
+    assert StateFolder(tmp_path / "again").log.read_text() == "so far\n"
 
 
 def test_an_interrupted_run_goes_on_from_a_backup_and_its_ledger_holds(folder, tmp_path):

@@ -52,6 +52,18 @@ def agreed(tmp_path):
     return file
 
 
+def test_a_file_that_an_editor_has_begun_with_a_mark_is_read(folder):
+    file = folder / "federation.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert FederationFile.read(folder).port == 9443
+
+
+def test_a_status_page_of_a_folder_without_a_federation_is_refused(tmp_path):
+    said = cli("server", tmp_path / "state", "--status-bind", "127.0.0.1:8450", code=2)
+    assert "fedgrpo server init" in " ".join(said.split())
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_folder_is_made_once_and_for_its_owner_alone(folder):
     assert folder.stat().st_mode & 0o077 == 0
     for key in ("ca.key", "server.key", "federation.toml"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib.metadata import requires, version
 
@@ -82,9 +81,8 @@ def _not_open(here: Surroundings, given: Invitation) -> str:
     """Why the server would not let anybody join with it; empty if it would, or cannot be asked."""
     if not here.line or not here.line.hello:
         return ""
-    said = {"site": given.site, "token": given.token, "fedgrpo": VERSION, "protocol": PROTOCOL}
     try:
-        ask(here.line, given.ca, {}, "/invited", json.dumps(said).encode())
+        ask(here.line, given.ca, {}, "/invited", given.question)
     except RefusedError as refused:
         return refused.problem if refused.status in _CLOSED else ""
     return ""

@@ -40,7 +40,7 @@ def memory(here: Surroundings) -> Findings:
 def processors(here: Surroundings) -> Findings:
     """Threads that the site's file asks for, and cores that the machine or a container gives."""
     cores, quota = usable_cores(here.machine.cgroup), paid_cores(here.machine.cgroup)
-    threads = here.site.threads if here.site else 0
+    threads = int(here.config.get("threads", 0))
     if quota < 1:
         yield trouble("quota-small", quota=f"{quota:.2g}")
     if threads > cores:

@@ -79,9 +79,8 @@ def admit(book: Book, asking: Asking, key: str, now: float) -> Enrolled:
     _check_version(asking)
     _check(book.sites(), asking, key, now)
 
-    def waiting(before: Enrolled | None) -> Enrolled:
-        sites = book.sites() if before is None else {**book.sites(), asking.site: before}
-        site = _check(sites, asking, key, now)
+    def waiting(_: Enrolled | None) -> Enrolled:
+        site = _check(book.sites(), asking, key, now)
         known = {"used_by": key, "version": asking.fedgrpo}
         return site.model_copy(update=known if site.key == key else {**known, "waiting": key})
 

@@ -17,6 +17,8 @@ from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
 
 FILE, LOCK = "sites.json", ".sites.lock"
+WAITS, TAKES_PART = "waits for confirmation", "takes part"
+"""States of sites that others ask about."""
 
 
 class Enrolled(BaseModel):
@@ -70,9 +72,9 @@ class Enrolled(BaseModel):
     def state(self, now: float) -> str:
         """What the site is at the moment, in words of a fixed list."""
         if self.waiting:
-            return "waits for confirmation"
+            return WAITS
         if self.key:
-            return "takes part"
+            return TAKES_PART
         if self.token and not self.used_by:
             return "invited" if now < self.expires else "invitation expired"
         return "revoked"

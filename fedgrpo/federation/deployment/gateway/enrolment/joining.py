@@ -30,6 +30,7 @@ from fedgrpo.federation.deployment.gateway.enrolment.book import (
 )
 from fedgrpo.federation.deployment.gateway.rates import Rate, Rates
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
+from fedgrpo.federation.wire.versions import TOLD_VERSION
 from fedgrpo.ground.errors import RunError
 
 LOG = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ ATTEMPTS = Rate(0.5, 20)
 """How often an address may try to join."""
 VERSIONS = Rate(0.01, 5)
 """How often a site may say that it runs another version: each time is a write of the book."""
-TOLD_VERSION, A_VERSION = b"fedgrpo-version", re.compile(rb"[0-9A-Za-z.+!-]{1,40}")
-"""Header in which a node says it, and what can be one."""
+A_VERSION = re.compile(rb"[0-9A-Za-z.+!-]{1,40}")
+"""What can be one."""
 WAITS = 423
 """HTTP's ``locked``: of a key that the operator has yet to confirm."""
 
@@ -103,7 +104,7 @@ class Enrolling:
 
     async def hear_version(self, key: str, headers: Mapping[bytes, bytes]) -> None:
         """Keep what a site's node says that it runs, if that is news. Nothing is refused for it."""
-        said, sites = headers.get(TOLD_VERSION, b""), self.sites()
+        said, sites = headers.get(TOLD_VERSION.encode(), b""), self.sites()
         name = next((name for name, site in sites.items() if site.key == key), "")
         if not name or not A_VERSION.fullmatch(said):
             return

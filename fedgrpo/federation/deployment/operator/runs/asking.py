@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedgrpo.federation.deployment.operator.folder import StateFolder
-from fedgrpo.federation.deployment.operator.runs.present import SeenSite, of_other_versions
+from fedgrpo.federation.deployment.operator.runs.present import SeenSite
 from fedgrpo.federation.deployment.operator.runs.seen import SeenRun, seen_run
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.federation.wire.versions import VERSION
@@ -52,7 +52,7 @@ def check_versions(sites: tuple[SeenSite, ...]) -> None:
     VersionError
         With the list of them.
     """
-    if others := ", ".join(of_other_versions(sites)):
+    if others := ", ".join(f"{site.name} ({site.version})" for site in sites if site.differs):
         raise VersionError(
             f"this server runs fedgrpo {VERSION}, and not so {others}",
             cure=f"have them install {VERSION}, from the wheel that you name, and start their nodes"

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.federation.deployment.flower_internals.control import KnownNode
-from fedgrpo.federation.deployment.gateway.enrolment.book import Book, Enrolled, Sites
+from fedgrpo.federation.deployment.gateway.enrolment.book import (
+    TAKES_PART,
+    WAITS,
+    Book,
+    Enrolled,
+    Sites,
+)
 from fedgrpo.federation.deployment.gateway.inner import Inner
 from fedgrpo.federation.deployment.gateway.refused import RefusedError
 from fedgrpo.federation.deployment.operator.folder import StateFolder
@@ -16,8 +22,8 @@ from fedgrpo.federation.wire.versions import VERSION
 from fedgrpo.ground.errors import RunError
 from fedgrpo.report.wording import ago
 
-TAKES_PART, BY_HAND = "takes part", "registered by hand"
-"""States of sites for which rounds wait."""
+BY_HAND = "registered by hand"
+"""State of a site of which the book has nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,16 @@ class SeenSite:
     def takes_part(self) -> bool:
         """Whether rounds wait for it."""
         return self.state in (TAKES_PART, BY_HAND)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its key is to be confirmed."""
+        return self.state == WAITS
+
+    @property
+    def differs(self) -> bool:
+        """Whether it takes part and runs another version than this server."""
+        return self.takes_part and self.version not in ("", VERSION)
 
     def whereabouts(self, now: float) -> str:
         """Whether it is there, in words; empty if nobody can say."""
@@ -187,15 +203,6 @@ def waiting_line(sites: Sequence[SeenSite], needed: int, now: float) -> str:
     if len(part) < needed:
         line += f"; a round needs {needed}, and {len(part)} take part: invite more"
     return line
-
-
-def of_other_versions(sites: Sequence[SeenSite]) -> list[str]:
-    """Name the sites that take part and run another version than this server, each with its own."""
-    return [
-        f"{site.name} ({site.version})"
-        for site in sites
-        if site.state == TAKES_PART and site.version not in ("", VERSION)
-    ]
 
 
 def present(folder: Path, now: float) -> tuple[SeenSite, ...]:

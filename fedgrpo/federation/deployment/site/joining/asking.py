@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from fedgrpo.federation.deployment.site.greeting import (
     WaitingError,
     asked,
     credentials,
+    foreign,
     greet,
     read_key,
     refused,
 )
-from fedgrpo.federation.wire.versions import PROTOCOL, VERSION
-from fedgrpo.ground.errors import RunError
 
 LOOK_S = 3.0
 """Between two questions whether the operator has confirmed the key."""
@@ -66,21 +64,15 @@ def ask_in(invitation: Invitation, root: Path, key: Path) -> Asked:
     RunError
         If the server cannot be reached, or does not let the site in.
     """
-    said = {
-        "site": invitation.site,
-        "token": invitation.token,
-        "fedgrpo": VERSION,
-        "protocol": PROTOCOL,
-    }
-    body = json.dumps(said).encode()
-    answer = asked(invitation.server, root, credentials(read_key(key)), "/join", body)
+    shown = credentials(read_key(key))
+    answer = asked(invitation.server, root, shown, "/join", invitation.question)
     if answer.status_code != httpx.codes.OK:
         raise refused(invitation.server, answer)
     try:
         said = answer.json()
         return Asked(bool(said["confirmed"]), bool(said["before"]))
     except (ValueError, KeyError, TypeError):
-        raise RunError(f"{invitation.server} is no fedgrpo server", cure="check it") from None
+        raise foreign(invitation.server) from None
 
 
 def leave(server: str, root: Path, key: Path) -> None:

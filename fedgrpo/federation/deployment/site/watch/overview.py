@@ -26,7 +26,8 @@ from fedgrpo.site.site import site_of
 GRAIN = 10**8
 SILENT_S = 180.0
 """A node that runs hears of its server more often, but while it answers an order."""
-_SERVICE, _UNLOOKED = 20, "after-others"
+_SERVICE = 20
+"""Number of the doctor's check of what starts the node."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
     """
     folder = node_folder(site.node_config, Settings())
     assert folder, "no node of a simulation"
-    account, last, broken = _account(site, add_up=add_up)
+    account, last, answer_s, broken = _account(site, add_up=add_up)
     process, visit = running(folder), _visit(folder / FINDINGS)
     seen = SiteOverview(
         server=site.server,
@@ -151,7 +152,7 @@ def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
         page=Place.of(site.status_bind).address if site.status_bind else "",
         time=time.time(),
     )
-    return replace(seen, problems=(*_now(seen, _answer_s(site)), *broken, *visit.problems))
+    return replace(seen, problems=(*_now(seen, answer_s), *broken, *visit.problems))
 
 
 def _there(folder: Path) -> Path:
@@ -166,23 +167,20 @@ def _changed(file: Path) -> float:
 
 def _account(
     site: SiteFile, *, add_up: bool
-) -> tuple[Standing | None, LastRelease | None, tuple[Problem, ...]]:
+) -> tuple[Standing | None, LastRelease | None, float, tuple[Problem, ...]]:
+    """How it stands, its last release, seconds that an answer takes, and why it cannot be read."""
+    answer_s = 0.0
     try:
         if own := site_of(site.node_config):
+            answer_s = own.policy.answer_after_s
             if add_up:
                 own.standing()
             standing, made = own.seen_standing()
-            return standing, LastRelease(made.at, made.run, made.round) if made else None, ()
+            last = LastRelease(made.at, made.run, made.round) if made else None
+            return standing, last, answer_s, ()
     except PolicyError as error:
-        return None, None, (Problem("account-broken", error.problem, error.cure),)
-    return None, None, ()
-
-
-def _answer_s(site: SiteFile) -> float:
-    with contextlib.suppress(PolicyError):
-        if own := site_of(site.node_config):
-            return own.policy.answer_after_s
-    return 0.0
+        return None, None, answer_s, (Problem("account-broken", error.problem, error.cure),)
+    return None, None, answer_s, ()
 
 
 def _now(seen: SiteOverview, answer_s: float) -> Iterator[Problem]:
@@ -199,7 +197,7 @@ def _visit(file: Path) -> Visit:
     try:
         said = json.loads(file.read_bytes())
         found = list(said["findings"])
-        lights = [str(each["light"]) for each in found if each["code"] != _UNLOOKED]
+        lights = [str(each["light"]) for each in found]
         return Visit(
             time=datetime.fromisoformat(said["at"]).timestamp(),
             lights={light: lights.count(light) for light in ("green", "yellow", "red")},
@@ -208,7 +206,7 @@ def _visit(file: Path) -> Visit:
             problems=tuple(
                 Problem(each["code"], f"{each['light']}: {each['line']}", each["cure"])
                 for each in found
-                if each["light"] != "green" and each["code"] != _UNLOOKED
+                if each["light"] != "green"
             ),
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from fedgrpo.federation.deployment.site.watch.overview import SiteOverview
 from fedgrpo.federation.deployment.site.watch.telling import (
@@ -25,7 +24,7 @@ def page(seen: SiteOverview) -> Page:
         problems=seen.problems,
         parts=[_account(seen), _node(seen)],
         picture="",
-        written=datetime.fromtimestamp(seen.time, UTC).strftime("%d %B %Y, %H:%M:%S UTC"),
+        time=seen.time,
     )
 
 

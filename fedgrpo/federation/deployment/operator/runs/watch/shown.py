@@ -40,7 +40,7 @@ def page(seen: Overview) -> Page:
             _machine(seen),
         ],
         picture=f"rounds of {run.name} so far, drawn" if run and run.latest else "",
-        written=datetime.fromtimestamp(seen.time, UTC).strftime("%d %B %Y, %H:%M:%S UTC"),
+        time=seen.time,
     )
 
 
@@ -80,7 +80,7 @@ def _site(site: SeenSite, seen: Overview) -> Sequence[Cell]:
             {True: "good", False: "bad"}.get(site.online, "soft"),  # type: ignore[arg-type]
         ),
         Cell(str(site.node or "–"), "soft"),
-        Cell(site.version or "–", "" if site.version in ("", seen.version) else "bad"),
+        Cell(site.version or "–", "bad" if site.differs else ""),
         Cell(without or "–", "" if drop else "soft"),
         Cell(drop.cure if drop else "", "soft"),
     )
@@ -173,7 +173,7 @@ def samples(seen: Overview) -> Iterator[Sample]:
     yield Sample("fedgrpo_server_up", seen.running)
     yield Sample("fedgrpo_sites", len(part))
     yield Sample("fedgrpo_sites_online", sum(bool(site.online) for site in part))
-    waiting = sum(site.state == "waits for confirmation" for site in seen.sites)
+    waiting = sum(site.waits for site in seen.sites)
     yield Sample("fedgrpo_sites_waiting", waiting)
     for site in part:
         named = {"site": site.name}

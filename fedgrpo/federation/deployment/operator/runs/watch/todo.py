@@ -44,9 +44,9 @@ def _of_the_run(run: SeenRun | None) -> Iterator[Problem]:
 
 def _of_sites(seen: Overview) -> Iterator[Problem]:
     for site in seen.sites:
-        if site.state == "waits for confirmation":
+        if site.waits:
             yield _problem("site-waits", f"{site.name} has joined, and waits for its confirmation")
-        if site.version and site.takes_part and site.version != seen.version:
+        if site.differs:
             yield _problem(
                 "site-version",
                 f"{site.name} has fedgrpo {site.version}, and this server {seen.version}",
