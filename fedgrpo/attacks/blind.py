@@ -62,8 +62,10 @@ def stale(vector: Floats, knowledge: Knowledge, *, share: float = 1.0) -> Floats
     Options: ``share``. Below 1, the replay is brought to the own update's length, which may have
     changed since, and is this share of what is sent; the rest is the own update.
     """
-    if knowledge.first is None or share == 1:
-        return np.asarray(vector if knowledge.first is None else knowledge.first)
+    if knowledge.first is None:
+        return np.asarray(vector)
+    if share == 1:
+        return np.asarray(knowledge.first)
     return (1 - share) * vector + share * scaled_like(knowledge.first, vector, knowledge.update)
 
 

@@ -91,7 +91,7 @@ def evaluation_prompts(settings: Settings) -> list[PromptRow]:
     """
     wanted, data = settings.evaluation.prompts, settings.data
     if settings.evaluation.source:
-        return _sorted(Source.of(data, settings.evaluation.source), data.max_failing)[0][:wanted]
+        return _read_apart(settings)[:wanted]
     if data.source == "tasks":
         return generate(data.tasks, wanted, [1.0] * len(data.tasks), settings.seed, held_out=True)
     return _split(settings)[0]
@@ -169,6 +169,13 @@ def _own(settings: Settings, node_config: Mapping[str, Scalar]) -> Source:
 def _read(settings: Settings) -> tuple[list[PromptRow], list[DataError]]:
     """The scenario's source: rows that can be used, and why others cannot."""
     return _sorted(Source.of(settings.data), settings.data.max_failing)
+
+
+@lru_cache(maxsize=2)
+def _read_apart(settings: Settings) -> list[PromptRow]:
+    """Rows of ``evaluation.source`` that can be used."""
+    data = settings.data
+    return _sorted(Source.of(data, settings.evaluation.source), data.max_failing)[0]
 
 
 def _sorted(source: Source, most: float) -> tuple[list[PromptRow], list[DataError]]:

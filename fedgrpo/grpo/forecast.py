@@ -22,6 +22,7 @@ from torch import Tensor
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.grpo.isolated.sampling import MOST_PROMPTS
 from fedgrpo.grpo.isolated.shapes import Layout, TeachingShape
+from fedgrpo.grpo.isolated.slots import is_captured
 from fedgrpo.grpo.isolated.teaching import batch_loss, teaching_batch
 from fedgrpo.grpo.learning.update import checkpointed
 from fedgrpo.grpo.rollout import scoring
@@ -163,7 +164,9 @@ def foretold_apart(policy: Policy, layout: Layout) -> Forecast:
     slots = layout.slots * (
         cache_bytes(adapter.causal, width + length) + choice_bytes(adapter.causal)
     )
-    return Forecast(seen + slots + adapter.merged_bytes, max(updates), 0, free)
+    # Slots that a GPU replays stay where they are while it learns.
+    kept = slots if is_captured(adapter.causal) else 0
+    return Forecast(seen + slots + adapter.merged_bytes, max(updates) + kept, 0, free)
 
 
 def _sampling_bytes(policy: Policy, longest: int, rows: int, group: int) -> int:

@@ -26,8 +26,9 @@ are refused before anything starts, by the site of each client too.
 
 `start = "language_model"` at the top of a scenario fills what it does not set with values for
 models of 0.1 to 8 B parameters, with prompt-level privacy and without; `fedgrpo/settings/starts.py`
-has them. It is used up when a command of fedgrpo reads the scenario: `flwr run -c` does not know
-it.
+has them. With privacy a server that is trusted to add the noise is among them (`privacy.noise =
+"server"`, `aggregation.protocol = "plain"`), unless the scenario sets others. `start` is used up
+when a command of fedgrpo reads the scenario: `flwr run -c` does not know it.
 """
 
 

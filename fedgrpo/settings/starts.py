@@ -27,7 +27,8 @@ _OPEN: Values = {
 }
 _HIDDEN: Values = {
     "adapter": {"kind": "tiny_lora", "rank": 2, "projection_dim": 4},
-    # Small: each prompt says a direction, none more than another; Adam minds no scale.
+    # By a server that is trusted with it. The norm is small: each prompt says a direction, none
+    # more than another; Adam minds no scale.
     "privacy": {"noise": "server", "clipping_norm": 1e-3},
     "aggregation": {"protocol": "plain"},
     "server": {"learning_rate": 0.02, "final_rate": 0.5},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,7 @@ def test_what_clients_differ_by_shrinks_as_the_paper_says(decay: float) -> None:
     assert found == pytest.approx((1 - decay) / (1 + decay), rel=0.1)
 
 
+@cache
 def progress(decay: float, attack: str) -> float:
     """Mean cosine between the rule's result, behind as much momentum of the server where clients
     have none, and the way that all honest updates have in common: a twentieth of their squares, as

@@ -12,7 +12,8 @@ def drawn(nodes: Sequence[int], size: int, secret: bytes, run: str, number: int)
 
     Uniform for whoever does not hold the secret, and anew in each round. Each node has a rank of
     its own: a round that is repeated with some nodes more or less asks the others again, of whom
-    each keeps its release, instead of charging new ones.
+    each keeps its release, instead of charging new ones. (Flower gives the nodes of a simulation
+    other ids when it is resumed: other clients are drawn then.)
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from fedgrpo.grpo.isolated.slots import Sampled, SamplingShape, Seen, Slots, forward, is_captured
 from fedgrpo.grpo.rollout.choice.warping import NOTHING
-from fedgrpo.grpo.rollout.replay import BUSY, kept
+from fedgrpo.grpo.rollout.replay import BUSY, keep_nothing, kept
 from fedgrpo.grpo.rollout.sampling import SamplingPlan
 from fedgrpo.model.kernels.attention import new_cache
 from fedgrpo.model.kernels.grid_attention import PlainGrid, only, prompt_hidden
@@ -64,16 +64,21 @@ def sample_grid(
 def _slots(
     model: PreTrainedModel, shape: SamplingShape, plan: SamplingPlan, seen: Sequence[Seen]
 ) -> Slots:
-    """Slots for these prompts; on a GPU those that were captured before, whose room is for as many
-    prompts as a call may have.
+    """Slots for these prompts; on a GPU those that were captured last, if they are of this shape,
+    whose room is for as many prompts as a call may have.
     """
     plan = replace(plan, stops=None)
     most = plan.group_size * sum(len(part.logits) for part in seen)
     if not is_captured(model):
         return Slots(model, shape, plan, seen[0], most)
     most = max(most, plan.group_size * MOST_PROMPTS)
-    key = ("slots", shape, plan, most)
-    return kept(model, key, lambda: Slots(model, shape, plan, seen[0], most))
+
+    def made() -> Slots:
+        # One set of buffers at a time is what was foretold.
+        keep_nothing(model)
+        return Slots(model, shape, plan, seen[0], most)
+
+    return kept(model, ("slots", shape, plan, most), made)
 
 
 def _prefilled(

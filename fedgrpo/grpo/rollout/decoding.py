@@ -92,7 +92,7 @@ class Decoder:
         self._ends = torch.tensor(decoding.eos_ids, device=device)
         # What grows is another step every time.
         is_fixed = all(isinstance(stream, FixedStream) for stream in streams)
-        self._replay = Replay(self.step, self.state()) if is_fixed else self.step
+        self._replay = Replay(self.step, self.state()) if is_fixed else None
 
     def state(self) -> list[Tensor]:
         """All that decides the next step, but for keys and values."""
@@ -132,7 +132,10 @@ class Decoder:
 
     def advance(self) -> None:
         """One step, replayed where it was captured."""
-        self._replay()
+        if self._replay:
+            self._replay()
+        else:
+            self.step()
 
     def step(self) -> None:
         """Take every row's last token, and choose its next one."""

@@ -8,6 +8,7 @@ device. ``tests/grpo/rollout/test_decoding.py`` holds every step against both on
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -29,13 +30,15 @@ class Replay:
     Parameters
     ----------
     step:
-        Reads and writes buffers that stay where they are.
+        Reads and writes buffers that stay where they are: a method of whoever keeps this. It is
+        held weakly, so that the buffers go with the last who holds them: a circle would keep them
+        until the garbage collector comes, which knows nothing of their size.
     state:
         Those that decide what the next step does: put back after the warm-up, whose steps are none.
     """
 
     def __init__(self, step: Callable[[], None], state: Sequence[Tensor]) -> None:
-        self._step, self._state = step, tuple(state)
+        self._method, self._state = weakref.WeakMethod(step), tuple(state)
         self._graph: Any = None
 
     def __call__(self) -> None:
@@ -46,6 +49,11 @@ class Replay:
         if self._graph is None:
             self._graph = self._captured()
         self._graph.replay()
+
+    def _step(self) -> None:
+        step = self._method()
+        assert step, "whoever is asked for a step is there"
+        step()
 
     def _captured(self) -> Any:
         kept = [buffer.clone() for buffer in self._state]

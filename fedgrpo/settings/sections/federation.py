@@ -13,7 +13,8 @@ class FederationSettings(Section):
     cohort: int = 0
     """Clients that the server draws anew for each round among those online, before it asks any; 0
     asks all. At least ``min_clients``: what drops out is not replaced. No epsilon is smaller for
-    it, since the server, who draws, sees who takes part.
+    it, since the server, who draws, sees who takes part. A simulation through Flower draws others
+    once it is resumed, as its nodes then have other ids.
     """
     wait_s: float = 300.0
     """Seconds to wait for them."""

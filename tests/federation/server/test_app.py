@@ -67,10 +67,11 @@ def test_the_best_adapter_on_held_out_prompts_is_kept_beside_the_last(tmp_path):
 
 @pytest.mark.slow
 def test_a_kill_before_the_best_adapter_is_kept_loses_it_not(tmp_path):
-    settings = make_settings(rounds=3, run__directory=str(tmp_path), evaluation__every=1)
+    settings = make_settings(rounds=2, run__directory=str(tmp_path), evaluation__every=1)
 
     def killed(settings, adapter, folder):
-        if len(read_rows(tmp_path)) == 3:
+        # After the first round, which is better than the start whatever its noise.
+        if len(read_rows(tmp_path)) == 2:
             raise KeyboardInterrupt
         save(settings, adapter, folder)
 

@@ -2,6 +2,9 @@
 batch left full, it draws what it draws step by step.
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +47,33 @@ def test_replayed_slots_draw_the_same(monkeypatch: pytest.MonkeyPatch, plan: Sam
         assert torch.equal(after.logps, before.logps)
         assert torch.equal(after.ended, before.ended)
         assert after.sound.all()
+
+
+@torch.no_grad()
+def test_buffers_go_with_the_last_who_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the garbage collector, which knows nothing of their size; of those that are captured
+    a model keeps one set.
+    """
+    made: list[weakref.ref[Slots]] = []
+    plain = Slots.run
+
+    def run(slots: Slots, *args: object) -> Sampled:
+        made.append(weakref.ref(slots))
+        return plain(slots, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Slots, "run", run)
+    model = random_llama()
+    gc.disable()
+    try:
+        sampled(model, PROMPTS, PLAIN)
+        assert made[0]() is None
+        for module in (sampling, slots):
+            monkeypatch.setattr(module, "is_captured", lambda _: True)
+        for plan in (PLAIN, PLAIN, KNOBS):
+            sampled(model, PROMPTS, plan)
+    finally:
+        gc.enable()
+    assert [each() is None for each in made[1:]] == [True, True, False]
 
 
 @torch.no_grad()
