@@ -17,10 +17,15 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 TINY = """
 rounds = 1
 data = { prompts_per_client = 30, min_prompts = 3 }
-grpo = { prompts_per_step = 2, group_size = 2, max_completion_length = 4 }
+grpo = { prompts_per_step = 2, group_size = 4, max_completion_length = 4, overlong_share = 0.1 }
+reward = { functions = ["rewards.py:varied"] }
 privacy = { unit = "none" }
 evaluation = { prompts = 4 }
 simulation = { clients = 9 }
+"""
+VARIED = """
+def varied(completions, **_):
+    return [hash(text) % 97 / 97 for text in completions]
 """
 SWEEP = """
 scenario = "tiny.toml"
@@ -77,6 +82,7 @@ def test_without_extras_every_command_but_rays_works_and_a_simulation_says_so(
     fedgrpo: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "rewards.py").write_text(VARIED)
     (tmp_path / "sweep.toml").write_text(SWEEP)
     (tmp_path / "policy.toml").write_text((ROOT / "clients" / "policy.toml").read_text())
     said = ran(fedgrpo, "simulate tiny.toml", tmp_path)
