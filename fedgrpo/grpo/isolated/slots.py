@@ -108,7 +108,15 @@ def choose(
 
 def is_captured(model: PreTrainedModel) -> bool:
     """Whether turns are replayed as a graph, so that looking at what came of them costs a wait."""
-    return bool(model.device.type == "cuda")
+    return bool(model.device.type == "cuda") and not waits(model)
+
+
+def waits(model: PreTrainedModel) -> bool:
+    """Whether a pass of a model waits for the device, which no graph can: rotary frequencies that
+    change with the length of rows do, to look at it.
+    """
+    kinds = (str(getattr(part, "rope_type", "")) for part in model.modules())
+    return any("dynamic" in kind or "longrope" in kind for kind in kinds)
 
 
 class Slots:

@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedgrpo.grpo.isolated import sampling, slots
 from fedgrpo.grpo.isolated.sampling import sample_grid
@@ -92,3 +93,15 @@ def test_a_turn_moves_no_buffer_and_waits_for_nothing(plan: SamplingPlan) -> Non
     assert [buffer.data_ptr() for buffer in after] == before
     assert not [name for name in called.names if any(wait in name for wait in WAITS)]
     assert any("index_put" in name for name in called.names), "the mode sees the turn"
+
+
+@pytest.mark.parametrize("kind", ["default", "linear", "dynamic"])
+def test_a_model_whose_pass_waits_for_the_device_is_known(kind: str) -> None:
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
+    small = {"vocab_size": 16, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlamaConfig.from_dict({**small, "num_attention_heads": 2, "rope_parameters": rope})
+    model = LlamaForCausalLM(config)
+    with Called() as called, torch.no_grad():
+        model(torch.ones(1, 3, dtype=torch.long), position_ids=torch.arange(3)[None])
+    waited = any("_local_scalar_dense" in name for name in called.names)
+    assert slots.waits(model) == (kind == "dynamic") == waited
