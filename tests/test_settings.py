@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.federation.wire.app_bundle import config_table, to_toml
-from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.errors import MOVING, SettingsError
 from fedgrpo.settings import RENAMED, Settings
 from fedgrpo.settings.protocols.base import required_clients
 from fedgrpo.settings.protocols.buckets import secret_threshold
@@ -24,7 +24,9 @@ CHANGES = st.fixed_dictionaries(
     {},
     optional={
         "rounds": st.integers(1, 1000),
-        "model.name": st.text(st.characters(codec="utf-8"), min_size=1),
+        "model.name": st.text(st.characters(codec="utf-8"), min_size=1).filter(
+            lambda name: not MOVING.search(name)
+        ),
         "adapter.alpha": st.floats(0.1, 1e6),
         "data.tasks": st.sampled_from([("add",), ("add", "sort")]),
         "reward.minimum": st.floats(-10, 0.5),
