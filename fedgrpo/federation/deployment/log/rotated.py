@@ -67,7 +67,8 @@ class RotatedFile(logging.Handler):
 
     def _put_aside(self, file: int) -> None:
         """Move the files one on; if another process is at it, leave it to that one."""
-        lock = os.open(self._path.with_name(f".{self._path.name}.lock"), os.O_RDWR | os.O_CREAT)
+        name = f".{self._path.name}.lock"
+        lock = os.open(self._path.with_name(name), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._is_at_its_place(file):

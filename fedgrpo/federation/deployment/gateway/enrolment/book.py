@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fedgrpo.federation.deployment.invitation.fingerprint import fingerprint
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.files import replace_file
+from fedgrpo.ground.files import owner_only, replace_file
 
 FILE, LOCK = "sites.json", ".sites.lock"
 WAITS, TAKES_PART = "waits for confirmation", "takes part"
@@ -140,7 +140,7 @@ class Book:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Wait for whoever else is changing it, which takes milliseconds."""
-        with (self._folder / LOCK).open("w") as lock:
+        with open(self._folder / LOCK, "w", opener=owner_only) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
