@@ -44,6 +44,7 @@ def refuse(*arguments: str) -> str:
         (["rounds=three"], "rounds = 'three'", "correct rounds"),
         (["rounds"], "--set 'rounds' is no KEY=VALUE", "--set rounds=3"),
         (["=3"], "--set '=3' is no KEY=VALUE", "--set rounds=3"),
+        (["rounds=3", "rounds = 4"], "--set gives rounds twice", "leave one of the two out"),
         (["data.source=none.jsonl"], "none.jsonl does not exist", "check the path"),
         (["evaluation.source=none.jsonl"], "none.jsonl does not exist", "check the path"),
         (["data.tasks=[]"], "data.tasks is empty", "choose from add"),

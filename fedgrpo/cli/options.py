@@ -42,15 +42,17 @@ Overrides = Annotated[
 
 def parse_overrides(overrides: Sequence[str] | None) -> dict[str, object]:
     """Read ``key=value`` pairs. A value is TOML, or text without quotes: ``robust.rule=mean``.
-    Raises SettingsError if one is no pair.
+    Raises SettingsError if one is no pair, or a key comes twice.
     """
     parsed: dict[str, object] = {}
     for override in overrides or ():
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise SettingsError(f"--set {override!r} is no KEY=VALUE", cure="write --set rounds=3")
+        if (name := key.strip()) in parsed:
+            raise SettingsError(f"--set gives {name} twice", cure="leave one of the two out")
         try:
-            parsed[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+            parsed[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            parsed[key.strip()] = value.strip()
+            parsed[name] = value.strip()
     return parsed

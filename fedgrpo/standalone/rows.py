@@ -40,15 +40,21 @@ def step_row(step: int, metrics: StepMetrics | None, warnings: Sequence[str]) ->
 
 
 def measured(
-    row: RoundRow, sampled: Answers, greedy: Answers, kl: float, seconds: float
+    row: RoundRow,
+    sampled: Answers,
+    greedy: Answers,
+    by: Mapping[str, dict[str, float]],
+    kl: float,
+    seconds: float,
 ) -> RoundRow:
-    """Add held-out figures to a row."""
+    """Add held-out figures to a row; ``by`` are those of each value of ``evaluation.by``."""
     return replace(
         row,
         sampled=sampled.reward,
         greedy=greedy.reward,
         kl_base=kl,
         held_out_rewards=by_reward(sampled, greedy),
+        held_out_by=dict(by),
         seconds={**row.seconds, "evaluate": seconds},
     )
 

@@ -224,7 +224,10 @@ class Session:
         self._say("evaluate")
         started, held_out = time.monotonic(), self.parts.held_out
         sampled, greedy = held_out.sampled(), held_out.greedy()
-        row = measured(row, sampled, greedy, held_out.drift(sampled), time.monotonic() - started)
+        answers = {"sampled": sampled, "greedy": greedy}
+        by = held_out.by(self.parts.settings.evaluation.by, answers)
+        kl, seconds = held_out.drift(sampled), time.monotonic() - started
+        row = measured(row, sampled, greedy, by, kl, seconds)
         self.writer.samples(row.round, held_out.samples(sampled))
         if row.sampled is not None and row.sampled > self.best:
             self.best = row.sampled

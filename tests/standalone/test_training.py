@@ -104,9 +104,14 @@ def test_a_run_leaves_its_rows_adapters_picture_and_summary(whole: tuple[Path, s
     evaluated = [row for row in found.rows if row.sampled is not None]
     assert [row.round for row in evaluated] == [0, 3, 6, 8]
     assert all(row.held_out_rewards["exact_match"]["sampled"] == row.sampled for row in evaluated)
+    for row in evaluated:
+        assert set(row.held_out_by) <= {"add", "maximum", "reverse", "sort"}
+        shares = [means["sampled"] for means in row.held_out_by.values()]
+        assert min(shares) <= row.sampled <= max(shares)
     summary = found.summary
     assert summary is not None
     assert summary.training is not None
+    assert summary.reward.by.keys() == evaluated[0].held_out_by.keys()
     assert summary.rounds == 8
     # Two passes over each batch of 3 x 4 completions.
     assert summary.training.completions == 4 * 3 * 4
