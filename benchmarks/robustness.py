@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING
 from robustness_cells import (
     PLAIN,
     RECOMMENDED,
-    STAGES,
     TRIGGERED,
     TRIGGERS,
     Cell,
@@ -41,6 +40,7 @@ from robustness_cells import (
     settings_of,
     thrown_out,
 )
+from robustness_stages import STAGES
 
 if TYPE_CHECKING:
     import numpy as np
