@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING
 from robustness_cells import (
     PLAIN,
     RECOMMENDED,
-    STAGES,
     TRIGGERED,
     TRIGGERS,
     Cell,
@@ -39,9 +38,13 @@ from robustness_cells import (
     record,
     recorded,
     settings_of,
+    thrown_out,
 )
+from robustness_stages import STAGES
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fedgrpo.data.prompts import PromptRow
     from fedgrpo.settings import Settings
 
@@ -81,9 +84,7 @@ WATCHED, _CLOSED = "watched_mixing", list[bool]()
 
 def watch() -> list[bool]:
     """Rounds from now on in which the shipped rule, under a name of its own here, was closed."""
-    import numpy as np
-
-    from fedgrpo.robust.distances import nnm_trimmed_mean, squared_distances
+    from fedgrpo.robust.distances import nnm_trimmed_mean
     from fedgrpo.robust.rules import RULES, Public, register_rule
 
     _CLOSED.clear()
@@ -92,9 +93,7 @@ def watch() -> list[bool]:
 
     @register_rule(WATCHED, whole=True)
     def watched(means: np.ndarray, trim: int, public: Public) -> np.ndarray:
-        near = np.argsort(squared_distances(means[:, : public.update]), axis=1, kind="stable")
-        sets = [frozenset(row[: len(means) - trim].tolist()) for row in near]
-        _CLOSED.append(any(all(sets[i] == one for i in one) for one in set(sets)))
+        _CLOSED.append(thrown_out(means[:, : public.update], trim))
         return nnm_trimmed_mean(means, trim, public)
 
     return _CLOSED

@@ -57,7 +57,10 @@ def unit_text(
 
 def _opened(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """A text as the tokenizer begins it, once, and without what it puts at the end."""
-    bare, ids = _ids(tokenizer, text), list(tokenizer(text)["input_ids"])
+    bare = _ids(tokenizer, text)
+    if not tokenizer.num_special_tokens_to_add():
+        return bare
+    ids = list(tokenizer(text)["input_ids"])
     if bare == ids or not bare:
         return ids
     begins = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), None)
