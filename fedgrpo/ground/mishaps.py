@@ -1,4 +1,4 @@
-"""What counts as a failure of foreign code, whatever class its error is of, and code without end."""
+"""Failures of foreign code, whatever class their errors are of, and code that never ends."""
 
 from __future__ import annotations
 
