@@ -54,6 +54,7 @@ LAYERS = """
     site.limits
     site.account
     site
+    data.files
     data
     model.kernels
     model.family

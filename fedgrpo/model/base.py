@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from fedgrpo.ground.errors import ModelError
 from fedgrpo.model.chat_style import PLAIN, ChatStyle
+from fedgrpo.model.family.passes import text_part
 from fedgrpo.model.family.precision import quantised_loading
 from fedgrpo.model.family.trial import settle_attention
 from fedgrpo.model.kernels.attention import attends_everywhere, takes_any_mask
@@ -173,7 +174,8 @@ def check_context(base: BaseModel, settings: GRPOSettings) -> None:
         f"{positions} positions of the model"
     )
     if longest > positions:
-        if any(name.endswith(_LEARNED) for name, _ in model.named_modules()):
+        # A tower beside the text has positions of its own, which text never reaches.
+        if any(name.endswith(_LEARNED) for name, _ in text_part(model).named_modules()):
             raise ModelError(told, cure=f"lower them to {positions} together, or use another model")
         LOG.warning("%s: it may do worse beyond them", told, extra={"code": "model-odd"})
     if takes_any_mask(model) and not attends_everywhere(model, longest):

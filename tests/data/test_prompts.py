@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, collate_columns, load_prompts
-from fedgrpo.data.prompts import usable_prompts
+from fedgrpo.data.prompts import sort_rows, usable_prompts
 from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.ground.errors import DataError
@@ -180,7 +180,7 @@ def test_a_bad_row_is_named_by_file_and_number_with_a_cure(
         (f'{{"prompt": "{SECRET}"'.encode(), "row 3 is not valid JSON"),
         (SECRET.encode() + b"\xff", "row 3 is not UTF-8"),
         (b"[" * 100_000, "row 3 is not valid JSON"),
-        (b'{"prompt": ' + b"9" * 5000 + b"}", "row 3 is not valid JSON"),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", "row 3 has a number of more than"),
     ],
 )
 def test_a_line_that_is_no_json_is_named_by_its_number(
@@ -211,16 +211,57 @@ def test_a_row_in_which_one_value_hides_another_counts_nothing(tmp_path: Path, r
     assert ([row.prompt for row in rows], bad) == (["1+1="], 1)
 
 
-@pytest.mark.parametrize("row", TWICE)
-def test_a_file_of_json_with_such_a_row_is_refused(tmp_path: Path, row: str) -> None:
-    path = tmp_path / "p.json"
-    path.write_text(f'[{{"prompt": "1+1="}}, {row.replace("SECRET", SECRET)}]')
-    with pytest.raises(DataError, match="has a row in which a name stands twice") as caught:
-        load_prompts(str(path))
-    assert SECRET not in str(caught.value)
-    path.write_text(f'{{"prompt": "1+1="}}\n{row}\n')
-    with pytest.raises(DataError, match="row 2 has a name twice"):
-        load_prompts(str(path))
+FEW = b'[{"prompt": "1+1="}, {"prompt": "SECRET", %s}, {"prompt": "2+2="}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("p.json", FEW % b'"a": 1, "a": 2', "row 2 has a name twice"),
+        ("p.json", FEW % (b'"a": {"b": [%s]}' % (b"9" * 5000)), "row 2 has a number of more than"),
+        (
+            "p.jsonl",
+            b'{"prompt": "1+1="}\n{"prompt": %s}\n{"prompt": "2+2="}' % (b"1" * 5000),
+            "more",
+        ),
+        ("p.csv", b"prompt,a\n1+1=,2\nSECRET\xfc,3\n2+2=,4\n", "row 2 is not UTF-8"),
+        ("p.csv", b'prompt,a\n1+1=,2\n"SECRET,3\n2+2=,4\n', "row 2 has a quote that nothing"),
+        ("p.tsv", b'prompt\ta\n1+1=\t2\n\n"SECRET\t3\n2+2=\t4', "row 2 has a quote that nothing"),
+        ("p.csv", b'prompt,a\n1+1=,2\nSECRET,3,4\n2+2=,"4\n"\n', "row 2 has more fields"),
+    ],
+)
+def test_a_row_that_cannot_be_read_costs_no_other(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    (tmp_path / name).write_bytes(content.replace(b"SECRET", SECRET.encode()))
+    rows, failures = sort_rows(Source(str(tmp_path / name)))
+    assert [row.prompt for row in rows] == ["1+1=", "2+2="]
+    (failure,) = failures
+    assert problem in failure.problem
+    _check_quiet(failure)
+
+
+def test_a_value_that_python_cannot_hold_costs_its_row_in_a_table_alone(tmp_path: Path) -> None:
+    """Of a batch of parquet's rows, none of which could be read together."""
+    texts = pa.array([b"1+1=", b"\xff" + SECRET.encode(), b"2+2=", b"3+3="]).view(pa.string())
+    far = pa.array([0, 0, 0, 2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"prompt": texts, "when": far}), tmp_path / "p.parquet")
+    rows, failures = sort_rows(Source(str(tmp_path / "p.parquet")))
+    assert [(row.prompt, row.number) for row in rows] == [("1+1=", 1), ("2+2=", 3)]
+    told = [failure.problem.partition(", row ")[2] for failure in failures]
+    assert told == ["2 cannot be read (UnicodeDecodeError)", "4 cannot be read (OverflowError)"]
+    _check_quiet(failures[0])
+
+
+def test_a_row_that_its_dataset_cannot_make_costs_no_other(tmp_path: Path) -> None:
+    """Here a picture that is none: its column is decoded when its row is read."""
+    pictures = [{"path": None, "bytes": SECRET.encode()}, None]
+    made = Dataset.from_dict({"prompt": ["1+1=", "2+2="], "image": pictures})
+    made.cast_column("image", Image()).save_to_disk(tmp_path / "saved")
+    rows, failures = sort_rows(Source(str(tmp_path / "saved")))
+    assert [row.prompt for row in rows] == ["2+2="]
+    assert "row 1 cannot be read" in failures[0].problem
+    _check_quiet(failures[0])
 
 
 def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
@@ -239,7 +280,9 @@ def test_a_bad_row_in_parquet_is_numbered_from_one(tmp_path: Path) -> None:
         ("p.txt", b"prompt\na\n", "unknown kind"),
         ("p.jsonl.gz", SECRET.encode(), "cannot be read"),
         ("p.jsonl.gz", gzip.compress(b'{"prompt": "a"}' * 99, mtime=0)[:40], "cannot be read"),
-        ("p.csv", b"prompt\n\xff\n", "not UTF-8"),
+        ("p.csv", b"prompt\n\xff\n", "row 1 is not UTF-8"),
+        ("p.json", b'[{"prompt": "a"},', "is not valid JSON"),
+        ("p.json", b'[{"prompt": "a"}] {}', "is not valid JSON"),
         ("p.csv", b"prompt\n", "has no rows"),
     ],
 )
@@ -324,6 +367,14 @@ def test_packed_files_and_any_case_of_their_names_are_read(tmp_path: Path, name:
     )
 
 
+def test_other_endings_of_lines_and_tables_are_read(tmp_path: Path) -> None:
+    (tmp_path / "p.NDJSON").write_text(LINES)
+    (tmp_path / "p.tsv").write_text("prompt\tanswer, if any\n1,5+1=\t2,5\n")
+    assert len(load_prompts(str(tmp_path / "p.NDJSON"))) == len(ROWS)
+    (row,) = load_prompts(str(tmp_path / "p.tsv"))
+    assert (row.prompt, row.columns) == ("1,5+1=", {"answer, if any": "2,5"})
+
+
 def test_lines_under_the_ending_json_are_read_as_lines(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(LINES)
     assert [row.number for row in load_prompts(str(tmp_path / "p.json"))] == [1, 2]
@@ -356,7 +407,7 @@ def test_a_table_of_which_one_column_would_hide_another_is_refused(tmp_path: Pat
         load_prompts(str(tmp_path / "p.csv"))
 
 
-@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.json.gz"])
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.json", "p.json.gz"])
 def test_a_node_refuses_files_of_which_one_row_could_cost_the_others(
     tmp_path: Path, name: str
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fedgrpo.data import PromptRow, units_of
 from fedgrpo.ground.errors import DataError, SettingsError
+from fedgrpo.grpo.rollout import usable
 from fedgrpo.grpo.rollout.usable import usable_rows
 from fedgrpo.model.chat_style import PLAIN, ChatStyle
 from fedgrpo.model.encoding import encode_prompt, unit_text
@@ -138,3 +139,26 @@ def test_rows_that_cannot_be_encoded_are_named_by_their_numbers_and_cost_no_othe
     first, second = (error.problem for error in found.failures)
     assert first.startswith("row 7 of the prompts: a chat cannot be read")
     assert second.startswith("row 9 of the prompts: it has 30 tokens")
+
+
+ENDLESS = (
+    "{% if messages[0].content != '1+1=' %}{% for a in range(99999) %}{% for b in range(99999) %}"
+    "{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}"
+)
+
+
+def test_a_template_that_never_ends_costs_its_row_and_three_of_them_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(usable, "ROW_S", 0.05)
+    rows = [PromptRow(({"role": "user", "content": f"{n}+1="},), {}, n) for n in (1, 2, 3, 4)]
+    found = usable_rows(tokenizer(ENDLESS), PLAIN, rows[:3], 20)
+    assert [row.number for row in found.rows] == [1]
+    told = [error.problem for error in found.failures]
+    assert told == [
+        f"row {n} of the prompts: a chat cannot be read by the chat template (TimeoutError)"
+        for n in (2, 3)
+    ]
+    with pytest.raises(DataError, match="row 4 of the prompts, and others before it") as caught:
+        usable_rows(tokenizer(ENDLESS), PLAIN, rows, 20)
+    assert "see whether the chat template ends" in caught.value.cure

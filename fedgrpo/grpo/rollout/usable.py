@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from fedgrpo.data.failing import check_failing
 from fedgrpo.data.prompts import PromptRow, collate_columns
 from fedgrpo.ground.errors import DataError
-from fedgrpo.ground.mishaps import pass_on_interrupt
+from fedgrpo.ground.mishaps import at_most, pass_on_interrupt
 from fedgrpo.model.base import model_source
 from fedgrpo.model.chat_style import ChatStyle
 from fedgrpo.model.encoding import encode_prompt
@@ -22,6 +23,10 @@ from fedgrpo.settings import Settings
 
 Rows = Sequence[PromptRow]
 
+ROW_S = 10.0
+"""Seconds after which a template or tokenizer is taken to never end at a row."""
+LATE = 3
+"""Rows of that kind after which no more are tried."""
 LOOKED_AT = 2000
 """Rows that are encoded before anything starts; all are when their trainer is made."""
 
@@ -46,12 +51,19 @@ class Usable:
 def usable_rows(
     tokenizer: PreTrainedTokenizerBase, style: ChatStyle, rows: Sequence[PromptRow], limit: int
 ) -> Usable:
-    """Encode rows with at most ``limit`` tokens; chat messages go through the template."""
-    found = Usable([], [], [])
+    """Encode rows with at most ``limit`` tokens; chat messages go through the template.
+
+    Raises
+    ------
+    DataError
+        If several rows take longer than ``ROW_S`` each.
+    """
+    found, late = Usable([], [], []), 0
     for place, row in enumerate(rows, start=1):
-        name = f"row {row.number or place} of the prompts"
+        name, began = f"row {row.number or place} of the prompts", time.monotonic()
         try:
-            ids = tuple(encode_prompt(tokenizer, row.prompt, style))
+            with at_most(ROW_S):
+                ids = tuple(encode_prompt(tokenizer, row.prompt, style))
             _check_length(ids, limit)
         except DataError as error:
             found.failures.append(DataError(f"{name}: {error.problem}", cure=error.cure))
@@ -63,6 +75,12 @@ def usable_rows(
         else:
             found.rows.append(row)
             found.encoded.append(ids)
+        late += time.monotonic() - began > ROW_S
+        if late == LATE:
+            raise DataError(
+                f"{name}, and others before it, take longer than {ROW_S:g} s to encode",
+                cure="see whether the chat template ends: tokenizer.apply_chat_template by hand",
+            )
     return found
 
 

@@ -17,6 +17,17 @@ from fedgrpo.ground.machine import free_memory
 _SHARE = 0.8
 """Of the memory that is free when it has loaded."""
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def keep_children() -> None:
+    """Stay the parent of all that this process starts, in whatever session, so that it can be ended
+    with it. On Linux alone.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(
+            _PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3
+        )
 
 
 def limit_cpu(seconds: int) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.apart.frames import Order, receive, send
 from fedgrpo.rewards.calling.judge import MissingColumnError
-from fedgrpo.rewards.calling.processes import start_worker
+from fedgrpo.rewards.calling.processes import descendants, start_worker
 from fedgrpo.rewards.composite import Batch, Column, Floats
 
 START_S = 120.0
@@ -212,7 +212,10 @@ class RewardProcess:
         try:
             hello = json.loads(receive(link, time.monotonic() + START_S) or _SILENT)
         except TimeoutError:
-            hello = json.loads(_SILENT)
+            hello = {
+                "problem": f"{', '.join(self.names)}: not loaded within {START_S:g} s",
+                "cure": "see whether what their modules do when they are imported comes to an end",
+            }
         if "problem" in hello:
             self.close()
             raise RewardError(hello["problem"], cure=hello["cure"])
@@ -260,8 +263,13 @@ def _log(batch: Batch, over: list[Any]) -> None:
 def _end(process: subprocess.Popen[bytes], link: socket.socket, owner: int) -> None:
     link.close()
     if owner == os.getpid():
-        # Its own children, too: a pool that it never closed.
+        # Its own children, too: a pool that it never closed, or what went into the background with
+        # this command's output, for whose end a pipe would wait.
+        others = list(descendants(process.pid))
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        for number in others:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
         process.kill()
         process.wait()

@@ -24,7 +24,7 @@ import numpy as np
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.ground.machine import be_killed_first
 from fedgrpo.rewards.apart.frames import Order, receive, send
-from fedgrpo.rewards.apart.limits import leave_network, limit_cpu, limit_memory
+from fedgrpo.rewards.apart.limits import keep_children, leave_network, limit_cpu, limit_memory
 from fedgrpo.rewards.calling.context import Notes, TrainerState
 from fedgrpo.rewards.calling.judge import Judge, MissingColumnError, settled
 from fedgrpo.rewards.loading import load_metric, load_reward
@@ -37,6 +37,7 @@ def main(text: str) -> None:
     order = Order.from_json(text)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     be_killed_first(1000)
+    keep_children()
     with socket.socket(fileno=order.control) as link, suppress(BrokenPipeError):
         # A child that outlives this process would keep the other side waiting.
         os.register_at_fork(after_in_child=partial(os.close, order.control))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 
 from fedgrpo.ground.errors import RewardError
@@ -58,3 +60,12 @@ def start_worker(
             f"the process in which rewards judge cannot be started ({type(error).__name__})",
             cure="see whether this machine has memory and processes left",
         ) from error
+
+
+def descendants(number: int) -> Iterator[int]:
+    """Processes that one has started, and theirs in turn; none where there is no ``/proc``."""
+    for file in Path(f"/proc/{number}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, file.read_text("ascii").split()):
+                yield child
+                yield from descendants(child)

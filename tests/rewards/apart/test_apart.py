@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from fedgrpo.ground.errors import RewardError
+from fedgrpo.rewards.apart import process
 from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.calling.judge import MissingColumnError
@@ -156,6 +158,29 @@ def test_a_module_that_ends_its_process_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.py").write_text("import os\nos._exit(0)")
     with pytest.raises(RewardError, match="did not start"):
         guarded_mixture(RewardSettings(functions=(f"{tmp_path}/r.py:f",)))
+
+
+@pytest.mark.slow
+def test_a_module_that_never_ends_is_refused_at_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.py").write_text("while True: pass")
+    monkeypatch.setattr(process, "START_S", 0.5)
+    with pytest.raises(RewardError, match=r"r\.py:f: not loaded within 0\.5 s") as caught:
+        guarded_mixture(RewardSettings(functions=(f"{tmp_path}/r.py:f",)))
+    assert "comes to an end" in caught.value.cure
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_what_a_reward_left_in_the_background_ends_with_it_and_keeps_no_pipe_open() -> None:
+    """Whoever reads this command's output would wait for it: fedgrpo train | tee log."""
+    mixture = made("act")
+    (left,) = {int(pid) for pid in judged(mixture, ["background"]).total}
+    assert Path(f"/proc/{left}").exists()
+    mixture.close()
+    state = Path(f"/proc/{left}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 @pytest.mark.slow
