@@ -1,4 +1,4 @@
-"""An application, served: over TLS 1.3 or to this machine alone, and not a word of what serves it."""
+"""An application, served: over TLS 1.3 or to this machine alone, and not a word of who serves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from fedgrpo.ground.errors import RunError
 
 LOOKED_AT = {"limit_concurrency": 40, "timeout_keep_alive": 20, "timeout_graceful_shutdown": 2}
-"""Limits of a page: requests at one time, and seconds for which a connection is kept without one."""
+"""Limits of a page: requests at one time, and seconds that a connection is kept without one."""
 
 
 def server(app: ASGIApp, tls: tuple[Path, Path] | None = None, **limits: Any) -> uvicorn.Server:
