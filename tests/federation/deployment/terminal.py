@@ -16,9 +16,11 @@ class Terminal:
     def __init__(self, folder, within=(), **env):
         folder.mkdir(exist_ok=True)
         self.folder, self.env = folder, environment() | env
+        self.typed = []
         self._fedgrpo = [*within, sys.executable, "-m", "fedgrpo.cli.app"]
 
     def run(self, *words, code=0):
+        self.typed.append(words)
         done = subprocess.run(
             [*self._fedgrpo, *words], cwd=self.folder, env=self.env,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S,
@@ -28,6 +30,7 @@ class Terminal:
         return done.stdout
 
     def start(self, stack, *words, typed=""):
+        self.typed.append(words)
         log = self.folder / f"{words[0]}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
