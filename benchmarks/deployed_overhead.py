@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     stages = COMMITTEES if arguments.committee else STAGES
     took = [
         after - since - row.seconds.get("evaluate", 0.0)
-        for since, after, row in zip(at, at[1:], rows, strict=True)
+        for (since, after), row in zip(pairwise(at), rows, strict=True)
     ]
     later = {stage: mean(row.seconds.get(stage, 0.0) for row in rows[1:]) for stage in stages}
     whole = mean(took[1:])
