@@ -249,7 +249,7 @@ def test_a_federation_gets_over_disks_networks_clocks_and_sleep(tmp_path, monkey
             began = time.monotonic()
             fault(scene)
             scene.run.rounds(f"after {fault.__name__}")
-            print(fault.__name__, round(time.monotonic() - began), "s")
+            print(fault.__name__, round(time.monotonic() - began), "s", flush=True)
         wish = Wish.read(scene.federation.server.state)
         wish.model_copy(update={"stopped": True}).write(scene.federation.server.state)
         until(lambda: _verified(scene.run.folder) == 3, "the ledger of a run that was stopped")

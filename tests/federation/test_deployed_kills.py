@@ -163,12 +163,12 @@ def test_twenty_kills_in_ten_rounds_end_as_a_run_without_and_are_paid_once(tmp_p
         for number, kind in enumerate(kinds):
             rows = len(read_rows(run_dir))
             took.append((kind, round(killing.kill(kind), 1)))
+            print(f"round {rows}:", *took[-1], "s", flush=True)
             # A site that was away costs a round, and three in a row would end the run.
             wanted = rows if kind in AWAY else number * ROUNDS // len(kinds)
             until(partial(_has, run_dir, min(wanted, ROUNDS - 1)), f"{took}", PATIENCE_S)
         until((run_dir / "summary.json").exists, f"the end: {federation.logs()}", 2400)
         logs = federation.logs()
-    print(took)
     (_, *rows) = read_rows(run_dir)
     assert [row.round for row in rows] == [*range(1, ROUNDS + 1)], logs
     assert sum(row.applied for row in rows) >= ROUNDS // 2, logs
