@@ -18,8 +18,9 @@ STATE = "state"
 """Key of a node's own configuration that names its folder."""
 LOCK, RUNNING = "node.lock", "running.lock"
 """Files in the folder that are locked while a release is made, and while a node runs."""
-CONTACT, FINDINGS = "contact", "doctor.json"
-"""Files in the folder: touched whenever the server has answered, and what the doctor found last."""
+CONTACT, FINDINGS, SHUT_OUT = "contact", "doctor.json", "shut_out.json"
+"""Files in the folder: touched whenever the server has answered, what the doctor found last, and
+why the server was lost last."""
 
 
 def node_folder(node_config: Mapping[str, Scalar], settings: Settings) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import ssl
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from fedgrpo.report.watch.metrics import Kind, Sample, exposition
 from fedgrpo.report.watch.page import Cell, Facts, Page, Table, render
 from fedgrpo.report.watch.place import PASSWORD, Place, kept_password
 from fedgrpo.report.watch.problem import Problem
+from fedgrpo.report.watch.serving import LOOKED_AT, server
+from tests.federation.certificates import superlink_files
 
 WORD = "p" * 43
 KINDS = (Kind("fedgrpo_x", "Of a test.", ("site",)),)
@@ -249,3 +252,14 @@ def test_the_password_is_drawn_once_and_is_its_owners_alone(tmp_path: Path) -> N
     file.touch(0o600)
     with pytest.raises(RunError, match="too short"):
         kept_password(tmp_path)
+
+
+def test_a_page_for_other_machines_is_served_by_tls_1_3_only(tmp_path: Path) -> None:
+    _, certificate, key = superlink_files(tmp_path)
+    app = application(watched(), WORD, frozenset())
+    secured = server(app, (certificate, key), **LOOKED_AT).config.ssl
+    assert secured is not None
+    assert secured.minimum_version == ssl.TLSVersion.TLSv1_3
+    assert server(app, **LOOKED_AT).config.ssl is None
+    with pytest.raises(RunError, match="cannot be used"):
+        server(app, (certificate, tmp_path / "nowhere.key"), **LOOKED_AT)

@@ -297,7 +297,7 @@ def _accepted_proposal(
     if folder.policy.exists():
         typer.echo(f"policy {folder.policy} would refuse what is agreed now; proposed instead:")
     counted = SpendingFile(folder.account).read().counted
-    if not folder.proposal.exists() or accepting.stale(folder.proposal, settings, config):
+    if not accepting.proposed_for(folder.proposal, settings, config):
         typer.echo("looking at the prompts, and at how long an order takes here ...")
         accepting.write_proposal(folder.proposal, settings, config, counted)
     site = Site.open(folder.proposal)

@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from fedgrpo.federation.rehearsal import prompt_check
-from fedgrpo.federation.rehearsal.proposal import TRIAL_S, OwnFigures, propose, work_seconds
+from fedgrpo.federation.rehearsal.proposal import (
+    TRIAL_S,
+    OwnFigures,
+    meant_for,
+    propose,
+    work_seconds,
+)
 from fedgrpo.ground.errors import DataError, PolicyError, all_at_once
 from fedgrpo.ground.files import replace_file
 from fedgrpo.settings import Scalar, Settings
@@ -71,6 +77,13 @@ def stale(
         return bool(_refusals(Site.open(file), settings, config, whole_run=whole_run))
     except PolicyError:
         return True
+
+
+def proposed_for(file: Path, settings: Settings, config: Mapping[str, Scalar]) -> bool:
+    """Whether a file is a policy that was proposed for these very settings, and serves still."""
+    if not file.exists() or stale(file, settings, config):
+        return False
+    return meant_for(settings) in file.read_text("utf-8").splitlines()
 
 
 def accept(

@@ -70,6 +70,7 @@ def propose(settings: Settings, own: OwnFigures, *, answer_s: float = 0.0) -> st
     """
     lines = [
         "# What this machine lets the federation do: exactly what it was invited to.",
+        meant_for(settings),
         "# 'fedgrpo policy explain' tells it in plain words; clients/policy.toml has every key.",
         "",
         "# What may be known of the prompts, rounded.",
@@ -82,6 +83,11 @@ def propose(settings: Settings, own: OwnFigures, *, answer_s: float = 0.0) -> st
         *_hashes(own),
     ]
     return "\n".join(lines) + "\n"
+
+
+def meant_for(settings: Settings) -> str:
+    """A line of a proposed policy by which it is known to be for these settings."""
+    return f"# Proposed for the settings {settings.fingerprint()[:16]}."
 
 
 def work_seconds(order_s: float) -> float:

@@ -11,15 +11,18 @@ from tests.federation.deployment.operated import end, environment
 
 
 class Terminal:
-    """Where somebody types commands."""
+    """Where somebody types commands; a command before them may lead to another machine."""
 
-    def __init__(self, folder, **env):
+    def __init__(self, folder, within=(), **env):
         folder.mkdir(exist_ok=True)
         self.folder, self.env = folder, environment() | env
+        self.typed = []
+        self._fedgrpo = [*within, sys.executable, "-m", "fedgrpo.cli.app"]
 
     def run(self, *words, code=0):
+        self.typed.append(words)
         done = subprocess.run(
-            [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
+            [*self._fedgrpo, *words], cwd=self.folder, env=self.env,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE_S,
             check=False,
         )  # fmt: skip
@@ -27,10 +30,11 @@ class Terminal:
         return done.stdout
 
     def start(self, stack, *words, typed=""):
+        self.typed.append(words)
         log = self.folder / f"{words[0]}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fedgrpo.cli.app", *words], cwd=self.folder, env=self.env,
+                [*self._fedgrpo, *words], cwd=self.folder, env=self.env,
                 stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         stack.callback(end, process)

@@ -83,13 +83,16 @@ def test_from_nothing_to_a_finished_run(tmp_path):
         change(operator.folder / "federation" / "federation.toml", "8450", str(watched))
         _, log = operator.start(stack, *pages.command(pages.OPERATOR, "server", "federation"))
         sites = [joined(stack, operator, tmp_path, site) for site in SITES]
-        for (_, said), site in zip(sites, SITES, strict=True):
+        for (*_, said), site in zip(sites, SITES, strict=True):
             confirm(operator, said, site)
-        for process, said in sites:
+        for _, process, said in sites:
             until(lambda said=said: "joined as" in said.read_text(), said.read_text(), PATIENCE_S)
             assert process.poll() is None, said.read_text()
         output = operator.run(*pages.command(pages.OPERATOR, "run"))
         assert "Held-out accuracy" in output, output + log.read_text()
+        # Besides the installation: init, server and run, and for each site two.
+        assert len(operator.typed) == 3 + 2 * len(SITES)
+        assert [len(terminal.typed) for terminal, *_ in sites] == [1] * len(SITES)
         check_outcome(operator, tmp_path)
         check_watched(operator, tmp_path, watched)
         operator.run(*pages.command(pages.OPERATOR, "run"), code=2)
@@ -126,7 +129,7 @@ def joined(stack, operator, folder, site, *more):
     words[1] = name
     process, log = terminal.start(stack, *words, *more, typed="y\ny\n")
     until(lambda: after(log, "its fingerprint:") == fingerprint, log.read_text(), PATIENCE_S)
-    return process, log
+    return terminal, process, log
 
 
 def confirm(operator, log, site):
@@ -180,7 +183,7 @@ def test_from_nothing_to_a_round_over_a_committee(tmp_path):
     with ExitStack() as stack:
         operator.run("server", "init", "federation", "--host", "localhost", "--port", str(port))
         _, log = operator.start(stack, "server", "federation")
-        said = [joined(stack, operator, tmp_path, site, "--member")[1] for site in sites]
+        said = [joined(stack, operator, tmp_path, site, "--member")[-1] for site in sites]
         for text, site in zip(said, sites, strict=True):
             confirm(operator, text, site)
         for text in said:

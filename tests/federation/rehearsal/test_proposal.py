@@ -132,3 +132,13 @@ def test_a_policy_is_stale_for_another_run_and_not_for_the_one_that_is_half_paid
     assert accepting.stale(file, settings, {}), "it pays for no second run"
     assert accepting.stale(file, run("pinned"), {}, whole_run=False)
     assert accepting.stale(tmp_path / "none.toml", settings, {})
+
+
+def test_a_proposal_for_other_settings_is_not_offered_again(tmp_path):
+    file, settings = tmp_path / "policy.toml", run("prompts", rounds=8)
+    assert not accepting.proposed_for(file, settings, {})
+    policy_for(settings, tmp_path)
+    assert accepting.proposed_for(file, settings, {})
+    fewer = run("prompts", rounds=7)
+    assert not accepting.stale(file, fewer, {}), "it would allow that, and more"
+    assert not accepting.proposed_for(file, fewer, {})

@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from fedgrpo.federation.deployment.flower_internals.crashes import answer_for_killed
 from fedgrpo.federation.deployment.flower_internals.layers import straighten
 from fedgrpo.federation.deployment.flower_internals.objects import see_soon
 from fedgrpo.federation.deployment.flower_internals.pace import Mark, Pace
@@ -200,6 +201,7 @@ def run_supernode(start: NodeStart, listening: socket.socket) -> None:
     see_soon()
     key = load_ssh_private_key(Path(start.key).read_bytes(), None)
     states = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    answer_for_killed(states.state())
     app = create_app(state_factory=states, superexec_auth_secret=start.secret.encode())
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning"))
     server_thread = threading.Thread(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from pathlib import Path
 
 import h11
@@ -14,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedgrpo.federation.deployment.gateway.door import Door
 from fedgrpo.ground.errors import RunError
+from fedgrpo.report.watch.serving import server as secured
 
 HEAD_S = 20.0
 """Longest from a connection, or from an answer, to the end of a request's head or of a body that
@@ -78,34 +78,16 @@ def server(app: ASGIApp, certificate: Path, key: Path) -> uvicorn.Server:
     RunError
         If they cannot be used.
     """
-    config = uvicorn.Config(
+    return secured(
         app,
+        (certificate, key),
         loop="asyncio",  # Others accept by themselves, past the door.
         http=Impatient,
-        ws="none",
-        lifespan="off",
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=LONGEST_HEAD,
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise RunError(
-            f"certificate {certificate} with key {key} cannot be used: {error}",
-            cure="give a PEM certificate with --certificate, and its private key with --key",
-        ) from None
-    assert config.ssl is not None
-    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    return uvicorn.Server(config)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -86,6 +86,11 @@ AT_A_SITE: Mapping[str, Logged] = {
         "the node runs, and its server has not answered for longer than an answer takes",
         "fedgrpo doctor site.toml says how far the way leads",
     ),
+    "server-refuses": Logged(
+        "the server did not let the node in when that was tried last, or could not be reached; the "
+        "line says why, in the server's words",
+        "as the line says; fedgrpo doctor site.toml says how far the way leads",
+    ),
     "contribution-lost": Logged(
         "some of a contribution, or all of it, went out as zero under the full noise",
         "fedgrpo policy spent policy.toml counts what went wrong, and fedgrpo doctor site.toml "

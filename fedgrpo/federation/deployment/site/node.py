@@ -8,6 +8,8 @@ nothing else to connect to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 import os
 import secrets
@@ -30,9 +32,10 @@ from fedgrpo.federation.deployment.log import log_here
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.federation.deployment.units import keep_telling
 from fedgrpo.ground.errors import RunError, SettingsError
+from fedgrpo.ground.files import replace_file
 from fedgrpo.ground.run_files import alone
 from fedgrpo.settings import Settings
-from fedgrpo.site.node_folder import CONTACT, RUNNING, STATE, node_folder, owned_folder
+from fedgrpo.site.node_folder import CONTACT, RUNNING, SHUT_OUT, STATE, node_folder, owned_folder
 
 LOG = logging.getLogger(__name__)
 
@@ -178,7 +181,7 @@ async def _run(
                 keep_running(
                     "the SuperNode",
                     lambda: start(SUPERNODE, told, keep=(descriptor,)),
-                    lambda: _what_is_wrong(site),
+                    lambda: _what_is_wrong(site, folder),
                 )
             ),
             group.create_task(
@@ -209,8 +212,13 @@ def _asked(site: SiteFile, what: str, *, no_policy: bool = False) -> dict[str, s
         return {"problem": error.problem, "cure": error.cure}
 
 
-def _what_is_wrong(site: SiteFile) -> str:
-    """Why a SuperNode may have ended: Flower's own says little."""
-    if said := _asked(site, "greet"):
-        return f"{said['problem']}\n  cure: {said['cure']}"
-    return "the server may count on its last process for a minute still"
+def _what_is_wrong(site: SiteFile, folder: Path | None) -> str:
+    """Why a SuperNode may have ended: Flower's own says little. It is kept for ``fedgrpo status``,
+    and has nothing of prompts.
+    """
+    if not (said := _asked(site, "greet")):
+        return "the server may count on its last process for a minute still"
+    if folder:
+        with contextlib.suppress(OSError):  # The log has it, too.
+            replace_file(folder / SHUT_OUT, json.dumps(said).encode(), mode=0o600)
+    return f"{said['problem']}\n  cure: {said['cure']}"

@@ -18,6 +18,7 @@ from fedgrpo.federation.deployment.children import end, start
 from fedgrpo.federation.deployment.doctor.surroundings import Moment, Surroundings
 from fedgrpo.federation.deployment.doctor.visit import visit
 from fedgrpo.federation.deployment.executor.door import MODEL_PROCESS
+from fedgrpo.federation.deployment.site import node
 from fedgrpo.federation.deployment.site.node import WATCHED, run_node
 from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.federation.deployment.site.watch.overview import GRAIN, SILENT_S, look
@@ -30,7 +31,7 @@ from fedgrpo.report.watch.page import render
 from fedgrpo.settings import Settings
 from fedgrpo.site import Site, site_of, spent_epsilon
 from fedgrpo.site.account.costs import round_entry
-from fedgrpo.site.node_folder import CONTACT, RUNNING, folder_beside, owned_folder
+from fedgrpo.site.node_folder import CONTACT, RUNNING, SHUT_OUT, folder_beside, owned_folder
 from tests.federation.deployment.doctor.surrounded import SECRET, site_folder, write_prompts
 from tests.federation.deployment.operated import libraries, until
 
@@ -125,6 +126,30 @@ def test_a_server_that_has_been_silent_for_longer_than_an_answer_takes_is_told(s
         (problem,) = look(site).problems
     assert problem.code == "server-silent"
     assert "for 14 minutes" in problem.line
+
+
+def test_why_the_server_was_lost_is_told_until_it_answers_again(site, folder, monkeypatch):
+    said = {"problem": "fed.example:8443 refuses this node: revoked", "cure": "ask the operator"}
+    monkeypatch.setattr(node, "answered", lambda *_: said)
+    (folder / CONTACT).touch()
+    os.utime(folder / CONTACT, (1, 1))
+    assert "refuses this node" in node._what_is_wrong(site, folder)
+    assert (folder / SHUT_OUT).stat().st_mode & 0o077 == 0
+    with alone(folder, RUNNING, cure=""):
+        (problem,) = look(site).problems
+        assert (problem.code, problem.cure) == ("server-refuses", "ask the operator")
+        assert all("revoked" in told for told in every_form(look(site))[:3])
+        os.utime(folder / CONTACT)
+        assert not look(site).problems
+        (folder / SHUT_OUT).write_text("[]")
+        os.utime(folder / CONTACT, (1, 1))
+        assert [each.code for each in look(site).problems] == ["server-silent"]
+
+
+def test_a_server_that_lets_the_node_in_is_no_reason(site, folder, monkeypatch):
+    monkeypatch.setattr(node, "answered", lambda *_: {})
+    assert "a minute still" in node._what_is_wrong(site, folder)
+    assert not (folder / SHUT_OUT).exists()
 
 
 def test_nothing_that_is_told_follows_from_prompts(site, folder):

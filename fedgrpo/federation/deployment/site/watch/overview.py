@@ -20,7 +20,7 @@ from fedgrpo.report.watch.place import Place
 from fedgrpo.report.watch.problem import Problem
 from fedgrpo.settings import Settings
 from fedgrpo.site.account.standing import Standing
-from fedgrpo.site.node_folder import CONTACT, FINDINGS, node_folder, running
+from fedgrpo.site.node_folder import CONTACT, FINDINGS, SHUT_OUT, node_folder, running
 from fedgrpo.site.site import site_of
 
 GRAIN = 10**8
@@ -152,7 +152,8 @@ def look(site: SiteFile, *, add_up: bool = False) -> SiteOverview:
         page=Place.of(site.status_bind).address if site.status_bind else "",
         time=time.time(),
     )
-    return replace(seen, problems=(*_now(seen, answer_s), *broken, *visit.problems))
+    now = _now(seen, answer_s, _shut_out(folder / SHUT_OUT, seen.contact))
+    return replace(seen, problems=(*now, *broken, *visit.problems))
 
 
 def _there(folder: Path) -> Path:
@@ -183,13 +184,24 @@ def _account(
     return None, None, answer_s, ()
 
 
-def _now(seen: SiteOverview, answer_s: float) -> Iterator[Problem]:
+def _now(seen: SiteOverview, answer_s: float, shut_out: Problem | None) -> Iterator[Problem]:
     if not seen.running:
         yield Problem("node-down", "no node runs here", LOGGED["node-down"].cure)
-    elif seen.contact and seen.time - seen.contact > SILENT_S + answer_s:
+    if shut_out:
+        yield shut_out
+    elif seen.running and seen.contact and seen.time - seen.contact > SILENT_S + answer_s:
         minutes = (seen.time - seen.contact) / 60
         line = f"the server has not answered for {minutes:.0f} minutes"
         yield Problem("server-silent", line, LOGGED["server-silent"].cure)
+
+
+def _shut_out(file: Path, contact: float) -> Problem | None:
+    """Why the server was lost, unless it has answered since."""
+    if _changed(file) > contact:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            said = json.loads(file.read_bytes())
+            return Problem("server-refuses", str(said["problem"]), str(said["cure"]))
+    return None
 
 
 def _visit(file: Path) -> Visit:

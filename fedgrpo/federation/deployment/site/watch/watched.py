@@ -9,7 +9,7 @@ from fedgrpo.federation.deployment.site.site_file import SiteFile
 from fedgrpo.federation.deployment.site.watch.overview import SiteOverview, look
 from fedgrpo.federation.deployment.site.watch.shown import KINDS, page, samples
 from fedgrpo.report.watch.app import Watched, application
-from fedgrpo.report.watch.serving import serve
+from fedgrpo.report.watch.serving import LOOKED_AT, server
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     said = told()
     watched = sites(SiteFile(**said["site"]))
     app = application(watched, said["password"], frozenset())
-    serve(app, socket.socket(fileno=said["socket"]))
+    server(app, **LOOKED_AT).run([socket.socket(fileno=said["socket"])])
 
 
 def sites(site: SiteFile) -> Watched[SiteOverview]:

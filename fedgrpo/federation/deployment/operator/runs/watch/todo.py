@@ -29,7 +29,7 @@ def _problem(code: str, line: str, cure: str = "") -> Problem:
 
 def _of_the_server(seen: Overview) -> Iterator[Problem]:
     if not seen.running:
-        yield _problem("server-down", "the server is not running")
+        yield _problem("server-down", "the server is not running, or only just starts")
     if (days := seen.certificate_days) < SOON_DAYS:
         ends = f"ends in {days:.0f} days" if days > 0 else "has ended"
         yield _problem("certificate-soon", f"the server's certificate {ends}")

@@ -16,7 +16,7 @@ from fedgrpo.federation.deployment.operator.runs.watch.shown import KINDS, page,
 from fedgrpo.federation.deployment.operator.wish import Wish
 from fedgrpo.report.reader import read_rows, read_summary
 from fedgrpo.report.watch.app import Watched, application
-from fedgrpo.report.watch.serving import serve
+from fedgrpo.report.watch.serving import LOOKED_AT, server
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     watched = operators(Path(said["folder"]))
     app = application(watched, said["password"], frozenset(said["hosts"]))
     tls = (Path(said["tls"][0]), Path(said["tls"][1])) if said["tls"] else None
-    serve(app, socket.socket(fileno=said["socket"]), tls)
+    server(app, tls, **LOOKED_AT).run([socket.socket(fileno=said["socket"])])
 
 
 def operators(folder: Path) -> Watched[Overview]:
