@@ -30,10 +30,11 @@ import torch
 from grpo_vs_trl import Case, make_model, peer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
+from fedgrpo.federation.node.clients.prompt_client import PromptClient
 from fedgrpo.federation.node.clients.watch import Watch
-from fedgrpo.federation.rehearsal.calibration import public_client
 from fedgrpo.federation.server.evaluator import local_evaluator
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.grpo.rollout.engines import OwnEngine
@@ -41,7 +42,9 @@ from fedgrpo.grpo.rollout.sampling import Rollout, SamplingPlan
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import TINY, load_base
 from fedgrpo.model.lora import Adapter
+from fedgrpo.rewards.sandboxed.isolated import isolated_mixture
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings, Settings
+from fedgrpo.site.declared import declared_by
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,14 @@ def private(model: ModelSettings, size: Size) -> Settings:
 
 def apart(model: ModelSettings, size: Size) -> dict[str, float]:
     """A client's step under prompt-level privacy: prompts as strangers, a gradient for each."""
-    client = public_client(private(model, size))
+    settings = private(model, size)
+    client = PromptClient(
+        settings,
+        Adapter.from_settings(settings),
+        isolated_mixture(settings.reward),
+        evaluation_prompts(settings),
+        declared_by({"partition-id": 0}, settings),
+    )
     key = hashlib.sha256(b"benchmark").digest()
     chosen = [row for name in list(client.units) for row in client.rows(name, key)][: size.prompts]
 

@@ -41,7 +41,7 @@ def test_a_clinic_has_as_many_different_notes_as_asked_for(clinic: int) -> None:
 
 def test_clinics_write_in_styles_of_their_own() -> None:
     notes = example("wards/notes")
-    patient = notes.Facts("cardiology", 3, "palpitations", "in pain", "insured", "man", 40)
+    patient = notes.Facts("heart", 3, "palpitations", "in pain", "insured", "man", 40)
     assert len({style(patient) for style in notes.STYLES}) == len(notes.STYLES) == 10
 
 
@@ -54,8 +54,8 @@ def test_held_out_notes_are_the_tenth_clinics_and_see_all_wards_alike(tmp_path: 
 
 def test_a_good_answer_is_worth_all_of_every_reward() -> None:
     rewards = example("wards/rewards")
-    answer = {"ward": "neurology", "urgency": 4, "reason": "tingling in both feet, severe pain"}
-    given = {"ward": ["neurology"], "urgency": [4], "note": [NOTE]}
+    answer = {"ward": "brain", "urgency": 4, "reason": "tingling in both feet, severe pain"}
+    given = {"ward": ["brain"], "urgency": [4], "note": [NOTE]}
     names = ("valid_json", "right_keys", "right_ward", "near_urgency", "grounded_reason")
     for name in names:
         assert getattr(rewards, name)(completions=said(json.dumps(answer)), **given) == [1.0], name
@@ -66,7 +66,7 @@ def test_a_good_answer_is_worth_all_of_every_reward() -> None:
     [
         ("valid_json", ['{"ward": 1}', '{"ward": ', "[1]", "no"], [1.0, 0.3, 0.0, 0.0]),
         ("right_keys", ['{"ward": 1}', '{"ward": 1, "x": 2}', "{}"], [1 / 3, 0.0, 0.0]),
-        ("right_ward", ['{"ward": "neurology"}', '{"ward": ["neurology"]}'], [1.0, 0.0]),
+        ("right_ward", ['{"ward": "brain"}', '{"ward": ["brain"]}'], [1.0, 0.0]),
         ("near_urgency", ['{"urgency": 4}', '{"urgency": 3}', '{"urgency": 2}'], [1.0, 0.5, 0.0]),
         ("near_urgency", ['{"urgency": true}', '{"urgency": "4"}', "{}"], [0.0, 0.0, 0.0]),
         ("grounded_reason", ['{"reason": "severe pain"}', '{"reason": "of the"}'], [2 / 3, 0.0]),
@@ -77,7 +77,7 @@ def test_half_an_answer_is_worth_its_part(
     name: str, answers: list[str], worth: list[float]
 ) -> None:
     count = len(answers)
-    given = {"ward": ["neurology"] * count, "urgency": [4] * count, "note": [NOTE] * count}
+    given = {"ward": ["brain"] * count, "urgency": [4] * count, "note": [NOTE] * count}
     reward = getattr(example("wards/rewards"), name)
     assert reward(completions=said(*answers), **given) == pytest.approx(worth)
 
@@ -121,23 +121,33 @@ def test_an_answer_of_words_from_nowhere_is_not_grounded() -> None:
     assert worth[1] == pytest.approx(3 / 10)
 
 
-@pytest.mark.soak
-@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="make smollm2 fetches it")
-@pytest.mark.parametrize("scenario", ["wards", "wards_small", "wards_small_private"])
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no models/smollm2: make smollm2 fetches it")
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "wards_small",
+        pytest.param("wards", marks=pytest.mark.soak),
+        pytest.param("wards_small_private", marks=pytest.mark.soak),
+    ],
+)
 def test_two_rounds_of_the_wards_run_on_a_real_model(scenario: str, tmp_path: Path) -> None:
     from fedgrpo import simulate
     from fedgrpo.settings.scenario import load_scenario
 
     notes, own, held_out = example("wards/notes"), tmp_path / "own.jsonl", tmp_path / "held.jsonl"
-    notes.write(own, [row for clinic in range(9) for row in notes.rows(clinic, 20, 0)])
+    notes.write(own, [row for clinic in range(4) for row in notes.rows(clinic, 20, 0)])
     notes.write(held_out, notes.rows(9, 2, 0))
     changes = {
         "rounds": 2,
+        "simulation.clients": 4,
+        "federation.min_clients": 4,
         "data.source": str(own),
         "data.min_prompts": 20,
         "grpo.prompts_per_step": 1,
         "grpo.group_size": 2,
         "grpo.max_completion_length": 8,
+        "grpo.overlong_share": 0.1,  # So that what is cut at eight tokens teaches something, too.
         "privacy.max_epsilon": 1e6,
         "evaluation.source": str(held_out),
     }

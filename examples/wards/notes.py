@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WARDS: dict[str, list[str]] = {
-    "cardiology": [
+    "heart": [
         "chest tightness on the stairs",
         "palpitations",
         "swollen ankles and short breath at night",
@@ -34,7 +34,7 @@ WARDS: dict[str, list[str]] = {
         "a pacemaker that beeps",
         "chest pain after shovelling",
     ],
-    "orthopaedics": [
+    "bones": [
         "a wrist bent after a fall",
         "a locked knee",
         "hip pain and no weight on the leg",
@@ -50,7 +50,7 @@ WARDS: dict[str, list[str]] = {
         "a toe broken on a chair",
         "elbow pain after tennis",
     ],
-    "neurology": [
+    "brain": [
         "weakness of the right side",
         "a second seizure",
         "the worst headache of a lifetime",
@@ -66,7 +66,7 @@ WARDS: dict[str, list[str]] = {
         "blackouts with twitching",
         "trouble finding words",
     ],
-    "dermatology": [
+    "skin": [
         "a mole that changed colour",
         "itchy patches behind the knees",
         "blisters after sunbathing",
@@ -82,7 +82,7 @@ WARDS: dict[str, list[str]] = {
         "an itching scalp",
         "a sore on the lip that will not heal",
     ],
-    "psychiatry": [
+    "mind": [
         "racing thoughts and no sleep",
         "voices that comment",
         "fear of leaving the house",
@@ -155,9 +155,9 @@ STYLES: list[Style] = [
 """One a clinic; the last is the tenth clinic's, of which nothing is trained on."""
 
 QUESTION = """Note: {note}
-Which ward should see this patient ({wards}), how urgent is it from 1 (routine) to 5 (life in \
-danger), and why, in the note's own words? Answer with JSON only: \
-{{"ward": ..., "urgency": ..., "reason": ...}}"""
+Answer in JSON with a short reason, the ward ({wards}) and the urgency (1 to 5): \
+{{"reason": "...", "ward": "...", "urgency": ...}}"""
+"""The reason comes first, so that the ward is chosen with the complaint just said."""
 
 
 def facts(draw: random.Random, seen: list[float]) -> Facts:
@@ -184,7 +184,7 @@ def rows(clinic: int, count: int, seed: int) -> list[dict[str, object]]:
 
 def row(clinic: int, note: str, patient: Facts) -> dict[str, object]:
     """One row of a prompt file."""
-    question = QUESTION.format(note=note, wards=", ".join(WARDS))
+    question = QUESTION.format(note=note, wards=_listed(note))
     return {
         "prompt": [{"role": "user", "content": question}],
         "clinic": f"clinic-{clinic + 1}",
@@ -192,6 +192,12 @@ def row(clinic: int, note: str, patient: Facts) -> dict[str, object]:
         "ward": patient.ward,
         "urgency": patient.urgency,
     }
+
+
+def _listed(note: str) -> str:
+    """The wards in an order of this note's own: no ward is the first that is named more often."""
+    wards = random.Random(note).sample(list(WARDS), len(WARDS))
+    return f"{', '.join(wards[:-1])} or {wards[-1]}"
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:

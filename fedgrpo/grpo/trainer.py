@@ -36,7 +36,14 @@ from fedgrpo.grpo.learning.update import Updater, prompt_parts
 from fedgrpo.grpo.methods.credit import CREDITS
 from fedgrpo.grpo.rollout.experience import Experience
 from fedgrpo.grpo.rollout.policy import Policy
-from fedgrpo.model.base import TINY, BaseModel, check_context, load_base, longest_row
+from fedgrpo.model.base import (
+    TINY,
+    BaseModel,
+    check_context,
+    load_base,
+    longest_row,
+    precision_advice,
+)
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.apart.mixture import guarded_mixture
 from fedgrpo.rewards.calling.context import TrainerState
@@ -204,6 +211,7 @@ class GRPOTrainer:
 
     def _train(self, steps: int, callbacks: Sequence[object]) -> Iterator[StepMetrics]:
         _warn(step_size_advice(self.adapter.settings.kind, self.settings))
+        _warn(precision_advice(self.adapter.base.settings))
         self.planned = self.steps_done + steps
         for _ in range(steps):
             metrics = self.step()

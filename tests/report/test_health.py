@@ -81,3 +81,10 @@ def test_rounds_that_move_the_model_too_far_are_named_with_a_cure() -> None:
     assert "1.1 nats" in warning or "1.2 nats" in warning
     assert "server.learning_rate" in warning
     assert warnings(measured(0.2, 0.2, kl=0.06)) == []
+
+
+def test_nodes_that_move_too_far_within_a_round_are_named_between_evaluations() -> None:
+    apart = [round_row(n, kl=0.8, sampled=None, greedy=None, kl_base=None) for n in (1, 2)]
+    (warning,) = warnings([START, *apart])
+    assert "0.8 nats" in warning
+    assert "grpo.learning_rate" in warning

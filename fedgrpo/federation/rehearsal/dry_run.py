@@ -32,6 +32,7 @@ from fedgrpo.grpo.rollout.experience import Experience, join_experiences, judge
 from fedgrpo.grpo.rollout.policy import Policy, Sampled
 from fedgrpo.grpo.rollout.sampling import completion_ids
 from fedgrpo.grpo.trainer import GRPOTrainer
+from fedgrpo.model.base import precision_advice
 from fedgrpo.model.encoding import encode_prompt, unit_text
 from fedgrpo.model.lora import Adapter
 from fedgrpo.model.memory import peak_gpu_memory, peak_memory
@@ -267,6 +268,7 @@ def _warnings(
     settings: Settings, survey: Survey, measured: Measured, adapter: Adapter
 ) -> list[str]:
     found = [*glance(measured.figures), *missed_ends(measured.experience.rollout, adapter.base)]
+    found += precision_advice(settings.model)
     if survey.refused:
         found.append(
             f"{sum(survey.refused.values())} rows cannot be used, and would count nothing. Mend "

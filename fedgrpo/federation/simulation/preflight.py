@@ -70,7 +70,8 @@ def preflight(
     else:
         checks.append(lambda read: _check_fewest(read, rows, "the smallest list in clients"))
     all_at_once([partial(check, settings) for check in checks])
-    return tuple(filter(None, [*_row_warnings(settings, rows, held_out), _noise_warning(settings)]))
+    found = [*_row_warnings(settings, rows, held_out), *_model_warnings(settings)]
+    return tuple(filter(None, found))
 
 
 def _row_warnings(
@@ -195,6 +196,13 @@ def _check_fewest(settings: Settings, clients: Sequence[Sequence[PromptRow]], so
             f"{data.min_prompts}: it would refuse",
             cure=f"lower data.min_prompts to {fewest}, or simulation.clients",
         )
+
+
+def _model_warnings(settings: Settings) -> list[str]:
+    """What half precision costs here, and what noise does to a model of this size."""
+    from fedgrpo.model.base import precision_advice
+
+    return [*precision_advice(settings.model), _noise_warning(settings)]
 
 
 def _noise_warning(settings: Settings) -> str:

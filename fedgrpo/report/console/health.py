@@ -35,9 +35,10 @@ def warnings(rows: Sequence[RoundRow]) -> list[str]:
         return [warning for row in rows for warning in row.warnings] + ([fallen] if fallen else [])
     rounds = [row for row in rows if row.round > 0]
     silent, cut = _recent(rounds, "zero_signal"), _recent(rounds, "truncated")
+    apart = _recent(rounds, "kl")
     found = (
         fallen,
-        _far(rows),
+        _far(rows) or (_apart(apart) if apart > MAX_KL_A_ROUND else ""),
         no_signal(_percent(silent)) if silent > MAX_ZERO_SIGNAL else "",
         truncated(_percent(cut)) if cut > MAX_TRUNCATED else "",
         _skipped(rounds),
@@ -74,6 +75,14 @@ def _far(rows: Sequence[RoundRow]) -> str:
         f"By round {row.round} the model had moved {step:.2g} nats a token in each round (KL to "
         f"start {row.kl_base:.2g}): such steps break what it can do. Lower server.learning_rate, "
         "or set grpo.kl_weight."
+    )
+
+
+def _apart(kl: float) -> str:
+    """Say that nodes move too far in a round, as they report it between evaluations."""
+    return (
+        f"Nodes move {kl:.2g} nats a token from the global adapter in a round: such steps break "
+        "what it can do. Lower grpo.learning_rate or grpo.steps, or set grpo.kl_weight."
     )
 
 

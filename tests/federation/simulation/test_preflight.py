@@ -28,6 +28,14 @@ def test_a_run_that_can_learn_is_not_warned_of() -> None:
     assert preflight(settings(unit="none")) == ()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_on_a_cpu_is_warned_of(dtype: str) -> None:
+    tree = {"privacy": {"unit": "none"}, "model": {"dtype": dtype, "device": "cpu"}}
+    (warning,) = preflight(Settings.from_mapping(tree))
+    assert f"model.dtype = '{dtype}' on a CPU" in warning
+    assert "model.dtype = 'float32'" in warning
+
+
 def of_file(path: Path, min_prompts: int, unit: str = "") -> Settings:
     """40 rows of 20 texts and 10 persons, of which one person's or text's rows are held out."""
     rows = [{"prompt": f"p{i % 20}", "answer": "1", "person": i % 10} for i in range(40)]
