@@ -89,7 +89,10 @@ def _as_they_are(source: Source, most_bytes: int | None) -> Iterator[tuple[int, 
         return enumerate(_read_hub(source), start=1)
     path = Path(source.place).expanduser()
     if not path.exists():
-        raise DataError(f"prompt source {source.place} does not exist", cure="check the path")
+        raise DataError(
+            f"prompt source {source.place} does not exist",
+            cure="check the path; a dataset of the Hub is named hf:OWNER/NAME",
+        )
     if path.is_dir():
         return enumerate(_read_saved(path, source.split), start=1)
     if not path.is_file():
@@ -141,7 +144,7 @@ def _read_saved(path: Path, split: str) -> Iterable[object]:
     except Exception as error:
         raise DataError(
             f"prompt source {path} is not a saved dataset ({type(error).__name__})",
-            cure="give a directory made by datasets.save_to_disk",
+            cure=_instead(path),
         ) from None
     if not isinstance(loaded, DatasetDict):
         return _each(loaded, str(path))
@@ -151,6 +154,14 @@ def _read_saved(path: Path, split: str) -> Iterable[object]:
             cure=f"choose one of {', '.join(loaded)}",
         )
     return _each(loaded[split], str(path))
+
+
+def _instead(path: Path) -> str:
+    """What to name in the place of a directory that is no dataset."""
+    files = sorted(file.name for file in path.iterdir() if file.is_file())
+    readable = [name for name in files if name.lower().endswith((".parquet", *_TEXTS))]
+    which = f"name one of its files, for example {readable[0]}; or " if readable else ""
+    return f"{which}give a directory made by datasets.save_to_disk"
 
 
 def _read_hub(source: Source) -> Iterable[object]:

@@ -136,7 +136,7 @@ def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
 def fingerprints(trainer: GRPOTrainer) -> dict[str, str]:
     """SHA-256 (hex) of each thing that decides a step. How much memory one may take does not."""
     reward, settings = trainer.collector.reward, trainer.settings
-    chosen = settings.model_dump(exclude={"tokens_per_batch"})
+    chosen = settings.model_dump(exclude={"tokens_per_batch", "memory_gb"})
     content: dict[str, object] = {
         "settings": {key: _wherever(value) for key, value in chosen.items()},
         "model": trainer.adapter.layout,

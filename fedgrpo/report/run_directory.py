@@ -20,6 +20,7 @@ _OF_THE_MACHINE = {
     "reward.cpu_s",
     "reward.timeout_s",
     "grpo.tokens_per_batch",
+    "grpo.memory_gb",
     "data.max_failing",
 }
 LEAST_FREE = 10**8

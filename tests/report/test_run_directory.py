@@ -131,7 +131,7 @@ MACHINE = {
     "federation": {"wait_s": 7.0},
     "simulation": {"clients": 77},
     "reward": {"timeout_s": 7.0, "cpu_s": 7},
-    "grpo": {"tokens_per_batch": 777},
+    "grpo": {"tokens_per_batch": 777, "memory_gb": 7.0},
     "data": {"max_failing": 0.7},
 }
 
