@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -133,7 +134,7 @@ _TEXTS = {
 
 def _each(dataset: Any, place: str) -> Iterator[object]:
     """Rows of a dataset; one whose values its library cannot make says nothing of the others."""
-    return (one(lambda i=i: dataset[i], place, i + 1) for i in range(len(dataset)))
+    return (one(partial(dataset.__getitem__, i), place, i + 1) for i in range(len(dataset)))
 
 
 def _read_saved(path: Path, split: str) -> Iterable[object]:

@@ -66,5 +66,6 @@ def start_worker(
 def descendants(number: int) -> list[psutil.Process]:
     """Processes that one has started, and theirs in turn."""
     with suppress(psutil.Error):
-        return psutil.Process(number).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(number).children(recursive=True)
+        return found
     return []
