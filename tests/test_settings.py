@@ -15,6 +15,7 @@ from fedgrpo.ground.errors import MOVING, SettingsError
 from fedgrpo.settings import RENAMED, Settings
 from fedgrpo.settings.protocols.base import required_clients
 from fedgrpo.settings.protocols.buckets import secret_threshold
+from fedgrpo.settings.reading import ELSEWHERE
 from fedgrpo.settings.reference import to_markdown
 from tests.flat import flatten
 
@@ -81,6 +82,10 @@ def test_lists_read_alike_from_toml_and_from_text() -> None:
         ),
         ({"zebra": {"x": 1}}, "zebra", "1", "docs/settings.md"),
         ({"grop": {"steps": 1}}, "grop", "1", "did you mean grpo?"),
+        ({"GRPO": {"steps": 1}}, "GRPO", "1", "did you mean grpo?"),
+        ({"grpo": {"Group-Size": 4}}, "grpo.Group-Size", "4", "did you mean grpo.group_size?"),
+        ({"grpo": {"num_generations": 4}}, "grpo.num_generations", "4", "called grpo.group_size"),
+        ({"num_server_rounds": 4}, "num_server_rounds", "4", "it is called rounds here"),
         ({"rounds": "three"}, "rounds", "'three'", "correct rounds"),
         ({"rounds": True}, "rounds", "True", "correct rounds"),
         ({"rounds": 2.0}, "rounds", "2.0", "correct rounds"),
@@ -205,3 +210,10 @@ def test_a_setting_by_its_old_name_is_refused_with_the_new_one(old: str, new: st
     with pytest.raises(SettingsError, match=rf"{re.escape(old)} = 9.*\n.*called {re.escape(new)}"):
         Settings.from_run_config({old: 9})
     assert new in Settings().to_run_config()
+
+
+def test_what_other_libraries_call_a_setting_is_answered_by_a_setting_that_there_is() -> None:
+    known = {*Settings().to_run_config(), *Settings.model_fields}
+    for theirs, ours in ELSEWHERE.items():
+        assert ours.partition(",")[0].partition(" ")[0] in known
+        assert theirs not in {key.rpartition(".")[2] for key in known} - {"epsilon"}

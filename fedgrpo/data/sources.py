@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,7 +90,10 @@ def _as_they_are(source: Source, most_bytes: int | None) -> Iterator[tuple[int, 
         return enumerate(_read_hub(source), start=1)
     path = Path(source.place).expanduser()
     if not path.exists():
-        raise DataError(f"prompt source {source.place} does not exist", cure="check the path")
+        raise DataError(
+            f"prompt source {source.place} does not exist",
+            cure="check the path; a dataset of the Hub is named hf:OWNER/NAME",
+        )
     if path.is_dir():
         return enumerate(_read_saved(path, source.split), start=1)
     if not path.is_file():
@@ -130,7 +134,7 @@ _TEXTS = {
 
 def _each(dataset: Any, place: str) -> Iterator[object]:
     """Rows of a dataset; one whose values its library cannot make says nothing of the others."""
-    return (one(lambda i=i: dataset[i], place, i + 1) for i in range(len(dataset)))
+    return (one(partial(dataset.__getitem__, i), place, i + 1) for i in range(len(dataset)))
 
 
 def _read_saved(path: Path, split: str) -> Iterable[object]:
@@ -141,7 +145,7 @@ def _read_saved(path: Path, split: str) -> Iterable[object]:
     except Exception as error:
         raise DataError(
             f"prompt source {path} is not a saved dataset ({type(error).__name__})",
-            cure="give a directory made by datasets.save_to_disk",
+            cure=_instead(path),
         ) from None
     if not isinstance(loaded, DatasetDict):
         return _each(loaded, str(path))
@@ -151,6 +155,14 @@ def _read_saved(path: Path, split: str) -> Iterable[object]:
             cure=f"choose one of {', '.join(loaded)}",
         )
     return _each(loaded[split], str(path))
+
+
+def _instead(path: Path) -> str:
+    """What to name in the place of a directory that is no dataset."""
+    files = sorted(file.name for file in path.iterdir() if file.is_file())
+    readable = [name for name in files if name.lower().endswith((".parquet", *_TEXTS))]
+    which = f"name one of its files, for example {readable[0]}; or " if readable else ""
+    return f"{which}give a directory made by datasets.save_to_disk"
 
 
 def _read_hub(source: Source) -> Iterable[object]:

@@ -30,7 +30,7 @@ from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.grpo.trainer import Batch, GRPOTrainer
 from fedgrpo.rewards.composite import RewardResult
 
-VERSION = 1
+VERSION = 2
 
 State = dict[str, Any]
 
@@ -77,7 +77,7 @@ def trainer_state(trainer: GRPOTrainer) -> State:
     best = keeper.best
     return {
         "version": VERSION,
-        "fingerprint": fingerprint(trainer),
+        "began_with": fingerprints(trainer),
         "steps_done": trainer.steps_done,
         "vector": torch.from_numpy(adapter.vector()),
         "frozen": {name: tensor.detach().cpu() for name, tensor in adapter.frozen.items()},
@@ -104,10 +104,12 @@ def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
             f"the trainer's state has version {state.get('version')!r}, this code writes {VERSION}",
             cure="begin anew, or carry on with the package that wrote it",
         )
-    if state["fingerprint"] != fingerprint(trainer):
+    kept, now = dict(state["began_with"]), fingerprints(trainer)
+    if other := [name for name in now if kept.get(name) != now[name]]:
         raise RunError(
-            "the trainer's state is of other settings, another model or other prompts",
-            cure="carry on with what the run began with, or begin a new run",
+            f"the trainer's state is of other {' and other '.join(other)}",
+            cure=f"carry on with the {' and '.join(other)} that the run began with, or begin a new "
+            "run with --fresh or another --run-dir",
         )
     adapter, collector = trainer.adapter, trainer.collector
     with torch.no_grad():
@@ -131,16 +133,28 @@ def restore_trainer(trainer: GRPOTrainer, state: State) -> None:
     trainer.history = deque((StepMetrics(**row) for row in state["history"]), maxlen=HISTORY)
 
 
-def fingerprint(trainer: GRPOTrainer) -> str:
-    """SHA-256 (hex) of settings, model, adapter layout, rewards and prompts."""
-    content = [
-        trainer.settings.model_dump(),
-        trainer.adapter.layout,
-        trainer.collector.reward.names,
-        trainer.collector.reward.weights.tolist(),
-        trainer.collector.encoded,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def fingerprints(trainer: GRPOTrainer) -> dict[str, str]:
+    """SHA-256 (hex) of each thing that decides a step. How much memory one may take does not."""
+    reward, settings = trainer.collector.reward, trainer.settings
+    chosen = settings.model_dump(exclude={"tokens_per_batch", "memory_gb"})
+    content: dict[str, object] = {
+        "settings": {key: _wherever(value) for key, value in chosen.items()},
+        "model": trainer.adapter.layout,
+        "rewards": [list(map(_wherever, reward.names)), reward.weights.tolist()],
+        "prompts": trainer.collector.encoded,
+    }
+    return {
+        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+        for name, part in content.items()
+    }
+
+
+def _wherever(value: object) -> object:
+    """A part of a file without the file's folder, which may be moved together with the run."""
+    if not isinstance(value, str) or ".py:" not in value:
+        return value
+    file, _, part = value.partition(".py:")
+    return f"{Path(file).name}.py:{part}"
 
 
 def _keeper(state: State) -> BestKeeper:

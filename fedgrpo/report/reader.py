@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fedgrpo.ground.errors import RunError, SettingsError
+from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import lines
 from fedgrpo.ground.records import Record, from_json
 from fedgrpo.ground.run_files import COMPLETIONS, DROPPED, METRICS, SNAPSHOT, STATUS, SUMMARY
 from fedgrpo.report.records import DroppedNode, RoundRow, SampleRow, Status, Summary
 from fedgrpo.settings import Settings
+from fedgrpo.settings.snapshot import read_snapshot
 
 R = TypeVar("R", bound=Record)
 
@@ -97,12 +97,8 @@ def read_run(run_dir: Path) -> Run:
 
 def _settings(path: Path) -> Settings | None:
     try:
-        tree = json.loads(path.read_text("utf-8"))
-        if not isinstance(tree, dict):
-            return None
-        tree.pop("command", None)
-        return Settings.from_mapping(tree)
-    except (OSError, ValueError, TypeError, SettingsError):
+        return read_snapshot(path)[1]
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,16 @@ from fedgrpo.ground.errors import RunError
 from fedgrpo.ground.files import replace_file
 from fedgrpo.ground.run_files import LOCK, NODES, SECRET, SNAPSHOT, SUMMARY, alone
 from fedgrpo.settings import Settings
+from fedgrpo.settings.snapshot import read_snapshot, snapshot_text
 
+_OF_FEDERATIONS = {"privacy", "secure", "robust", "server", "federation", "simulation"}
+_OF_THE_MACHINE = {
+    "reward.cpu_s",
+    "reward.timeout_s",
+    "grpo.tokens_per_batch",
+    "grpo.memory_gb",
+    "data.max_failing",
+}
 LEAST_FREE = 10**8
 """Bytes of room without which no run begins: rows, checkpoints and an adapter."""
 
@@ -47,7 +55,9 @@ class RunDirectory:
             If another process holds the lock.
         """
         with alone(self.path, LOCK, cure="wait for it, or start another run with --fresh"):
-            replace_file(self.path / SNAPSHOT, _snapshot(self.command, settings).encode())
+            replace_file(
+                self.path / SNAPSHOT, snapshot_text(self.command, self.path, settings).encode()
+            )
             yield
 
 
@@ -96,8 +106,7 @@ def _continue_or_begin(path: Path, command: str, settings: Settings, other: str)
     if not _is_used(path):
         return RunDirectory(path, resumes=False, command=command)
     try:
-        tree = dict(json.loads((path / SNAPSHOT).read_text("utf-8")))
-        began, kept = tree.pop("command", "simulate"), Settings.from_mapping(tree)
+        began, kept = read_snapshot(path / SNAPSHOT)
     except (OSError, ValueError, TypeError):
         raise RunError(
             f"{path} is not empty and holds no run that this version of fedgrpo can read",
@@ -108,9 +117,9 @@ def _continue_or_begin(path: Path, command: str, settings: Settings, other: str)
             f"{path} holds an unfinished run of fedgrpo {began}",
             cure=f"{other}, or finish it with fedgrpo {began}",
         )
-    if kept.fingerprint() != settings.fingerprint():
+    if told := _differences(kept, settings, command):
         raise RunError(
-            f"{path} holds an unfinished run with other settings: {_differences(kept, settings)}",
+            f"{path} holds an unfinished run with other settings: {told}",
             cure=f"{other}, or use the old settings to finish it",
         )
     return RunDirectory(path, resumes=True, command=command)
@@ -140,16 +149,26 @@ def _candidates(first: Path) -> tuple[Path | None, Path]:
     return last, following
 
 
-def _snapshot(command: str, settings: Settings) -> str:
-    return json.dumps({"command": command, **settings.model_dump(exclude={"run"})}, indent=2) + "\n"
-
-
-def _differences(kept: Settings, wanted: Settings) -> str:
+def _differences(kept: Settings, wanted: Settings, command: str) -> str:
     """What decides the run and is not the same, as it counts: whoever set it."""
     before, now = _effective(kept), _effective(wanted)
+    if command == "train":
+        now = {key: value for key, value in now.items() if _decides_training(key)}
+    elif kept.fingerprint() == wanted.fingerprint():
+        return ""
     keys = [key for key in now if now[key] != before.get(key) and not key.startswith("run.")]
     shown = "; ".join(f"{key} = {before.get(key)!r} there, {now[key]!r} here" for key in keys[:3])
     return shown + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _decides_training(key: str) -> bool:
+    """Whether a setting decides training without a federation: not how long a reward may take or
+    how much memory a step, of which errors on the way say that they can be changed.
+    """
+    section = key.partition(".")[0]
+    return key == "privacy.metrics" or (
+        section not in _OF_FEDERATIONS and key not in _OF_THE_MACHINE
+    )
 
 
 def _effective(settings: Settings) -> dict[str, object]:

@@ -23,6 +23,36 @@ RENAMED = {
 }
 """Settings by the names that they had, and what they are called now."""
 
+ELSEWHERE = {
+    "num_generations": "grpo.group_size",
+    "beta": "grpo.kl_weight",
+    "epsilon": "grpo.clip_low",
+    "epsilon_high": "grpo.clip_high",
+    "num_iterations": "grpo.passes",
+    "max_steps": "rounds x grpo.steps",
+    "num_train_epochs": "rounds x grpo.steps, in steps",
+    "per_device_train_batch_size": "grpo.prompts_per_step, in prompts and not in completions",
+    "loss_type": "grpo.loss",
+    "optim": "grpo.optimiser",
+    "use_vllm": "grpo.engine",
+    "reward_funcs": "reward.functions",
+    "reward_weights": "reward.weights",
+    "lora_r": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+    "output_dir": "run.directory",
+    "eval_steps": "evaluation.every",
+    "model_name_or_path": "model.name",
+    "torch_dtype": "model.dtype",
+    "dataset_name": "data.source",
+    "dataset_config": "data.config",
+    "num_rounds": "rounds",
+    "num_server_rounds": "rounds",
+    "num_supernodes": "simulation.clients",
+    "fraction_train": "federation.cohort, in clients",
+    "min_available_nodes": "federation.min_clients",
+}
+"""What TRL, PEFT and Flower call a setting, and what it is called here."""
+
 REMOVED = dict.fromkeys(
     ("privacy.honest_peers", "privacy.honest_mates"),
     "remove it: each client adds all of its noise itself",
@@ -43,7 +73,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
-            f"scenario file {path} is not valid TOML: {error}", cure="mend that line"
+            f"scenario file {path} is not valid TOML: {error}",
+            cure='mend that line: TOML writes key = value, a text as "text" in straight quotes, '
+            "and true or false in small letters",
         ) from None
     except UnicodeDecodeError as error:
         raise SettingsError(
@@ -100,9 +132,12 @@ def _nearest(key: str, known: Iterable[str]) -> str:
         return f"it is called {RENAMED[key]} now"
     if key in REMOVED:
         return REMOVED[key]
+    if told := ELSEWHERE.get(key.rpartition(".")[2]):
+        return f"it is called {told} here"
     names = list(known)
     sections = {name.partition(".")[0] for name in names if "." in name}
-    close = difflib.get_close_matches(key, [*names, *sections] if "." not in key else names, n=1)
+    within = [*names, *sections] if "." not in key else names
+    close = difflib.get_close_matches(key.lower(), within, n=1)
     if close:
         return f"did you mean {close[0]}?"
     return f"remove {key}; docs/settings.md lists what there is"

@@ -323,6 +323,15 @@ def test_a_directory_without_a_dataset_is_refused(tmp_path: Path) -> None:
         load_prompts(str(tmp_path))
 
 
+def test_what_is_no_source_is_answered_by_what_was_probably_meant(tmp_path: Path) -> None:
+    """A name of the Hub without hf:, and a folder that holds files of prompts."""
+    with pytest.raises(DataError, match="hf:OWNER/NAME"):
+        load_prompts("openai/gsm8k")
+    (tmp_path / "train-00000.parquet").touch()
+    with pytest.raises(DataError, match=r"name one of its files, for example train-00000\.parquet"):
+        load_prompts(str(tmp_path))
+
+
 def test_a_directory_named_like_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").mkdir()
     with pytest.raises(DataError, match="not a saved dataset"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from fedgrpo.ground.errors import RunError
 from fedgrpo.grpo import GRPOTrainer
-from fedgrpo.grpo.checkpoint import load_trainer, save_trainer, trainer_state
+from fedgrpo.grpo.checkpoint import VERSION, load_trainer, save_trainer, trainer_state
 from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import AdapterSettings
 from tests.models import graded, tiny_trainer
@@ -105,19 +106,28 @@ def test_adapters_of_every_kind_carry_on(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "told"),
     [
-        lambda: trainer(learning_rate=0.5),
-        lambda: tiny_trainer(12, reward=graded),
-        lambda: tiny_trainer(11, AdapterSettings(rank=2), graded),
-        lambda: tiny_trainer(11),
+        (lambda: trainer(learning_rate=0.5), "settings"),
+        (lambda: tiny_trainer(12, reward=graded), "prompts"),
+        (lambda: tiny_trainer(11, AdapterSettings(rank=2), graded), "model"),
+        (lambda: tiny_trainer(11), "rewards"),
+        (lambda: tiny_trainer(12), "rewards and other prompts"),
     ],
-    ids=["settings", "prompts", "adapter", "reward"],
+    ids=["settings", "prompts", "adapter", "reward", "two"],
 )
-def test_the_state_of_another_run_is_refused(other: object, tmp_path: Path) -> None:
+def test_the_state_of_another_run_is_refused_and_told_what_is_not_the_same(
+    other: Callable[[], GRPOTrainer], told: str, tmp_path: Path
+) -> None:
     save_trainer(trainer(), tmp_path / "state.pt")
-    with pytest.raises(RunError, match="other settings, another model or other prompts"):
-        load_trainer(other(), tmp_path / "state.pt")  # type: ignore[operator]
+    with pytest.raises(RunError, match=f"is of other {told}\n") as caught:
+        load_trainer(other(), tmp_path / "state.pt")
+    assert "--fresh" in caught.value.cure
+
+
+def test_how_much_memory_a_step_may_take_can_be_lowered_on_the_way(tmp_path: Path) -> None:
+    save_trainer(trainer(), tmp_path / "state.pt")
+    load_trainer(trainer(tokens_per_batch=64), tmp_path / "state.pt")
 
 
 def test_a_damaged_file_is_refused_with_a_cure(tmp_path: Path) -> None:
@@ -128,7 +138,9 @@ def test_a_damaged_file_is_refused_with_a_cure(tmp_path: Path) -> None:
         load_trainer(trainer(), path)
 
 
-@pytest.mark.parametrize("other", [[1], {"version": 1}, {"version": 1, "fingerprint": 3}, "text"])
+@pytest.mark.parametrize(
+    "other", [[1], {"version": VERSION}, {"version": VERSION, "began_with": 3}, "text"]
+)
 def test_a_file_of_something_else_is_refused_with_a_cure(other: object, tmp_path: Path) -> None:
     torch.save(other, tmp_path / "state.pt")
     with pytest.raises(RunError, match="trainer's state") as caught:

@@ -17,7 +17,7 @@ from fedgrpo.grpo.rollout.divergence import k3
 from fedgrpo.grpo.rollout.packing import pack
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout, completion_ids
-from fedgrpo.model.base import load_base
+from fedgrpo.model.base import check_context, load_base
 from fedgrpo.model.family.row_gradients import hookable, row_gradients
 from fedgrpo.model.family.targets import is_router
 from fedgrpo.model.kernels.attention import takes_any_mask
@@ -144,6 +144,15 @@ def test_layers_that_text_does_not_reach_carry_no_adapter(tmp_path: Path) -> Non
         assert all("language_model" in name for name in adapter.trainable)
     with pytest.raises(AdapterError, match="text does not reach"):
         Adapter(base, AdapterSettings(target_modules=("fc1",)))
+
+
+def test_positions_of_a_tower_beside_the_text_end_nothing_for_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tower's are learned; the text's are computed, and go on: told, and not refused."""
+    base = load_base(ModelSettings(name=saved(multimodal(), tmp_path), device="cpu"), longest=4096)
+    check_context(base, GRPOSettings(max_prompt_length=4000, max_completion_length=96))
+    assert "= 4096 is more than the" in caplog.text
 
 
 def test_a_model_whose_cache_forgets_is_refused_at_load_by_its_type(

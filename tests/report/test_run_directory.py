@@ -125,3 +125,40 @@ def test_an_unfinished_run_of_another_command_is_not_continued(tmp_path: Path) -
         pass
     found = choose("demo", SETTINGS, run_dir=None, fresh=False, base=tmp_path, command="train")
     assert found == RunDirectory(other.path, resumes=True, command="train")
+
+
+MACHINE = {
+    "federation": {"wait_s": 7.0},
+    "simulation": {"clients": 77},
+    "reward": {"timeout_s": 7.0, "cpu_s": 7},
+    "grpo": {"tokens_per_batch": 777, "memory_gb": 7.0},
+    "data": {"max_failing": 0.7},
+}
+
+
+@pytest.mark.parametrize("changed", [{name: tree} for name, tree in MACHINE.items()])
+def test_training_goes_on_under_settings_that_do_not_decide_it(
+    tmp_path: Path, changed: dict[str, dict[str, object]]
+) -> None:
+    """What errors on the way advise to change, and what training alone never reads."""
+    path = tmp_path / "runs" / "demo"
+    with RunDirectory(path, resumes=False, command="train").claim(SETTINGS):
+        (path / "status.json").write_text("{}")
+    settings = Settings.from_mapping(changed)
+    found = choose("demo", settings, run_dir=None, fresh=False, base=tmp_path, command="train")
+    assert found.resumes
+    with pytest.raises(RunError, match="other settings: rounds = 24 there, 99 here\\n"):
+        choose(
+            "demo",
+            Settings.from_mapping({"rounds": 99, **changed}),
+            run_dir=None,
+            fresh=False,
+            base=tmp_path,
+            command="train",
+        )
+
+
+def test_a_federation_goes_on_under_the_same_settings_alone(tmp_path: Path) -> None:
+    begin(tmp_path, "demo")
+    with pytest.raises(RunError, match=r"federation\.wait_s = .* there, 7\.0 here"):
+        pick(tmp_path, Settings.from_mapping({"federation": {"wait_s": 7.0}}))

@@ -63,7 +63,7 @@ def test_files_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
     ("name", "problem"),
     [
         ("exact_mach", r"'exact_mach' is unknown(.|\n)*did you mean exact_match"),
-        ("my_reward.py", r"'my_reward.py' is unknown(.|\n)*path/to/file.py:function"),
+        ("my_reward.py", r"'my_reward.py' is unknown(.|\n)*in that file: my_reward.py:NAME"),
         ("", "'' is unknown"),
         ("no_such_package.rewards:f", "there is no 'no_such_package'"),
         ("fedgrpo.no_such:f", "there is no 'fedgrpo.no_such'"),

@@ -278,8 +278,30 @@ def test_other_prompts_do_not_carry_on_a_run(home: Path, monkeypatch: pytest.Mon
     mine.write_text("\n".join(lines[::-1]))
     for kept in (ownership._read, ownership._split):  # As in another process.
         kept.cache_clear()
-    with pytest.raises(RunError, match="other prompts"):
+    with pytest.raises(RunError, match="trainer's state is of other prompts\n") as caught:
         run(write(home), prompts="mine.jsonl")
+    assert "carry on with the prompts" in caught.value.cure
+
+
+def test_a_run_goes_on_where_its_folder_was_moved_and_with_more_time_for_its_rewards(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = home / "here" / "mine.jsonl"
+    mine.parent.mkdir()
+    lines = [json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) for i in range(40)]
+    mine.write_text("\n".join(lines))
+    monkeypatch.chdir(mine.parent)
+    at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    (mine.parent / "varied.py").write_text(VARIED)
+    taught = {"reward.functions": "varied.py:varied"}
+    with pytest.raises(RunInterruptedError):
+        run(write(mine.parent), prompts="mine.jsonl", overrides=taught)
+    mine.parent.rename(home / "there")
+    monkeypatch.chdir(home / "there")
+    changed = {**taught, "reward.timeout_s": 77.0, "federation.wait_s": 7.0}
+    path, text = run(Path("small.toml"), prompts="mine.jsonl", overrides=changed)
+    assert "small resumes in" in text
+    assert [row["round"] for row in rows(path / "metrics.jsonl")] == list(range(9))
 
 
 def test_held_out_rows_of_a_file_are_not_trained_on(home: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +120,10 @@ def _values(batch: RecordBatch, path: Path, before: int) -> Iterator[object]:
     try:
         rows = batch.to_pylist()
     except Exception:
-        rows = [
-            one(lambda i=i: batch.slice(i, 1).to_pylist()[0], path, before + i + 1)
-            for i in range(len(batch))
-        ]
+        singles = enumerate((batch.slice(i, 1) for i in range(len(batch))), start=before + 1)
+        rows = [one(partial(_single, each), path, number) for number, each in singles]
     yield from rows
+
+
+def _single(batch: RecordBatch) -> object:
+    return batch.to_pylist()[0]

@@ -200,6 +200,8 @@ class Registry(Mapping[str, T]):
             return self._entries[name.name]
         close = difflib.get_close_matches(name.name, self._entries, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
+        if name.name.endswith(".py"):
+            hint = f"name what is meant in that file: {name.name}:NAME; or "
         raise self.error(
             f"{self.key} = {name.text!r} is unknown",
             cure=f"{hint}choose from {', '.join(sorted(self._entries))}; or name your own: "

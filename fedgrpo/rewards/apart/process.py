@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from fedgrpo.ground.errors import RewardError
 from fedgrpo.rewards.apart.frames import Order, receive, send
@@ -265,11 +266,11 @@ def _end(process: subprocess.Popen[bytes], link: socket.socket, owner: int) -> N
     if owner == os.getpid():
         # Its own children, too: a pool that it never closed, or what went into the background with
         # this command's output, for whose end a pipe would wait.
-        others = list(descendants(process.pid))
+        others = descendants(process.pid)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        for number in others:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(number, signal.SIGKILL)
+        for other in others:
+            with suppress(psutil.Error):
+                other.kill()
         process.kill()
         process.wait()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import MappingProxyType
+
+import psutil
 
 from fedgrpo.ground.errors import RewardError
 
@@ -62,10 +63,9 @@ def start_worker(
         ) from error
 
 
-def descendants(number: int) -> Iterator[int]:
-    """Processes that one has started, and theirs in turn; none where there is no ``/proc``."""
-    for file in Path(f"/proc/{number}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in map(int, file.read_text("ascii").split()):
-                yield child
-                yield from descendants(child)
+def descendants(number: int) -> list[psutil.Process]:
+    """Processes that one has started, and theirs in turn."""
+    with suppress(psutil.Error):
+        found: list[psutil.Process] = psutil.Process(number).children(recursive=True)
+        return found
+    return []

@@ -12,9 +12,8 @@ class DataSettings(Section):
     """
 
     source: str = "tasks"
-    """``tasks`` for the built-in ones; a .jsonl, .json, .csv or .parquet file (the first three also
-    with .gz), a dataset saved to disk, or ``hf:NAME``.
-    """
+    """``tasks`` for the built-in ones; a .jsonl, .json, .csv, .tsv or .parquet file (all but the
+    last also with .gz), a dataset saved to disk, or ``hf:NAME``."""
     config: str = ""
     """Configuration of a Hugging Face dataset, such as ``main`` of openai/gsm8k."""
     split: str = "train"
