@@ -70,6 +70,16 @@ def test_mixing_throws_out_whole_who_is_further_off_than_honest_ones_are_apart(
     )
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_mixing_throws_out_changes_no_bit_of_the_result(seed: int) -> None:
+    honest, generator = crowd(seed, count=10), np.random.default_rng(seed)
+    one, other = (
+        combine("nnm_trimmed_mean", np.concatenate([honest, 50.0 * bad]), 2)
+        for bad in generator.normal(size=(2, 2, honest.shape[1]))
+    )
+    assert one.tobytes() == other.tobytes()
+
+
 def test_mixing_by_hand() -> None:
     # Of four on a line, each is averaged with its two nearest; the outlier is drawn into the crowd.
     means = np.array([[0.0], [1.0], [3.0], [100.0]])
