@@ -128,7 +128,7 @@ def test_a_site_that_may_speak_to_the_old_address_alone_joins_again_and_reaches_
         there.here_is(NEW)
         until(lambda: "last seen" in operator.run("sites"), "a site that is away", PATIENCE_S)
         told = site.run("doctor", "hospital-a/site.toml", code=1)
-        assert f"{NAME} is {NEW} now, and the service may only speak to localhost {OLD}" in told
+        assert f"{NAME} is {NEW} now, and the service may only speak to localhost, {OLD}" in told
         assert "[address-moved]" in told
         assert "fedgrpo join" in told
         end(node)

@@ -7,9 +7,8 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import subprocess
-import sysconfig
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -146,12 +145,11 @@ def flwr(folder: StateFolder, *words: str) -> dict[str, Any]:
     RunError
         With Flower's reason, if it refuses.
     """
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-    local = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "PATH": path}
+    local = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     try:
         done = subprocess.run(
-            [shutil.which("flwr", path=path) or "flwr", *words, "--format", "json"],
+            [sys.executable, "-m", "flwr.cli.app", *words, "--format", "json"],
             env=os.environ | local | quiet | {"FLWR_HOME": str(folder.flower)},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fedgrpo.federation.deployment.flower_internals.control import KnownNode
 from fedgrpo.federation.deployment.gateway.enrolment.book import Enrolled
 from fedgrpo.federation.deployment.operator.keeping import LONGEST_WAIT_S, is_left, wait_s
+from fedgrpo.federation.deployment.operator.runs import following
 from fedgrpo.federation.deployment.operator.runs.asking import (
     ask,
     check_sites,
@@ -189,6 +192,19 @@ def test_a_run_that_failed_is_gone_on_with_when_it_is_asked_for_again(tmp_path, 
     found = seen_run(tmp_path)
     assert found
     assert found.state == "submitted"
+
+
+def test_who_follows_a_run_that_cannot_begin_is_told_why(tmp_path, wish, monkeypatch):
+    monkeypatch.setattr(following, "present", lambda *_: ())
+    console = Console(file=io.StringIO(), width=200)
+    watch = following._Watch(tmp_path, wish, 3, console)
+    assert not watch.over()
+    assert "waiting: 0 of 3 sites" in console.file.getvalue()
+    tried = Submitted(wish=wish.number, run=0, server="s", times=1, since=NOW, problem="no flwr")
+    tried.write(tmp_path)
+    watch._look(time.time())
+    assert "it does not go on yet: no flwr; cure: see the server's log" in console.file.getvalue()
+    assert not watch.over(), "the server tries again"
 
 
 def test_waits_between_submissions_grow_and_have_an_end():

@@ -95,7 +95,14 @@ class _Watch:
             self._console.print(text, soft_wrap=True)
         self._told += len(dropped)
         if waits:
-            self._say(waiting_line(self._sites, self._needed, now), now)
+            self._say(self._stuck() or waiting_line(self._sites, self._needed, now), now)
+
+    def _stuck(self) -> str:
+        """Why the run does not go on though the server wants it to; empty if it does."""
+        run = seen_run(self._folder)
+        if run is None or run.name != self._wish.run or not run.problem:
+            return ""
+        return f"it does not go on yet: {run.problem}; cure: {run.cure}"
 
     def _say(self, line: str, now: float) -> None:
         """Say it unless it was just said; "last seen" alone is no news."""

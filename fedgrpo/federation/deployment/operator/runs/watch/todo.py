@@ -39,7 +39,8 @@ def _of_the_server(seen: Overview) -> Iterator[Problem]:
 
 def _of_the_run(run: SeenRun | None) -> Iterator[Problem]:
     if run and run.problem:
-        yield _problem("run-failed", f"run {run.name}: {run.problem}", run.cure)
+        code = "run-failed" if run.state == "failed" else "run-unsubmitted"
+        yield _problem(code, f"run {run.name}: {run.problem}", run.cure)
 
 
 def _of_sites(seen: Overview) -> Iterator[Problem]:
