@@ -31,7 +31,14 @@ from fedgrpo.settings.scenario import load_scenario
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "wards.jsonl"
-FIGURES = ("valid_json", "right_keys", "right_ward", "near_urgency", "grounded_reason")
+FIGURES = (
+    "valid_json",
+    "right_keys",
+    "right_values",
+    "right_ward",
+    "near_urgency",
+    "grounded_reason",
+)
 SUMMED = ("valid_json", "right_ward", "near_urgency")
 """Whose sum the aim is about: 3 at most."""
 ATTACKED = {"simulation.byzantine": 1, "simulation.attack": "sign_flip"}

@@ -18,6 +18,9 @@ NOTE = "Pt 57w: tingling in both feet; in severe pain (new in town)"
 FACTS = "The kakapo is critically endangered. About 240 live in small islands off New Zealand."
 
 
+FORM = ("valid_json", "right_keys", "right_values")
+
+
 def example(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name.replace("/", "_"), EXAMPLES / f"{name}.py")
     assert spec
@@ -56,7 +59,7 @@ def test_a_good_answer_is_worth_all_of_every_reward() -> None:
     rewards = example("wards/rewards")
     answer = {"ward": "brain", "urgency": 4, "reason": "tingling in both feet, severe pain"}
     given = {"ward": ["brain"], "urgency": [4], "note": [NOTE]}
-    names = ("valid_json", "right_keys", "right_ward", "near_urgency", "grounded_reason")
+    names = (*FORM, "right_ward", "near_urgency", "grounded_reason")
     for name in names:
         assert getattr(rewards, name)(completions=said(json.dumps(answer)), **given) == [1.0], name
 
@@ -66,6 +69,13 @@ def test_a_good_answer_is_worth_all_of_every_reward() -> None:
     [
         ("valid_json", ['{"ward": 1}', '{"ward": ', "[1]", "no"], [1.0, 0.3, 0.0, 0.0]),
         ("right_keys", ['{"ward": 1}', '{"ward": 1, "x": 2}', "{}"], [1 / 3, 0.0, 0.0]),
+        ("right_values", ['{"ward": "mind"}', '{"ward": ["mind"]}', "[]"], [1 / 3, 0.0, 0.0]),
+        (
+            "right_values",
+            ['{"urgency": 5}', '{"urgency": 6}', '{"urgency": "5"}'],
+            [1 / 3, 0.0, 0.0],
+        ),
+        ("right_values", ['{"reason": "low mood"}', '{"reason": "low"}'], [1 / 3, 0.0]),
         ("right_ward", ['{"ward": "brain"}', '{"ward": ["brain"]}'], [1.0, 0.0]),
         ("near_urgency", ['{"urgency": 4}', '{"urgency": 3}', '{"urgency": 2}'], [1.0, 0.5, 0.0]),
         ("near_urgency", ['{"urgency": true}', '{"urgency": "4"}', "{}"], [0.0, 0.0, 0.0]),
@@ -155,5 +165,5 @@ def test_two_rounds_of_the_wards_run_on_a_real_model(scenario: str, tmp_path: Pa
     assert [row.applied for row in result.history] == [False, True, True]
     assert np.isfinite(result.adapter.vector).all()
     assert {name.rpartition(":")[2] for name in result.history[-1].held_out_rewards} == {
-        "valid_json", "right_keys", "right_ward", "near_urgency", "grounded_reason",
+        *FORM, "right_ward", "near_urgency", "grounded_reason",
     }  # fmt: skip

@@ -155,8 +155,8 @@ STYLES: list[Style] = [
 """One a clinic; the last is the tenth clinic's, of which nothing is trained on."""
 
 QUESTION = """Note: {note}
-Answer in JSON with a short reason, the ward ({wards}) and the urgency (1 to 5): \
-{{"reason": "...", "ward": "...", "urgency": ...}}"""
+Answer in JSON with a short reason, one ward of {wards}, and the urgency from 1 to 5: \
+{{"reason": "...", "ward": "...", "urgency": 3}}"""
 """The reason comes first, so that the ward is chosen with the complaint just said."""
 
 

@@ -1,6 +1,6 @@
-"""What an answer to a note is worth: five rewards, each between 0 and 1.
+"""What an answer to a note is worth: six rewards, each between 0 and 1.
 
-A valid answer is one JSON object and nothing else. The first two give part of their worth for
+A valid answer is one JSON object and nothing else. The first three give part of their worth for
 part of the way, since a model that never gets there by chance learns nothing from all or nothing.
 """
 
@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 KEYS = {"ward", "urgency", "reason"}
+WARDS = {"heart", "bones", "brain", "skin", "mind"}
 EMPTY_WORDS = frozenset(
     re.findall(
         "[a-z]+",
@@ -50,6 +51,23 @@ def _keys(answer: dict[str, Any] | None) -> float:
     if answer is None:
         return 0.0
     return max(0.0, (len(KEYS & answer.keys()) - len(answer.keys() - KEYS)) / len(KEYS))
+
+
+def right_values(completions: list[Any], **_: Any) -> list[float]:
+    """Share of the three values that are what the form takes, right or wrong: one of the wards, a
+    whole number from 1 to 5, a text of at least two words.
+    """
+    return [_values(parsed(completion) or {}) for completion in completions]
+
+
+def _values(answer: dict[str, Any]) -> float:
+    ward, urgency, reason = (answer.get(key) for key in ("ward", "urgency", "reason"))
+    fits = (
+        isinstance(ward, str) and ward in WARDS,
+        type(urgency) is int and 1 <= urgency <= 5,
+        isinstance(reason, str) and len(_words(reason)) >= 2,
+    )
+    return sum(fits) / len(fits)
 
 
 def right_ward(completions: list[Any], ward: list[str], **_: Any) -> list[float]:
