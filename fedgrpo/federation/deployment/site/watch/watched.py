@@ -17,7 +17,7 @@ def main() -> None:
     said = told()
     watched = sites(SiteFile(**said["site"]))
     app = application(watched, said["password"], frozenset())
-    server(app, **LOOKED_AT).run([socket.socket(fileno=said["socket"])])
+    server(app, None, **LOOKED_AT).run([socket.socket(fileno=said["socket"])])
 
 
 def sites(site: SiteFile) -> Watched[SiteOverview]:
