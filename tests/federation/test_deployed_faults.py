@@ -33,7 +33,8 @@ from tests.federation.deployment.operated import end, until
 from tests.federation.test_deployed_kills import OPEN
 
 ROUND_S = 900
-SMALL_DISK = "2m"
+SMALL_DISK, STATE_DISK = "2m", "400m"
+"""The second has what a node asks for before it starts."""
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 MOUNTS = os.geteuid() == 0 and shutil.which("mount")
 AWAY_S = 300.0
@@ -85,11 +86,11 @@ async def _copy(reader, writer):
 
 
 @contextlib.contextmanager
-def small_disk(folder):
+def small_disk(folder, size=SMALL_DISK):
     """A disk of its own, which can be full."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK},mode=0700", "tmpfs", folder], check=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", folder], check=True
     )
     try:
         yield folder
@@ -267,7 +268,7 @@ def staged(folder, monkeypatch):
         sites = [federation.site(OPEN) for _ in range(3)]
         first, second, third = sites
         line = Line(federation.server.port)
-        state = stack.enter_context(small_disk(first.folder / "state"))
+        state = stack.enter_context(small_disk(first.folder / "state", STATE_DISK))
         log = stack.enter_context(small_disk(second.folder / "log"))
         second.log = log / "node.log"
         with (first.folder / "site.toml").open("a") as file:

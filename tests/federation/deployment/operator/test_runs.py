@@ -203,7 +203,7 @@ def test_who_follows_a_run_that_cannot_begin_is_told_why(tmp_path, wish, monkeyp
     tried = Submitted(wish=wish.number, run=0, server="s", times=1, since=NOW, problem="no flwr")
     tried.write(tmp_path)
     watch._look(time.time())
-    assert "it does not go on yet: no flwr; cure: see the server's log" in console.file.getvalue()
+    assert "it cannot begin yet: no flwr; cure: if it goes on, end the" in console.file.getvalue()
     assert not watch.over(), "the server tries again"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from fedgrpo.federation.deployment.log.codes import LOGGED
 from fedgrpo.federation.deployment.operator.runs.present import SeenSite, present, waiting_line
 from fedgrpo.federation.deployment.operator.runs.seen import by_name, names, seen_run
-from fedgrpo.federation.deployment.operator.wish import Wish
+from fedgrpo.federation.deployment.operator.wish import Submitted, Wish
 from fedgrpo.ground.errors import RunError, RunFailedError, RunInterruptedError
 from fedgrpo.ground.run_files import SUMMARY
 from fedgrpo.report.console import conclude, follow
@@ -98,11 +99,11 @@ class _Watch:
             self._say(self._stuck() or waiting_line(self._sites, self._needed, now), now)
 
     def _stuck(self) -> str:
-        """Why the run does not go on though the server wants it to; empty if it does."""
-        run = seen_run(self._folder)
-        if run is None or run.name != self._wish.run or not run.problem:
+        """Why the server cannot begin the run, though it tries; empty if it can."""
+        tried = Submitted.read(self._folder)
+        if tried is None or tried.wish != self._wish.number or not tried.problem:
             return ""
-        return f"it does not go on yet: {run.problem}; cure: {run.cure}"
+        return f"it cannot begin yet: {tried.problem}; cure: {LOGGED['run-unsubmitted'].cure}"
 
     def _say(self, line: str, now: float) -> None:
         """Say it unless it was just said; "last seen" alone is no news."""

@@ -39,7 +39,7 @@ def _of_the_server(seen: Overview) -> Iterator[Problem]:
 
 def _of_the_run(run: SeenRun | None) -> Iterator[Problem]:
     if run and run.problem:
-        code = "run-failed" if run.state == "failed" else "run-unsubmitted"
+        code = "run-unsubmitted" if run.state == "submitted" else "run-failed"
         yield _problem(code, f"run {run.name}: {run.problem}", run.cure)
 
 
