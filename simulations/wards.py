@@ -129,7 +129,7 @@ def table() -> None:
         if found := [row for row in rows() if row["run"] == name]:
             differ = [row["answers_before"] for row in found]
             print(_line(f"before ({name})", [row["before"] for row in found], differ, "-"))
-            silent = f"{statistics.fmean(row['silent'] for row in found):.0%}"
+            silent = f"{100 * statistics.fmean(row['silent'] for row in found):.0f} %"
             answered = [row["answers"] for row in found]
             print(_line(name, [row["after"] for row in found], answered, silent))
 
