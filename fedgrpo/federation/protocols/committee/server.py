@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols.base import (
@@ -56,7 +56,7 @@ class Server(ServerSide):
         self.committee = CommitteeServer(self.settings)
         self._cosigning = Cosigning(self.ledger) if self.ledger else None
 
-    def aggregate(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
+    def aggregate(self, current: Round, replies: Replies[Message]) -> tuple[RoundOutcome, Failures]:
         """Have the participants deal to four members, and take what these open."""
         place = Place.of(self.settings, current.run, current.number)
         participants: Answers[Participant[Dealer]] = read_participants(
