@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -130,6 +130,14 @@ class ServerSide(ABC):
     secret: bytes
     openings: Openings
     ledger: Ledger | None
+
+    @classmethod
+    def shortened(cls, by: int) -> AbstractContextManager[None]:
+        """Play rounds over vectors that are so many coordinates shorter as if they were whole, so
+        that their messages tell what those of whole vectors take.
+        """
+        del by
+        return nullcontext()
 
     def collection(self, current: Round) -> Collection[Message]:
         """How the answers to the order to train are collected: as they are."""
