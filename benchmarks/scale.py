@@ -1,4 +1,4 @@
-"""What a round costs by holders and parameters: CPU time by phase, memory of the server alone, bytes.
+"""What a round costs by holders and parameters: CPU by phase, memory of the server alone, bytes.
 
 One cell (who aggregates, n holders, d parameters) is a process of its own: the server, with nothing
 beside it, and one child of it in which all nodes run, which send vectors made up in advance. What
@@ -11,7 +11,7 @@ Memory is the highest resident set during the round above what the process had b
 
 Usage::
 
-    PYTHONPATH=. python benchmarks/scale.py --holders 12,50,200 --parameters 4000,1000000 [--ways ..]
+    PYTHONPATH=. python benchmarks/scale.py --holders 12,200 --parameters 4000,1000000 [--ways ...]
     PYTHONPATH=. python benchmarks/scale.py --largest-gb 8 --out scale.jsonl   # the whole grid
 """
 

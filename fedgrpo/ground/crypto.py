@@ -37,7 +37,7 @@ NONCE_BYTES, SEAL_BYTES = 12, 16
 """Length of AES-GCM's nonce and of its tag."""
 
 _ZEROS, _SLACK = bytes(1 << 20), 15
-"""What is encrypted at a time; and the room for one more block, less a byte, that the cipher wants."""
+"""Encrypted at a time; and the room behind it that the cipher wants, a block less a byte."""
 
 _TAG = 16
 """Bytes that place one item in a shuffle: two are equal with probability 2^-128."""

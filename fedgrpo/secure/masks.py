@@ -65,9 +65,7 @@ def blocks_of(size: int, most: int = BLOCK) -> Iterator[slice]:
     return (slice(start, min(start + most, size)) for start in range(0, size, most))
 
 
-def masked_sum(
-    vectors: Sequence[NDArray[np.uint32]], masks: Sequence[Mask]
-) -> NDArray[np.uint32]:
+def masked_sum(vectors: Sequence[NDArray[np.uint32]], masks: Sequence[Mask]) -> NDArray[np.uint32]:
     """Sum vectors, or the same block of each, and the masks' next words, modulo 2^32."""
     total = vectors[0].copy()
     for vector in vectors[1:]:

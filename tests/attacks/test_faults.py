@@ -57,7 +57,13 @@ def test_without_faults_everybody_is_honest_and_stays() -> None:
 
 def test_stragglers_and_newcomers_stand_before_droppers_and_each_has_one_fault() -> None:
     simulation = SimulationSettings(
-        clients=12, byzantine=2, droppers=2, stragglers=3, newcomers=4, dropout=1.0, newcomers_from=5
+        clients=12,
+        byzantine=2,
+        droppers=2,
+        stragglers=3,
+        newcomers=4,
+        dropout=1.0,
+        newcomers_from=5,
     )
     for number in (1, 4, 5, 9):
         faults = [faults_of(simulation, partition, number, seed=0) for partition in range(12)]

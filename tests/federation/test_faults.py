@@ -45,7 +45,7 @@ def noise_of(federation: Federation) -> tuple[float, int, int]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_noise_after_the_rule_covers_one_prompt_of_those_who_are_left(fault: str) -> None:
     settings = make_settings(
-        **PRIVATE, **FAULTS[fault], aggregation__protocol="plain", robust__trim=1, seed=3
+        **PRIVATE, **FAULTS[fault], aggregation__protocol="plain", robust__trim=1, seed=6
     )
     simulation = settings.simulation
     there = [

@@ -224,7 +224,7 @@ def test_blocks_of_any_size_open_the_same_sum(words: int, sizes: list[int], drop
     made = bucket(4, words=words).share()
     made.mask([A, B, C] if drops else None).reveal()
     masks = open_masks(made.roster, list(made.sent), sorted(made.masked), made.revealed)
-    edges = [0, *sorted(set(edge for edge in accumulate(sizes) if edge < words)), words]
+    edges = [0, *sorted({edge for edge in accumulate(sizes) if edge < words}), words]
     blocks = [
         masked_sum([vector[start:stop] for vector in made.masked.values()], masks)
         for start, stop in pairwise(edges)

@@ -1,4 +1,4 @@
-"""A round's vectors on the server: in memory up to a bound, and beyond it on the disk, encrypted."""
+"""A round's vectors on the server: in memory up to a bound, beyond it on the disk, encrypted."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ class Spool:
             return self._kept[place][block]
         assert self._file is not None
         width = self._dtype.itemsize
-        content = self._file.read(
-            place - len(self._kept), block.start * width, block.stop * width
-        )
+        content = self._file.read(place - len(self._kept), block.start * width, block.stop * width)
         return np.frombuffer(content, self._dtype)
 
 
@@ -79,7 +77,7 @@ class _Encrypted:
     def __init__(self, row_bytes: int) -> None:
         self._row_bytes, self._key = row_bytes, new_key()
         folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else None)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - gone with it
 
     def write(self, row: int, values: Vector) -> None:
         sealed = memoryview(self._cipher(row, 0).update(np.ascontiguousarray(values).data))

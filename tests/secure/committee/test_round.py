@@ -150,9 +150,7 @@ def test_vectors_of_too_large_a_norm_count_as_zero(dimension: int, portions: int
     illegal = np.full(dimension, -norm) if dimension > 1 else np.zeros(1)
     dense = np.clip(directions[4] * 2 * norm, -norm, norm - 1)
     vectors = np.vstack([legal, spike, illegal, dense]).astype(np.int64)
-    plan = Plan(
-        7, dimension, rule="norm_checked_mean", norm=norm, circuit="log", portions=portions
-    )
+    plan = Plan(7, dimension, rule="norm_checked_mean", norm=norm, circuit="log", portions=portions)
     totals = opened(vectors + encoding.offset, plan).totals.astype(np.int64)
     norms = np.linalg.norm(vectors, axis=1)
     assert not ((norms > norm) & (norms <= (1 + TOLERANCE) * norm)).any()

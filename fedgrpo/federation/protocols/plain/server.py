@@ -38,9 +38,7 @@ class Server(MeansServer):
         self._releases = Releases(current.plan)
         return Collection(self._releases.take, reply_bytes=4 * current.plan.size)
 
-    def aggregate(
-        self, current: Round, replies: Replies[Message]
-    ) -> tuple[RoundOutcome, Failures]:
+    def aggregate(self, current: Round, replies: Replies[Message]) -> tuple[RoundOutcome, Failures]:
         """Combine what the answers to the order to train held."""
         releases, self._releases = self._releases, None
         assert releases is not None, "answers were collected as this protocol has them collected"
