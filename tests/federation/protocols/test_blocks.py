@@ -38,7 +38,7 @@ WAYS = {
 def test_on_the_disk_and_in_small_blocks_a_round_comes_to_the_same_bits(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = make_settings(aggregation__protocol=way.split(",")[0], **WAYS[way])
+    settings = make_settings(aggregation__protocol=way.split(",", maxsplit=1)[0], **WAYS[way])
     nodes = 4 if way == "buckets" else 12
     whole = vector_of(Federation(settings, nodes).run())
     monkeypatch.setattr(server, "Spool", partial(Spool, in_memory=0))
