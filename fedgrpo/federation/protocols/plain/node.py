@@ -16,11 +16,11 @@ class Node(NodeSide):
     """Sends the release in the answer to the order to train."""
 
     def answer(self, task: Answering, release: NDArray[float64]) -> RecordDict:
-        """Answer with the release and its tag.
+        """Answer with the release and its tag, which commits to what is sent.
 
         It is saturated first, as under masks, so that rounding moves no coordinate by more than
         half of :func:`fedgrpo.privacy.release.float32_step`.
         """
         bound = task.plan.bound
         sent = np.clip(release, -bound, bound).astype(np.float32)
-        return encode(task.header, Unmasked(sent), task.store.tag(task.ask, release))
+        return encode(task.header, Unmasked(sent), task.store.tag(task.ask, sent.astype(float64)))

@@ -100,7 +100,7 @@ def widest_step(plan: Plan) -> int:
     widest = cost(plan.circuit, plan.groups, plan.trimmed, plan.bits).widest
     if plan.rule == "norm_checked_mean":
         widest = max(widest, most_products(plan))
-    return max(widest, plan.clients * plan.bits)
+    return widest if plan.bucket == 1 else max(widest, plan.clients * plan.bits)
 
 
 def finish(work: Member[Result]) -> Result:
