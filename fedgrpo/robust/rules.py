@@ -185,7 +185,7 @@ def combine(rule: str, bucket_means: Vectors, trim: int, public: Public | None =
             f"bucket means have shape {means.shape}, not (buckets, coordinates)",
             cure="stack one mean a bucket",
         )
-    return combine_blocks(rule, [means], means.shape, trim, public)
+    return combine_blocks(rule, [means], (len(means), means.shape[1]), trim, public)
 
 
 def combine_blocks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -17,7 +18,7 @@ IN_MEMORY = 256 << 20
 """Bytes of a round's vectors that are kept in memory."""
 _CIPHER_BLOCK = 16
 
-Vector = NDArray[np.uint32] | NDArray[np.float32]
+Vector = NDArray[Any]
 
 
 class Spool:
