@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fedgrpo.federation.node.client_app import make_client_app
 from fedgrpo.federation.node.clients.watch import Watch
-from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.server.strategy import FedGRPO
 from fedgrpo.federation.simulation.flower_internals import object_bytes
 from fedgrpo.federation.simulation.local_grid import LocalGrid, stage_of
@@ -160,8 +159,9 @@ def _played(settings: Settings, dimension: int, size: int) -> Traffic:
 
     grid = CountingGrid(make_client_app(silent), chosen.federation.min_clients, chosen)
     adapter = AdapterState(np.zeros(dimension, np.float32), {}, "0" * 64)
-    with _quiet(), server_side(chosen).shortened(size - dimension):
-        FedGRPO(chosen).start(grid, write_adapter(adapter))
+    strategy = FedGRPO(chosen)
+    with _quiet(), strategy.shortened(size - dimension):
+        strategy.start(grid, write_adapter(adapter))
     return grid.traffic()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -157,6 +158,10 @@ class FedGRPO(Strategy):
         self._run: _Run | None = None
         self._round: Round | None = None
         self._basis_at: frozenset[int] = frozenset()
+
+    def shortened(self, by: int) -> AbstractContextManager[None]:
+        """See :meth:`fedgrpo.federation.protocols.base.ServerSide.shortened`."""
+        return self._protocol.shortened(by)
 
     def summary(self) -> None:
         """Log what this strategy does."""
@@ -315,6 +320,7 @@ class FedGRPO(Strategy):
             Round number, from 1.
         replies:
             To the messages of :meth:`configure_train`. A node whose reply is missing is dropped.
+            Under ``plain`` their vectors have been put away already.
 
         Returns
         -------
