@@ -61,7 +61,7 @@ def test_noise_after_the_rule_covers_one_prompt_of_those_who_are_left(fault: str
 
 @pytest.mark.parametrize("stage", ["train", "share", "mask", "unmask"])
 def test_noise_over_buckets_follows_the_smallest_that_is_left(stage: str) -> None:
-    settings = make_settings(**PRIVATE, robust__trim=1)
+    settings = make_settings(**(PRIVATE | {"federation__min_clients": 9}), robust__trim=1)
     gone = {1001, 1005, 1009}
     federation = Federation(
         settings,

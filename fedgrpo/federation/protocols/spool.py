@@ -81,7 +81,8 @@ class _Encrypted:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - gone with it
 
     def write(self, row: int, values: Vector) -> None:
-        sealed = memoryview(self._cipher(row, 0).update(np.ascontiguousarray(values).data))
+        plain = np.ascontiguousarray(values).view(np.uint8).data
+        sealed = memoryview(self._cipher(row, 0).update(plain))
         place = row * self._row_bytes
         try:
             while sealed:
