@@ -37,7 +37,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from fedgrpo.federation.deployment.flower_internals.control import list_nodes, nodes_by_key
 from fedgrpo.federation.deployment.flower_internals.packing import packed
 from fedgrpo.federation.deployment.flower_internals.servers import LOOK
-from fedgrpo.federation.wire.exchange import round_trip, wait_for_nodes
+from fedgrpo.federation.wire.exchange import Collection, as_it_is, round_trip, wait_for_nodes
 from tests.federation.deployed import Federation, computed
 from tests.federation.deployment.operated import until
 
@@ -69,7 +69,7 @@ def make_app() -> ServerApp:
             for stage in STAGES:
                 kind = "train" if stage == "train" else f"query.{stage}"
                 sent = [Message(content(), node, kind, ttl=PATIENCE_S) for node in nodes]
-                replies = round_trip(grid, sent, PATIENCE_S)
+                replies = round_trip(grid, sent, PATIENCE_S, Collection(as_it_is))
                 assert not replies.failures, replies.failures
             (done / str(number)).touch()
 

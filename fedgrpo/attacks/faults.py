@@ -18,6 +18,8 @@ class Faults:
     """It sends what the attack says."""
     drops: bool
     """It does not answer."""
+    late: bool = False
+    """It trains, and is charged for it, but answers when nobody waits any more."""
 
 
 def faults_of(
@@ -28,9 +30,11 @@ def faults_of(
 ) -> Faults:
     """Decide a client's faults in a round.
 
-    The first ``byzantine`` clients attack in every round and never drop out. Each of the last
-    ``droppers`` drops out of each round with probability ``dropout``, by a hash of seed, client and
-    round: the same in every process, in whatever order they ask, and after a resume.
+    The first ``byzantine`` clients attack in every round and never drop out. Counted from the last:
+    ``droppers``, then ``stragglers``, then ``newcomers``. Each of the first two drops out of, or is
+    late in, each round with probability ``dropout``, by a hash of seed, client and round: the same
+    in every process, in whatever order they ask, and after a resume. Newcomers are away until round
+    ``newcomers_from``.
 
     Parameters
     ----------
@@ -55,10 +59,14 @@ def faults_of(
         )
     if partition < simulation.byzantine:
         return Faults(byzantine=True, drops=False)
-    is_dropper = partition >= simulation.clients - simulation.droppers
+    place = simulation.clients - 1 - partition
+    stragglers_end = simulation.droppers + simulation.stragglers
+    is_dropper, is_slow = place < simulation.droppers, place < stragglers_end
+    is_new = not is_slow and place < stragglers_end + simulation.newcomers
+    fails = is_slow and _coin(seed, partition, round) < simulation.dropout
+    away = is_new and round < simulation.newcomers_from
     return Faults(
-        byzantine=False,
-        drops=is_dropper and _coin(seed, partition, round) < simulation.dropout,
+        byzantine=False, drops=away or (fails and is_dropper), late=fails and not is_dropper
     )
 
 

@@ -21,13 +21,17 @@ from fedgrpo.ground.chats import plain_text
 from fedgrpo.ground.errors import DataError
 from fedgrpo.settings import Scalar, Settings
 
+LARGE = 10
+"""Times the prompts of others that ``simulation.large`` clients have."""
+
 
 def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[PromptRow]:
     """Prompts of one node.
 
     A node that names a file in its own configuration (``prompts``) uses that and nothing else. A
     simulated one (``partition-id``) gets its share of the scenario's source, units whole; of
-    built-in tasks, ``data.prompts_per_client`` different prompts.
+    built-in tasks, ``data.prompts_per_client`` different prompts, or ten times as many
+    (``simulation.large``).
 
     Raises
     ------
@@ -49,6 +53,8 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     # Any two seeds differ, so clients draw different prompts; none can draw a held-out one.
     seed = settings.seed * 1_000_003 + partition + 1
     count, mix = data.prompts_per_client, weights[partition].tolist()
+    if 0 <= partition - settings.simulation.byzantine < settings.simulation.large:
+        count *= LARGE
     return generate(data.tasks, count, mix, seed, held_out=False, distinct=True)
 
 

@@ -36,6 +36,9 @@ KEY_BYTES = 32
 NONCE_BYTES, SEAL_BYTES = 12, 16
 """Length of AES-GCM's nonce and of its tag."""
 
+_ZEROS, _SLACK = bytes(1 << 20), 15
+"""Encrypted at a time; and the room behind it that the cipher wants, a block less a byte."""
+
 _TAG = 16
 """Bytes that place one item in a shuffle: two are equal with probability 2^-128."""
 
@@ -89,21 +92,38 @@ def derive_key(key: bytes, purpose: str, *context: str | int) -> bytes:
     return derive(key, info)
 
 
+class KeyStream:
+    """AES-256-CTR under a key that is used only once, handed out piece by piece and never twice.
+
+    Pieces of any lengths, one after the other, are the stream.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        # A zero nonce is safe: the key is used for this one stream only.
+        self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+
+    def take(self, length: int) -> bytearray:
+        """Return the next bytes."""
+        stream = bytearray(length + _SLACK)
+        with memoryview(stream) as room:
+            for start in range(0, length, len(_ZEROS)):
+                self._encryptor.update_into(_ZEROS[: length - start], room[start:])
+        del stream[length:]
+        return stream
+
+    def words(self, count: int) -> NDArray[np.uint32]:
+        """Return the next bytes as uniform uint32, shape (count,)."""
+        return np.frombuffer(self.take(4 * count), dtype="<u4").astype(np.uint32, copy=False)
+
+
 def keystream(key: bytes, length: int) -> bytearray:
     """Expand a key, used only once, to ``length`` bytes by AES-256-CTR."""
-    # A zero nonce is safe: the key is used for this one stream only.
-    encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
-    stream = bytearray(length + 15)
-    encryptor.update_into(bytes(length), stream)
-    encryptor.finalize()
-    del stream[length:]
-    return stream
+    return KeyStream(key).take(length)
 
 
 def stream_words(key: bytes, count: int) -> NDArray[np.uint32]:
     """Expand a key, used only once, to uniform uint32, shape (count,)."""
-    stream = np.frombuffer(keystream(key, 4 * count), dtype="<u4")
-    return stream.astype(np.uint32, copy=False)
+    return KeyStream(key).words(count)
 
 
 def shuffled(items: Sequence[T], key: bytes) -> list[T]:

@@ -329,6 +329,21 @@ def client_noise_std(privacy: PrivacySettings) -> float:
     return privacy.noise_multiplier
 
 
+def float32_step(bound: float) -> float:
+    """Return the L2 change, over sqrt(d), that sending d coordinates as float32 may add to the
+    distance of two vectors, all coordinates being within ``bound`` in absolute value.
+
+    Proof. Between two powers of two, ``2^(e-1) <= |x| <= 2^e``, float32 has a grid of step
+    ``2^(e-24)`` with both ends on it (24 significant bits), below it a finer one, down to a step of
+    ``2^-149``. Rounding to nearest moves a coordinate by at most half a step; with the least e such
+    that ``bound <= 2^e``, by at most ``2^(e-25)``. So each of two vectors moves by at most
+    ``2^(e-25) sqrt(d)`` in L2, and their distance by at most ``2^(e-24) sqrt(d)``. QED. Where
+    clients add the noise, rounding is post-processing and costs nothing.
+    """
+    mantissa, exponent = math.frexp(bound)
+    return math.ldexp(1.0, exponent - (mantissa == 0.5) - 24)
+
+
 def server_noise_std(
     privacy: PrivacySettings,
     client_sensitivity: float,
@@ -341,7 +356,7 @@ def server_noise_std(
     Proof: one unit moves its client's vector by at most L in L2 norm, with L = 1 for a client
     (zeroed out) and L = 1/B for a prompt (one u_i / B, added or removed: see
     :func:`release_prompts`). Saturating the coordinates is 1-Lipschitz and does not enlarge that;
-    rounding them to the fixed-point grid adds at most ``rounding``. If one client's vector moves by
+    rounding them adds at most ``rounding``. If one client's vector moves by
     v, the robust rule's result moves by at most ``client_sensitivity`` times the norm of v (trimmed
     mean: 0 <= T(y) - T(x) <= y - x in every coordinate; see :mod:`fedgrpo.robust`). Noise of z
     times the product is the Gaussian mechanism with noise multiplier z.
@@ -358,8 +373,8 @@ def server_noise_std(
     expected_prompts:
         B; used for unit "prompt" only.
     rounding:
-        L2 change that fixed-point rounding may add to a client's vector: the grid's step times
-        sqrt(size).
+        L2 change that fixed-point rounding, or float32's (:func:`float32_step`), may add to a
+        client's vector: the step times sqrt(size).
 
     Returns
     -------

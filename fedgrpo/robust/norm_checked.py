@@ -21,8 +21,10 @@ FIRST_SIGNAL = 0.25
 """Length of the mean contribution that the first round's radius allows for, in clipping norms;
 0.16 to 0.19 was measured for prompts at the start (docs/robustness.md)."""
 
-_ROUNDING = 1e-9
-"""Share of a radius by which an honest vector may exceed it after float64's rounding."""
+_ROUNDING = 1e-6
+"""Share of a radius by which an honest vector may exceed it after rounding: 2^-24 of it where it is
+sent as float32, and no more than that again for what is too small to be rounded in proportion. What
+exceeds it by so little is projected, like all."""
 
 
 @register_rule(

@@ -7,8 +7,9 @@ vectors that a rule combines may be anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -178,28 +179,70 @@ def combine(rule: str, bucket_means: Vectors, trim: int, public: Public | None =
     ProtocolError
         If a bucket mean is not finite, or the array or the rule's result has a wrong shape.
     """
-    chosen = RULES[rule]
     means = np.asarray(bucket_means, dtype=np.float64)
     if means.ndim != 2:
         raise ProtocolError(
             f"bucket means have shape {means.shape}, not (buckets, coordinates)",
             cure="stack one mean a bucket",
         )
-    _check_cohort(rule, chosen, len(means), trim)
+    return combine_blocks(rule, [means], (len(means), means.shape[1]), trim, public)
+
+
+def combine_blocks(
+    rule: str,
+    blocks: Iterable[Vectors],
+    shape: tuple[int, int],
+    trim: int,
+    public: Public | None = None,
+) -> Vectors:
+    """Combine bucket means that come block by block; the result does not depend on the blocks.
+
+    Rules that look at one coordinate at a time hold one block; others, and coordinate-wise ones
+    that do not say what they trim, need all of them at once.
+
+    Parameters
+    ----------
+    blocks:
+        Consecutive coordinates of all bucket means, float64, shapes (B, c), finite, c summing up to
+        d. They are taken up only once it is sure that there are buckets enough.
+    shape:
+        (B, d).
+    rule, trim, public:
+        As for :func:`combine`, whose results and errors these are.
+    """
+    chosen, (count, coordinates) = RULES[rule], shape
+    _check_cohort(rule, chosen, count, trim)
     if chosen.whole:
-        return _combine_whole(rule, chosen, means, trim, public or Public(means.shape[1]))
-    coordinates = means.shape[1]
-    # A block that was just checked is still in the cache when it is combined.
-    size = _BLOCK if chosen.trimmed else max(coordinates, 1)
-    combined = np.empty(coordinates)
-    for start in range(0, coordinates, size):
-        block = means[:, start : start + size]
-        if not _all_finite(block):
-            raise _not_finite(means)
-        result = chosen.combination(block, trim)
-        _check_shape(rule, result, block)
-        combined[start : start + size] = result
+        means = _gathered(blocks, shape)
+        return _combine_whole(rule, chosen, means, trim, public or Public(coordinates))
+    if not chosen.trimmed:
+        blocks = [_gathered(blocks, shape)]
+    combined, start = np.empty(coordinates), 0
+    for block in blocks:
+        # What was just checked is still in the cache when it is combined.
+        size = _BLOCK if chosen.trimmed else max(coordinates, 1)
+        for at in range(0, block.shape[1], size):
+            piece = block[:, at : at + size]
+            if not _all_finite(piece):
+                raise _not_finite(block)
+            result = chosen.combination(piece, trim)
+            _check_shape(rule, result, piece)
+            combined[start : start + piece.shape[1]] = result
+            start += piece.shape[1]
     return combined
+
+
+def _gathered(blocks: Iterable[Vectors], shape: tuple[int, int]) -> Vectors:
+    """All blocks side by side; the block itself where there is one."""
+    listed = iter(blocks)
+    first = next(listed, np.empty((shape[0], 0)))
+    if first.shape == shape:
+        return first
+    means, start = np.empty(shape), 0
+    for block in chain([first], listed):
+        means[:, start : start + block.shape[1]] = block
+        start += block.shape[1]
+    return means
 
 
 def _combine_whole(rule: str, chosen: Rule, means: Vectors, trim: int, public: Public) -> Vectors:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from fedgrpo.ground import crypto
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure import shamir
-from fedgrpo.secure.masks import pairwise_mask, self_mask
+from fedgrpo.secure.masks import blocks_of, masked_sum, pairwise_mask, self_mask
 from fedgrpo.secure.roster import (
     PublicKeys,
     Revealed,
@@ -115,7 +115,7 @@ class MaskingClient:
         Returns
         -------
         dict[int, bytes]
-            ``{peer: ciphertext}``, 92 bytes each, which only that peer can read.
+            ``{peer: ciphertext}``, 94 bytes each, which only that peer can read.
 
         Raises
         ------
@@ -178,11 +178,13 @@ class MaskingClient:
             secrets, me = state.secrets, state.node_id
             for peer, sealed in ciphertexts.items():
                 shares = self._unseal(peer, sealed, roster)
-                secrets.seed_shares[peer] = shares[: crypto.KEY_BYTES]
-                secrets.key_shares[peer] = shares[crypto.KEY_BYTES :]
-            masked = values + self_mask(roster, me, secrets.seed, values.size)
-            for peer in ciphertexts:
-                masked += pairwise_mask(roster, me, secrets.masking_key, peer, values.size)
+                secrets.seed_shares[peer] = shares[: shamir.SHARE_BYTES]
+                secrets.key_shares[peer] = shares[shamir.SHARE_BYTES :]
+            masks = [self_mask(roster, me, secrets.seed)]
+            masks += [pairwise_mask(roster, me, secrets.masking_key, p) for p in ciphertexts]
+            masked = np.empty_like(values)
+            for block in blocks_of(values.size):
+                masked[block] = masked_sum([values[block]], masks)
             secrets.seed = secrets.sharing_key = secrets.masking_key = b""
             state.stage = "masked"
         return masked
@@ -310,7 +312,7 @@ class MaskingClient:
         context = roster.context("share", peer, self._state.node_id)
         key = crypto.agree(self._state.secrets.sharing_key, roster.keys_of(peer).sharing, context)
         shares = crypto.unseal(key, sealed, context)
-        if shares is None or len(shares) != 2 * crypto.KEY_BYTES:
+        if shares is None or len(shares) != 2 * shamir.SHARE_BYTES:
             raise self._refusal(
                 f"cannot decrypt the shares of peer {peer}: forged, altered or dealt under another "
                 "roster",

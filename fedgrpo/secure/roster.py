@@ -9,7 +9,7 @@ from fedgrpo.ground.codec import Key
 from fedgrpo.ground.crypto import KEY_BYTES
 from fedgrpo.ground.errors import ProtocolError
 
-_PROTOCOL = "fedgrpo bucketed secure aggregation v2"
+_PROTOCOL = "fedgrpo bucketed secure aggregation v3"
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Revealed:
     """One survivor's answer: for each sharer a share of its seed or of its key, never of both."""
 
     seed_shares: dict[int, bytes]
-    """``{survivor: share of its self-mask seed}``, 32 bytes each, the member's own included."""
+    """``{survivor: share of its self-mask seed}``, 33 bytes each, the member's own included."""
     key_shares: dict[int, bytes]
-    """``{dropped member: share of its private masking key}``, 32 bytes each."""
+    """``{dropped member: share of its private masking key}``, 33 bytes each."""
 
 
 def commitment_context(run_id: int, round: int, node_id: int) -> bytes:

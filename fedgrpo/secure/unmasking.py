@@ -8,11 +8,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgrpo.ground.crypto import KEY_BYTES, commit, public_key
+from fedgrpo.ground.crypto import commit, public_key
 from fedgrpo.ground.errors import ProtocolError
-from fedgrpo.secure.masks import pairwise_mask, self_mask
+from fedgrpo.secure.masks import Mask, blocks_of, masked_sum, pairwise_mask, self_mask
 from fedgrpo.secure.roster import Revealed, Roster, check_roster, commitment_context
-from fedgrpo.secure.shamir import join_secret
+from fedgrpo.secure.shamir import SHARE_BYTES, join_secret
 
 _MAX_ATTEMPTS = 2000
 """Sets of answers tried for one bucket, about 5 ms each. Enough for any lies among 9 members and
@@ -25,7 +25,35 @@ def unmask_sum(
     masked: Mapping[int, NDArray[np.uint32]],
     revealed: Mapping[int, Revealed],
 ) -> NDArray[np.uint32]:
-    """Compute the exact sum of the survivors' vectors modulo 2^32.
+    """Compute the exact sum of the survivors' vectors modulo 2^32, see :func:`open_masks`.
+
+    Parameters
+    ----------
+    masked:
+        ``{survivor: uint32, shape (d,)}``. Sharers that are absent dropped out.
+
+    Returns
+    -------
+    NDArray[np.uint32]
+        Shape (d,): the sum over the keys of ``masked``.
+    """
+    words = _check_vectors(roster, masked)
+    masks = open_masks(roster, sharers, sorted(masked), revealed)
+    total = np.empty(words, np.uint32)
+    for block in blocks_of(words):
+        total[block] = masked_sum([vector[block] for vector in masked.values()], masks)
+    return total
+
+
+def open_masks(
+    roster: Roster,
+    sharers: Sequence[int],
+    survivors: Sequence[int],
+    revealed: Mapping[int, Revealed],
+) -> list[Mask]:
+    """Reconstruct what, added to the sum of the survivors' masked vectors, leaves the exact sum of
+    their vectors modulo 2^32. Whoever takes it off block by block opens all blocks of one sum: the
+    survivors and the answers are those of the whole vectors.
 
     Adversary: the server that runs this is honest but curious. Together with up to ``threshold -
     1`` members it learns the sum over the other survivors and nothing else. Lying members cannot
@@ -33,7 +61,7 @@ def unmask_sum(
     reconstructed key against the public masking key, and other sets of answers are tried until one
     fits. What remains to a liar is to send a vector of its choice (the robust rule's business) or
     to lose its own bucket, by dealing shares that fit nothing. Raises ProtocolError if roster,
-    sharers or vectors do not fit together, fewer than ``threshold`` members answer properly, or a
+    sharers or survivors do not fit together, fewer than ``threshold`` members answer properly, or a
     secret cannot be reconstructed from any set of answers.
 
     Parameters
@@ -42,45 +70,34 @@ def unmask_sum(
         As it was announced to the members.
     sharers:
         Members whose encrypted shares were forwarded to all the others.
-    masked:
-        ``{survivor: uint32, shape (d,)}``. Sharers that are absent dropped out.
+    survivors:
+        Sharers whose masked vector arrived.
     revealed:
         Answers by survivor. Malformed answers and those of non-survivors are left out.
-
-    Returns
-    -------
-    NDArray[np.uint32]
-        Shape (d,): the sum over the keys of ``masked``.
     """
     check_roster(roster)
-    survivors = sorted(masked)
+    _check_bucket(roster, sharers, survivors)
     dropped = sorted(set(sharers) - set(survivors))
-    words = _check_bucket(roster, sharers, masked)
     opener = _Opener(roster, _proper_answers(roster, revealed, survivors, dropped))
-
-    total = np.zeros(words, dtype=np.uint32)
-    for member in survivors:
-        total += masked[member]
-    for member in survivors:
-        total -= self_mask(roster, member, opener.seed(member), words)
+    masks = [self_mask(roster, member, opener.seed(member), off=True) for member in survivors]
     for member in dropped:
         private = opener.masking_key(member)
-        for survivor in survivors:
-            # What the dropped member would have added cancels what the survivor did add.
-            total += pairwise_mask(roster, member, private, survivor, words)
-    return total
+        # What the dropped member would have added cancels what the survivor did add.
+        masks += [pairwise_mask(roster, member, private, survivor) for survivor in survivors]
+    return masks
 
 
-def _check_bucket(
-    roster: Roster, sharers: Sequence[int], masked: Mapping[int, NDArray[np.uint32]]
-) -> int:
-    """Length of the vectors, once it is sure that they can be summed."""
+def _check_bucket(roster: Roster, sharers: Sequence[int], survivors: Sequence[int]) -> None:
     if len(set(sharers)) != len(sharers) or not set(sharers) <= set(roster.members):
         raise _broken(roster, f"sharers {list(sharers)} are not distinct members {roster.members}")
-    if strangers := sorted(set(masked) - set(sharers)):
+    if strangers := sorted(set(survivors) - set(sharers)):
         raise _broken(roster, f"masked vectors came from {strangers}, who did not share")
-    if len(masked) < roster.threshold:
-        raise _broken(roster, f"{len(masked)} survivors are fewer than {roster.threshold}")
+    if len(survivors) < roster.threshold:
+        raise _broken(roster, f"{len(survivors)} survivors are fewer than {roster.threshold}")
+
+
+def _check_vectors(roster: Roster, masked: Mapping[int, NDArray[np.uint32]]) -> int:
+    """Length of the vectors, once it is sure that they can be summed."""
     shapes = {vector.shape for vector in masked.values()}
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes):
         raise _broken(roster, f"masked vectors have shapes {sorted(shapes)}, not one (d,)")
@@ -114,7 +131,7 @@ def _proper_answers(
 
 def _well_formed(shares: Mapping[int, bytes], expected: Iterable[int]) -> bool:
     return set(shares) == set(expected) and all(
-        isinstance(share, bytes) and len(share) == KEY_BYTES for share in shares.values()
+        isinstance(share, bytes) and len(share) == SHARE_BYTES for share in shares.values()
     )
 
 

@@ -261,9 +261,15 @@ def _check_metrics(settings: Settings) -> None:
 
 def _check_simulation(settings: Settings) -> None:
     sim = settings.simulation
-    if sim.byzantine + sim.droppers > sim.clients:
+    if sim.faulty > sim.clients:
         raise impossible(
-            f"simulation.byzantine + simulation.droppers = {sim.byzantine + sim.droppers} is more "
-            f"than simulation.clients = {sim.clients}",
+            f"simulation.byzantine, droppers, stragglers and newcomers are {sim.faulty} together, "
+            f"more than simulation.clients = {sim.clients}",
             "lower the faults or add clients",
+        )
+    if sim.large and settings.data.source != "tasks":
+        raise impossible(
+            f"simulation.large = {sim.large}, but data.source = {settings.data.source!r} is split "
+            "evenly",
+            "leave it at 0, or set data.source = 'tasks'",
         )

@@ -55,6 +55,24 @@ def test_without_faults_everybody_is_honest_and_stays() -> None:
         assert faults_of(simulation, partition, 1, seed=0) == Faults(byzantine=False, drops=False)
 
 
+def test_stragglers_and_newcomers_stand_before_droppers_and_each_has_one_fault() -> None:
+    simulation = SimulationSettings(
+        clients=12,
+        byzantine=2,
+        droppers=2,
+        stragglers=3,
+        newcomers=4,
+        dropout=1.0,
+        newcomers_from=5,
+    )
+    for number in (1, 4, 5, 9):
+        faults = [faults_of(simulation, partition, number, seed=0) for partition in range(12)]
+        away = [3, 4, 5, 6] if number < 5 else []
+        assert [place for place, each in enumerate(faults) if each.byzantine] == [0, 1]
+        assert [place for place, each in enumerate(faults) if each.drops] == [*away, 10, 11]
+        assert [place for place, each in enumerate(faults) if each.late] == [7, 8, 9]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_another_process_decides_the_same(hash_seed: str) -> None:

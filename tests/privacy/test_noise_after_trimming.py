@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import norm
 
+from fedgrpo.ground.errors import CohortError
 from fedgrpo.privacy import ReleasePlan, release_prompts, server_noise_std
 from fedgrpo.privacy.grid import grid_sum
+from fedgrpo.privacy.release import float32_step
 from fedgrpo.robust import combine, sensitivity
 from fedgrpo.settings import METRICS, PrivacySettings
 
@@ -81,6 +83,68 @@ def test_no_vectors_of_others_let_a_prompt_move_it_further(
     ]
     moved = np.linalg.norm(results[0] - results[1])
     assert moved <= noise_per_unit(groups, trim, size) * (1 + 1e-9) + 1e-12
+
+
+@given(
+    vector=hnp.arrays(np.float64, 6, elements=st.floats(-2.5, 2.5)),
+    moved=hnp.arrays(np.float64, 6, elements=st.floats(-1, 1) | st.floats(-1e-7, 1e-7)),
+    bound=st.sampled_from([2.0, 2.3, 4.0, 26.0]),
+)
+def test_float32_adds_no_more_to_a_distance_than_is_counted(
+    vector: np.ndarray, moved: np.ndarray, bound: float
+) -> None:
+    """What a plain node sends, and its server takes, of two neighbouring releases."""
+    near, far = (np.clip(v, -bound, bound) for v in (vector, vector + moved))
+    sent = [v.astype(np.float32).astype(np.float64) for v in (near, far)]
+    rounding = float32_step(bound) * math.sqrt(vector.size)
+    apart, before = (float(np.linalg.norm(a - b)) for a, b in (sent, (near, far)))
+    assert apart <= before + rounding
+
+
+@pytest.mark.parametrize("bound", [2.0, 3.0, 4.0, 14.0])
+def test_the_step_that_is_counted_is_the_least_that_holds(bound: float) -> None:
+    below = np.nextafter(np.float32(bound), np.float32(0))
+    assert float32_step(bound) == float(np.float32(bound) - below)
+
+
+def test_noise_in_the_plain_protocol_covers_the_rounding() -> None:
+    """Without it a client's say would be one in so many millions larger than what is hidden."""
+    privacy = PrivacySettings(noise="server", noise_multiplier=1.0)
+    size = 1_000_000
+    rounding = float32_step(plan(size).bound) * math.sqrt(size)
+    with_it = server_noise_std(privacy, 0.1, B, rounding=rounding)
+    assert with_it == pytest.approx(0.1 * (1 / B + 2**-23 * 1000), rel=1e-12)
+
+
+@given(
+    rule=st.sampled_from(["trimmed_mean", "median", "mean"]),
+    survivors=st.lists(st.integers(0, 4), min_size=3, max_size=9),
+    trim=st.integers(0, 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_whoever_drops_out_the_noise_is_what_was_promised(
+    rule: str, survivors: list[int], trim: int, seed: int
+) -> None:
+    """Groups of which some have lost members, or all of them: z over the most that a prompt of one
+    who is left moves the result by, or nothing is released.
+    """
+    left = [count for count in survivors if count]
+    privacy, needed = PrivacySettings(noise="server", noise_multiplier=1.3), 2 * trim + 1
+    if len(left) < (1 if rule == "mean" else needed):
+        with pytest.raises(CohortError):
+            sensitivity(rule, len(left), trim, 1)
+        return
+    noise = server_noise_std(privacy, sensitivity(rule, len(left), trim, min(left)), B)
+    rng = np.random.default_rng(seed)
+    peers = [rng.normal(scale=rng.choice([0.1, 5.0]), size=(count, 7)) for count in left]
+    gradients, victim = rng.normal(size=(3, 7 - len(METRICS))), rng.integers(len(left))
+    results = []
+    for sampled in (gradients, gradients[:-1]):
+        peers[victim][0] = release(sampled)
+        means = np.stack([group.mean(axis=0) for group in peers])
+        results.append(combine(rule, means, trim))
+    moved = np.linalg.norm(results[0] - results[1])
+    assert noise >= privacy.noise_multiplier * moved * (1 - 1e-9)
 
 
 def hockey_stick(p: np.ndarray, q: np.ndarray, epsilon: float, step: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,7 @@ from fedgrpo.robust import (
     rules,
     sensitivity,
 )
+from fedgrpo.robust.rules import combine_blocks
 
 Matrix = NDArray[np.float64]
 BUILT_IN = ("trimmed_mean", "median", "mean")
@@ -37,6 +40,25 @@ def cohorts(draw: st.DrawFn, largest_trim: int = 4) -> tuple[Matrix, int]:
 @pytest.fixture
 def forgotten_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules.RULES, "_entries", dict(rules.RULES._entries))
+
+
+@pytest.mark.parametrize("rule", [*rules.RULES])
+@given(case=cohorts(), sizes=st.lists(st.integers(1, 3), min_size=5, max_size=5))
+def test_blocks_of_any_sizes_are_combined_to_the_same_bits(rule, case, sizes) -> None:
+    means, trim = case
+    edges = [0, *accumulate(sizes)]
+    blocks = (means[:, start:stop] for start, stop in pairwise(edges) if start < means.shape[1])
+    by_blocks = combine_blocks(rule, blocks, means.shape, trim)
+    assert by_blocks.tobytes() == combine(rule, means, trim).tobytes()
+
+
+def test_no_block_is_taken_up_where_buckets_are_too_few() -> None:
+    def blocks():
+        raise AssertionError("taken up")
+        yield
+
+    with pytest.raises(CohortError, match="needs 3 buckets, there are 2"):
+        combine_blocks("trimmed_mean", blocks(), (2, 9), 1)
 
 
 @pytest.mark.slow

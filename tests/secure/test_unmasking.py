@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
+from itertools import accumulate, combinations, pairwise
 
 import numpy as np
 import pytest
@@ -16,8 +16,10 @@ from scipy import stats
 from fedgrpo.ground import crypto
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure import Revealed, decode_sum, encode, fraction_bits, shamir, unmasking
-from fedgrpo.secure.masks import pairwise_mask, self_mask
+from fedgrpo.secure.masks import BLOCK, masked_sum, pairwise_mask, self_mask
 from fedgrpo.secure.roster import commitment_context
+from fedgrpo.secure.state import MemberState
+from fedgrpo.secure.unmasking import open_masks
 from tests.secure.bucket import Bucket, Vector, bucket, node
 
 A, B, C, D, E = (node(i) for i in range(5))
@@ -82,7 +84,7 @@ def other_key_share(answer: Revealed) -> Revealed:
 
 def all_shares_wrong(answer: Revealed) -> Revealed:
     return Revealed(
-        dict.fromkeys(answer.seed_shares, bytes(32)), dict.fromkeys(answer.key_shares, bytes(32))
+        dict.fromkeys(answer.seed_shares, bytes(33)), dict.fromkeys(answer.key_shares, bytes(33))
     )
 
 
@@ -90,13 +92,13 @@ LIES: dict[str, Callable[[Revealed], Revealed]] = {
     "a wrong share of a seed": other_seed_share,
     "a wrong share of a key": other_key_share,
     "only wrong shares": all_shares_wrong,
-    "a share too short": lambda r: replace(r, seed_shares={**r.seed_shares, B: bytes(31)}),
+    "a share too short": lambda r: replace(r, seed_shares={**r.seed_shares, B: bytes(32)}),
     "a share that is no bytes": lambda r: replace(
         r,
-        seed_shares={**r.seed_shares, B: "x" * 32},  # type: ignore[dict-item]
+        seed_shares={**r.seed_shares, B: "x" * 33},  # type: ignore[dict-item]
     ),
     "a share missing": lambda r: replace(r, key_shares={}),
-    "a share too many": lambda r: replace(r, seed_shares={**r.seed_shares, E: bytes(32)}),
+    "a share too many": lambda r: replace(r, seed_shares={**r.seed_shares, E: bytes(33)}),
     "nothing": lambda r: Revealed({}, {}),
 }
 
@@ -210,16 +212,41 @@ def test_masks_of_the_same_keys_differ_between_rounds_and_buckets(bucket_too: bo
     seed = made.clients[A]._state.secrets.seed
     other = replace(made.roster, **({"bucket": 9} if bucket_too else {"round": 9}))
     assert not np.array_equal(
-        pairwise_mask(made.roster, A, private, B, 8), pairwise_mask(other, A, private, B, 8)
+        pairwise_mask(made.roster, A, private, B).words(8),
+        pairwise_mask(other, A, private, B).words(8),
     )
-    assert not np.array_equal(self_mask(made.roster, A, seed, 8), self_mask(other, A, seed, 8))
+    mine, others = (self_mask(roster, A, seed).words(8) for roster in (made.roster, other))
+    assert not np.array_equal(mine, others)
+
+
+@given(st.integers(1, 300), st.lists(st.integers(1, 300), max_size=12), st.booleans())
+def test_blocks_of_any_size_open_the_same_sum(words: int, sizes: list[int], drops: bool) -> None:
+    made = bucket(4, words=words).share()
+    made.mask([A, B, C] if drops else None).reveal()
+    masks = open_masks(made.roster, list(made.sent), sorted(made.masked), made.revealed)
+    edges = [0, *sorted({edge for edge in accumulate(sizes) if edge < words}), words]
+    blocks = [
+        masked_sum([vector[start:stop] for vector in made.masked.values()], masks)
+        for start, stop in pairwise(edges)
+    ]
+    np.testing.assert_array_equal(np.concatenate(blocks), made.clear_sum())
+    np.testing.assert_array_equal(made.unmask(), made.clear_sum())
+
+
+def test_members_mask_in_blocks_what_they_would_mask_at_once() -> None:
+    made, words = bucket(3, words=2 * BLOCK + 5).share(), 2 * BLOCK + 5
+    secrets = MemberState.from_bytes(made.clients[A].to_bytes()).secrets
+    masks = [self_mask(made.roster, A, secrets.seed)]
+    masks += [pairwise_mask(made.roster, A, secrets.masking_key, peer) for peer in (B, C)]
+    at_once = made.values[A] + sum(mask.words(words) for mask in masks)
+    np.testing.assert_array_equal(made.mask().masked[A], at_once)
 
 
 def test_pairwise_masks_cancel() -> None:
     made = bucket(3)
     keys = {member: client._state.secrets.masking_key for member, client in made.clients.items()}
-    one = pairwise_mask(made.roster, A, keys[A], B, 1000)
-    other = pairwise_mask(made.roster, B, keys[B], A, 1000)
+    one = pairwise_mask(made.roster, A, keys[A], B).words(1000)
+    other = pairwise_mask(made.roster, B, keys[B], A).words(1000)
     assert one.any()
     assert not (one + other).any()
 
@@ -255,9 +282,10 @@ def test_server_and_threshold_minus_one_members_see_only_the_sum_of_the_rest() -
     # After unmasking the server knows every seed; the two members know the masks they added.
     peeled = {
         victim: made.masked[victim]
-        - self_mask(made.roster, victim, seeds[victim], words)
+        - self_mask(made.roster, victim, seeds[victim]).words(words)
         + sum(
-            pairwise_mask(made.roster, peer, key, victim, words) for peer, key in colluding.items()
+            pairwise_mask(made.roster, peer, key, victim).words(words)
+            for peer, key in colluding.items()
         )
         for victim in (A, B, C)
     }
@@ -274,7 +302,7 @@ def test_a_vector_that_arrives_after_its_sender_was_declared_dropped_stays_hidde
     late = made.share().mask().masked.pop(C)
     made.reveal()
     np.testing.assert_array_equal(made.unmask(), made.clear_sum())
-    stripped = late - sum(pairwise_mask(made.roster, C, key, peer, words) for peer in (A, B))
+    stripped = late - sum(pairwise_mask(made.roster, C, key, p).words(words) for p in (A, B))
     assert looks_uniform(stripped)
 
 

@@ -118,7 +118,7 @@ class _View:
         if _overheard(self.settings) and stage == "train" and reply.has_content():
             size, place = self.models[-1].size, node - FIRST_NODE
             plan = release_plan(self.settings, size, self.settings.privacy.clipping_norm)
-            release = read_release(reply.content, plan.size)
+            release = read_release(reply.content, plan.size).astype(np.float64)
             self.releases[len(self.models), place] = read_aggregate(release, plan).delta
         return reply
 

@@ -24,9 +24,7 @@ def simulated_faults(
 ) -> Faults:
     """Look up what this node does wrong: nothing, unless it is simulated and told to."""
     simulation = settings.simulation
-    if not {"partition-id", "num-partitions"} <= set(node_config) or not (
-        simulation.byzantine or simulation.droppers
-    ):
+    if not {"partition-id", "num-partitions"} <= set(node_config) or not simulation.faulty:
         return Faults(byzantine=False, drops=False)
     return faults_of(simulation, int(node_config["partition-id"]), round, settings.seed)
 

@@ -153,6 +153,8 @@ def train(message: Message, context: Context, node: Node) -> RecordDict:
         try:
             paid = _paid(task, node, kept)
             release = _release(task, node, paid, byzantine=faults.byzantine)
+            if faults.late:
+                raise refused(Refusal.DROPPED_OUT, "simulated straggler: trained, and too late")
             return _reply(task, release, node.minimum_bucket)
         finally:
             node.clock.wait_until(task.answer_at)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from numpy import float64, zeros
 from numpy.typing import NDArray
 
@@ -16,7 +16,7 @@ from fedgrpo.federation.protocols.openings import Openings
 from fedgrpo.federation.state.memory import NodeMemory
 from fedgrpo.federation.state.node_store import Ask, NodeStore
 from fedgrpo.federation.wire.codec import Header
-from fedgrpo.federation.wire.exchange import Replies
+from fedgrpo.federation.wire.exchange import Collection, Replies, as_it_is
 from fedgrpo.federation.wire.link import Answers, Link
 from fedgrpo.federation.wire.participants import Participant
 from fedgrpo.ground.crypto import derive_key
@@ -100,7 +100,7 @@ class Round:
     adapter: AdapterState
     repeated: bool
     run: str
-    replies: Replies = field(default_factory=lambda: Replies({}, {}))
+    replies: Replies[Message] = field(default_factory=lambda: Replies({}, {}))
     outcome: RoundOutcome = field(default_factory=RoundOutcome)
     last: NDArray[float64] = field(default_factory=lambda: zeros(0))
 
@@ -131,8 +131,21 @@ class ServerSide(ABC):
     openings: Openings
     ledger: Ledger | None
 
+    @classmethod
+    def shortened(cls, by: int) -> AbstractContextManager[None]:
+        """Play rounds over vectors that are so many coordinates shorter as if they were whole, so
+        that their messages tell what those of whole vectors take.
+        """
+        del by
+        return nullcontext()
+
+    def collection(self, current: Round) -> Collection[Message]:
+        """How the answers to the order to train are collected: as they are."""
+        del current
+        return Collection(as_it_is)
+
     @abstractmethod
-    def aggregate(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
+    def aggregate(self, current: Round, replies: Replies[Message]) -> tuple[RoundOutcome, Failures]:
         """Return the robust mean, or the reason why there is none; and why nodes are missing."""
 
     def close(self, link: Link) -> None:  # noqa: B027 - most protocols leave nothing to do.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,42 +24,56 @@ from fedgrpo.federation.wire.plans import is_single
 from fedgrpo.ground.errors import CohortError
 from fedgrpo.privacy.noise import add_noise
 from fedgrpo.privacy.release import Aggregate, ReleasePlan, server_noise_std
-from fedgrpo.robust.rules import Public, combine, sensitivity
+from fedgrpo.robust.rules import Public, combine_blocks, sensitivity
+from fedgrpo.secure.masks import BLOCK
 from fedgrpo.settings import Settings
 
 T = TypeVar("T")
 
+_BLOCK_BYTES = 1 << 26
+"""Of a block of all groups' means, at most."""
+
 
 @dataclass(frozen=True)
-class GroupMean:
-    """What the server learns of one group of clients.
+class Group:
+    """What the server knows of one group of clients.
 
     Attributes
     ----------
-    mean:
-        float64, shape (size,): mean release over the survivors.
     survivors:
-        Whose releases are in it.
+        Whose releases are in its mean.
     step:
         Grid on which each release was rounded before it was summed.
     """
 
-    mean: NDArray[np.float64]
     survivors: tuple[int, ...]
     step: float
 
 
 @dataclass(frozen=True)
 class GroupMeans:
-    """What came of a round's groups, and why nodes are missing from it."""
+    """What came of a round's groups, and why nodes are missing from it.
 
-    means: tuple[GroupMean, ...]
+    Attributes
+    ----------
+    blocks:
+        The groups' mean releases, in their order: consecutive coordinates of all of them, each
+        float64, shape (groups, c). Taken once: nobody holds more than a block.
+    """
+
+    groups: tuple[Group, ...]
     failures: Failures
+    blocks: Iterable[NDArray[np.float64]]
 
     @property
     def survivors(self) -> int:
         """Nodes whose release is in one of the means."""
-        return sum(len(group.survivors) for group in self.means)
+        return sum(len(group.survivors) for group in self.groups)
+
+
+def block_size(rows: int) -> int:
+    """Coordinates of so many vectors that are worked on at a time."""
+    return max(1, min(BLOCK, _BLOCK_BYTES // (8 * max(1, rows))))
 
 
 @dataclass
@@ -76,17 +90,17 @@ class MeansServer(ServerSide):
                 aggregate = robust_aggregate(
                     self.settings,
                     current.plan,
-                    seen.means,
+                    seen,
                     self.key("server noise", current),
                     current.last,
                 )
             except CohortError as error:
-                return RoundOutcome(error.problem, buckets=len(seen.means)), failures
-        survivors = {node for group in seen.means for node in group.survivors}
+                return RoundOutcome(error.problem, buckets=len(seen.groups)), failures
+        survivors = {node for group in seen.groups for node in group.survivors}
         outcome = RoundOutcome(
             aggregate=aggregate,
             finished=seen.survivors,
-            buckets=len(seen.means),
+            buckets=len(seen.groups),
             commitments=commitments_of(participants, survivors),
         )
         return outcome, failures
@@ -95,7 +109,7 @@ class MeansServer(ServerSide):
 def robust_aggregate(
     settings: Settings,
     plan: ReleasePlan,
-    groups: Sequence[GroupMean],
+    seen: GroupMeans,
     key: bytes | None = None,
     last: NDArray[np.float64] | None = None,
 ) -> Aggregate:
@@ -112,10 +126,9 @@ def robust_aggregate(
     CohortError
         If the rule needs more groups.
     """
-    rule, trim = settings.robust.rule, settings.robust.trim
-    # Of shape (B, size) for no groups too, which the rule refuses with its own numbers.
-    means: NDArray[np.float64] = np.reshape([group.mean for group in groups], (-1, plan.size))
-    combined = combine(rule, means, trim, _public(settings, plan, last))
+    rule, trim, groups = settings.robust.rule, settings.robust.trim, seen.groups
+    shape = (len(groups), plan.size)
+    combined = combine_blocks(rule, seen.blocks, shape, trim, _public(settings, plan, last))
     if settings.privacy.unit == "none" or settings.privacy.noise == "client":
         return read_result(settings, plan, combined)
     # One client moves the mean over its group's survivors, so the smallest number of survivors

@@ -28,8 +28,10 @@ from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.protocols import protocol_of
 
-SMALL, LARGE = 64, 1088
-"""Dimensions that are played. Every message is a constant and so many bytes a coordinate."""
+SMALL, LARGE = 1024, 2048
+"""Dimensions that are played. Every message is a constant and so many bytes a coordinate, where the
+protocol does with both what it would do with the adapter's own.
+"""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,9 @@ def round_traffic(settings: Settings, adapter: AdapterState) -> Traffic:
     adapter:
         Its size and its frozen basis, which the node receives once, with its first order.
     """
-    small, large = (_played(settings, dimension) for dimension in (SMALL, LARGE))
-    stretch = (adapter.vector.size - SMALL) / (LARGE - SMALL)
+    size = adapter.vector.size
+    small, large = (_played(settings, dimension, size) for dimension in (SMALL, LARGE))
+    stretch = (size - SMALL) / (LARGE - SMALL)
     bare = AdapterState(adapter.vector[:1], {}, adapter.layout)
     basis = _order_bytes(replace(bare, basis=adapter.basis)) - _order_bytes(bare)
     found = small.stretched(large, stretch)
@@ -139,8 +142,8 @@ def wire_bytes(message: Message) -> int:
     return object_bytes(copy.deepcopy(message))
 
 
-def _played(settings: Settings, dimension: int) -> Traffic:
-    """Play one round over an adapter of this size without a basis."""
+def _played(settings: Settings, dimension: int, size: int) -> Traffic:
+    """Play one round over an adapter of this dimension without a basis, as if it had that size."""
     chosen = settings.model_copy(
         update={
             "rounds": 1,
@@ -156,8 +159,9 @@ def _played(settings: Settings, dimension: int) -> Traffic:
 
     grid = CountingGrid(make_client_app(silent), chosen.federation.min_clients, chosen)
     adapter = AdapterState(np.zeros(dimension, np.float32), {}, "0" * 64)
-    with _quiet():
-        FedGRPO(chosen).start(grid, write_adapter(adapter))
+    strategy = FedGRPO(chosen)
+    with _quiet(), strategy.shortened(size - dimension):
+        strategy.start(grid, write_adapter(adapter))
     return grid.traffic()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -26,7 +27,13 @@ from fedgrpo.federation.server.round import (
     make_row,
 )
 from fedgrpo.federation.wire.codec import Header
-from fedgrpo.federation.wire.exchange import round_trip, wait_for_nodes
+from fedgrpo.federation.wire.exchange import (
+    Collection,
+    among,
+    as_it_is,
+    round_trip,
+    wait_for_nodes,
+)
 from fedgrpo.federation.wire.link import Link
 from fedgrpo.federation.wire.messages import (
     TRAIN,
@@ -151,6 +158,10 @@ class FedGRPO(Strategy):
         self._run: _Run | None = None
         self._round: Round | None = None
         self._basis_at: frozenset[int] = frozenset()
+
+    def shortened(self, by: int) -> AbstractContextManager[None]:
+        """See :meth:`fedgrpo.federation.protocols.base.ServerSide.shortened`."""
+        return self._protocol.shortened(by)
 
     def summary(self) -> None:
         """Log what this strategy does."""
@@ -309,6 +320,7 @@ class FedGRPO(Strategy):
             Round number, from 1.
         replies:
             To the messages of :meth:`configure_train`. A node whose reply is missing is dropped.
+            Under ``plain`` their vectors have been put away already.
 
         Returns
         -------
@@ -316,7 +328,7 @@ class FedGRPO(Strategy):
             The next adapter and the round's metrics; two None if the round is skipped.
         """
         current = _started(self._round)
-        arrived = current.replies.among(replies)
+        arrived = among(current.replies, replies)
         self._basis_at = keeping(arrived, current.adapter.basis_hash)
         outcome, failures = self._protocol.aggregate(current, arrived)
         reasons = count_reasons(failures.values())
@@ -393,7 +405,9 @@ class FedGRPO(Strategy):
         self.state = state.charged()
         self._journal.begin_round(self.state)
         with clock.phase("train"):
-            self._round.replies = round_trip(run.grid, orders, run.timeout)
+            self._round.replies = round_trip(
+                run.grid, orders, run.timeout, self._protocol.collection(self._round)
+            )
         replies = list(self._round.replies.messages.values())
         moved, metrics = self.aggregate_train(number, replies)
         # What aggregate_train returns decides, so that a subclass may change it.
@@ -417,7 +431,7 @@ class FedGRPO(Strategy):
         if not orders:
             return
         with clock.phase("evaluate"):
-            replies = round_trip(run.grid, orders, run.timeout)
+            replies = round_trip(run.grid, orders, run.timeout, Collection(as_it_is))
         metrics = self.aggregate_evaluate(number, list(replies.messages.values()))
         if metrics is not None:
             run.result.evaluate_metrics_clientapp[number] = metrics

@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedgrpo.federation.wire.codec import Header, check_header
-from fedgrpo.federation.wire.exchange import Replies, round_trip
+from fedgrpo.federation.wire.exchange import Collection, Replies, round_trip
 from fedgrpo.federation.wire.messages import read_refusal
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.site.refusals import CURES, Refusal
@@ -56,19 +56,19 @@ class Link:
         contents: Mapping[int, RecordDict],
         read: Callable[[int, RecordDict], T],
         enough: Callable[[Mapping[int, T]], bool] | None = None,
+        reply_bytes: int = 0,
     ) -> Answers[T]:
-        """Send each node its content and read what comes back, see :func:`read_answers`.
-
-        Once ``enough`` says so of the valid replies, nobody waits for the others. It has replies
-        read as they come, and at the end again.
+        """Send each node its content and read what comes back as it comes, see
+        :func:`read_answers`. Once ``enough`` says so of the valid replies, nobody waits for the
+        others. ``reply_bytes`` is about what a reply is long.
         """
         messages = [self.message(message_type, node, content) for node, content in contents.items()]
-
-        def answers(replies: Replies) -> Answers[T]:
-            return read_answers(replies, self.header, read)
-
-        is_enough = None if enough is None else lambda replies: enough(answers(replies).values)
-        return answers(round_trip(self.grid, messages, self.timeout, enough=is_enough))
+        how = Collection(
+            lambda node, reply: _read(node, reply, self.header, read),
+            reply_bytes,
+            enough=None if enough is None else lambda came: enough(_answers(came).values),
+        )
+        return _answers(round_trip(self.grid, messages, self.timeout, how))
 
     def message(self, message_type: str, node: int, content: RecordDict) -> Message:
         """Address a message that expires with the time limit: no late node works for nothing."""
@@ -82,7 +82,7 @@ class Link:
 
 
 def read_answers(
-    replies: Replies, header: Header, read: Callable[[int, RecordDict], T]
+    replies: Replies[Message], header: Header, read: Callable[[int, RecordDict], T]
 ) -> Answers[T]:
     """Read replies one by one: a bad one costs its sender the round, and nobody else.
 
@@ -95,22 +95,42 @@ def read_answers(
     read:
         ``(node, content) -> value``; raises ProtocolError on content that it refuses.
     """
+    each = {node: _read(node, reply, header, read) for node, reply in replies.messages.items()}
+    return _answers(Replies(each, replies.failures))
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """Why a reply is no valid one, and whether its node is there at all."""
+
+    reason: str
+    lost: bool = False
+
+
+def _read(
+    node: int, reply: Message, header: Header, read: Callable[[int, RecordDict], T]
+) -> T | _Failed:
+    if not reply.has_content():
+        reason = _printable(reply.error.reason or f"error code {reply.error.code}")
+        return _Failed(reason, lost=reply.error.code != APP_RAISED)
+    try:
+        check_header(reply.content, header)
+        if code := read_refusal(reply.content):
+            return _Failed(refusal_words(code))
+        return read(node, reply.content)
+    except ProtocolError as error:
+        return _Failed(_printable(f"bad reply: {error.problem}"))
+
+
+def _answers(replies: Replies[T | _Failed]) -> Answers[T]:
     values: dict[int, T] = {}
     failures, lost = dict(replies.failures), set(replies.failures)
-    for node, reply in replies.messages.items():
-        if not reply.has_content():
-            if reply.error.code != APP_RAISED:
-                lost.add(node)
-            failures[node] = _printable(reply.error.reason or f"error code {reply.error.code}")
-            continue
-        try:
-            check_header(reply.content, header)
-            if code := read_refusal(reply.content):
-                failures[node] = refusal_words(code)
-                continue
-            values[node] = read(node, reply.content)
-        except ProtocolError as error:
-            failures[node] = _printable(f"bad reply: {error.problem}")
+    for node, each in replies.messages.items():
+        if isinstance(each, _Failed):
+            failures[node] = each.reason
+            lost |= {node} if each.lost else set()
+        else:
+            values[node] = each
     return Answers(values, failures, frozenset(lost))
 
 

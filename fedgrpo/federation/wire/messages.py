@@ -105,9 +105,9 @@ class Tag:
 
 @dataclass(frozen=True)
 class Unmasked:
-    """A release as it is, float64, shape (size,), for a server that is trusted with it."""
+    """A release as it is, float32, shape (size,), for a server that is trusted with it."""
 
-    vector: Annotated[NDArray[np.float64], _is_finite]
+    vector: Annotated[NDArray[np.float32], _is_finite]
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def read_kept_basis(content: RecordDict) -> str:
     return decode(KeptBasis, content).hash if KeptBasis.__name__ in content else ""
 
 
-def read_release(content: RecordDict, size: int) -> NDArray[np.float64]:
-    """Read a release; raises ProtocolError unless it is finite float64 of shape (size,)."""
+def read_release(content: RecordDict, size: int) -> NDArray[np.float32]:
+    """Read a release; raises ProtocolError unless it is finite float32 of shape (size,)."""
     release = decode(Unmasked, content).vector
     check_size(release, size)
     return release

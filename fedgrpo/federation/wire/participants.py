@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 
 from fedgrpo.federation.wire.codec import Header, decode
 from fedgrpo.federation.wire.exchange import Replies
@@ -32,7 +32,7 @@ class Participant(Generic[T]):
 
 
 def read_participants(
-    replies: Replies, header: Header, read: Callable[[int, RecordDict], T]
+    replies: Replies[Message], header: Header, read: Callable[[int, RecordDict], T]
 ) -> Answers[Participant[T]]:
     """Read the answers to the order to train, ordered by the nodes' names.
 
@@ -52,7 +52,7 @@ def read_participants(
     )
 
 
-def keeping(replies: Replies, basis: str) -> frozenset[int]:
+def keeping(replies: Replies[Message], basis: str) -> frozenset[int]:
     """Nodes that say that they have kept the frozen tensors of this hash. Whoever says so and has
     not refuses the next order, and gets them with the one after that.
     """

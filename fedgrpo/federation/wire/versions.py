@@ -5,7 +5,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Version of the messages. Raised when their meaning changes."""
 
 VERSION = version("fedgrpo")

@@ -5,7 +5,11 @@ the result. A member's part is a generator without I/O; :func:`drive` runs it ov
 (:func:`connect`), :class:`ReplayableMember` through an untrusted relay.
 """
 
-from fedgrpo.secure.committee.compute.circuits.costs import choose_circuit
+from fedgrpo.secure.committee.compute.circuits.costs import (
+    choose_circuit,
+    portions_of,
+    widest_step,
+)
 from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.compute.planes import slice_planes
 from fedgrpo.secure.committee.keys.identity import (
@@ -49,7 +53,9 @@ __all__ = [
     "encode",
     "listen",
     "loss_behind",
+    "portions_of",
     "run",
     "slice_planes",
     "toss_keys",
+    "widest_step",
 ]

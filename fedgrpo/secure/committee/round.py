@@ -13,7 +13,10 @@ from fedgrpo.ground.crypto import derive
 from fedgrpo.ground.errors import OpenedError, ProtocolError
 from fedgrpo.secure.committee.compute.circuits.adders import columns_of
 from fedgrpo.secure.committee.compute.circuits.buckets import sum_buckets
-from fedgrpo.secure.committee.compute.circuits.norms import blank_long_vectors
+from fedgrpo.secure.committee.compute.circuits.norms import (
+    blank_long_vectors,
+    find_short_vectors,
+)
 from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.compute.engine import Engine, Share
@@ -135,15 +138,26 @@ def aggregate(
 def _compute(
     engine: Engine, plan: Plan, values: Share, noise: list[Share], joint: bytes
 ) -> Member[Share]:
-    """Aggregate shares (held, n, w, W) by the plan; returns (held, output bits, W)."""
-    circuit = CIRCUITS[plan.circuit]
+    """Aggregate shares (held, n, w, W) by the plan, portion by portion; (held, output bits, W)."""
+    short = None
     if plan.rule == "norm_checked_mean":
-        values = yield from blank_long_vectors(engine, values, plan)
+        short = yield from find_short_vectors(engine, values, plan)
+    totals = []
+    for words in plan.words_of():
+        part = yield from blank_long_vectors(engine, values[..., words], short)
+        drawn = [share[..., words] for share in noise]
+        totals.append((yield from _trimmed_sum(engine, plan, part, drawn, joint)))
+    return np.concatenate(totals, axis=-1) & lane_mask(plan.dimension)
+
+
+def _trimmed_sum(
+    engine: Engine, plan: Plan, values: Share, noise: list[Share], joint: bytes
+) -> Member[Share]:
+    circuit = CIRCUITS[plan.circuit]
     if plan.bucket > 1:
         values = yield from sum_buckets(engine, values, plan, joint)
     kept = yield from circuit.keep(engine, values, plan.trimmed)
-    total = yield from circuit.add(engine, columns_of([*kept, *noise], plan.output_bits))
-    return total & lane_mask(plan.dimension)
+    return (yield from circuit.add(engine, columns_of([*kept, *noise], plan.output_bits)))
 
 
 def _noise(

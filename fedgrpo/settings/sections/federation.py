@@ -37,12 +37,25 @@ class SimulationSettings(Section):
     """Factor by which an attacker enlarges what it sends."""
     droppers: int = 0
     """How many of them drop out in some rounds, from the last."""
+    stragglers: int = 0
+    """How many, before the droppers, train in every round but answer too late in some."""
     dropout: float = 0.3
-    """Probability that a dropper drops out of a round."""
+    """Probability that a dropper drops out of a round, or a straggler is late in it."""
+    newcomers: int = 0
+    """How many, before the stragglers, come late to the federation."""
+    newcomers_from: int = 2
+    """Round from which newcomers are there."""
+    large: int = 0
+    """How many, after those that attack, have ten times the prompts (built-in tasks only)."""
     cpus_per_client: int = 1
     """Cores given to a client while it trains: Flower's client-resources-num-cpus."""
     gpus_per_client: float = 0.0
     """Share of a GPU given to a client while it trains: Flower's client-resources-num-gpus."""
+
+    @property
+    def faulty(self) -> int:
+        """Clients with a fault of any kind."""
+        return self.byzantine + self.droppers + self.stragglers + self.newcomers
 
 
 class RunSettings(Section):

@@ -372,7 +372,7 @@ def test_under_a_unit_a_failure_is_zero_with_the_full_noise(unit, factory):
     reply = node.ask(TRAIN, node.order())
     assert code_of(reply) is None
     plan = release_plan(settings, DIMENSION, 1.0)
-    release = read_release(reply.content, plan.size)
+    release = read_release(reply.content, plan.size).astype(np.float64)
     context = node.grid.contexts[1001]
     store = NodeStore.of(context, settings)
     order = decode(TrainOrder, node.order())

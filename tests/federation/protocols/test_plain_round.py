@@ -76,11 +76,11 @@ def test_two_colluders_move_the_result_no_further_than_the_honest_range():
 @pytest.mark.parametrize(
     "bad",
     [
-        np.full(DIMENSION + len(METRICS), np.nan),
-        np.zeros(DIMENSION),
-        np.zeros(DIMENSION + len(METRICS), np.float32),
+        np.full(DIMENSION + len(METRICS), np.nan, np.float32),
+        np.zeros(DIMENSION, np.float32),
+        np.zeros(DIMENSION + len(METRICS)),
     ],
-    ids=["not finite", "short", "float32"],
+    ids=["not finite", "short", "float64"],
 )
 def test_a_bad_release_costs_only_its_sender(bad):
     def tamper(stage, node, reply):

@@ -9,7 +9,15 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedgrpo.federation import LocalGrid
-from fedgrpo.federation.wire.exchange import SILENT, TWICE, UNSENT, round_trip, wait_for_nodes
+from fedgrpo.federation.wire.exchange import (
+    SILENT,
+    TWICE,
+    UNSENT,
+    Collection,
+    as_it_is,
+    round_trip,
+    wait_for_nodes,
+)
 from fedgrpo.ground.errors import CohortError
 
 
@@ -27,7 +35,7 @@ def ask(grid, timeout=0.2, **options):
     orders = [
         Message(RecordDict(), dst_node_id=n, message_type="query.echo") for n in grid.contexts
     ]
-    return round_trip(grid, orders, timeout, poll_s=0.01, **options)
+    return round_trip(grid, orders, timeout, Collection(as_it_is, poll_s=0.01, **options))
 
 
 def test_every_node_that_replies_is_heard():
@@ -111,7 +119,7 @@ def test_an_app_that_raises_answers_with_flowers_error():
 
 
 def test_nobody_asked_means_nothing_awaited():
-    assert round_trip(echo_grid(), [], timeout=60).messages == {}
+    assert round_trip(echo_grid(), [], 60, Collection(as_it_is)).messages == {}
 
 
 def test_waiting_ends_with_the_numbers():

@@ -104,7 +104,9 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Roster: ROSTERS,
     Ciphertexts: st.builds(Ciphertexts, NUMBERED),
     Masked: st.builds(Masked, arrays(np.uint32, st.integers(1, 50))),
-    Unmasked: st.builds(Unmasked, arrays(np.float64, st.integers(1, 9), elements=st.floats(-1, 1))),
+    Unmasked: st.builds(
+        Unmasked, arrays(np.float32, st.integers(1, 9), elements=st.floats(-1, 1, width=32))
+    ),
     UnmaskOrder: st.builds(UnmaskOrder, SMALL, IDS, IDS),
     Revealed: st.builds(Revealed, st.dictionaries(NODES, WORDS), st.dictionaries(NODES, WORDS)),
     Refused: st.builds(Refused, st.sampled_from(Refusal)),
@@ -301,7 +303,7 @@ def test_one_key_twice_is_refused() -> None:
 
 
 def test_a_release_that_is_not_finite_is_refused() -> None:
-    content = encode(Header(1, 1), Unmasked(np.array([0.0, np.nan])))
+    content = encode(Header(1, 1), Unmasked(np.array([0.0, np.nan], np.float32)))
     with pytest.raises(ProtocolError):
         decode(Unmasked, content)
 

@@ -27,6 +27,7 @@ from fedgrpo.secure.committee.sharing.encoding import Encoding
 from fedgrpo.secure.committee.steps import MEMBERS
 from tests.secure.committee.rounds import (
     SESSION,
+    Tap,
     Values,
     component_keys,
     members,
@@ -84,6 +85,23 @@ def test_any_dimension_and_width_is_exact(
     np.testing.assert_array_equal(opened(values, plan).totals, trimmed_sum(values, 1))
 
 
+@pytest.mark.parametrize("circuit", CIRCUITS)
+def test_portions_of_any_number_open_the_same_totals(circuit: str) -> None:
+    values = hard_values(6, 300)
+    for portions in (1, 2, 3, 9):
+        result = opened(values, Plan(6, 300, trim=1, circuit=circuit, portions=portions))
+        np.testing.assert_array_equal(result.totals, trimmed_sum(values, 1))
+
+
+def test_all_portions_are_confirmed_before_any_is_opened() -> None:
+    plan = Plan(5, 300, trim=1, portions=4)
+    tap = Tap()
+    opened(hard_values(5, 300), plan, tap)
+    sent = [m for _, sender, receiver, m in tap.messages if (sender, receiver) == (0, 1)]
+    word = hashlib.sha256(context(bind(SESSION, [plan]), "content", 0, 1)).digest()
+    assert sent.index(word) == len(sent) - 2  # Only the opening, of everything, comes after it.
+
+
 def test_order_of_clients_does_not_matter() -> None:
     values, plan = hard_values(7, 100), Plan(7, 100, trim=2, circuit="log")
     shuffled = np.random.default_rng(0).permuted(values, axis=0)
@@ -93,7 +111,7 @@ def test_order_of_clients_does_not_matter() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("clients", [21, 25, 47])
 def test_many_clients_are_trimmed_by_random_buckets(clients: int) -> None:
-    values, plan = hard_values(clients, 100), Plan(clients, 100, trim=2)
+    values, plan = hard_values(clients, 100), Plan(clients, 100, trim=2, portions=2)
     coin = hashlib.sha256(
         b"".join(coin_of(component, plan) for component in range(MEMBERS))
     ).digest()
@@ -119,7 +137,8 @@ def test_buckets_are_filled_at_random_and_hold_everybody() -> None:
 
 
 @pytest.mark.parametrize("dimension", [1, 70, 1000])
-def test_vectors_of_too_large_a_norm_count_as_zero(dimension: int) -> None:
+@pytest.mark.parametrize("portions", [1, 3])
+def test_vectors_of_too_large_a_norm_count_as_zero(dimension: int, portions: int) -> None:
     encoding = Encoding(1.0, dimension)
     norm = encoding.sensitivity
     rng = np.random.default_rng(dimension)
@@ -131,7 +150,7 @@ def test_vectors_of_too_large_a_norm_count_as_zero(dimension: int) -> None:
     illegal = np.full(dimension, -norm) if dimension > 1 else np.zeros(1)
     dense = np.clip(directions[4] * 2 * norm, -norm, norm - 1)
     vectors = np.vstack([legal, spike, illegal, dense]).astype(np.int64)
-    plan = Plan(7, dimension, rule="norm_checked_mean", norm=norm, circuit="log")
+    plan = Plan(7, dimension, rule="norm_checked_mean", norm=norm, circuit="log", portions=portions)
     totals = opened(vectors + encoding.offset, plan).totals.astype(np.int64)
     norms = np.linalg.norm(vectors, axis=1)
     assert not ((norms > norm) & (norms <= (1 + TOLERANCE) * norm)).any()

@@ -8,7 +8,7 @@ fails at a stage loses its own place; a bucket with fewer survivors than its thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,8 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols.base import Failures, Phase
-from fedgrpo.federation.protocols.means import GroupMean, GroupMeans
+from fedgrpo.federation.protocols.means import Group, GroupMeans, block_size
+from fedgrpo.federation.protocols.spool import Spool
 from fedgrpo.federation.wire.codec import check_size, decode, encode
 from fedgrpo.federation.wire.link import Answers, Link
 from fedgrpo.federation.wire.messages import (
@@ -32,8 +33,9 @@ from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.privacy.release import ReleasePlan
 from fedgrpo.secure.buckets import assign_buckets
 from fedgrpo.secure.encoding import decode_sum, fraction_bits
+from fedgrpo.secure.masks import Mask, blocks_of, masked_sum
 from fedgrpo.secure.roster import PublicKeys, Revealed, Roster
-from fedgrpo.secure.unmasking import unmask_sum
+from fedgrpo.secure.unmasking import open_masks
 from fedgrpo.settings.protocols.buckets import secret_threshold
 
 Admit = Callable[[Sequence[Set[int]]], Sequence[bool]]
@@ -47,7 +49,8 @@ class _Bucket:
 
     roster: Roster
     dealt: dict[int, dict[int, bytes]] = field(default_factory=dict)
-    masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    masked: dict[int, int] = field(default_factory=dict)
+    """Places of the survivors' masked vectors in the round's spool."""
     admitted: bool = True
 
     @property
@@ -114,19 +117,22 @@ def secure_bucket_means(
     Returns
     -------
     GroupMeans
-        Of the buckets that reached their threshold, exact up to half a step a coordinate.
+        Of the buckets that reached their threshold, exact up to half a step a coordinate. All
+        blocks are of the same survivors, under masks that are open when this returns.
     """
     buckets = [_Bucket(roster) for roster in make_rosters(link, participants, least, order, key)]
     failures: Failures = {}
     with phase("share"):
         failures |= _share(link, buckets)
     with phase("mask"):
-        failures |= _mask(link, buckets, plan.size)
+        spool = Spool(plan.size, np.uint32)
+        failures |= _mask(link, buckets, spool)
     with phase("unmask"):
         _admit(buckets, admit)
         revealed = _unmask(link, buckets)
-        means = [_mean(bucket, revealed, plan.bound, failures) for bucket in buckets]
-    return GroupMeans(tuple(mean for mean in means if mean), failures)
+        opened = [_opened(bucket, revealed, plan.bound, failures) for bucket in buckets]
+    sums = [each for each in opened if each]
+    return GroupMeans(tuple(each.group for each in sums), failures, _means(sums, spool))
 
 
 def make_rosters(
@@ -167,7 +173,7 @@ def _share(link: Link, buckets: Sequence[_Bucket]) -> Failures:
     return answers.failures
 
 
-def _mask(link: Link, buckets: Sequence[_Bucket], size: int) -> Failures:
+def _mask(link: Link, buckets: Sequence[_Bucket], spool: Spool) -> Failures:
     bucket_of = {n: b for b in buckets if b.reaches(b.sharers) for n in b.sharers}
     contents = {
         node: encode(
@@ -177,14 +183,14 @@ def _mask(link: Link, buckets: Sequence[_Bucket], size: int) -> Failures:
         for node, b in bucket_of.items()
     }
 
-    def read(_: int, content: RecordDict) -> NDArray[np.uint32]:
+    def read(_: int, content: RecordDict) -> int:
         masked = decode(Masked, content).vector
-        check_size(masked, size)
-        return masked
+        check_size(masked, spool.size)
+        return spool.add(masked)
 
-    answers = link.ask(MASK, contents, read)
-    for node, masked in answers.values.items():
-        bucket_of[node].masked[node] = masked
+    answers = link.ask(MASK, contents, read, reply_bytes=4 * spool.size)
+    for node, place in answers.values.items():
+        bucket_of[node].masked[node] = place
     return answers.failures
 
 
@@ -205,10 +211,20 @@ def _unmask(link: Link, buckets: Sequence[_Bucket]) -> Answers[Revealed]:
     return link.ask(UNMASK, contents, lambda _, content: decode(Revealed, content))
 
 
-def _mean(
+@dataclass(frozen=True)
+class _Sum:
+    """A bucket's sum, of which everything is known but what it is."""
+
+    group: Group
+    bits: int
+    places: tuple[int, ...]
+    masks: list[Mask]
+
+
+def _opened(
     bucket: _Bucket, revealed: Answers[Revealed], bound: float, failures: Failures
-) -> GroupMean | None:
-    """Take the masks off one bucket, or note for each member that it is lost."""
+) -> _Sum | None:
+    """Reconstruct the masks on one bucket's sum, or note for each member that it is lost."""
     try:
         if not bucket.reaches(bucket.survivors):
             raise ProtocolError(f"{len(bucket.survivors)} survivors", cure="leave it out")
@@ -219,11 +235,21 @@ def _mean(
                 cure="leave it out",
             )
         answers = {n: r for n, r in revealed.values.items() if n in bucket.masked}
-        total = unmask_sum(bucket.roster, bucket.sharers, bucket.masked, answers)
+        masks = open_masks(bucket.roster, bucket.sharers, bucket.survivors, answers)
     except ProtocolError as error:
         for node in bucket.roster.members:
             failures.setdefault(node, f"its bucket was lost: {error.problem}")
         return None
     bits = fraction_bits(len(bucket.roster.members), bound)
-    mean = decode_sum(total, bits) / len(bucket.survivors)
-    return GroupMean(mean, bucket.survivors, 2.0**-bits)
+    places = tuple(bucket.masked[node] for node in bucket.survivors)
+    return _Sum(Group(bucket.survivors, 2.0**-bits), bits, places, masks)
+
+
+def _means(sums: Sequence[_Sum], spool: Spool) -> Iterator[NDArray[np.float64]]:
+    """Take the masks off all sums, a block of coordinates at a time, in their order."""
+    for block in blocks_of(spool.size, block_size(len(sums))):
+        means = np.empty((len(sums), block.stop - block.start))
+        for row, one in zip(means, sums, strict=True):
+            total = masked_sum([spool.read(place, block) for place in one.places], one.masks)
+            row[:] = decode_sum(total, one.bits) / len(one.places)
+        yield means

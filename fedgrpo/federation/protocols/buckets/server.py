@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flwr.app import Message
+
 from fedgrpo.federation.protocols.base import Failures, Round, RoundOutcome, values_of
 from fedgrpo.federation.protocols.buckets.secure_round import (
     read_participant,
@@ -21,7 +23,7 @@ from fedgrpo.secure.roster import PublicKeys
 class Server(MeansServer):
     """Trims means of buckets."""
 
-    def aggregate(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
+    def aggregate(self, current: Round, replies: Replies[Message]) -> tuple[RoundOutcome, Failures]:
         """Draw the participants into buckets, sum each under masks, and combine the means."""
         participants: Answers[Participant[PublicKeys]] = read_participants(
             replies, current.link.header, lambda _, content: read_participant(content)

@@ -9,11 +9,12 @@ a message, seat anybody else, choose the noise, or have a round opened twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
 from fedgrpo.federation.protocols.base import (
@@ -33,7 +34,11 @@ from fedgrpo.federation.protocols.committee.convening.messages import (
     Dealt,
     Progress,
 )
-from fedgrpo.federation.protocols.committee.convening.plan import committee_plan, mean_of
+from fedgrpo.federation.protocols.committee.convening.plan import (
+    committee_plan,
+    mean_of,
+    shortened,
+)
 from fedgrpo.federation.protocols.committee.convening.roll import CommitteeError, Roll
 from fedgrpo.federation.protocols.committee.convening.seats import Place
 from fedgrpo.federation.protocols.committee.cosigning import Cosigning
@@ -56,7 +61,12 @@ class Server(ServerSide):
         self.committee = CommitteeServer(self.settings)
         self._cosigning = Cosigning(self.ledger) if self.ledger else None
 
-    def aggregate(self, current: Round, replies: Replies) -> tuple[RoundOutcome, Failures]:
+    @classmethod
+    def shortened(cls, by: int) -> AbstractContextManager[None]:
+        """Choose bits and circuit as for whole vectors."""
+        return shortened(by)
+
+    def aggregate(self, current: Round, replies: Replies[Message]) -> tuple[RoundOutcome, Failures]:
         """Have the participants deal to four members, and take what these open."""
         place = Place.of(self.settings, current.run, current.number)
         participants: Answers[Participant[Dealer]] = read_participants(

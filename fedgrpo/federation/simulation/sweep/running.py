@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -85,6 +86,7 @@ def play(cell: Cell) -> Line:
     figures |= {
         "epsilon": max((held.epsilon for held in result.privacy), default=None),
         "rounds": last.round,
+        "finished": statistics.fmean([row.finished for row in result.history if row.round] or [0]),
         "skipped": sum(not row.applied for row in result.history if row.round),
         "wall_s": time.monotonic() - wall,
         "cpu_s": _cpu() - cpu,

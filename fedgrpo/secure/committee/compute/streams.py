@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from fedgrpo.ground.crypto import KeyStream
 from fedgrpo.secure.committee.compute.planes import Words
 
 TAG_BYTES = 16
 """Length of a tag."""
-_ZEROS = bytes(1 << 20)
-_SLACK_WORDS = 2  # the cipher wants room for one more block than it writes
 
 
 class MaskStream:
@@ -23,16 +22,11 @@ class MaskStream:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        self._stream = KeyStream(key)
 
     def words(self, count: int) -> Words:
         """Return the next words of the stream; uint64, shape (count,)."""
-        stream = np.empty(count + _SLACK_WORDS, "<u8")
-        room, end = stream.view(np.uint8).data, 8 * count
-        for start in range(0, end, len(_ZEROS)):
-            zeros = _ZEROS[: end - start]
-            self._encryptor.update_into(zeros, room[start:])
-        return stream[:count].astype(np.uint64, copy=False)
+        return np.frombuffer(self._stream.take(8 * count), "<u8").astype(np.uint64, copy=False)
 
 
 def tag(key: bytes, number: int, message: Words) -> bytes:

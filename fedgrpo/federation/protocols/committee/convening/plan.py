@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +24,9 @@ from fedgrpo.secure.committee import (
     choose_circuit,
     decode_sum,
     encode,
+    portions_of,
     slice_planes,
+    widest_step,
 )
 from fedgrpo.secure.committee.compute.planes import Words
 from fedgrpo.settings import Settings
@@ -118,6 +122,25 @@ def dealing_session(
     return committee.session(run, round, hashlib.sha256(order + roster).digest())
 
 
+_LONGER = ContextVar("coordinates that are left out of the rounds that are played", default=0)
+
+
+@contextmanager
+def shortened(by: int) -> Iterator[None]:
+    """Play rounds over vectors that are so many coordinates shorter, with the bits, the noise's
+    width and the circuit of the whole ones. For forecasts: no such noise protects anything.
+    """
+    before = _LONGER.set(by)
+    try:
+        yield
+    finally:
+        _LONGER.reset(before)
+
+
+def _whole(release: ReleasePlan) -> ReleasePlan:
+    return replace(release, dimension=release.dimension + _LONGER.get())
+
+
 def encoding_of(release: ReleasePlan) -> Encoding:
     """Return how a release becomes integers.
 
@@ -125,13 +148,16 @@ def encoding_of(release: ReleasePlan) -> Encoding:
     way: that one is projected onto the ball of norm 1. For prompts, as many bits are taken as keep
     what rounding adds to one prompt's say below :data:`_ROUNDING`, see :func:`noise_steps`.
     """
-    bits = _LEAST_BITS
-    if release.unit == "prompt":
-        # The step at 2 bits times sqrt(size), over one prompt's say, is what 2^(2 - bits) shrinks.
-        coarse = Encoding(1.0, release.size, _LEAST_BITS).step * math.sqrt(release.size)
-        extra = math.log2(coarse * release.expected_prompts / _ROUNDING)
-        bits = min(_MOST_BITS, _LEAST_BITS + max(0, math.ceil(extra)))
-    return Encoding(1.0, release.size, bits)
+    return Encoding(1.0, release.size, _bits(_whole(release)))
+
+
+def _bits(release: ReleasePlan) -> int:
+    if release.unit != "prompt":
+        return _LEAST_BITS
+    # The step at 2 bits times sqrt(size), over one prompt's say, is what 2^(2 - bits) shrinks.
+    coarse = Encoding(1.0, release.size, _LEAST_BITS).step * math.sqrt(release.size)
+    extra = math.log2(coarse * release.expected_prompts / _ROUNDING)
+    return min(_MOST_BITS, _LEAST_BITS + max(0, math.ceil(extra)))
 
 
 def noise_steps(settings: Settings, release: ReleasePlan) -> float:
@@ -150,7 +176,8 @@ def noise_steps(settings: Settings, release: ReleasePlan) -> float:
     """
     if release.unit == "none":
         return 0.0
-    encoding = encoding_of(release)
+    release = _whole(release)
+    encoding = Encoding(1.0, release.size, _bits(release))
     moved = float(encoding.sensitivity)
     if release.unit == "prompt":
         moved = 1 / (release.expected_prompts * encoding.step) + math.sqrt(release.size)
@@ -174,7 +201,10 @@ def committee_plan(settings: Settings, release: ReleasePlan, clients: int) -> Pl
         )
     if clients < 1:
         raise CohortError("no client is left for the committee", cure="see the nodes' own logs")
-    encoding = encoding_of(release)
+    whole, latency = _whole(release), _DIRECT_S if is_direct(settings) else _RELAYED_S
+    encoding = Encoding(1.0, whole.size, _bits(whole))
+    # Over a shorter vector, a shorter norm is checked to the same bit.
+    norm = (release.radius or 1.0) * math.sqrt(release.size / whole.size)
     plan = Plan(
         clients=clients,
         dimension=release.size,
@@ -182,13 +212,13 @@ def committee_plan(settings: Settings, release: ReleasePlan, clients: int) -> Pl
         trim=settings.robust.trim,
         bits=encoding.bits,
         sigma=noise_steps(settings, release),
-        norm=math.ceil((release.radius or 1.0) / encoding.step),
+        norm=math.ceil(norm / encoding.step),
         figures=release.size - release.dimension if release.radius else 0,
         figures_norm=math.ceil(release.figures_norm / encoding.step),
     )
-    latency = _DIRECT_S if is_direct(settings) else _RELAYED_S
-    circuit = choose_circuit(plan.groups, plan.trimmed, plan.dimension, latency, plan.bits)
-    return replace(plan, circuit=circuit)
+    circuit = choose_circuit(plan.groups, plan.trimmed, whole.size, latency, plan.bits)
+    chosen = replace(plan, circuit=circuit)
+    return replace(chosen, portions=portions_of(widest_step(chosen), whole.size))
 
 
 def payload_of(vector: NDArray[np.float64], release: ReleasePlan) -> Words:

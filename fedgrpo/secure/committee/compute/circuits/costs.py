@@ -9,6 +9,8 @@ import numpy as np
 
 from fedgrpo.ground.errors import ProtocolError
 from fedgrpo.secure.committee.compute.circuits.adders import columns_of
+from fedgrpo.secure.committee.compute.circuits.norms import most_products
+from fedgrpo.secure.committee.compute.circuits.plan import Plan
 from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
 from fedgrpo.secure.committee.compute.engine import Cleartext
 from fedgrpo.secure.committee.compute.planes import words_for
@@ -18,8 +20,10 @@ LINK_BYTES_PER_SECOND = 12.5e6
 """Rate of a member's link that the choice assumes: 100 Mbit/s."""
 BITS_SENT = 1.5
 """Bits that each of four members sends for one AND."""
-LARGEST_STEP_BYTES = 1 << 27
-"""Bytes of one step's planes up to which a circuit is chosen; a member needs some 20 times that."""
+LARGEST_STEP_BYTES = 1 << 26
+"""Bytes of the planes of one step, in each component; a member needs some 20 times that at once. Of
+a circuit whose widest step takes more, coordinates are computed in portions, one after the other.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,21 @@ class Cost:
     widest: int
     """Planes of the widest step, which decides how much memory a member needs."""
 
+    def portions(self, dimension: int) -> int:
+        """Portions of coordinates, so that no step is larger than :data:`LARGEST_STEP_BYTES`."""
+        return portions_of(self.widest, dimension)
+
     def seconds(self, dimension: int, latency_seconds: float) -> float:
         """Estimate the time on the wire of one round, for a one-way latency in seconds."""
         sent = BITS_SENT * self.conjunctions * words_for(dimension) * 8
-        return self.steps * latency_seconds + sent / LINK_BYTES_PER_SECOND
+        steps = self.steps * self.portions(dimension)
+        return steps * latency_seconds + sent / LINK_BYTES_PER_SECOND
+
+
+def portions_of(planes: int, dimension: int) -> int:
+    """Portions in which a step of so many planes fits the memory, at most one a word."""
+    words = words_for(dimension)
+    return min(words, -(-8 * words * planes // LARGEST_STEP_BYTES)) or 1
 
 
 @cache
@@ -66,7 +81,7 @@ def choose_circuit(
     """Choose the circuit with the least estimated time on the wire.
 
     ``ripple`` sends least and waits most, ``pairwise`` the other way round, ``log`` is between.
-    Circuits that need more than a few gigabytes are left out while another needs less.
+    One that needs more memory is computed in more portions, and so waits more often.
 
     Parameters
     ----------
@@ -77,12 +92,15 @@ def choose_circuit(
         continent, 5 where messages are polled for.
     """
     costs = {name: cost(name, values, trim, bits) for name in CIRCUITS}
-    step_bytes = {name: 8 * words_for(dimension) * cost.widest for name, cost in costs.items()}
-    affordable = [name for name in costs if step_bytes[name] <= LARGEST_STEP_BYTES]
-    return min(
-        affordable or [min(step_bytes, key=lambda name: step_bytes[name])],
-        key=lambda name: costs[name].seconds(dimension, latency_seconds),
-    )
+    return min(costs, key=lambda name: costs[name].seconds(dimension, latency_seconds))
+
+
+def widest_step(plan: Plan) -> int:
+    """Planes of the widest step of a plan, which decides in how many portions it is computed."""
+    widest = cost(plan.circuit, plan.groups, plan.trimmed, plan.bits).widest
+    if plan.rule == "norm_checked_mean":
+        widest = max(widest, most_products(plan))
+    return widest if plan.bucket == 1 else max(widest, plan.clients * plan.bits)
 
 
 def finish(work: Member[Result]) -> Result:

@@ -72,17 +72,29 @@ def checks_of(plan: Plan) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def blank_long_vectors(engine: Engine, values: Share, plan: Plan) -> Member[Share]:
-    """Replace vectors above one of the plan's norms by zero; (held, n, w, W) to the same.
+def most_products(plan: Plan) -> int:
+    """Planes of the step in which each bit of a magnitude is multiplied with each other one."""
+    bits = plan.bits - 1 - min(check.dropped for check in checks_of(plan))
+    return plan.clients * bits * (bits - 1) // 2
 
-    Nobody learns whose. Zeroing, rather than leaving out, keeps the number that the mean divides by
-    public and fixed.
+
+def find_short_vectors(engine: Engine, values: Share, plan: Plan) -> Member[Share | None]:
+    """Which vectors (held, n, w, W) are within the plan's norms, (held, n, 1), lane 0; None if all
+    must be. Nobody learns which.
     """
     short = None
     for check in checks_of(plan):
-        passed = yield from _passes(engine, values[..., check.words], check)
+        passed = yield from _passes(engine, values, check, plan)
         if passed is not None:
             short = passed if short is None else (yield from engine.conjoin(short, passed))
+    return short
+
+
+def blank_long_vectors(engine: Engine, values: Share, short: Share | None) -> Member[Share]:
+    """Replace vectors (held, n, w, W), or any words of them, that are not short by zero.
+
+    Zeroing, rather than leaving out, keeps the number that the mean divides by public and fixed.
+    """
     if short is None:
         return values
     zero = np.zeros(values.shape[2:], np.uint64)
@@ -92,12 +104,20 @@ def blank_long_vectors(engine: Engine, values: Share, plan: Plan) -> Member[Shar
     return np.asarray(blanked ^ offset)
 
 
-def _passes(engine: Engine, values: Share, check: Check) -> Member[Share | None]:
+def _passes(engine: Engine, values: Share, check: Check, plan: Plan) -> Member[Share | None]:
     """Whether each vector is within the bound, (held, n, 1), lane 0; None if all must be."""
-    highest = values[:, :, -1:]
-    # A negative v is stored as v + 2^(w - 1); its lower bits inverted are -v - 1, free of ANDs.
-    magnitude = values[:, :, check.dropped : -1] ^ invert(engine, highest)
-    squares = yield from _squares(engine, magnitude & check.mask)
+    parts, mask = [], check.mask
+    for words in plan.words_of(check.words):
+        inside = slice(words.start - check.words.start, words.stop - check.words.start)
+        highest = values[:, :, -1:, words]
+        # A negative v is stored as v + 2^(w - 1); its lower bits inverted are -v - 1, free of ANDs.
+        magnitude = values[:, :, check.dropped : -1, words] ^ invert(engine, highest)
+        parts.append((yield from _squares(engine, magnitude & mask[inside])))
+    # The columns of all portions are alike: side by side they are those of the whole.
+    squares: Columns = [
+        [np.concatenate(planes, axis=-1) for planes in zip(*columns, strict=True)]
+        for columns in zip(*parts, strict=True)
+    ]
     norms = yield from _sum_lanes(engine, squares)  # (held, n, bits, 1)
     bound = check.norm**2 >> 2 * check.dropped
     if bound >> norms.shape[2]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fedgrpo.ground.errors import CohortError, SettingsError
 from fedgrpo.secure.committee.compute.circuits.trimming import CIRCUITS
@@ -53,6 +54,9 @@ class Plan:
         none.
     circuit:
         Name in :data:`~fedgrpo.secure.committee.compute.circuits.trimming.CIRCUITS`.
+    portions:
+        Of the coordinates, which are computed one after the other, so that a member's memory holds
+        one portion's steps. Nothing is opened before all are computed and confirmed.
 
     Raises
     ------
@@ -74,6 +78,7 @@ class Plan:
     figures: int = 0
     figures_norm: int = 0
     circuit: str = "ripple"
+    portions: int = 1
 
     def __post_init__(self) -> None:
         CIRCUITS.check(self.circuit)
@@ -84,6 +89,7 @@ class Plan:
         norm_given = self.norm > 0 or self.rule != "norm_checked_mean"
         apart = 0 <= self.figures < self.dimension and (not self.figures or self.figures_norm > 0)
         possible = self.dimension >= 1 and self.trim >= 0 and 1 <= self.bits <= 24 and apart
+        possible &= self.portions >= 1
         if not (possible and norm_given):
             raise SettingsError(
                 f"out of range: {self}",
@@ -124,6 +130,12 @@ class Plan:
     def words(self) -> int:
         """Words of one client's payload: planes by words, least significant plane first."""
         return self.bits * words_for(self.dimension)
+
+    def words_of(self, planes: slice = slice(None)) -> list[slice]:
+        """Words of each portion of the coordinates, or of those in some words, in order."""
+        start, stop, _ = planes.indices(words_for(self.dimension))
+        edges = [start + (stop - start) * at // self.portions for at in range(self.portions + 1)]
+        return [slice(low, high) for low, high in pairwise(edges) if low < high]
 
     @property
     def output_bits(self) -> int:
