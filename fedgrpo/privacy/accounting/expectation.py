@@ -28,8 +28,8 @@ SOURCE = (
 """What was measured for :data:`SHARES`: docs/small-epsilon.md."""
 
 SIGNAL = 0.16
-"""Length of the mean clipped gradient of a prompt there, in clipping norms, in the first round; 0.04
-after eight rounds."""
+"""Length of the mean clipped gradient of a prompt there, in clipping norms, in the first round;
+0.04 after eight rounds."""
 
 WANTED = 0.8
 """Share of the gain for which clients and prompts are sought."""
@@ -63,8 +63,10 @@ def prompts_for(budget: Budget, cohort: Cohort, dimension: int) -> int | None:
     """Least prompts of every client with which :data:`WANTED` is expected at the same epsilon,
     rounds and prompts a round; None if even ten million are too few.
     """
-    needed = budget.noise_multiplier * _wanted() / cohort.noise_to_signal(
-        budget.noise_multiplier, dimension
+    needed = (
+        budget.noise_multiplier
+        * _wanted()
+        / cohort.noise_to_signal(budget.noise_multiplier, dimension)
     )
 
     def affordable(rate: float) -> bool:

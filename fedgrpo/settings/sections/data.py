@@ -62,8 +62,8 @@ class DataSettings(Section):
     """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.
     """
     holders: Table = ""
-    """How many simulated clients have a built-in task: ``{reverse = 2}``. From the last on, and they
-    have nothing else; the others have none of it. Empty splits all tasks over all.
+    """How many simulated clients have a built-in task: ``{reverse = 2}``. They are the last ones
+    and have nothing else; the others have none of it. Empty splits all tasks over all.
     """
     partition_by: str = ""
     """Column of a file or dataset by which simulated clients differ. Empty splits evenly."""
