@@ -8,7 +8,7 @@ noise in the sum of the first t steps, root mean square over t, per trained valu
 
 Usage::
 
-    python benchmarks/correlated_noise.py    # 10 s of a core; writes results/correlated_noise.csv
+    python benchmarks/correlated_noise.py    # 25 s of a core; writes results/correlated_noise.csv
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ import numpy as np
 from fedgrpo.privacy import epsilon_gaussian, epsilon_subsampled
 
 CSV = Path(__file__).parent / "results" / "correlated_noise.csv"
-COLUMNS = ("prompts", "bands", "epsilon", "noise_multiplier", "error")
-CLIENTS, PER_ROUND, ROUNDS, DELTA = 12, 64, 12, 1e-5
+COLUMNS = ("epsilon", "per_round", "bands", "noise_multiplier", "error")
+CLIENTS, PROMPTS, ROUNDS, DELTA = 12, 4000, 12, 1e-5
+ALL_IN_TURN = round(PROMPTS / ROUNDS)
+"""Prompts of a client and round where each is taken once."""
+CASES = (*product((64,), (1, 2, 3, 4, 6)), (ALL_IN_TURN, 1), (ALL_IN_TURN, ROUNDS))
+"""Prompts of a client and round, and bands."""
 PRECISION = 1.005
 
 
@@ -56,13 +60,9 @@ def noise_for(epsilon: float, rate: float, times: int) -> float:
     return high
 
 
-def measured(prompts: int, epsilon: float, bands: int) -> tuple[float, float]:
-    """Noise multiplier and error. With as many bands as rounds all prompts of a part take part, so
-    that a round has N / T of them.
-    """
-    whole = bands == ROUNDS
-    per_round = prompts / ROUNDS if whole else PER_ROUND
-    rate = 1.0 if whole else bands * PER_ROUND / prompts
+def measured(epsilon: float, per_round: int, bands: int) -> tuple[float, float]:
+    """Noise multiplier and error."""
+    rate = 1.0 if bands == ROUNDS else bands * per_round / PROMPTS
     noise = noise_for(epsilon, rate, ROUNDS // bands)
     return noise, noise * prefix_error(bands) / (per_round * CLIENTS)
 
@@ -71,10 +71,9 @@ def main() -> None:
     with CSV.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for prompts, epsilon, bands in product((4000,), (0.1, 1.0), (1, 2, 3, 4, 6, 12)):
-            noise, error = measured(prompts, epsilon, bands)
-            writer.writerow((prompts, bands, epsilon, f"{noise:.4g}", f"{error:.4g}"))
-            file.flush()
+        for epsilon, (per_round, bands) in product((0.1, 1.0), CASES):
+            noise, error = measured(epsilon, per_round, bands)
+            writer.writerow((epsilon, per_round, bands, f"{noise:.4g}", f"{error:.4g}"))
 
 
 if __name__ == "__main__":

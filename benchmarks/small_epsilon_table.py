@@ -51,6 +51,8 @@ def tasks(name: str) -> Iterator[str]:
         key for key in known if key.startswith("sampled:") and f"{key}{results.START}" in known
     ]
     words = [key.removeprefix("sampled:") for key in found]
+    if not found:
+        return
     yield f"| | | {' | '.join(words)} | least | seeds |"
     yield "|---" * (len(found) + 4) + "|"
     for column in sweep.columns:
@@ -70,17 +72,14 @@ def correlated() -> Iterator[str]:
     """Independent noise, beside noise that is correlated over rounds."""
     with correlated_noise.CSV.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    yield "| epsilon | bands | noise multiplier | error of sums | beside independent noise |"
-    yield "|---|---|---|---|---|"
+    yield "| epsilon | prompts a round | bands | noise multiplier | error of sums | of independent |"
+    yield "|---|---|---|---|---|---|"
+    base = {(row["epsilon"], row["per_round"]): row for row in rows if row["bands"] == "1"}
     for row in rows:
-        base = next(
-            float(one["error"])
-            for one in rows
-            if (one["epsilon"], one["bands"]) == (row["epsilon"], "1")
-        )
+        beside = float(row["error"]) / float(base[row["epsilon"], row["per_round"]]["error"])
+        figures = f"{float(row['noise_multiplier']):.2f} | {float(row['error']):.4f}"
         yield (
-            f"| {row['epsilon']} | {row['bands']} | {float(row['noise_multiplier']):.2f} "
-            f"| {float(row['error']):.4f} | {float(row['error']) / base:.2f} |"
+            f"| {row['epsilon']} | {row['per_round']} | {row['bands']} | {figures} | {beside:.2f} |"
         )
 
 
