@@ -11,11 +11,8 @@ Usage::
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -38,6 +35,7 @@ from robustness_cells import (
     limited,
     place_of,
 )
+from tables import write
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "robustness.md", DOCS / "robustness.png"
@@ -290,17 +288,6 @@ TABLES = {
 }
 
 
-def written(page: str, rows: list[Row]) -> str:
-    """The page with its tables as the rows have them."""
-    for name, table in TABLES.items():
-        block = f"<!-- {name} -->\n" + "\n".join(table(rows)) + f"\n<!-- end of {name} -->"
-        pattern = re.compile(f"<!-- {name} -->\n.*?<!-- end of {name} -->", re.DOTALL)
-        page, found = pattern.subn(lambda _, block=block: block, page)  # type: ignore[misc]
-        if found != 1:
-            raise SystemExit(f"{PAGE.name} has {found} places for the table {name!r}, not one")
-    return page
-
-
 # Pictures -----------------------------------------------------------------------------------------
 
 
@@ -353,16 +340,10 @@ def pictured(rows: list[Row]) -> Iterator[tuple[str, dict[str, list[float]]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if it would")
-    check, trained = parser.parse_args().check, finished()
+    trained = finished()
     rows = [*trained, *same_runs(trained)]
-    page = PAGE.read_text(encoding="utf-8")
-    new = written(page, rows)
-    if check:
-        sys.exit(f"{PAGE} is not what the rows say: run without --check" if new != page else 0)
-    PAGE.write_text(new, encoding="utf-8")
-    picture(rows)
+    tables = {name: partial(table, rows) for name, table in TABLES.items()}
+    write(PAGE, tables, str(__doc__), partial(picture, rows))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import troubleshooting_page
 from tests.errors_page import classes, page
 
@@ -47,9 +49,12 @@ def test_the_least_versions_that_the_page_names_are_those_that_are_asked_for() -
     assert {name: asked[name] for name, _ in rows} == dict(rows)
 
 
-def test_every_table_of_the_robustness_page_is_made_from_the_measured_rows() -> None:
-    script = ROOT / "benchmarks" / "robustness_table.py"
+@pytest.mark.parametrize("script", ["robustness_table.py", "small_epsilon_table.py"])
+def test_every_table_of_measured_rows_is_made_from_them(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "benchmarks" / script, "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -49,13 +49,25 @@ def node_prompts(settings: Settings, node_config: Mapping[str, Scalar]) -> list[
     data = settings.data
     if data.source != "tasks":
         return _shares(settings, clients)[partition]
-    weights = dirichlet_weights(len(data.tasks), clients, data.heterogeneity, settings.seed)
+    tasks, mix = _mixture(settings, partition, clients)
     # Any two seeds differ, so clients draw different prompts; none can draw a held-out one.
     seed = settings.seed * 1_000_003 + partition + 1
-    count, mix = data.prompts_per_client, weights[partition].tolist()
+    count = data.prompts_per_client
     if 0 <= partition - settings.simulation.byzantine < settings.simulation.large:
         count *= LARGE
-    return generate(data.tasks, count, mix, seed, held_out=False, distinct=True)
+    return generate(tasks, count, mix, seed, held_out=False, distinct=True)
+
+
+def _mixture(settings: Settings, partition: int, clients: int) -> tuple[list[str], list[float]]:
+    """Built-in tasks of one simulated client, and the share of each."""
+    held = settings.data.held()
+    owned = [task for task, count in held.items() for _ in range(count)]
+    if (from_last := clients - 1 - partition) < len(owned):
+        return [owned[from_last]], [1.0]
+    tasks = [task for task in settings.data.tasks if task not in held]
+    concentration = settings.data.heterogeneity
+    weights = dirichlet_weights(len(tasks), clients, concentration, settings.seed)
+    return tasks, weights[partition].tolist()
 
 
 def usable_node_prompts(

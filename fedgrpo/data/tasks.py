@@ -54,7 +54,18 @@ def _maximum(rng: random.Random) -> tuple[str, str]:
 
 def is_held_out(prompt: str) -> bool:
     """Tell whether a prompt is kept for evaluation; depends on its text alone."""
-    return hashlib.sha256(prompt.encode()).digest()[0] < HELD_OUT_SHARE * 256
+    return _hashed(prompt)[0] < HELD_OUT_SHARE * 256
+
+
+def half_of(prompt: str) -> str:
+    """Which half of all prompts one is in, ``a`` or ``b``: settings are searched on one, and what
+    they come to is reported on the other. Depends on its text alone.
+    """
+    return "ab"[_hashed(prompt)[1] % 2]
+
+
+def _hashed(prompt: str) -> bytes:
+    return hashlib.sha256(prompt.encode()).digest()
 
 
 def generate(
@@ -85,7 +96,7 @@ def generate(
     Returns
     -------
     list of PromptRow
-        Columns ``answer`` and ``task``.
+        Columns ``answer``, ``task`` and ``half`` (:func:`half_of`).
 
     Raises
     ------
@@ -106,7 +117,8 @@ def generate(
             _check_there_are_more(misses, len(rows), count)
             continue
         seen.add(prompt)
-        rows.append(PromptRow(prompt, {"answer": answer, "task": name}))
+        columns = {"answer": answer, "task": name, "half": half_of(prompt)}
+        rows.append(PromptRow(prompt, columns))
         misses = 0
     return rows
 

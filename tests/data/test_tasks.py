@@ -1,6 +1,6 @@
 import pytest
 
-from fedgrpo.data.tasks import TASKS, generate, is_held_out
+from fedgrpo.data.tasks import TASKS, generate, half_of, is_held_out
 from fedgrpo.data.units import units_of
 from fedgrpo.ground.errors import DataError
 
@@ -50,3 +50,10 @@ def test_a_clients_prompts_are_as_many_units_as_it_was_promised() -> None:
 def test_more_prompts_than_there_are_is_an_error_and_no_endless_search() -> None:
     with pytest.raises(DataError, match=r"after 9\d{3} of 20000 prompts"):
         generate(("add",), 20_000, [1.0], 0, held_out=False, distinct=True)
+
+
+def test_halves_are_alike_and_follow_from_the_text_alone() -> None:
+    rows = generate(NAMES, 1000, [1.0] * 4, 0, held_out=True)
+    halves = [row.columns["half"] for row in rows]
+    assert 400 <= halves.count("a") <= 600
+    assert halves == [half_of(str(row.prompt)) for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,26 @@ class Outlook:
                 "signal_to_noise": 1 / ratio,
                 "warning": self.warning,
             }
+            found |= self._expected(self.cohort, self.dimension, ratio)
         return found
+
+    def _expected(self, cohort: Cohort, dimension: int, ratio: float) -> dict[str, object]:
+        """What runs that were measured make of this noise. They hid prompts."""
+        from fedgrpo.privacy.accounting import expectation
+
+        if self.budget.unit != "prompt":
+            return {}
+        root = math.sqrt(dimension)
+        return {
+            "noise_per_value": ratio / root,
+            "signal_per_value": expectation.SIGNAL / root,
+            "expected_share": expectation.expected_share(ratio),
+            "clients_wanted": expectation.clients_for(
+                cohort, self.budget.noise_multiplier, dimension
+            ),
+            "prompts_wanted": expectation.prompts_for(self.budget, cohort, dimension),
+            "expected_from": expectation.SOURCE,
+        }
 
 
 WORDS = {
@@ -88,6 +108,11 @@ WORDS = {
     "noise_to_signal": "R = noise / largest signal",
     "signal_to_noise": "Largest signal / noise",
     "learnable_dimension": "Trainable values for R = 1.5",
+    "noise_per_value": "Noise on a trained value, in C",
+    "signal_per_value": "Mean gradient per value, at the start *",
+    "expected_share": "Share of the gain without noise *",
+    "clients_wanted": "Clients in a round for 80 % of it *",
+    "prompts_wanted": "Prompts of each client for 80 % of it *",
 }
 """How the table names the figures."""
 
@@ -108,6 +133,8 @@ def print_outlook(outlook: Outlook, as_json: bool) -> None:
         if name in figures and not (figures["unit"] == "client" and name in PROMPTS_ONLY):
             table.add_row(words, _written(figures[name]))
     Console().print(table)
+    if source := figures.get("expected_from"):
+        typer.echo(f"* measured on {source}")
     if outlook.warning:
         Console(stderr=True).print(
             outlook.warning, style="yellow", markup=False, highlight=False, soft_wrap=True
@@ -115,6 +142,8 @@ def print_outlook(outlook: Outlook, as_json: bool) -> None:
 
 
 def _written(value: object) -> str:
+    if value is None:
+        return "beyond what was measured"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -60,6 +60,10 @@ class DataSettings(Section):
     heterogeneity: float = 0.5
     """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.
     """
+    holders: Table = ""
+    """How many simulated clients have a built-in task: ``{reverse = 2}``. They are the last ones
+    and have nothing else; the others have none of it. Empty splits all tasks over all.
+    """
     partition_by: str = ""
     """Column of a file or dataset by which simulated clients differ. Empty splits evenly."""
     client_column: str = ""
@@ -75,6 +79,10 @@ class DataSettings(Section):
         """
         names = read_table(self.columns) | read_table(str(to_text(own)))
         return self.model_copy(update={"columns": to_text(names)}) if own else self
+
+    def held(self) -> dict[str, int]:
+        """How many clients each task of ``holders`` has."""
+        return read_table(self.holders)
 
     def template_kwargs(self) -> dict[str, object]:
         """What a chat template is told besides the messages."""

@@ -137,6 +137,27 @@ def test_copies_of_a_prompt_and_a_replaced_one_stand_beside_epsilon(tmp_path: Pa
     assert "Epsilon of 10 copies" in run(str(scenario))
 
 
+@pytest.mark.slow
+def test_the_share_of_the_gain_to_expect_stands_beside_what_it_was_measured_on() -> None:
+    asked = ("--unit", "prompt", "--epsilon", "0.1", "--rounds", "16", "--prompts", "2000",
+             "--prompts-per-round", "24", "--cohort", "12", "--dimension", "3968")  # fmt: skip
+    found = figures(*asked)
+    assert found["noise_per_value"] == pytest.approx(found["noise_multiplier"] / (24 * 12))
+    assert found["signal_per_value"] == pytest.approx(0.16 / 3968**0.5)
+    assert 0.62 < found["expected_share"] < 0.70
+    assert "norm-checked mean of 12 clients" in found["expected_from"]
+    # What it says would reach 80 % does.
+    for name, option in (("clients_wanted", "--cohort"), ("prompts_wanted", "--prompts")):
+        more = [*asked]
+        more[more.index(option) + 1] = str(found[name])
+        assert figures(*more)["expected_share"] == pytest.approx(0.8, abs=0.01)
+    noisier = figures(*asked, "--trim", "4")
+    assert noisier["expected_share"] is None
+    assert "beyond what was measured" in run(*asked, "--trim", "4")
+    assert "expected_share" not in figures("--noise-multiplier", "8", "--rounds", "3",
+                                           "--cohort", "9", "--dimension", "9")  # fmt: skip
+
+
 def test_clients_have_no_copies_and_a_replaced_one_costs_as_at_half_the_noise() -> None:
     found = figures("--noise-multiplier", "8", "--rounds", "10")
     assert found["replaced_epsilon"] == pytest.approx(epsilon_gaussian(4.0, 10, 1e-5))

@@ -110,7 +110,8 @@ def _privacy_loss_epsilon(noise: float, rate: float, rounds: int, *, remove: boo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("noise", "rate", "rounds"), [(0.5, 0.012, 24), (1.0, 0.012, 30), (0.67, 0.032, 200)]
+    ("noise", "rate", "rounds"),
+    [(0.5, 0.012, 24), (1.0, 0.012, 30), (0.67, 0.032, 200), (2.44, 0.016, 16)],
 )
 def test_sampled_epsilon_covers_both_adding_and_removing_by_an_independent_convolution(
     noise: float, rate: float, rounds: int

@@ -18,8 +18,8 @@ Line = dict[str, str]
 
 FIRST = ("row", "column", "seed", "settings", "problem")
 """Columns that are no figures."""
-COMPARED = ("sampled", "greedy")
-"""Figures that are also known before training."""
+START = "_start"
+"""Ends the name of a figure as it was before training."""
 
 
 def read_results(path: Path) -> list[Line]:
@@ -74,7 +74,7 @@ def values(sweep: Sweep, lines: Sequence[Line], figure: str) -> dict[tuple[str, 
 
 def losses(sweep: Sweep, lines: Sequence[Line], figure: str) -> dict[tuple[str, str], list[float]]:
     """Share of the reference row's gain that each cell lost, paired by seed and column, in %."""
-    after, before = values(sweep, lines, figure), values(sweep, lines, f"{figure}_start")
+    after, before = values(sweep, lines, figure), values(sweep, lines, figure + START)
     lost = {}
     for row, column in after:
         whole = zip(after[sweep.reference, column], before[sweep.reference, column], strict=True)
@@ -91,7 +91,7 @@ def table(sweep: Sweep, lines: Sequence[Line], figure: str = "sampled") -> str:
     a reference row, behind it the share of its gain that is lost.
     """
     found = values(sweep, lines, figure)
-    compared = sweep.reference and figure in COMPARED
+    compared = sweep.reference and any(figure + START in line for line in lines)
     lost = losses(sweep, lines, figure) if compared else {}
     head = f"| {figure} | {' | '.join(column or 'mean' for column in sweep.columns)} |"
     made = [head, "|---" * (len(sweep.columns) + 1) + "|"]

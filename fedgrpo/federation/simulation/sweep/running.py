@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fedgrpo.federation.simulation.sweep.plan import Cell, Sweep
 from fedgrpo.federation.simulation.sweep.results import (
+    START,
     Line,
     key_of,
     line_of,
@@ -81,8 +82,9 @@ def play(cell: Cell) -> Line:
         "greedy_start": first.greedy,
         "greedy": last.greedy,
     }
-    for value, each in last.held_out_by.items():
-        figures |= {f"{way}:{value}": each[way] for way in ("sampled", "greedy")}
+    for name, measured in ((START, first), ("", last)):
+        for value, each in measured.held_out_by.items():
+            figures |= {f"{way}:{value}{name}": each[way] for way in ("sampled", "greedy")}
     figures |= {
         "epsilon": max((held.epsilon for held in result.privacy), default=None),
         "rounds": last.round,

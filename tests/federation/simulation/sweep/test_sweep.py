@@ -12,6 +12,7 @@ from fedgrpo.federation.simulation.sweep import heat_map, results
 from fedgrpo.federation.simulation.sweep.plan import Sweep, read_sweep
 from fedgrpo.ground.errors import SettingsError
 
+SHIPPED = Path(__file__).parents[4] / "simulations" / "sweeps"
 SCENARIO = """
 rounds = 1
 [simulation]
@@ -112,6 +113,21 @@ def test_the_table_has_means_errors_and_paired_losses(tmp_path: Path) -> None:
         results.table(sweep, read, "height")
 
 
+def test_a_tasks_loss_is_a_share_of_what_the_reference_gains_on_it(tmp_path: Path) -> None:
+    sweep = read_sweep(written(tmp_path, SWEEP.replace("[0, 1]", "[0]")))
+    ends = {"none": 0.5, "reverse": 0.4}
+    lines = [
+        results.line_of(cell, {"sampled:add_start": 0.1, "sampled:add": ends[cell.row]})
+        for cell in sweep.cells
+    ]
+    assert "| reverse | 0.400*, -25.0* % |" in results.table(sweep, lines, "sampled:add")
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.toml")), ids=lambda file: str(file.stem))
+def test_every_shipped_sweep_can_be_read(file: Path) -> None:
+    assert read_sweep(file).cells
+
+
 def test_lines_of_other_settings_and_failed_runs_do_not_count(tmp_path: Path) -> None:
     sweep = read_sweep(written(tmp_path))
     lines = made_up(sweep)
@@ -144,6 +160,7 @@ def test_a_sweep_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     assert new["epsilon"] == new["problem"] == ""
     tasks = [float(new[f"sampled:{task}"]) for task in ("add", "maximum", "reverse", "sort")]
     assert sum(tasks) / 4 == pytest.approx(float(new["sampled"]), abs=0.2)
+    assert all(0 <= float(new[f"sampled:{task}_start"]) <= 1 for task in ("add", "maximum"))
     again = CliRunner().invoke(app, [*arguments, "--figure", "greedy"])
     assert "0 of 8 runs to do" in again.output
     shown = CliRunner().invoke(app, [*arguments, "--plot", "--figure", "sampled"])
