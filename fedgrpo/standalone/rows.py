@@ -40,7 +40,12 @@ def step_row(step: int, metrics: StepMetrics | None, warnings: Sequence[str]) ->
 
 
 def measured(
-    row: RoundRow, sampled: Answers, greedy: Answers, kl: float, seconds: float
+    row: RoundRow,
+    sampled: Answers,
+    greedy: Answers,
+    kl: float,
+    pass_at: Mapping[str, float],
+    seconds: float,
 ) -> RoundRow:
     """Add held-out figures to a row."""
     return replace(
@@ -49,6 +54,7 @@ def measured(
         greedy=greedy.reward,
         kl_base=kl,
         held_out_rewards=by_reward(sampled, greedy),
+        pass_at=dict(pass_at),
         seconds={**row.seconds, "evaluate": seconds},
     )
 

@@ -224,7 +224,9 @@ class Session:
         self._say("evaluate")
         started, held_out = time.monotonic(), self.parts.held_out
         sampled, greedy = held_out.sampled(), held_out.greedy()
-        row = measured(row, sampled, greedy, held_out.drift(sampled), time.monotonic() - started)
+        kl, at_end = held_out.drift(sampled), row.round in (0, self.parts.steps)
+        solved = held_out.pass_at(self.parts.settings.evaluation.pass_at if at_end else ())
+        row = measured(row, sampled, greedy, kl, solved, time.monotonic() - started)
         self.writer.samples(row.round, held_out.samples(sampled))
         if row.sampled is not None and row.sampled > self.best:
             self.best = row.sampled

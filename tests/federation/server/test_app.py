@@ -51,7 +51,7 @@ def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
 class Falling:
     """Likes an adapter less the further it went."""
 
-    def evaluate(self, adapter):
+    def evaluate(self, adapter, *, at_end):
         measured = FakeEvaluator().evaluate(adapter)
         return replace(measured, sampled=-abs(measured.sampled))
 
