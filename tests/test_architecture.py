@@ -55,6 +55,7 @@ LAYERS = """
     site.account
     site
     data
+    data.curation
     model.kernels
     model.family
     model.export
@@ -79,6 +80,7 @@ LAYERS = """
     grpo.isolated
     grpo
     standalone
+    standalone.curation
     secure
     secure.committee.steps
     secure.committee.keys

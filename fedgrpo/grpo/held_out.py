@@ -168,20 +168,25 @@ class HeldOut:
     def pass_at(self, budgets: Sequence[int]) -> dict[str, float]:
         """Share of the prompts of which one of k completions, sampled at the training temperature,
         is worth ``grpo.passing_reward``: by k as text, for each of these k. See :func:`pass_at`.
-
-        They are sampled in groups as large as those of training, so it takes no more memory.
         """
         if not budgets:
             return {}
+        passed, drawn = self.solved(max(budgets))
+        return {str(k): pass_at(passed, drawn, k) for k in sorted(set(budgets))}
+
+    def solved(self, least: int) -> tuple[NDArray[np.int64], int]:
+        """How many of each prompt's completions are worth ``grpo.passing_reward``, shape (P,), and
+        how many were sampled: at least so many, in groups as large as those of training, so that it
+        takes no more memory.
+        """
         self.policy.generator.manual_seed(self.seed)
         size, prompts = self.policy.settings.group_size, len(self.collector.rows)
-        each = -(-max(budgets) // size)
+        each = -(-least // size)
         order = np.repeat(np.arange(prompts), each)
         passed = np.concatenate(
             [self._passed(order[at : at + GROUPS]) for at in range(0, len(order), GROUPS)]
         )
-        found = passed.reshape(prompts, each).sum(axis=1)
-        return {str(k): pass_at(found, each * size, k) for k in sorted(set(budgets))}
+        return passed.reshape(prompts, each).sum(axis=1), each * size
 
     def _passed(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many completions pass in a group of each of these prompts; unjudged ones do not."""

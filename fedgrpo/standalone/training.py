@@ -91,27 +91,68 @@ def train(
     RunInterruptedError
         On Ctrl-C or SIGTERM, after the step under way.
     """
-    console, cwd = console or Console(), Path.cwd()
-    settings = local_settings(scenario, prompts, overrides or {}, cwd)
-    chosen = choose(
-        scenario.stem,
-        settings,
+    settings = local_settings(scenario, prompts, overrides or {}, Path.cwd())
+    return conduct(
+        Job(scenario.stem, settings, "train", lambda: prepare(settings)),
         run_dir=run_dir,
         fresh=fresh,
-        base=cwd,
-        command="train",
+        show_completions=show_completions,
+        console=console,
+        callbacks=callbacks,
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained.
+
+    Attributes
+    ----------
+    name:
+        Of the run, and of its directory unless another one is given.
+    settings:
+        Of the run.
+    command:
+        Which fedgrpo command resumes it.
+    prepare:
+        Loads what training needs.
+    furnish:
+        Called with the directory, once it is the run's.
+    """
+
+    name: str
+    settings: Settings
+    command: str
+    prepare: Callable[[], Preparation]
+    furnish: Callable[[Path], None] = lambda _: None
+
+
+def conduct(
+    job: Job,
+    *,
+    run_dir: Path | None = None,
+    fresh: bool = False,
+    show_completions: bool = False,
+    console: Console | None = None,
+    callbacks: Sequence[object] = (),
+) -> Path:
+    """Train to the end and report; parameters and errors as for :func:`train`."""
+    console, settings = console or Console(), job.settings
+    chosen = choose(
+        job.name, settings, run_dir=run_dir, fresh=fresh, base=Path.cwd(), command=job.command
     )
     check_trackers(settings.run.report_to)
     early: list[str] = []
     with training_warnings(early.append):
-        parts = prepare(settings)
+        parts = job.prepare()
     with chosen.claim(settings):
+        job.furnish(chosen.path)
         session = Session(parts, RunWriter(chosen.path), tuple(callbacks))
         tracked = Tracked(chosen.path, settings.to_run_config())
         session.carry_on()
         session.warn(early)
         verb = "resumes" if parts.trainer.steps_done else "begins"
-        console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
+        console.print(f"{job.name} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
         with (
             tracking(settings.run.report_to, tracked) as session.trackers,
