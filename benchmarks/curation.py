@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from learning_curves import RATE, SHARED, TASKS
@@ -61,7 +62,7 @@ def learnt(rows: Sequence[PromptRow], seed: int) -> dict[str, object]:
         if step % EVERY == 0:
             curve.append(measure.sampled().reward)
     each = trainer.policy.sampled.completions / STEPS
-    pairs = zip(curve, curve[1:], strict=False)
+    pairs = pairwise(curve)
     reached = [n for n, pair in enumerate(pairs) if min(pair) >= TARGET]
     return {
         "rows": len(rows),
