@@ -53,6 +53,7 @@ LAYERS = """
     site.refusals
     site.limits
     site.account
+    site.experience
     site
     data
     data.curation

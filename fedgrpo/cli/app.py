@@ -24,6 +24,7 @@ from fedgrpo.cli.runs.simulate import simulate
 from fedgrpo.cli.runs.sweep import sweep
 from fedgrpo.cli.runs.train import train
 from fedgrpo.cli.settings import settings
+from fedgrpo.cli.site import experience
 from fedgrpo.cli.site.committee_key import committee_key
 from fedgrpo.cli.site.curate import curate
 from fedgrpo.cli.site.join import join, leave
@@ -62,6 +63,7 @@ app.command("backup")(backup)
 app.command("restore")(restore)
 app.add_typer(server.group, name="server")
 app.add_typer(policy.group, name="policy")
+app.add_typer(experience.group, name="experience")
 app.add_typer(ledger.group, name="ledger")
 
 

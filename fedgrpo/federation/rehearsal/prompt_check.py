@@ -54,7 +54,7 @@ class Found:
     unusable:
         Rows that cannot be read, by reason.
     uncurated:
-        Why they are not as they were curated, where the policy asks for it; empty if they are.
+        Why they are not as they were curated; empty if they are. None: nobody asked.
     """
 
     rows: int
@@ -65,7 +65,7 @@ class Found:
     longest: int
     too_long: int
     unusable: Mapping[str, int]
-    uncurated: str = ""
+    uncurated: str | None = None
 
 
 def find(config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> Found:
@@ -105,7 +105,7 @@ def find(config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> Fo
         longest=max(survey.lengths, default=0),
         too_long=sum(length > limit for length in survey.lengths),
         unusable=survey.refused,
-        uncurated=_uncurated(prompts) if policy.curated else "",
+        uncurated=_uncurated(prompts) if policy.curated else None,
     )
 
 
@@ -259,4 +259,5 @@ def leave_stamp(config: Mapping[str, Scalar], found: Found) -> None:
     """
     folder = Path(str(config[STATE])).expanduser() if STATE in config else None
     folder = folder or folder_beside(Path(str(config["prompts"])))
-    keep_checked(folder, Checked(found.stamp, {found.looked_at: found.units}))
+    curated = found.uncurated == ""
+    keep_checked(folder, Checked(found.stamp, {found.looked_at: found.units}, curated))
