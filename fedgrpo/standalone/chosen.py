@@ -96,5 +96,7 @@ def on_top(shared: Chosen) -> Adapter:
     merged = merged_with(fresh.model, shared.adapter).requires_grad_(False).eval()
     values = hashlib.sha256((shared.adapter / "adapter_model.safetensors").read_bytes())
     both = hashlib.sha256(f"{fresh.base.fingerprint} {values.hexdigest()}".encode()).hexdigest()
-    base = replace(fresh.base, model=merged, fingerprint=both)
+    # No name: saved, the adapter on top must not name the base alone as what it belongs on.
+    unnamed = fresh.base.settings.model_copy(update={"name": ""})
+    base = replace(fresh.base, model=merged, fingerprint=both, settings=unnamed)
     return Adapter(base, shared.settings.adapter, shared.settings.seed)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
-from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
+from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER, SHARED_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
 from fedgrpo.grpo.learning.health import glance
 from fedgrpo.grpo.learning.metrics import StepMetrics
@@ -283,6 +283,7 @@ class Session:
             rounds=trainer.steps_done,
             layout=trainer.adapter.layout,
             alone=True,
+            personal=(self.writer.run_dir / SHARED_ADAPTER).is_dir(),
         )
         write_card(folder, facts)
 

@@ -10,8 +10,12 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.standalone.curation.page import binned, counted
-from tests.standalone.scenario import write
+from tests.standalone.scenario import SCENARIO, write
 
+HALVES = """
+def halves(completions):
+    return [float(n % 2) for n in range(len(completions))]
+"""
 EVIL = "<script>alert(1)</script>"
 
 
@@ -49,13 +53,16 @@ def test_the_command_tells_counts_and_writes_a_page_that_escapes(file: Path) -> 
 
 @pytest.mark.slow
 def test_difficulty_is_told_by_the_policy_that_is_named(file: Path) -> None:
-    write(file.parent)
+    write(file.parent, f'{SCENARIO}[reward]\nfunctions = "halves.py:halves"\n')
+    (file.parent / "halves.py").write_text(HALVES)
     (file.parent / "rules.toml").write_text("samples = 4\n")
     assert command("own.jsonl", "--rules", "rules.toml")[0] == 2
     code, printed = command("own.jsonl", "--rules", "rules.toml", "--by", "small.toml")
     assert code == 0, printed
     manifest = json.loads((file.parent / "own-curated/manifest.json").read_text())
     assert manifest["policy"] == "base"
+    assert manifest["kept"]["rows"] == 9
+    assert "difficulty draws answers" in manifest["privacy"]
     assert "Share of answers" in (file.parent / "own-curated/curation.html").read_text()
 
 

@@ -76,6 +76,7 @@ def test_it_lies_on_the_shared_adapter_which_stays_as_it_is(home: Path) -> None:
     assert chosen.below is None
     assert Chosen.of(made, best=False).below == made / "adapter-shared"
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert "lies over the shared one" in (made / "adapter" / "README.md").read_text()
 
 
 def test_no_round_takes_it_for_a_shared_one(home: Path) -> None:
