@@ -62,7 +62,7 @@ def test_what_one_of_k_answers_solves_is_told_before_and_after(tmp_path: Path) -
     found[0] = replace(found[0], pass_at={"1": 0.2, "128": 0.7})
     found[-1] = replace(found[-1], pass_at={"1": 0.6, "128": 0.65})
     titles = [axes.get_title(loc="left") for axes in draw(found, None).axes]
-    assert "Held-out prompts that one of k answers solves" in titles
+    assert "Held-out, solved by one of k" in titles
     reward = RewardSummary.between(found[0], found[-1])
     assert reward.pass_at["128"] == {"start": 0.7, "end": 0.65}
     console = Console(file=io.StringIO(), width=100)

@@ -202,7 +202,7 @@ def solved(axes: Axes, rows: Rows) -> None:
     for (name, line), colour in zip(solved_within(rows).items(), cycle(MANY_COLOURS), strict=False):
         curve(axes, line, colour, name, marker="o")
     axes.set_ylim(0, 1.05)
-    _dress(axes, rows, "Held-out prompts that one of k answers solves")
+    _dress(axes, rows, "Held-out, solved by one of k")
     legend(axes)
 
 

@@ -80,7 +80,12 @@ def binned(values: Mapping[int, float], kept: set[int]) -> list[Bar]:
     place = {at: min(BINS - 1, int((value - low) / width)) for at, value in values.items()}
     before, after = Counter(place.values()), Counter(b for at, b in place.items() if at in kept)
     bins = range(BINS) if high > low else range(1)
-    return [Bar(f"{low + i * width:.3g}", before[i], after[i]) for i in bins]
+    return [
+        Bar(
+            f"{low + i * width:.2g}" if high < 10 else f"{low + i * width:.0f}", before[i], after[i]
+        )
+        for i in bins
+    ]
 
 
 def counted(values: Mapping[int, str], kept: set[int]) -> list[Bar]:
