@@ -80,12 +80,8 @@ def binned(values: Mapping[int, float], kept: set[int]) -> list[Bar]:
     place = {at: min(BINS - 1, int((value - low) / width)) for at, value in values.items()}
     before, after = Counter(place.values()), Counter(b for at, b in place.items() if at in kept)
     bins = range(BINS) if high > low else range(1)
-    return [
-        Bar(
-            f"{low + i * width:.2g}" if high < 10 else f"{low + i * width:.0f}", before[i], after[i]
-        )
-        for i in bins
-    ]
+    form = ".2g" if high < 10 else ".0f"  # Shares, or characters.
+    return [Bar(f"{low + i * width:{form}}", before[i], after[i]) for i in bins]
 
 
 def counted(values: Mapping[int, str], kept: set[int]) -> list[Bar]:
