@@ -31,14 +31,8 @@ def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
     settings = make_settings(rounds=3, run__directory=str(tmp_path), evaluation__every=2)
     serve(settings, drop=lambda stage, node: (stage, node) == ("train", 1001))
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["reward"].keys() == {
-        "start",
-        "end",
-        "greedy_start",
-        "greedy_end",
-        "by",
-        "pass_at",
-    }
+    kept = {"start", "end", "greedy_start", "greedy_end", "by", "pass_at"}
+    assert summary["reward"].keys() == kept
     assert summary["reward"]["start"] == 0 < summary["reward"]["end"]
     assert summary["rounds"] == 3
     words = summary["robust"].pop("words")
