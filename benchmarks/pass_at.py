@@ -25,7 +25,7 @@ from fedgrpo.rewards import RewardMixture, exact_match
 from fedgrpo.settings import AdapterSettings, GRPOSettings, ModelSettings
 
 RESULTS = Path(__file__).parent / "results" / "pass_at.jsonl"
-BUDGETS, PROMPTS, STEPS = (1, 8, 128), 128, 320
+BUDGETS, PROMPTS, STEPS = (1, 8, 128), 64, 320
 FEDERATED = {
     "rounds": 20,
     "simulation.clients": 12,
