@@ -53,9 +53,11 @@ LAYERS = """
     site.refusals
     site.limits
     site.account
+    site.experience
     site
     data.files
     data
+    data.curation
     model.kernels
     model.family
     model.export
@@ -80,6 +82,7 @@ LAYERS = """
     grpo.isolated
     grpo
     standalone
+    standalone.curation
     secure
     secure.committee.steps
     secure.committee.keys

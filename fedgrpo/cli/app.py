@@ -18,12 +18,15 @@ from fedgrpo.cli.planning.budget import budget
 from fedgrpo.cli.planning.calibrate import calibrate
 from fedgrpo.cli.planning.dry_run import dry_run
 from fedgrpo.cli.runs.export import export
+from fedgrpo.cli.runs.personalise import personalise
 from fedgrpo.cli.runs.report import report
 from fedgrpo.cli.runs.simulate import simulate
 from fedgrpo.cli.runs.sweep import sweep
 from fedgrpo.cli.runs.train import train
 from fedgrpo.cli.settings import settings
+from fedgrpo.cli.site import experience
 from fedgrpo.cli.site.committee_key import committee_key
+from fedgrpo.cli.site.curate import curate
 from fedgrpo.cli.site.join import join, leave
 from fedgrpo.cli.site.node import node
 
@@ -36,6 +39,7 @@ app = typer.Typer(
 
 app.command("simulate")(simulate)
 app.command("train")(train)
+app.command("personalise")(personalise)
 app.command("sweep")(sweep)
 app.command("dry-run")(dry_run)
 app.command("report")(report)
@@ -43,6 +47,7 @@ app.command("export")(export)
 app.command("budget")(budget)
 app.command("settings")(settings)
 app.command("calibrate")(calibrate)
+app.command("curate")(curate)
 app.command("committee-key")(committee_key)
 app.command("join")(join)
 app.command("leave")(leave)
@@ -58,6 +63,7 @@ app.command("backup")(backup)
 app.command("restore")(restore)
 app.add_typer(server.group, name="server")
 app.add_typer(policy.group, name="policy")
+app.add_typer(experience.group, name="experience")
 app.add_typer(ledger.group, name="ledger")
 
 

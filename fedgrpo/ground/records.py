@@ -45,6 +45,27 @@ class Sample:
     """What reward functions logged beside it (``log_extra``), as text."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Experience(Record):
+    """One completion of one of the site's prompts."""
+
+    prompt: str
+    """SHA-256 (hex) of the prompt's text; whoever has the prompt can work it out."""
+    completion: str
+    reward: float
+    """Weighted."""
+    rewards: dict[str, float | None]
+    """By function; None where it does not apply."""
+    adapter: str
+    """SHA-256 (hex) of the weights that answered: a released adapter's."""
+    run: str
+    """Name of the run that released it."""
+    round: int
+    """Its last round."""
+    at: float
+    """Unix time, in seconds."""
+
+
 R = TypeVar("R", bound=Record)
 
 

@@ -14,6 +14,8 @@ METRICS, STATUS, SUMMARY, REPORT = "metrics.jsonl", "status.json", "summary.json
 """Rounds, where the run is now, its outcome, and its picture."""
 PAGE, COMPARISON = "report.html", "comparison.html"
 """The run as a page, and beside other runs."""
+CURATION_PAGE = "curation.html"
+"""What was curated, for the site's own people."""
 COMPLETIONS = "completions.jsonl"
 """Held-out prompts with completions, which only their owner may read."""
 DROPPED = "dropped.jsonl"
@@ -26,6 +28,8 @@ TRACKED = ".tracked"
 """The name under which trackers know the run."""
 ADAPTER, BEST_ADAPTER = "adapter", "adapter-best"
 """Folders of the final adapter, and of the best one on held-out prompts, sampled."""
+SHARED_ADAPTER = "adapter-shared"
+"""Folder of the adapter that lies under a personal one."""
 OPENED, OPENED_UNKNOWN = "opened.json", b'{"round": 0, "sums": [], "unknown": true}'
 """Which sums of a round were opened; what stands there in a run from a backup, which may have lost
 some."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedgrpo.data.prompts import PromptRow
 from fedgrpo.ground.records import Sample
 from fedgrpo.grpo.collection import Collector
@@ -20,6 +23,8 @@ SAMPLES = 8
 """Held-out prompts whose completions are kept at each evaluation."""
 MOST_VALUES = 24
 """Values of a column that are reported by themselves."""
+GROUPS = 64
+"""Groups of completions that are held at once while pass@k is measured."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,24 @@ def by_reward(sampled: Answers, greedy: Answers) -> dict[str, dict[str, float]]:
         for name in names
     }
     return {name: means for name, means in found.items() if means}
+
+
+def pass_at(passed: NDArray[np.int64], drawn: int, k: int) -> float:
+    """Chance that one of k completions passes, without bias (Chen et al., arXiv 2107.03374).
+
+    Parameters
+    ----------
+    passed:
+        How many of each prompt's completions did, shape (P,).
+    drawn:
+        Completions of each prompt, at least k.
+    k:
+        Completions that somebody asks for.
+    """
+    tries = np.arange(drawn - k + 1, drawn + 1)
+    # Of the prompts with too few failures to draw k of them a factor is 0 or below.
+    factors = np.clip(1 - passed[:, None] / tries, 0, None)
+    return float(np.mean(1 - factors.prod(axis=1)))
 
 
 class HeldOut:
@@ -141,6 +164,38 @@ class HeldOut:
             value: {name: float(a.rewards.total[own].mean()) for name, a in answers.items()}
             for value, own in sorted(places.items())
         }
+
+    def pass_at(self, budgets: Sequence[int]) -> dict[str, float]:
+        """Share of the prompts of which one of k completions, sampled at the training temperature,
+        is worth ``grpo.passing_reward``: by k as text, for each of these k. See :func:`pass_at`.
+        """
+        if not budgets:
+            return {}
+        passed, drawn = self.solved(max(budgets))
+        return {str(k): pass_at(passed, drawn, k) for k in sorted(set(budgets))}
+
+    def solved(self, least: int) -> tuple[NDArray[np.int64], int]:
+        """How many of each prompt's completions are worth ``grpo.passing_reward``, shape (P,), and
+        how many were sampled: at least so many, in groups as large as those of training, so that it
+        takes no more memory.
+        """
+        self.policy.generator.manual_seed(self.seed)
+        size, prompts = self.policy.settings.group_size, len(self.collector.rows)
+        each = -(-least // size)
+        order = np.repeat(np.arange(prompts), each)
+        passed = np.concatenate(
+            [self._passed(order[at : at + GROUPS]) for at in range(0, len(order), GROUPS)]
+        )
+        return passed.reshape(prompts, each).sum(axis=1), each * size
+
+    def _passed(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many completions pass in a group of each of these prompts; unjudged ones do not."""
+        rollout = self.policy.rollout(
+            [self.collector.encoded[i] for i in prompts], self.policy.sampling_plan()
+        )
+        rewards = self.collector.reward_of(rollout, [self.collector.rows[i] for i in prompts])
+        passes = rewards.counted() & (rewards.total >= self.policy.settings.passing_reward)
+        return passes.reshape(len(prompts), -1).sum(axis=1)
 
     def _answers(self, temperature: float) -> Answers:
         self.policy.generator.manual_seed(self.seed)

@@ -59,6 +59,10 @@ def _held_out(group: str, name: str, way: str, row: RoundRow) -> float | None:
     return found.get(name, {}).get(way)
 
 
+def _solved(k: str, row: RoundRow) -> float | None:
+    return row.pass_at.get(k)
+
+
 def _dropped(row: RoundRow) -> float | None:
     return row.dropped if row.round else None
 
@@ -183,6 +187,14 @@ def by_name(rows: Sequence[RoundRow], group: str, way: str = "sampled") -> Mappi
     names = dict.fromkeys(name for row in rows for name in getattr(row, group))
     found = {name: series(rows, partial(_held_out, group, name, way)) for name in names}
     return {name: line for name, line in found.items() if line.values}
+
+
+def solved_within(rows: Sequence[RoundRow]) -> Mapping[str, Series]:
+    """Share of held-out prompts that one of k completions solves, as ``pass@k``, before and
+    after.
+    """
+    budgets = dict.fromkeys(k for row in rows for k in row.pass_at)
+    return {f"pass@{k}": series(rows, partial(_solved, k)) for k in budgets}
 
 
 def lowest(found: Mapping[str, Series], most: int) -> Mapping[str, Series]:

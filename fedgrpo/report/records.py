@@ -79,6 +79,10 @@ class RoundRow(Record):
     """Held-out accuracy of each task, or of each value of ``evaluation.by``: ``sampled`` and
     ``greedy``. Empty where nothing was measured, or there is nothing to tell apart by.
     """
+    pass_at: dict[str, float] = field(default_factory=dict)
+    """Share of held-out prompts that one of k completions solves, by k of ``evaluation.pass_at``:
+    in the first row and the last.
+    """
     bytes: dict[str, int] = field(default_factory=dict)
     """Payload of all messages of the round, in bytes: ``sent`` to nodes, ``received`` from them.
     After a kill those of the last attempt, which may need fewer.
@@ -109,6 +113,8 @@ class RewardSummary(Record):
     greedy_end: float
     by: dict[str, dict[str, float]] = field(default_factory=dict)
     """The same four, ``start`` to ``greedy_end``, of each value of ``evaluation.by``."""
+    pass_at: dict[str, dict[str, float]] = field(default_factory=dict)
+    """``start`` and ``end`` of each k of ``evaluation.pass_at``."""
 
     @classmethod
     def between(cls, first: RoundRow, last: RoundRow) -> RewardSummary:
@@ -127,6 +133,11 @@ class RewardSummary(Record):
                 }
                 for value, begun in first.held_out_by.items()
                 if value in last.held_out_by
+            },
+            pass_at={
+                k: {"start": share, "end": last.pass_at[k]}
+                for k, share in first.pass_at.items()
+                if k in last.pass_at
             },
         )
 

@@ -96,6 +96,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "federation.reply_timeout_s": (1e-3, SECONDS),
     "evaluation.prompts": (1, COUNT),
     "evaluation.every": (1, COUNT),
+    "evaluation.pass_at": (1, 10**4),
     "simulation.clients": (1, 10**6),
     "simulation.byzantine": (0, 10**6),
     "simulation.boost": (1e-9, 1e9),

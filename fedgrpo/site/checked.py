@@ -36,12 +36,15 @@ class Checked:
     """Tells the prompts' files from others, see :func:`files_stamp`."""
     units: Mapping[str, int]
     """How many units there are, by what was looked at: see :func:`looked_at`."""
+    curated: bool = False
+    """Whether the policy asked for a manifest, and it fitted."""
 
     def and_also(self, before: Checked | None) -> Checked:
         """Keep what was found in the same files in other ways."""
         if before is None or before.files != self.files:
             return self
-        return replace(self, units={**before.units, **self.units})
+        either = self.curated or before.curated
+        return replace(self, units={**before.units, **self.units}, curated=either)
 
 
 def looked_at(settings: Settings, columns: str = "") -> str:
@@ -149,6 +152,11 @@ def check_unchanged(node_config: Mapping[str, Scalar], settings: Settings, polic
     if found is None or found.files != files:
         what = "were never checked" if found is None else "have changed since they were checked"
         raise DataError(f"the prompts {what}", cure=how_to_check(node_config))
+    if policy.curated and not found.curated:
+        raise DataError(
+            "the prompts were not checked with their manifest, which the policy asks for",
+            cure=how_to_check(node_config),
+        )
     if max(found.units.values(), default=0) > policy.prompts_declared > 0:
         raise DataError(
             f"there are more units than prompts_declared = {policy.prompts_declared}",

@@ -14,6 +14,10 @@ from fedgrpo.site.account.spending import Entry
 from fedgrpo.site.limits import ANY, Policy, UnitLimits, allowed
 
 WIDTH = 88
+CURATED = (
+    " Prompts take part only as a file that was curated by written rules, with its manifest beside "
+    "it."
+)
 
 _HIDDEN = {
     "prompt": "any one of your prompts, with all its copies and every answer that the model gave "
@@ -269,6 +273,7 @@ def _who_decides(policy: Policy) -> Iterator[str]:
         "This file does. The software installed here holds every request of the server against it "
         "before any prompt is read, and refuses what does not fit. The account of what was spent "
         f"is kept on this machine in {policy.spent!r}; the server can neither change nor reset it."
+        f"{CURATED if policy.curated else ''}"
     )
     yield (
         f"Models that may be used here: {_names(policy.models)}. Programs that may score answers "

@@ -120,6 +120,10 @@ class Policy(Section):
     """Column whose values are the units here, ``patient_id`` for instance; a run's ``data.unit``
     must name it. Empty: the text of a prompt is the unit. Another column would merge persons or
     part one into many."""
+    curated: bool = False
+    """Whether the prompts must be a file that ``fedgrpo curate`` has kept, with its manifest beside
+    them. It is held against them when they are checked; what has changed since contributes
+    nothing."""
     longest_prompt_tokens: int = Field(default=0, ge=0, le=1_000_000_000)
     """Public length (tokens) of the longest prompt that takes part. A longer one contributes
     nothing. 0 declares none, and runs with a privacy unit are refused."""

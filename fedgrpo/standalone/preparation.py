@@ -20,6 +20,7 @@ from fedgrpo.grpo.methods.parts import check_parts
 from fedgrpo.grpo.rollout.usable import check_start, held_out_reward
 from fedgrpo.grpo.trainer import GRPOTrainer
 from fedgrpo.model.base import model_source
+from fedgrpo.model.lora import Adapter
 from fedgrpo.settings import Settings
 
 
@@ -69,8 +70,8 @@ def check(settings: Settings) -> None:
     )
 
 
-def prepare(settings: Settings) -> Preparation:
-    """Load the model, the rewards and the prompts.
+def prepare(settings: Settings, adapter: Adapter | None = None) -> Preparation:
+    """Load the model, the rewards and the prompts; an adapter takes the place of the settings' own.
 
     ``secure``, ``robust``, ``server``, ``federation`` and ``simulation`` are not read, and of
     ``privacy`` nothing but metrics of users' own.
@@ -82,7 +83,7 @@ def prepare(settings: Settings) -> Preparation:
     """
     check(settings)
     rows, held = training_prompts(settings), evaluation_prompts(settings)
-    trainer = GRPOTrainer.from_settings(settings, rows)
+    trainer = GRPOTrainer.from_settings(settings, rows, adapter=adapter)
     unread = left_out(settings)
     failures = [*unread, *trainer.collector.left_out]
     check_failing(failures, len(rows) + len(unread), settings.data.max_failing)

@@ -45,6 +45,7 @@ def measured(
     greedy: Answers,
     by: Mapping[str, dict[str, float]],
     kl: float,
+    pass_at: Mapping[str, float],
     seconds: float,
 ) -> RoundRow:
     """Add held-out figures to a row; ``by`` are those of each value of ``evaluation.by``."""
@@ -55,6 +56,7 @@ def measured(
         kl_base=kl,
         held_out_rewards=by_reward(sampled, greedy),
         held_out_by=dict(by),
+        pass_at=dict(pass_at),
         seconds={**row.seconds, "evaluate": seconds},
     )
 

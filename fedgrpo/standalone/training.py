@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.errors import FedGRPOError, RunFailedError, RunInterruptedError
-from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER
+from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER, SHARED_ADAPTER
 from fedgrpo.grpo.checkpoint import load_trainer, save_trainer
 from fedgrpo.grpo.learning.health import glance
 from fedgrpo.grpo.learning.metrics import StepMetrics
@@ -91,27 +91,68 @@ def train(
     RunInterruptedError
         On Ctrl-C or SIGTERM, after the step under way.
     """
-    console, cwd = console or Console(), Path.cwd()
-    settings = local_settings(scenario, prompts, overrides or {}, cwd)
-    chosen = choose(
-        scenario.stem,
-        settings,
+    settings = local_settings(scenario, prompts, overrides or {}, Path.cwd())
+    return conduct(
+        Job(scenario.stem, settings, "train", lambda: prepare(settings)),
         run_dir=run_dir,
         fresh=fresh,
-        base=cwd,
-        command="train",
+        show_completions=show_completions,
+        console=console,
+        callbacks=callbacks,
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained.
+
+    Attributes
+    ----------
+    name:
+        Of the run, and of its directory unless another one is given.
+    settings:
+        Of the run.
+    command:
+        Which fedgrpo command resumes it.
+    prepare:
+        Loads what training needs.
+    furnish:
+        Called with the directory, once it is the run's.
+    """
+
+    name: str
+    settings: Settings
+    command: str
+    prepare: Callable[[], Preparation]
+    furnish: Callable[[Path], None] = lambda _: None
+
+
+def conduct(
+    job: Job,
+    *,
+    run_dir: Path | None = None,
+    fresh: bool = False,
+    show_completions: bool = False,
+    console: Console | None = None,
+    callbacks: Sequence[object] = (),
+) -> Path:
+    """Train to the end and report; parameters and errors as for :func:`train`."""
+    console, settings = console or Console(), job.settings
+    chosen = choose(
+        job.name, settings, run_dir=run_dir, fresh=fresh, base=Path.cwd(), command=job.command
     )
     check_trackers(settings.run.report_to)
     early: list[str] = []
     with training_warnings(early.append):
-        parts = prepare(settings)
+        parts = job.prepare()
     with chosen.claim(settings):
+        job.furnish(chosen.path)
         session = Session(parts, RunWriter(chosen.path), tuple(callbacks))
         tracked = Tracked(chosen.path, settings.to_run_config())
         session.carry_on()
         session.warn(early)
         verb = "resumes" if parts.trainer.steps_done else "begins"
-        console.print(f"{scenario.stem} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
+        console.print(f"{job.name} {verb} in {chosen.path}", highlight=False, soft_wrap=True)
         console.print(f"privacy {NO_PRIVACY}", highlight=False, soft_wrap=True)
         with (
             tracking(settings.run.report_to, tracked) as session.trackers,
@@ -226,8 +267,9 @@ class Session:
         sampled, greedy = held_out.sampled(), held_out.greedy()
         answers = {"sampled": sampled, "greedy": greedy}
         by = held_out.by(self.parts.settings.evaluation.by, answers)
-        kl, seconds = held_out.drift(sampled), time.monotonic() - started
-        row = measured(row, sampled, greedy, by, kl, seconds)
+        kl, at_end = held_out.drift(sampled), row.round in (0, self.parts.steps)
+        solved = held_out.pass_at(self.parts.settings.evaluation.pass_at if at_end else ())
+        row = measured(row, sampled, greedy, by, kl, solved, time.monotonic() - started)
         self.writer.samples(row.round, held_out.samples(sampled))
         if row.sampled is not None and row.sampled > self.best:
             self.best = row.sampled
@@ -243,6 +285,7 @@ class Session:
             rounds=trainer.steps_done,
             layout=trainer.adapter.layout,
             alone=True,
+            personal=(self.writer.run_dir / SHARED_ADAPTER).is_dir(),
         )
         write_card(folder, facts)
 

@@ -125,6 +125,6 @@ def vector_of(strategy: FedGRPO) -> NDArray[np.float32]:
 class FakeEvaluator:
     """Figures that depend on the adapter alone."""
 
-    def evaluate(self, adapter: AdapterState) -> Evaluation:
+    def evaluate(self, adapter: AdapterState, *, at_end: bool = False) -> Evaluation:
         mean = float(np.abs(adapter.vector).mean())
         return Evaluation(sampled=mean, greedy=mean / 2, kl_base=mean / 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ from typer.testing import CliRunner
 
 from fedgrpo.cli.app import app
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.records import Sample
+from fedgrpo.ground.records import Sample, to_json
 from fedgrpo.report import LiveView, RunWriter, follow
 from fedgrpo.report.console.completions import completions_table
 from fedgrpo.report.console.dry_run import histogram
+from fedgrpo.report.console.summary_table import print_summary
+from fedgrpo.report.page import render
 from fedgrpo.report.plots import draw, plot_run
-from fedgrpo.report.records import SampleRow, best_evaluation
+from fedgrpo.report.reader import read_run
+from fedgrpo.report.records import RewardSummary, SampleRow, best_evaluation
 from fedgrpo.report.wording import plain_line
 from tests.report.alone import SUMMARY, step, steps, write
 
@@ -51,6 +55,27 @@ def test_the_picture_says_what_was_learnt_and_names_functions_shortly() -> None:
     labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
     assert "exact_match" in labels
     assert "best" in labels
+
+
+def test_what_one_of_k_answers_solves_is_told_before_and_after(tmp_path: Path) -> None:
+    found = steps(40)
+    found[0] = replace(found[0], pass_at={"1": 0.2, "128": 0.7})
+    found[-1] = replace(found[-1], pass_at={"1": 0.6, "128": 0.65})
+    titles = [axes.get_title(loc="left") for axes in draw(found, None).axes]
+    assert "Held-out, solved by one of k" in titles
+    reward = RewardSummary.between(found[0], found[-1])
+    assert reward.pass_at["128"] == {"start": 0.7, "end": 0.65}
+    console = Console(file=io.StringIO(), width=100)
+    print_summary(replace(SUMMARY, reward=reward), console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "pass@1 " in printed
+    assert "0.700 -> 0.650  (-0.050)" in printed
+    folder = write(tmp_path, summary=False)
+    (folder / "metrics.jsonl").write_text("".join(f"{to_json(row)}\n" for row in found))
+    page = render([read_run(folder)], [None])
+    assert "Held-out pass@128" in page
+    assert "0.700 → 0.650" in page
+    assert "Solved by one of k answers" in page
 
 
 def test_a_run_without_a_row_is_refused(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def test_a_summary_comes_back_as_it_was_written() -> None:
 
 def test_summary_json_has_the_documented_shape() -> None:
     tree = json.loads(to_json(SUMMARY))
-    assert set(tree["reward"]) == {"start", "end", "greedy_start", "greedy_end", "by"}
+    own = {"start", "end", "greedy_start", "greedy_end", "by", "pass_at"}
+    assert set(tree["reward"]) == own
     assert tree["privacy"] == [
         {"unit": "prompt", "adversary": "the server", "epsilon": 5.39, "delta": 1e-5}
     ]

@@ -21,6 +21,7 @@ from fedgrpo.site.checked import (
     proposed,
     read_checked,
 )
+from fedgrpo.site.node_folder import folder_beside
 
 
 def test_a_file_that_changes_has_another_stamp(tmp_path: Path) -> None:
@@ -133,3 +134,18 @@ def test_counts_are_rounded_up_to_two_digits(units: int, round_number: int) -> N
 @given(st.integers(1, 10**12))
 def test_a_proposal_is_never_too_small_and_a_tenth_too_large_at_most(units: int) -> None:
     assert units <= proposed(units) < units * 1.1 + 1
+
+
+def test_prompts_that_were_checked_without_their_manifest_do_not_do_where_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text("a")
+    config, folder = {"prompts": str(prompts)}, folder_beside(prompts)
+    policy = Policy(curated=True)
+    keep_checked(folder, Checked(files_stamp(str(prompts)), {"": 1}))
+    check_unchanged(config, Settings(), Policy())
+    with pytest.raises(DataError, match="manifest"):
+        check_unchanged(config, Settings(), policy)
+    keep_checked(folder, Checked(files_stamp(str(prompts)), {"patient": 1}, curated=True))
+    check_unchanged(config, Settings(), policy)

@@ -61,6 +61,7 @@ def test_a_committee_takes_a_dozen_lines_more() -> None:
         ({"metrics": ["reward"]}, "no others: how well the model's answers scored."),
         ({"metrics": ["reward", "a.py:f"]}, "answers scored; what 'a.py:f' measures."),
         ({"metrics_without_noise": True}, "where only the sum hides them"),
+        ({"curated": True}, "with its manifest beside"),
         ({"hours": "20:00-06:00"}, "between 20:00-06:00 (local time)"),
         ({"without_privacy": True}, "ALSO allows runs without random noise"),
         ({"noise_by": ["client", "server"]}, "or by the server, after"),

@@ -36,7 +36,8 @@ def export(
     another one than the adapter was trained on.
     """
     with explained():
-        from fedgrpo.cli.runs.handed_on import Chosen, hand_on
+        from fedgrpo.cli.runs.handed_on import hand_on
+        from fedgrpo.standalone.chosen import Chosen
 
         for line in hand_on(Chosen.of(run_dir, best=best), merged=merged, gguf=gguf, hub=hub):
             typer.echo(line)

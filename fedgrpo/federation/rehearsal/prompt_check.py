@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedgrpo.data.curation.manifest import check_manifest
 from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import Survey, survey_source
 from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.ground.chats import Prompt
-from fedgrpo.ground.errors import DataError
+from fedgrpo.ground.errors import DataError, FedGRPOError
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site import Policy, Refusal, declared_by
 from fedgrpo.site.checked import (
@@ -52,6 +53,8 @@ class Found:
         Rows above the declared length.
     unusable:
         Rows that cannot be read, by reason.
+    uncurated:
+        Why they are not as they were curated; empty if they are. None: nobody asked.
     """
 
     rows: int
@@ -62,6 +65,7 @@ class Found:
     longest: int
     too_long: int
     unusable: Mapping[str, int]
+    uncurated: str | None = None
 
 
 def find(config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> Found:
@@ -101,7 +105,16 @@ def find(config: Mapping[str, Scalar], settings: Settings, policy: Policy) -> Fo
         longest=max(survey.lengths, default=0),
         too_long=sum(length > limit for length in survey.lengths),
         unusable=survey.refused,
+        uncurated=_uncurated(prompts) if policy.curated else None,
     )
+
+
+def _uncurated(prompts: str) -> str:
+    try:
+        check_manifest(Path(prompts).expanduser())
+    except FedGRPOError as error:
+        return f"{error.problem}\n  cure: {error.cure}"
+    return ""
 
 
 def surveyed(prompts: str, settings: Settings, policy: Policy) -> Survey:
@@ -167,6 +180,8 @@ def problems(found: Found, policy: Policy) -> Iterator[str]:
     """Say what keeps a node from answering with these prompts, with a cure for each."""
     for reason, rows in found.unusable.items():
         yield f"{rows} rows cannot be used: each {reason}\n  cure: mend or remove them"
+    if found.uncurated:
+        yield found.uncurated
     if found.units > policy.prompts_declared:
         yield (
             f"prompts_declared = {policy.prompts_declared}, and there are {found.units} units\n"
@@ -244,4 +259,5 @@ def leave_stamp(config: Mapping[str, Scalar], found: Found) -> None:
     """
     folder = Path(str(config[STATE])).expanduser() if STATE in config else None
     folder = folder or folder_beside(Path(str(config["prompts"])))
-    keep_checked(folder, Checked(found.stamp, {found.looked_at: found.units}))
+    curated = found.uncurated == ""
+    keep_checked(folder, Checked(found.stamp, {found.looked_at: found.units}, curated))

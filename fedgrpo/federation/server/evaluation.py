@@ -26,6 +26,8 @@ class Evaluation:
         A few of the server's own held-out prompts with completions, for its own disk.
     by:
         Mean reward of each value of ``evaluation.by``, ``sampled`` and ``greedy``.
+    pass_at:
+        Share of prompts that one of k completions solves, by k of ``evaluation.pass_at``.
     """
 
     sampled: float
@@ -34,13 +36,14 @@ class Evaluation:
     rewards: dict[str, dict[str, float]] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     by: dict[str, dict[str, float]] = field(default_factory=dict)
+    pass_at: dict[str, float] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):
     """Measures an adapter on prompts that no client has."""
 
-    def evaluate(self, adapter: AdapterState) -> Evaluation | None:
+    def evaluate(self, adapter: AdapterState, *, at_end: bool = False) -> Evaluation | None:
         """Measure one adapter: the same one gives the same figures. None where there is nothing to
-        measure on.
+        measure on. At either end of a run also what takes long.
         """
         ...

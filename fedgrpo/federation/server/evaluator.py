@@ -45,7 +45,7 @@ class LocalEvaluator:
     ) -> None:
         self.adapter = Adapter.from_settings(settings)
         check_context(self.adapter.base, settings.grpo)
-        self._initial, self._by = self.adapter.state(), settings.evaluation.by
+        self._initial, self._settings = self.adapter.state(), settings.evaluation
         rows = evaluation_prompts(settings) if rows is None else rows
         mixture = reward or guarded_mixture(settings.reward, evaluation=True)
         self.held_out = (
@@ -56,7 +56,7 @@ class LocalEvaluator:
         """The adapter that the run starts from, with its frozen basis."""
         return self._initial
 
-    def evaluate(self, adapter: AdapterState) -> Evaluation | None:
+    def evaluate(self, adapter: AdapterState, *, at_end: bool = False) -> Evaluation | None:
         """See :class:`fedgrpo.federation.server.evaluation.Evaluator`."""
         if self.held_out is None:
             return None
@@ -68,7 +68,8 @@ class LocalEvaluator:
             self.held_out.drift(sampled),
             by_reward(sampled, greedy),
             self.held_out.samples(sampled),
-            self.held_out.by(self._by, {"sampled": sampled, "greedy": greedy}),
+            self.held_out.by(self._settings.by, {"sampled": sampled, "greedy": greedy}),
+            self.held_out.pass_at(self._settings.pass_at if at_end else ()),
         )
 
     def save(self, adapter: AdapterState, folder: Path) -> None:

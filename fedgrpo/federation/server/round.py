@@ -129,6 +129,7 @@ def make_row(
         held_out_rewards=evaluation.rewards if evaluation else {},
         bytes=clock.bytes,
         held_out_by=evaluation.by if evaluation else {},
+        pass_at=evaluation.pass_at if evaluation else {},
     )
 
 

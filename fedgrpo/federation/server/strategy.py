@@ -442,7 +442,9 @@ class FedGRPO(Strategy):
         evaluation = None
         with clock.phase("evaluate"):
             if self._evaluator and (clock.round % every == 0 or clock.round == run.last):
-                evaluation = self._evaluator.evaluate(self._state.adapter)
+                evaluation = self._evaluator.evaluate(
+                    self._state.adapter, at_end=clock.round in (0, run.last)
+                )
             if run.evaluate_fn:
                 metrics = run.evaluate_fn(clock.round, write_adapter(self._state.adapter))
                 if metrics is not None:

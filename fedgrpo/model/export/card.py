@@ -29,6 +29,12 @@ CHAT_TEMPLATE = "chat_template.jinja"
 METHODS = {"lora": "LoRA", "ffa_lora": "FFA-LoRA (A is frozen)", "tiny_lora": "TinyLoRA"}
 
 
+_PERSONAL = (
+    "This is a personal adapter: it lies over the shared one in `adapter-shared` beside it and is "
+    "of no use without that. `fedgrpo export RUN --merged DIR` puts both into one model."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What is known once an adapter was trained.
@@ -47,6 +53,8 @@ class RunFacts:
         Whether no federation took part.
     root:
         ``ROOT:SIZE`` of the ledger before its end, which holds the hash of the card itself.
+    personal:
+        Whether it lies over a shared adapter, which is no part of it.
     """
 
     settings: Settings
@@ -55,6 +63,7 @@ class RunFacts:
     layout: str = ""
     alone: bool = False
     root: str = ""
+    personal: bool = False
 
 
 def hub_name(name: str) -> str:
@@ -77,8 +86,10 @@ def run_card(facts: RunFacts) -> str:
     parts = [_opening(facts), _table(rows)]
     if not facts.alone:
         parts += ["## Privacy", "\n".join(_privacy(facts)), "## Record", _record(facts)]
-    parts += ["## Use", _use(hub_name(settings.model.name), "\n".join(_prompts(settings)))]
-    return _page(hub_name(settings.model.name), facts.layout, parts, federated=not facts.alone)
+    # Whoever put a personal one on the base alone would get neither model.
+    base = "" if facts.personal else hub_name(settings.model.name)
+    use = _PERSONAL if facts.personal else _use(base, "\n".join(_prompts(settings)))
+    return _page(base, facts.layout, [*parts, "## Use", use], federated=not facts.alone)
 
 
 def plain_card(base: str, kind: str, rank: int, layout: str) -> str:

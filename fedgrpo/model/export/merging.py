@@ -40,9 +40,7 @@ def save_merged(
         If the trained one's weights cannot be read.
     """
     check_empty(folder)
-    set_peft_model_state_dict(model, _weights(adapter / SAFETENSORS_WEIGHTS_NAME))
-    # PEFT types what an adapter of any kind offers too loosely for a checker.
-    merged = cast(PreTrainedModel, cast(Any, model).merge_and_unload())
+    merged = merged_with(model, adapter)
     template = adapter / CHAT_TEMPLATE
     if template.is_file():
         tokenizer.chat_template = template.read_text("utf-8")
@@ -50,6 +48,15 @@ def save_merged(
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / CARD).write_text(_merged_card((adapter / CARD).read_text("utf-8")), "utf-8")
+
+
+def merged_with(model: PeftModel, adapter: Path) -> PreTrainedModel:
+    """Add the adapter in a folder to the base under ``model``, a new one of its form, for good;
+    raises AdapterError if its weights cannot be read.
+    """
+    set_peft_model_state_dict(model, _weights(adapter / SAFETENSORS_WEIGHTS_NAME))
+    # PEFT types what an adapter of any kind offers too loosely for a checker.
+    return cast(PreTrainedModel, cast(Any, model).merge_and_unload())
 
 
 def _weights(file: Path) -> dict[str, Tensor]:

@@ -60,6 +60,8 @@ def _achieved(summary: Summary) -> Iterator[Row]:
     yield f"{held_out}, greedy", greedy
     for value, each in reward.by.items():
         yield f"  {value}, sampled", _change(each["start"], each["end"])
+    for k, each in reward.pass_at.items():
+        yield f"Held-out pass@{k}", _change(each["start"], each["end"])
     if alone:
         yield "Best adapter", f"after step {alone.best_step}, by the sampled reward"
 

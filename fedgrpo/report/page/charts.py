@@ -14,6 +14,7 @@ from fedgrpo.report.figures import (
     own_names,
     rewards_in_training,
     series,
+    solved_within,
 )
 from fedgrpo.report.page.ledgers import CheckedLedger
 from fedgrpo.report.reader import Run
@@ -72,7 +73,7 @@ Read = Callable[[RoundRow], float | None]
 
 def charts(runs: Sequence[Shown]) -> list[Chart]:
     """Every chart for which one of the runs has a figure."""
-    first = [_held_out(runs), _reward(runs), *_each(runs), *_own(runs)]
+    first = [_held_out(runs), _solved(runs), _reward(runs), *_each(runs), *_own(runs)]
     found = [*first, *_by_group(runs), *_small(runs)]
     return [chart for chart in found if chart.lines]
 
@@ -113,6 +114,19 @@ def _held_out(runs: Sequence[Shown]) -> Chart:
         "greedy: the likeliest answers."
     )
     return _chart(runs, "Held-out reward", words, _several(runs, ways, dots=True))
+
+
+def _solved(runs: Sequence[Shown]) -> Chart:
+    words = "Share of held-out prompts that one of k sampled answers solves, before and after."
+
+    def lines() -> Iterator[Line]:
+        for shown in runs:
+            for place, (name, points) in enumerate(solved_within(shown.rows).items()):
+                colour = shown.colour if len(runs) > 1 else COLOURS[place % len(COLOURS)]
+                dash = DASHES[place % len(DASHES)] if len(runs) > 1 else "solid"
+                yield Line(_label(runs, shown, name), points, colour, dash, True)
+
+    return _chart(runs, "Solved by one of k answers", words, lines())
 
 
 def _reward(runs: Sequence[Shown]) -> Chart:

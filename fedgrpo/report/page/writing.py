@@ -16,7 +16,7 @@ from markupsafe import Markup
 from fedgrpo.ground.files import replace_file
 from fedgrpo.ground.run_files import COMPARISON, PAGE
 from fedgrpo.report.console import warnings
-from fedgrpo.report.figures import by_name
+from fedgrpo.report.figures import by_name, solved_within
 from fedgrpo.report.page.charts import COLOURS, Shown, charts
 from fedgrpo.report.page.drawing import draw_chart, draw_cohort, draw_phases
 from fedgrpo.report.page.ledgers import CheckedLedger
@@ -144,6 +144,8 @@ def _facts(shown: Shown) -> Iterator[tuple[str, str]]:
             yield f"Held-out reward, {label}", f"{number(values[0])} → {number(values[-1])}"
     for name, line in by_name(rows, "held_out_by").items():
         yield f"Held-out, {name}", f"{number(line.values[0])} → {number(line.values[-1])}"
+    for name, line in solved_within(rows).items():
+        yield f"Held-out {name}", f"{number(line.values[0])} → {number(line.values[-1])}"
     if summary and summary.training:
         best = summary.training
         yield "Best adapter", f"after step {best.best_step}: {number(best.best)} sampled"

@@ -9,7 +9,15 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fedgrpo.report.figures import Series, by_name, lowest, of_panel, rewards_in_training, series
+from fedgrpo.report.figures import (
+    Series,
+    by_name,
+    lowest,
+    of_panel,
+    rewards_in_training,
+    series,
+    solved_within,
+)
 from fedgrpo.report.plots.style import (
     BLUE,
     GREEN,
@@ -189,6 +197,15 @@ def own(axes: Axes, rows: Rows) -> None:
     legend(axes)
 
 
+def solved(axes: Axes, rows: Rows) -> None:
+    """Prompts that one of k completions solves, before and after."""
+    for (name, line), colour in zip(solved_within(rows).items(), cycle(MANY_COLOURS), strict=False):
+        curve(axes, line, colour, name, marker="o")
+    axes.set_ylim(0, 1.05)
+    _dress(axes, rows, "Held-out, solved by one of k")
+    legend(axes)
+
+
 def nodes(axes: Axes, rows: Rows) -> None:
     """Who took part."""
     trained = [row for row in rows if row.round > 0]
@@ -223,6 +240,7 @@ LARGE = (
 """Beside learning, the first that fits."""
 SMALL = (
     Panel(divergence, lambda rows: True),
+    Panel(solved, lambda rows: bool(solved_within(rows))),
     Panel(norms, lambda rows: not rows[-1].alone),
     Panel(entropy, _shows("entropy")),
     Panel(own, _shows("own")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedgrpo.settings.sections.section import Names, Numbers, Section
+from fedgrpo.settings.sections.section import Counts, Names, Numbers, Section
 from fedgrpo.settings.sections.table import Table, read_table, to_text
 
 
@@ -132,4 +132,10 @@ class EvaluationSettings(Section):
     by: str = "task"
     """Column of the held-out prompts; each of its values is reported by itself, as far as there is
     such a column and it has few values. Empty reports the total alone.
+    """
+    pass_at: Counts = ()
+    """Numbers k, such as ``[1, 8, 128]``: before the first and after the last round, the share of
+    held-out prompts of which one of k sampled completions is worth at least
+    ``grpo.passing_reward``. Takes as many completions of each prompt as the largest. Empty measures
+    none.
     """

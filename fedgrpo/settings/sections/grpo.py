@@ -74,7 +74,9 @@ class GRPOSettings(Section):
     )
     """How ``critique`` hands a completion back."""
     passing_reward: float = 1.0
-    """Least weighted reward at which ``critique`` calls a completion correct."""
+    """Least weighted reward at which ``critique`` and ``evaluation.pass_at`` call a completion
+    correct.
+    """
     informed_prompt: str = "Reference answer: {answer}\n\n{prompt}"
     """How ``contexts`` shows the answer."""
     informed_start: float = 0.5

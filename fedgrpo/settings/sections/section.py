@@ -28,8 +28,18 @@ def _split_numbers(value: object) -> object:
     return parts
 
 
+def _split_counts(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    parts = split(value)
+    if isinstance(value, str) and isinstance(parts, tuple):
+        return tuple(int(part) for part in parts)
+    return parts
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(split), Field(max_length=ITEMS)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split_numbers), Field(max_length=ITEMS)]
+Counts = Annotated[tuple[int, ...], BeforeValidator(_split_counts), Field(max_length=ITEMS)]
 
 
 class Section(BaseModel):

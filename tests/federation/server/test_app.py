@@ -31,7 +31,8 @@ def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
     settings = make_settings(rounds=3, run__directory=str(tmp_path), evaluation__every=2)
     serve(settings, drop=lambda stage, node: (stage, node) == ("train", 1001))
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["reward"].keys() == {"start", "end", "greedy_start", "greedy_end", "by"}
+    kept = {"start", "end", "greedy_start", "greedy_end", "by", "pass_at"}
+    assert summary["reward"].keys() == kept
     assert summary["reward"]["start"] == 0 < summary["reward"]["end"]
     assert summary["rounds"] == 3
     words = summary["robust"].pop("words")
@@ -51,7 +52,7 @@ def test_a_run_leaves_everything_that_the_summary_promises(tmp_path):
 class Falling:
     """Likes an adapter less the further it went."""
 
-    def evaluate(self, adapter):
+    def evaluate(self, adapter, *, at_end):
         measured = FakeEvaluator().evaluate(adapter)
         return replace(measured, sampled=-abs(measured.sampled))
 
@@ -63,6 +64,21 @@ def test_the_best_adapter_on_held_out_prompts_is_kept_beside_the_last(tmp_path):
     best, last = (np.load(tmp_path / name / SAVED) for name in (BEST_ADAPTER, ADAPTER))
     assert np.abs(best).max() == 0 < np.abs(last).max()
     assert (tmp_path / BEST_ADAPTER / "README.md").exists()
+
+
+class Thorough:
+    """Says which evaluations were asked to take long."""
+
+    def evaluate(self, adapter, *, at_end):
+        return replace(FakeEvaluator().evaluate(adapter), pass_at={"8": 0.5} if at_end else {})
+
+
+@pytest.mark.slow
+def test_what_takes_long_is_measured_before_the_first_and_after_the_last_round(tmp_path):
+    settings = make_settings(rounds=2, run__directory=str(tmp_path), evaluation__every=1)
+    serve(settings, model=replace(MODEL, evaluator=lambda settings: Thorough()))
+    assert [row.pass_at for row in read_rows(tmp_path)] == [{"8": 0.5}, {}, {"8": 0.5}]
+    assert read_summary(tmp_path).reward.pass_at == {"8": {"start": 0.5, "end": 0.5}}
 
 
 @pytest.mark.slow
