@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedgrpo.data.failing import check_failing
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.partition import dirichlet_weights, hold_out, partition_rows, rows_by_client
 from fedgrpo.data.prompts import PromptRow, load_prompts, sort_rows, usable_prompts
-from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.data.tasks import generate
 from fedgrpo.data.units import check_unit_column

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedgrpo.data.files.opening import bad_row
-from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.sources import Source, columns_of, raw_rows
 from fedgrpo.ground.chats import Chat, Prompt, with_system
 from fedgrpo.ground.errors import DataError

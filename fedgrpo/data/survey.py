@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.prompts import PromptRow, source_row
-from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source, raw_rows
 from fedgrpo.ground.chats import Prompt
 from fedgrpo.ground.errors import DataError

@@ -195,7 +195,8 @@ class HeldOut:
         )
         rewards = self.collector.reward_of(rollout, [self.collector.rows[i] for i in prompts])
         passes = rewards.counted() & (rewards.total >= self.policy.settings.passing_reward)
-        return passes.reshape(len(prompts), -1).sum(axis=1)
+        passed: NDArray[np.int64] = passes.reshape(len(prompts), -1).sum(axis=1)
+        return passed
 
     def _answers(self, temperature: float) -> Answers:
         self.policy.generator.manual_seed(self.seed)

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.data import PromptRow, collate_columns, load_prompts
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.prompts import sort_rows, usable_prompts
-from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.ground.errors import DataError
 

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.ownership import node_prompts
-from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import Survey, survey_rows, survey_source
 from fedgrpo.data.units import check_unit_column, unit_words, units_of

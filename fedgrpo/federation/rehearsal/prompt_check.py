@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.data.curation.manifest import check_manifest
-from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import Survey, survey_source
 from fedgrpo.data.units import check_unit_column, units_of

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedgrpo.data.files.row_limits import RowLimit, size
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.data.row_limits import RowLimit, size
 from fedgrpo.ground.chats import Prompt, canonical, plain_text
 from fedgrpo.ground.mishaps import pass_on_interrupt
 from fedgrpo.grpo.isolated.apart import Limits, answers_apart, can_fork

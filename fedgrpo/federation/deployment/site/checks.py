@@ -12,7 +12,7 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
-from fedgrpo.data.row_limits import OTHER_BYTES
+from fedgrpo.data.files.row_limits import OTHER_BYTES
 from fedgrpo.data.sources import Source, columns_of, raw_rows
 from fedgrpo.federation.deployment.executor.apps import load_app
 from fedgrpo.ground.errors import DataError, RunError

@@ -17,8 +17,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.data.units import unit_words
 from fedgrpo.federation.node.clients.figures import Span, of_steps, told_metrics
 from fedgrpo.federation.node.clients.given import GIVEN_NOTHING, Given

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.data.ownership import usable_node_prompts
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.data.row_limits import RowLimit
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.site.declared import Declared
 

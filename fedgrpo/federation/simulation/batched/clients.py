@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fedgrpo.attacks.faults import faults_of
 from fedgrpo.attacks.knowledge import Insight
 from fedgrpo.attacks.poison import Poison, poison_of
-from fedgrpo.data.row_limits import RowLimit
+from fedgrpo.data.files.row_limits import RowLimit
 from fedgrpo.federation.node.clients.client import LocalClient, local_client, mixed
 from fedgrpo.federation.node.clients.given import Given
 from fedgrpo.federation.node.clients.prompt_client import judging_limits

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fedgrpo.data.files.row_limits import DEEPEST, OTHER_BYTES, TOKEN_CHARACTERS, RowLimit, size
 from fedgrpo.data.prompts import usable_prompts
-from fedgrpo.data.row_limits import DEEPEST, OTHER_BYTES, TOKEN_CHARACTERS, RowLimit, size
 from fedgrpo.data.sources import Source
 from fedgrpo.data.survey import survey_source
 from fedgrpo.ground.errors import DataError

@@ -9,13 +9,13 @@ from fedgrpo.ground.errors import SettingsError
 from fedgrpo.settings import Settings
 
 
-def tasks_of(holders: object, clients: int = 6) -> list[set[str]]:
+def tasks_of(task_clients: object, clients: int = 6) -> list[set[str]]:
     settings = Settings.from_mapping(
         {
             "simulation": {"clients": clients},
             "federation": {"min_clients": clients},
             "robust": {"trim": 0},
-            "data": {"holders": holders, "prompts_per_client": 60, "min_prompts": 60},
+            "data": {"task_clients": task_clients, "prompts_per_client": 60, "min_prompts": 60},
         }
     )
     configs = ({"partition-id": i, "num-partitions": clients} for i in range(clients))
@@ -36,7 +36,7 @@ def test_each_client_can_hold_one_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("holders", "problem"),
+    ("task_clients", "problem"),
     [
         ({"juggle": 1}, "gives 'juggle' to 1 clients"),
         ({"add": 0}, "gives 'add' to 0 clients"),
@@ -45,6 +45,6 @@ def test_each_client_can_hold_one_task() -> None:
         ({"add": 1, "reverse": 1, "sort": 1, "maximum": 1}, "nothing to the others"),
     ],
 )
-def test_holders_that_cannot_be_are_refused(holders: object, problem: str) -> None:
+def test_clients_that_cannot_be_are_refused(task_clients: object, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
-        tasks_of(holders)
+        tasks_of(task_clients)
