@@ -86,9 +86,9 @@ def precision_advice(settings: ModelSettings) -> list[str]:
         return []
     return [
         f"model.dtype = {settings.dtype!r} on a CPU: sampler and update round differently (0.002 "
-        "nats a token, k3, in bfloat16 on a model of 135 M), and without instructions for it a step "
-        "takes several times as long. Set model.dtype = 'float32' if memory allows: the weights "
-        "stay the same."
+        "nats a token, k3, in bfloat16 on a model of 135 M), and without instructions for it a "
+        "step takes several times as long. Set model.dtype = 'float32' if memory allows: the "
+        "weights stay the same."
     ]
 
 
