@@ -160,10 +160,8 @@ Answer in JSON with a short reason, one ward of {wards}, and the urgency from 1 
 """The reason comes first, so that the ward is chosen with the complaint just said."""
 
 
-def facts(draw: random.Random, seen: list[float]) -> Facts:
-    """Facts of one patient at a clinic that sees the wards in these proportions."""
-    ward = draw.choices(list(WARDS), seen)[0]
-    urgency = draw.choice(list(COURSES))
+def facts(draw: random.Random, ward: str, urgency: int) -> Facts:
+    """What else is true of a patient."""
     return Facts(
         ward, urgency, draw.choice(WARDS[ward]), draw.choice(COURSES[urgency]),
         draw.choice(ASIDES), draw.choice(["man", "woman"]), draw.randrange(16, 95),
@@ -171,13 +169,22 @@ def facts(draw: random.Random, seen: list[float]) -> Facts:
 
 
 def rows(clinic: int, count: int, seed: int) -> list[dict[str, object]]:
-    """Rows of one clinic: chat prompt, clinic, note, ward, urgency. No two notes are alike."""
-    draw = random.Random(f"{seed} {clinic}")
+    """Rows of one clinic: chat prompt, clinic, note, ward, urgency. No two notes are alike.
+
+    The tenth clinic sees each ward with each urgency in turn, so that of its first 25 notes no
+    answer that is always the same has more than a fifth of the wards.
+    """
+    draw, wards, urgencies = random.Random(f"{seed} {clinic}"), list(WARDS), list(COURSES)
     even = clinic == len(STYLES) - 1
-    seen = [1.0 if even else draw.gammavariate(0.7, 1) + 0.1 for _ in WARDS]
+    seen = [] if even else [draw.gammavariate(0.7, 1) + 0.1 for _ in WARDS]
     notes: dict[str, Facts] = {}
     while len(notes) < count:
-        patient = facts(draw, seen)
+        place = len(notes)
+        if even:
+            ward, urgency = wards[place % 5], urgencies[place // 5 % 5]
+        else:
+            ward, urgency = draw.choices(wards, seen)[0], draw.choice(urgencies)
+        patient = facts(draw, ward, urgency)
         notes.setdefault(STYLES[clinic](patient), patient)
     return [row(clinic, note, patient) for note, patient in notes.items()]
 
