@@ -1,4 +1,4 @@
-"""What the sweeps of a small epsilon, of tasks' holders and of one trainer came to, as tables.
+"""What the sweeps of a small epsilon, of tasks' holders and of local steps came to, as tables.
 
 Writes them into ``docs/small-epsilon.md`` from ``results/*.csv``, each of which is a sweep's::
 
@@ -89,7 +89,7 @@ TABLES = {
     "correlated": correlated,
     "reverse": partial(table, "holders", "sampled:reverse"),
     "tasks": partial(tasks, "holders"),
-    "central": partial(table, "central", "sampled"),
+    "local steps": partial(table, "local_steps", "sampled"),
 }
 
 
