@@ -1,4 +1,4 @@
-"""What the sweeps of a small epsilon, of tasks' holders and of local steps came to, as tables.
+"""What sweeps came to, as tables: a small epsilon, tasks that few clients have, local steps.
 
 Writes them into ``docs/small-epsilon.md`` from ``results/*.csv``, each of which is a sweep's::
 
@@ -87,8 +87,8 @@ TABLES = {
     "small epsilon": partial(table, "small_epsilon", "sampled:b"),
     "greedy": partial(table, "small_epsilon", "greedy:b"),
     "correlated": correlated,
-    "reverse": partial(table, "holders", "sampled:reverse"),
-    "tasks": partial(tasks, "holders"),
+    "reverse": partial(table, "few_clients", "sampled:reverse"),
+    "tasks": partial(tasks, "few_clients"),
     "local steps": partial(table, "local_steps", "sampled"),
 }
 
