@@ -72,7 +72,7 @@ def correlated() -> Iterator[str]:
     """Independent noise, beside noise that is correlated over rounds."""
     with correlated_noise.CSV.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    yield "| epsilon | prompts a round | bands | noise multiplier | error of sums | of independent |"
+    yield "| epsilon | prompts a round | bands | noise multiplier | error of sums | of 1 band |"
     yield "|---|---|---|---|---|---|"
     base = {(row["epsilon"], row["per_round"]): row for row in rows if row["bands"] == "1"}
     for row in rows:

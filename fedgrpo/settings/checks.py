@@ -218,8 +218,8 @@ def _check_clients_of_task(settings: Settings) -> None:
     owners, all_held = sum(data.held().values()), len(held) == len(data.tasks)
     if held and (owners > clients or (owners < clients and all_held)):
         raise impossible(
-            f"data.clients_of_task = {data.clients_of_task} gives tasks to {owners} of simulation.clients = "
-            f"{clients}" + ", and nothing to the others" * (owners < clients),
+            f"data.clients_of_task = {data.clients_of_task} gives tasks to {owners} of "
+            f"simulation.clients = {clients}" + ", and nothing to the others" * (owners < clients),
             f"share {clients} clients out, or leave a task to those who have none",
         )
 
