@@ -1,4 +1,4 @@
-"""What the sweeps of a small epsilon, of tasks' holders and of one trainer came to, as tables.
+"""What sweeps came to, as tables: a small epsilon, tasks that few clients have, local steps.
 
 Writes them into ``docs/small-epsilon.md`` from ``results/*.csv``, each of which is a sweep's::
 
@@ -72,7 +72,7 @@ def correlated() -> Iterator[str]:
     """Independent noise, beside noise that is correlated over rounds."""
     with correlated_noise.CSV.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    yield "| epsilon | prompts a round | bands | noise multiplier | error of sums | share |"
+    yield "| epsilon | prompts a round | bands | noise multiplier | error of sums | of 1 band |"
     yield "|---|---|---|---|---|---|"
     base = {(row["epsilon"], row["per_round"]): row for row in rows if row["bands"] == "1"}
     for row in rows:
@@ -87,9 +87,9 @@ TABLES = {
     "small epsilon": partial(table, "small_epsilon", "sampled:b"),
     "greedy": partial(table, "small_epsilon", "greedy:b"),
     "correlated": correlated,
-    "reverse": partial(table, "holders", "sampled:reverse"),
-    "tasks": partial(tasks, "holders"),
-    "central": partial(table, "central", "sampled"),
+    "reverse": partial(table, "few_clients", "sampled:reverse"),
+    "tasks": partial(tasks, "few_clients"),
+    "local steps": partial(table, "local_steps", "sampled"),
 }
 
 

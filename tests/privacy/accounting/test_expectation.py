@@ -7,13 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgrpo.privacy import Cohort
+from fedgrpo.privacy.accounting.budget import Budget
 from fedgrpo.privacy.accounting.expectation import (
     RATIOS,
     SHARES,
     WANTED,
     clients_for,
     expected_share,
+    prompts_for,
 )
+from fedgrpo.privacy.accounting.guarantees import prompt_epsilon
 
 
 @pytest.mark.parametrize(("ratio", "share"), list(zip(RATIOS, SHARES, strict=True)))
@@ -53,3 +56,14 @@ def test_the_clients_that_are_wanted_are_the_least_that_reach_the_share(
 
 def test_no_number_of_clients_is_promised_where_none_is_enough() -> None:
     assert clients_for(Cohort(9), 1e6, 10**6) is None
+
+
+@pytest.mark.slow
+def test_the_prompts_that_are_wanted_pay_for_the_noise_that_reaches_the_share() -> None:
+    budget = Budget("prompt", 2.0, 16, epsilon=0.1, delta=1e-5, sample_rate=24 / 2000)
+    cohort = Cohort(12, prompts=24)
+    found = prompts_for(budget, cohort, 3968)
+    assert found is not None
+    needed = 2.0 * 0.183 / cohort.noise_to_signal(2.0, 3968)
+    assert prompt_epsilon(needed, 24 / found, 16, 1e-5) <= 0.1
+    assert prompt_epsilon(needed, 24 / (0.97 * found), 16, 1e-5) > 0.1
