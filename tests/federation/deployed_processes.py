@@ -14,14 +14,15 @@ EXECUTOR, MODEL = "executor.tasks", "executor.model_process"
 SUPERNODE, SUPERLINK = "site.supernode", "operator.superlink"
 
 
-def running(started, module, but=None, *, forked=False):
+def running(started, module, but=(), *, forked=False):
     """A process that runs a module among those of a command, or None.
 
-    What an executor has forked, for a message or a run, looks like the executor itself.
+    What an executor has forked, for a message or a run, looks like the executor itself; so does
+    what it leaves when it is killed. Of the processes ``but`` it is none.
     """
     for process in psutil.Process(started.pid).children(recursive=True):
         try:
-            if process == but or process.cmdline()[2:] != [f"{ROOM}.{module}"]:
+            if process in but or process.cmdline()[2:] != [f"{ROOM}.{module}"]:
                 continue
             if forked == (process.parent().cmdline()[2:] == process.cmdline()[2:]):
                 return process

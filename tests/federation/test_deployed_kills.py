@@ -58,7 +58,7 @@ def test_a_run_loses_no_site_to_kills_of_executors_and_model_processes(tmp_path)
             site.start()
         first = until(lambda: running(sites[0].process, EXECUTOR), "an executor")
         first.kill()
-        until(lambda: running(sites[0].process, EXECUTOR, but=first), "another executor")
+        until(lambda: running(sites[0].process, EXECUTOR, [first]), "another executor")
         assert not any(running(site.process, MODEL) for site in sites)
         config = CONFIG | {"privacy.unit": "none", "rounds": 2, "run.directory": str(run_dir)}
         run_id = federation.submit(config)
@@ -103,7 +103,7 @@ class Killing:
     def kill(self, kind):
         """Kill a process of that kind; returns the seconds after which its site was back."""
         site = self._chance.choice(self._federation.sites)
-        server, before = self._federation.server, known_until(self._federation, site)
+        server = self._federation.server
         started = site.process if kind in SITE else server.process
         module, forked = {**SITE, **SERVER}[kind]
         if module:
@@ -111,7 +111,9 @@ class Killing:
             victim = psutil.Process(found.pid)
         else:
             victim = psutil.Process(started.pid)
+        there = psutil.Process(started.pid).children(recursive=True)
         victim.kill()
+        before = known_until(self._federation, site)
         if kind == "site's supervisor":
             end(site.process)
             site.start()
@@ -122,7 +124,7 @@ class Killing:
             return until_back(self._federation, site, before, 4 * BACK_S)
         began = time.monotonic()
         if module and not forked and kind != "model process":
-            until(lambda: running(started, module, but=victim), f"another {kind}")
+            until(lambda: running(started, module, there), f"another {kind}")
         return time.monotonic() - began
 
 

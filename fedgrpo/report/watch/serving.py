@@ -11,7 +11,11 @@ from starlette.types import ASGIApp
 
 from fedgrpo.ground.errors import RunError
 
-LOOKED_AT = {"limit_concurrency": 40, "timeout_keep_alive": 20, "timeout_graceful_shutdown": 2}
+LOOKED_AT: dict[str, Any] = {
+    "limit_concurrency": 40,
+    "timeout_keep_alive": 20,
+    "timeout_graceful_shutdown": 2,
+}
 """Limits of a page: requests at one time, and seconds that a connection is kept without one."""
 
 
