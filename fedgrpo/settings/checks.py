@@ -31,7 +31,7 @@ def check_together(settings: Settings) -> None:
         _check_quantised,
         _check_unit_column,
         _check_data,
-        _check_clients_of_task,
+        _check_task_clients,
         _check_rewards,
         _check_metrics,
         _check_credit,
@@ -206,19 +206,19 @@ def _check_data(settings: Settings) -> None:
             )
 
 
-def _check_clients_of_task(settings: Settings) -> None:
+def _check_task_clients(settings: Settings) -> None:
     data, clients = settings.data, settings.simulation.clients
-    held: dict[str, object] = read_table(data.clients_of_task)
+    held: dict[str, object] = read_table(data.task_clients)
     for task, count in held.items():
         if task not in data.tasks or type(count) is not int or count < 1:
             raise impossible(
-                f"data.clients_of_task gives {task!r} to {count!r} clients",
+                f"data.task_clients gives {task!r} to {count!r} clients",
                 f"name tasks of data.tasks ({', '.join(data.tasks)}), and whole numbers from 1 on",
             )
     owners, all_held = sum(data.held().values()), len(held) == len(data.tasks)
     if held and (owners > clients or (owners < clients and all_held)):
         raise impossible(
-            f"data.clients_of_task = {data.clients_of_task} gives tasks to {owners} of "
+            f"data.task_clients = {data.task_clients} gives tasks to {owners} of "
             f"simulation.clients = {clients}" + ", and nothing to the others" * (owners < clients),
             f"share {clients} clients out, or leave a task to those who have none",
         )

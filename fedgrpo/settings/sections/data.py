@@ -60,7 +60,7 @@ class DataSettings(Section):
     heterogeneity: float = 0.5
     """Concentration of the Dirichlet split over tasks or ``partition_by``; smaller is more unequal.
     """
-    clients_of_task: Table = ""
+    task_clients: Table = ""
     """How many simulated clients have a built-in task: ``{reverse = 2}``. They are the last ones
     and have nothing else; the others have none of it. Empty splits all tasks over all.
     """
@@ -81,8 +81,8 @@ class DataSettings(Section):
         return self.model_copy(update={"columns": to_text(names)}) if own else self
 
     def held(self) -> dict[str, int]:
-        """How many clients each task of ``clients_of_task`` has."""
-        return read_table(self.clients_of_task)
+        """How many clients each task of ``task_clients`` has."""
+        return read_table(self.task_clients)
 
     def template_kwargs(self) -> dict[str, object]:
         """What a chat template is told besides the messages."""

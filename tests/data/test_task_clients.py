@@ -15,7 +15,7 @@ def tasks_of(few: object, clients: int = 6) -> list[set[str]]:
             "simulation": {"clients": clients},
             "federation": {"min_clients": clients},
             "robust": {"trim": 0},
-            "data": {"clients_of_task": few, "prompts_per_client": 60, "min_prompts": 60},
+            "data": {"task_clients": few, "prompts_per_client": 60, "min_prompts": 60},
         }
     )
     configs = ({"partition-id": i, "num-partitions": clients} for i in range(clients))
@@ -45,6 +45,6 @@ def test_each_client_can_have_one_task() -> None:
         ({"add": 1, "reverse": 1, "sort": 1, "maximum": 1}, "nothing to the others"),
     ],
 )
-def test_clients_of_tasks_that_cannot_be_are_refused(few: object, problem: str) -> None:
+def test_task_clients_that_cannot_be_are_refused(few: object, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         tasks_of(few)
