@@ -25,7 +25,9 @@ def read_snapshot(path: Path) -> tuple[str, Settings]:
     OSError, ValueError, TypeError
         If there are none that this version can read.
     """
-    tree = dict(json.loads(path.read_text("utf-8")))
+    tree = json.loads(path.read_text("utf-8"))
+    if not isinstance(tree, dict):
+        raise TypeError(f"{path} holds no table")
     here = path.parent.resolve()
     command, place = str(tree.pop("command", "simulate")), Path(str(tree.pop("place", here)))
     return command, _moved(Settings.from_mapping(tree), place, here)

@@ -142,15 +142,18 @@ def test_training_goes_on_under_settings_that_do_not_decide_it(
 ) -> None:
     """What errors on the way advise to change, and what training alone never reads."""
     path = tmp_path / "runs" / "demo"
-    with RunDirectory(path, resumes=False, command="train").claim(SETTINGS):
+    with RunDirectory(path, resumes=False, command="train").claim(
+        Settings.from_mapping({"privacy": {"unit": "none"}})
+    ):
         (path / "status.json").write_text("{}")
-    settings = Settings.from_mapping(changed)
+    alone = {"privacy": {"unit": "none"}, **changed}
+    settings = Settings.from_mapping(alone)
     found = choose("demo", settings, run_dir=None, fresh=False, base=tmp_path, command="train")
     assert found.resumes
     with pytest.raises(RunError, match="other settings: rounds = 24 there, 99 here\\n"):
         choose(
             "demo",
-            Settings.from_mapping({"rounds": 99, **changed}),
+            Settings.from_mapping({"rounds": 99, **alone}),
             run_dir=None,
             fresh=False,
             base=tmp_path,

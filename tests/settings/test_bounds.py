@@ -61,7 +61,7 @@ def given(key: str, value: float) -> dict[str, Any]:
 def test_what_is_beyond_a_bound_or_not_finite_is_refused_with_key_bounds_and_cure(key: str) -> None:
     low, high = BOUNDS[key]
     beyond: list[float] = [low - max(1, abs(low)), high + max(1, high)]
-    if NUMBERS[key] is not int:
+    if NUMBERS[key] not in (int, tuple[int, ...]):
         beyond = [*map(float, beyond), math.nextafter(high, 1e308)]
         beyond += [math.inf, -math.inf, math.nan, 1.7e308]
     for value in beyond:

@@ -19,6 +19,7 @@ from fedgrpo.rewards.calling.context import TrainerState
 from fedgrpo.rewards.calling.judge import MissingColumnError
 from fedgrpo.rewards.composite import RewardMixture, RewardResult, check_columns
 from fedgrpo.settings import RewardSettings
+from tests.federation.deployment.operated import until
 
 UNRULY = Path(__file__).with_name("unruly.py")
 GROUP = 2
@@ -180,7 +181,7 @@ def test_what_a_reward_left_in_the_background_ends_with_it_and_keeps_no_pipe_ope
     assert Path(f"/proc/{left}").exists()
     mixture.close()
     state = Path(f"/proc/{left}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    until(lambda: not state.exists() or state.read_text().split()[2] == "Z", "its end")
 
 
 @pytest.mark.slow

@@ -239,7 +239,7 @@ def test_attackers_are_told_everything(tmp_path: Path) -> None:
         "        assert (known is None) == (k.round == 1)\n"
         "    if k.round == 1:\n"
         "        return -k.honest.sum(axis=0) / 2\n"
-        "    assert np.linalg.norm(k.last) < 1e-12\n"
+        "    assert np.linalg.norm(k.last) < 1e-6\n"  # Vectors travel as float32.
         "    return vector\n"
     )
     chosen = settings(
