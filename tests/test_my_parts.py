@@ -60,12 +60,13 @@ def test_a_federation_of_a_users_parts_trains_in_one_process(unit: dict[str, obj
 
 
 @pytest.mark.flower
+@pytest.mark.timeout(900)
 def test_a_federation_of_a_users_parts_is_simulated(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     command = [sys.executable, "-m", "fedgrpo.cli.app", "simulate"]
     done = subprocess.run(
         [*command, "examples/my_parts.toml", "--set", "rounds=1"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "runs" / "my_parts" / "summary.json").read_text())

@@ -74,11 +74,12 @@ def test_a_run_of_which_no_round_counts_has_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.flower
+@pytest.mark.timeout(900)
 def test_a_run_finishes_reports_and_leaves_no_process(tmp_path: Path) -> None:
     write_small(tmp_path)
     command = [str(Path(sysconfig.get_path("scripts")) / "fedgrpo"), "simulate", "small.toml"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False,
         env=os.environ | {"PATH": "/usr/bin:/bin", "RUN_OF_THIS_TEST": str(tmp_path)},
     )  # fmt: skip
     run_dir = tmp_path / "runs" / "small"
