@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """Variable in which systemd names a folder of copies of secrets for a service."""
 _DRAFT = ".tmp"
+_CHUNK = 2**16
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
@@ -96,6 +98,24 @@ def append_line(path: Path, line: bytes, *, after: int) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def whole_bytes(path: Path) -> int:
+    """Bytes of a file up to the end of its last whole line; the file is read from its end."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = file.seek(max(0, end - _CHUNK))
+            if (at := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + at + 1
+            end = start
+    return 0
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes; raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep_drafts(folder: Path) -> None:

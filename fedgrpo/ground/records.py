@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, ClassVar, TypeVar, cast
@@ -43,6 +43,35 @@ class Sample:
     """By function. None where it does not apply."""
     extra: dict[str, str] = field(default_factory=dict)
     """What reward functions logged beside it (``log_extra``), as text."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out figures of one adapter.
+
+    Attributes
+    ----------
+    sampled, greedy:
+        Mean reward of completions sampled at the training temperature, and of the most likely ones.
+    kl_base:
+        KL divergence (nats) of the adapter from the initial one.
+    rewards:
+        Mean of each reward function by name, ``sampled`` and ``greedy``.
+    samples:
+        A few of the server's own held-out prompts with completions, for its own disk.
+    by:
+        Mean reward of each value of ``evaluation.by``, ``sampled`` and ``greedy``.
+    pass_at:
+        Share of prompts that one of k completions solves, by k of ``evaluation.pass_at``.
+    """
+
+    sampled: float
+    greedy: float
+    kl_base: float
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
+    by: dict[str, dict[str, float]] = field(default_factory=dict)
+    pass_at: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.ground.records import Sample
+from fedgrpo.ground.records import Evaluation, Sample
 from fedgrpo.grpo.collection import Collector
 from fedgrpo.grpo.rollout.experience import nanmean
 from fedgrpo.grpo.rollout.policy import Policy
 from fedgrpo.grpo.rollout.sampling import Rollout
 from fedgrpo.model.lora import Adapter
 from fedgrpo.rewards.composite import RewardMixture, RewardResult
-from fedgrpo.settings import GRPOSettings
+from fedgrpo.settings import EvaluationSettings, GRPOSettings
 
 SAMPLES = 8
 """Held-out prompts whose completions are kept at each evaluation."""
@@ -119,6 +119,21 @@ class HeldOut:
         self.collector = Collector(self.policy, reward, rows)
         self.seed = seed
         reward.bind(adapter)
+
+    def evaluate(self, settings: EvaluationSettings, *, at_end: bool = False) -> Evaluation:
+        """Everything that is told of the adapter as it stands; at either end of a run also what
+        takes long.
+        """
+        sampled, greedy = self.sampled(), self.greedy()
+        return Evaluation(
+            sampled.reward,
+            greedy.reward,
+            self.drift(sampled),
+            by_reward(sampled, greedy),
+            self.samples(sampled),
+            self.by(settings.by, {"sampled": sampled, "greedy": greedy}),
+            self.pass_at(settings.pass_at if at_end else ()),
+        )
 
     def sampled(self) -> Answers:
         """One completion a prompt, at the training temperature."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedgrpo.ground.errors import LedgerError, PrivacyError, RunError, SettingsError
+from fedgrpo.ground.files import file_hash
 from fedgrpo.ground.parts.names import part_name
 from fedgrpo.ground.records import Guarantee
 from fedgrpo.ground.run_files import ADAPTER, SUMMARY
@@ -268,10 +268,7 @@ def _files(folder: Path) -> set[Path]:
 
 def hash_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes; empty if there is none."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path) if path.is_file() else ""
 
 
 def _misfit(number: int, fault: str) -> LedgerError:

@@ -19,7 +19,7 @@ from fedgrpo.settings import DataSettings, Scalar, Settings
 from fedgrpo.settings.sections.table import read_table, to_text
 from fedgrpo.site.limits import Policy
 from fedgrpo.site.node_folder import STATE, node_folder, owned_folder
-from fedgrpo.site.places import MODELS, REWARDS, file_hash, reward_file, reward_key
+from fedgrpo.site.places import MODELS, REWARDS, reward_file, reward_hash, reward_key
 from fedgrpo.site.refusals import Refusal, refused
 
 _DECIDING = ("config", "columns", "system_prompt", "chat_template", "chat_template_kwargs", "today")
@@ -173,7 +173,7 @@ def check_reward_files(node_config: Mapping[str, Scalar], policy: Policy | None)
     hashes = policy.reward_hashes if policy else {}
     beside = {name: reward_file(name, node_config) for name in hashes}
     for name, file in (beside | named).items():
-        found, read = file_hash(file) if file else "", hashes.get(name)
+        found, read = reward_hash(file) if file else "", hashes.get(name)
         if name in named and not found:
             raise RewardError(
                 f"rewards in site.toml: {file}, for {name!r}, cannot be read",
@@ -199,7 +199,7 @@ def broken_files(
         if not (read := policy.reward_hashes.get(reward_key(name))):
             continue
         file = reward_file(name, node_config)
-        found = file_hash(file) if file else ""
+        found = reward_hash(file) if file else ""
         if found != read:
             what = f"its file {file} has SHA-256 {found}" if found else "it has no file here"
             yield Refusal.REWARD, f"reward function {name!r}: {what}, and {read} is allowed"

@@ -7,12 +7,12 @@ layout, before a release is charged for.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedgrpo.ground.errors import ModelError
+from fedgrpo.ground.files import file_hash
 from fedgrpo.ground.parts import PartName, brings_code
 from fedgrpo.settings import Scalar, Settings
 from fedgrpo.settings.sections.table import read_table
@@ -82,10 +82,10 @@ def reward_file(name: str, node_config: Mapping[str, Scalar]) -> Path | None:
     return Path(place).expanduser() if place.endswith(".py") else None
 
 
-def file_hash(file: Path) -> str:
-    """SHA-256 (hex) of a file; empty if it cannot be read."""
+def reward_hash(file: Path) -> str:
+    """SHA-256 (hex) of a reward's file; empty if it cannot be read."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return file_hash(file)
     except OSError:
         return ""
 

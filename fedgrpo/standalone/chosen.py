@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Self
 
 from fedgrpo.ground.errors import RunError, SettingsError
+from fedgrpo.ground.files import file_hash
 from fedgrpo.ground.run_files import ADAPTER, BEST_ADAPTER, SHARED_ADAPTER
 from fedgrpo.model.export.card import stated_layout
 from fedgrpo.model.export.merging import merged_with
 from fedgrpo.model.lora import Adapter
 from fedgrpo.report.reader import read_run
 from fedgrpo.settings import Settings
+
+WEIGHTS = "adapter_model.safetensors"
+"""PEFT's file of an adapter's values."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Chosen:
             )
         below = run.path / SHARED_ADAPTER
         return cls(run.path / name, run.settings, below if below.is_dir() else None)
+
+    @property
+    def weights(self) -> Path:
+        """The file with its values."""
+        return self.adapter / WEIGHTS
 
     def fresh(self) -> Adapter:
         """A new adapter on the model that the trained one belongs on.
@@ -94,8 +103,8 @@ def on_top(shared: Chosen) -> Adapter:
         )
     fresh = shared.fresh()
     merged = merged_with(fresh.model, shared.adapter).requires_grad_(False).eval()
-    values = hashlib.sha256((shared.adapter / "adapter_model.safetensors").read_bytes())
-    both = hashlib.sha256(f"{fresh.base.fingerprint} {values.hexdigest()}".encode()).hexdigest()
+    values = file_hash(shared.weights)
+    both = hashlib.sha256(f"{fresh.base.fingerprint} {values}".encode()).hexdigest()
     # No name: saved, the adapter on top must not name the base alone as what it belongs on.
     unnamed = fresh.base.settings.model_copy(update={"name": ""})
     base = replace(fresh.base, model=merged, fingerprint=both, settings=unnamed)

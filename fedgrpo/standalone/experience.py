@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
 
-from fedgrpo.data.curation.manifest import file_hash
 from fedgrpo.data.prompts import load_prompts
 from fedgrpo.data.sources import Source
 from fedgrpo.ground.chats import plain_text
 from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import file_hash
 from fedgrpo.ground.records import Experience
 from fedgrpo.grpo import GRPOTrainer
 from fedgrpo.report.reader import read_run
@@ -51,7 +51,7 @@ def experienced(run_dir: Path, prompts: str) -> Iterator[Experience]:
     trainer = GRPOTrainer.from_settings(chosen.settings, rows, adapter=on_top(chosen))
     trainer.start_round(None)
     collector, last = trainer.collector, read_run(run_dir).rows[-1].round
-    weights = file_hash(chosen.adapter / "adapter_model.safetensors")
+    weights = file_hash(chosen.weights)
     step = trainer.settings.prompts_per_step
     for at in range(0, len(collector.rows), step):
         places = range(at, min(at + step, len(collector.rows)))

@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from fedgrpo.ground.errors import RunError
+from fedgrpo.ground.files import file_hash
 from fedgrpo.ground.run_files import SHARED_ADAPTER
 from fedgrpo.settings.scenario import settings_from
-from fedgrpo.standalone.chosen import Chosen, on_top
+from fedgrpo.standalone.chosen import WEIGHTS, Chosen, on_top
 from fedgrpo.standalone.preparation import prepare
 from fedgrpo.standalone.training import Job, conduct
 
@@ -96,8 +97,7 @@ def keep_shared(adapter: Path, folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(adapter, draft)
         draft.rename(kept)
-    name = "adapter_model.safetensors"
-    if (kept / name).read_bytes() != (adapter / name).read_bytes():
+    if file_hash(kept / WEIGHTS) != file_hash(adapter / WEIGHTS):
         raise RunError(
             f"{folder} was begun over another shared adapter",
             cure="begin anew with --fresh, or name another --run-dir",

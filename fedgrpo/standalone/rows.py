@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedgrpo.grpo.held_out import Answers, by_reward
+from fedgrpo.ground.records import Evaluation
 from fedgrpo.grpo.learning.metrics import StepMetrics
 from fedgrpo.report.records import STEP, RoundRow
 
@@ -39,24 +39,16 @@ def step_row(step: int, metrics: StepMetrics | None, warnings: Sequence[str]) ->
     )
 
 
-def measured(
-    row: RoundRow,
-    sampled: Answers,
-    greedy: Answers,
-    by: Mapping[str, dict[str, float]],
-    kl: float,
-    pass_at: Mapping[str, float],
-    seconds: float,
-) -> RoundRow:
-    """Add held-out figures to a row; ``by`` are those of each value of ``evaluation.by``."""
+def measured(row: RoundRow, found: Evaluation, seconds: float) -> RoundRow:
+    """Add held-out figures to a row."""
     return replace(
         row,
-        sampled=sampled.reward,
-        greedy=greedy.reward,
-        kl_base=kl,
-        held_out_rewards=by_reward(sampled, greedy),
-        held_out_by=dict(by),
-        pass_at=dict(pass_at),
+        sampled=found.sampled,
+        greedy=found.greedy,
+        kl_base=found.kl_base,
+        held_out_rewards=found.rewards,
+        held_out_by=found.by,
+        pass_at=found.pass_at,
         seconds={**row.seconds, "evaluate": seconds},
     )
 

@@ -263,14 +263,11 @@ class Session:
 
     def _measure(self, row: RoundRow) -> RoundRow:
         self._say("evaluate")
-        started, held_out = time.monotonic(), self.parts.held_out
-        sampled, greedy = held_out.sampled(), held_out.greedy()
-        answers = {"sampled": sampled, "greedy": greedy}
-        by = held_out.by(self.parts.settings.evaluation.by, answers)
-        kl, at_end = held_out.drift(sampled), row.round in (0, self.parts.steps)
-        solved = held_out.pass_at(self.parts.settings.evaluation.pass_at if at_end else ())
-        row = measured(row, sampled, greedy, by, kl, solved, time.monotonic() - started)
-        self.writer.samples(row.round, held_out.samples(sampled))
+        started, parts = time.monotonic(), self.parts
+        at_end = row.round in (0, parts.steps)
+        found = parts.held_out.evaluate(parts.settings.evaluation, at_end=at_end)
+        row = measured(row, found, time.monotonic() - started)
+        self.writer.samples(row.round, found.samples)
         if row.sampled is not None and row.sampled > self.best:
             self.best = row.sampled
             self._save_adapter(BEST_ADAPTER)

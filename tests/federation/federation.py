@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
 from fedgrpo.federation.node.clients.watch import Watch
-from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.wire.messages import write_adapter
 from fedgrpo.ground.errors import AdapterError
+from fedgrpo.ground.records import Evaluation
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.grid import grid_sum
 from fedgrpo.privacy.release import ReleasePlan, release_prompts, release_update

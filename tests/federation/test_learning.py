@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 
 from fedgrpo.federation import FedGRPO, LocalGrid, make_client_app
-from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.server.evaluator import local_evaluator
 from fedgrpo.federation.wire.messages import write_adapter
+from fedgrpo.ground.records import Evaluation
 from fedgrpo.settings import Settings
 
 pytestmark = pytest.mark.slow

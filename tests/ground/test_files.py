@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fedgrpo.ground.files import append_line, make_file, replace_file, sweep_drafts
+from fedgrpo.ground.files import (
+    append_line,
+    make_file,
+    replace_file,
+    sweep_drafts,
+    whole_bytes,
+)
 from tests.federation.kills import KilledError, Power
 
 
@@ -43,3 +49,12 @@ def test_what_an_earlier_attempt_left_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"tor")
     append_line(path, b"two\n", after=4)
     assert path.read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("torn", [b"", b"half", b"x" * 200_000])
+@pytest.mark.parametrize("whole", [b"", b"a\n", b"a\n" + b"y" * 70_000 + b"\n"])
+def test_what_stays_before_a_torn_line_is_told_from_the_end(
+    whole: bytes, torn: bytes, tmp_path: Path
+) -> None:
+    (file := tmp_path / "lines").write_bytes(whole + torn)
+    assert whole_bytes(file) == len(whole)

@@ -17,7 +17,6 @@ from fedgrpo.data.curation.manifest import (
     LooksAt,
     Manifest,
     RuleCount,
-    file_hash,
     keep_manifest,
     privacy_words,
 )
@@ -28,7 +27,7 @@ from fedgrpo.data.prompts import PromptRow, sort_rows
 from fedgrpo.data.sources import Source
 from fedgrpo.data.units import check_unit_column, units_of
 from fedgrpo.ground.errors import DataError, RunError
-from fedgrpo.ground.files import replace_file
+from fedgrpo.ground.files import file_hash, replace_file
 
 Difficulty = Callable[[Sequence[PromptRow], int], Mapping[int, float]]
 """Share of correct completions by position, of so many of each row."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fedgrpo.ground.crypto import kept_key
 from fedgrpo.ground.errors import DataError
-from fedgrpo.ground.files import replace_file
+from fedgrpo.ground.files import file_hash, replace_file
 from fedgrpo.ground.records import Record, from_json
 
 KEPT, REJECTED = "kept.jsonl", "rejected.jsonl"
@@ -91,12 +91,6 @@ def privacy_words(person: str, *, near: bool, drawn: bool) -> str:
         )
     also = "" if why else ", and of the uncurated one: no rule looks beyond the unit"
     return " ".join([f"Epsilon holds for {unit} of the curated file{also}.", *why])
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def commitment(salt: bytes, manifest: bytes) -> str:

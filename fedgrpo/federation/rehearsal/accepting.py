@@ -23,7 +23,7 @@ from fedgrpo.site import CURES, Entry, Policy, Refusal, Site, broken_limits, che
 from fedgrpo.site.account.costs import round_entry
 from fedgrpo.site.checked import broken_files
 from fedgrpo.site.declared import broken_declarations, declared_in
-from fedgrpo.site.places import at_home, file_hash, reward_file, reward_key
+from fedgrpo.site.places import at_home, reward_file, reward_hash, reward_key
 
 AROUND_BYTES = 10**9
 """Of a node's processes besides the model's, with room."""
@@ -136,7 +136,7 @@ def _refusals(
 def _reward_hashes(settings: Settings, config: Mapping[str, Scalar]) -> dict[str, str]:
     """SHA-256 (hex) of the files of the run's rewards, by their names without options."""
     files = {reward_key(name): reward_file(name, config) for name in settings.reward.functions}
-    return {key: found for key, file in files.items() if file and (found := file_hash(file))}
+    return {key: found for key, file in files.items() if file and (found := reward_hash(file))}
 
 
 def most_memory(file: Path, settings: Settings, config: Mapping[str, Scalar]) -> int:

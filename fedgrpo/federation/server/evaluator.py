@@ -12,9 +12,9 @@ import torch
 
 from fedgrpo.data.ownership import evaluation_prompts
 from fedgrpo.data.prompts import PromptRow
-from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.ground.machine import computing_threads
-from fedgrpo.grpo.held_out import HeldOut, by_reward
+from fedgrpo.ground.records import Evaluation
+from fedgrpo.grpo.held_out import HeldOut
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.model.base import check_context
 from fedgrpo.model.lora import Adapter
@@ -61,16 +61,7 @@ class LocalEvaluator:
         if self.held_out is None:
             return None
         self.adapter.load(adapter)
-        sampled, greedy = self.held_out.sampled(), self.held_out.greedy()
-        return Evaluation(
-            sampled.reward,
-            greedy.reward,
-            self.held_out.drift(sampled),
-            by_reward(sampled, greedy),
-            self.held_out.samples(sampled),
-            self.held_out.by(self._settings.by, {"sampled": sampled, "greedy": greedy}),
-            self.held_out.pass_at(self._settings.pass_at if at_end else ()),
-        )
+        return self.held_out.evaluate(self._settings, at_end=at_end)
 
     def save(self, adapter: AdapterState, folder: Path) -> None:
         """See :func:`save_adapter`."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from fedgrpo.federation.protocols.base import RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
-from fedgrpo.federation.server.evaluation import Evaluation
 from fedgrpo.federation.server.optimisers import rate_at, server_step
 from fedgrpo.federation.wire.plans import following_radius, norms_in, release_plan
 from fedgrpo.federation.wire.versions import VERSION
+from fedgrpo.ground.records import Evaluation
 from fedgrpo.ledger import RoundEntry
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import guarantees, worst_epsilon

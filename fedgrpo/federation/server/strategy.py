@@ -17,7 +17,7 @@ from fedgrpo.federation.protocols import server_side
 from fedgrpo.federation.protocols.base import Round, RoundOutcome
 from fedgrpo.federation.server.checkpoint import ServerState
 from fedgrpo.federation.server.cohort import drawn
-from fedgrpo.federation.server.evaluation import Evaluation, Evaluator
+from fedgrpo.federation.server.evaluation import Evaluator
 from fedgrpo.federation.server.journal import Journal
 from fedgrpo.federation.server.round import (
     RoundClock,
@@ -48,6 +48,7 @@ from fedgrpo.federation.wire.plans import last_round, release_plan
 from fedgrpo.ground.callbacks import tell
 from fedgrpo.ground.crypto import new_key
 from fedgrpo.ground.errors import CohortError, RunError
+from fedgrpo.ground.records import Evaluation
 from fedgrpo.ledger import Entry, Ledger
 from fedgrpo.model.adapter import AdapterState
 from fedgrpo.privacy.accounting.guarantees import check_budget
@@ -442,9 +443,8 @@ class FedGRPO(Strategy):
         evaluation = None
         with clock.phase("evaluate"):
             if self._evaluator and (clock.round % every == 0 or clock.round == run.last):
-                evaluation = self._evaluator.evaluate(
-                    self._state.adapter, at_end=clock.round in (0, run.last)
-                )
+                adapter, at_end = self._state.adapter, clock.round in (0, run.last)
+                evaluation = self._evaluator.evaluate(adapter, at_end=at_end)
             if run.evaluate_fn:
                 metrics = run.evaluate_fn(clock.round, write_adapter(self._state.adapter))
                 if metrics is not None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from fedgrpo.ground.crypto import KEY_BYTES, kept_key, new_key, seal, unseal
 from fedgrpo.ground.errors import RunError
-from fedgrpo.ground.files import append_line, lines, replace_file
+from fedgrpo.ground.files import append_line, lines, replace_file, whole_bytes
 from fedgrpo.ground.records import Experience, from_json, to_json
 from fedgrpo.ground.run_files import LOCK, alone
 from fedgrpo.site.experience.entries import (
@@ -215,10 +215,9 @@ class Store:
 
     def _add(self, name: str, line: str) -> None:
         path = self.folder / name
-        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
         if not path.exists():
             replace_file(path, b"", mode=0o600)
-        append_line(path, f"{line}\n".encode(), after=whole)
+        append_line(path, f"{line}\n".encode(), after=whole_bytes(path))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from fedgrpo.data.curation.curate import Curated, curate
-from fedgrpo.data.curation.manifest import COMMITMENT, Manifest, check_manifest, file_hash
+from fedgrpo.data.curation.manifest import COMMITMENT, Manifest, check_manifest
 from fedgrpo.data.curation.rules import Rules
 from fedgrpo.data.sources import Source
 from fedgrpo.ground.errors import SettingsError
+from fedgrpo.ground.files import file_hash
 from fedgrpo.settings import DataSettings
+from fedgrpo.standalone.chosen import Chosen
 from fedgrpo.standalone.curation.difficulty import pass_rates
 from fedgrpo.standalone.curation.page import write_page
 
@@ -54,8 +56,9 @@ def curate_file(
 
 def _policy(by: Path | None) -> str:
     """What the manifest says of who was asked."""
-    weights = by / "adapter" / "adapter_model.safetensors" if by else Path()
-    return (file_hash(weights) if weights.is_file() else "base") if by else ""
+    if by is None:
+        return ""
+    return file_hash(Chosen.of(by, best=False).weights) if by.is_dir() else "base"
 
 
 def checked(prompts: Path) -> tuple[Manifest, str]:
